@@ -1,0 +1,43 @@
+# `make demo` and `make test` need Python 3.11 and make, nothing else. Everything lands in .venv and .upnext.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint unit dev down lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## virtual environment with the locked packages
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## run the whole loop on Otto, the demo product
+	$(BIN)/python -m demo
+
+test: setup ## ruff, formatting, types, dbt parse and unit tests, pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
+	$(BIN)/upnext dev
+
+down: ## stop the embedded Postgres
+	$(BIN)/upnext down
+
+lock: setup ## write requirements.txt anew from pyproject.toml
+	$(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv
+	$(VENV)/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-strip-extras --no-header --quiet -o requirements.txt
+	rm -rf $(VENV)/lock
+
+clean: ## remove the virtual environment and all state
+	-$(BIN)/upnext down
+	rm -rf $(VENV) .upnext

@@ -1,0 +1,1 @@
+"""What exists, a folder for each subject: events, journeys, experiences, analytics."""

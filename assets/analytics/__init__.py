@@ -1,0 +1,1 @@
+"""What it was worth: experiment results, journey funnels and copy rankings."""

@@ -1,0 +1,1 @@
+"""Experiences: calls to action per segment, surface and slot, with a control group."""

@@ -1,0 +1,1 @@
+"""Journeys: their definitions, the dispatch that moves people along, and the channels that reach them."""

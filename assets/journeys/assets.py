@@ -1,0 +1,50 @@
+"""Journeys as Dagster assets: one for each YAML file, and the tables that they share."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from assets.journeys.definition import Journey
+from orchestration.runs import asked_as_of
+from orchestration.stages import Platform, dispatch_journeys
+
+
+def journey_asset(name: str, journey: Journey) -> dg.AssetsDefinition:
+    """Return the asset that moves people along one journey and sends what is due."""
+
+    @dg.asset(
+        key=["journeys", name],
+        deps=[["segments", "ticks"], ["segments", journey.segment], ["features", "user_features"]],
+        group_name="journeys",
+        owners=[journey.owner],
+        kinds={"postgres", "view"},
+        description=f"One row per entry into the journey. {journey.description}",
+    )
+    def _journey(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+        done = asdict(dispatch_journeys(platform, asked_as_of(context.run.tags), only={name}))
+        messages = done.pop("messages")
+        return dg.MaterializeResult(metadata={**done, **messages})
+
+    return _journey
+
+
+def journey_tables(journeys: dict[str, Journey]) -> list[dg.AssetSpec]:
+    """Return the tables that all journeys write."""
+    writers = [dg.AssetKey(["journeys", name]) for name in journeys]
+    tables = {
+        "definitions": "One row per version of a journey that was ever dispatched.",
+        "entries": "One row per user and entry into a journey, with its status and reason.",
+        "messages": "One row per entry and step that fell due, sent or not, with the reason. The outbox.",
+        "suppressions": "One row per user and channel that nothing may be sent to.",
+    }
+    return [
+        dg.AssetSpec(
+            ["journeys", table],
+            deps=writers,
+            group_name="journeys",
+            owners=["growth@otto.example"],
+            kinds={"postgres", "table"},
+            description=description,
+        )
+        for table, description in tables.items()
+    ]

@@ -1,0 +1,61 @@
+{#
+    A feature is a documented column: the `config.meta` of its description is its definition.
+
+        count_of: <event>, within: N days     number of such events, over all time where `within` is left out
+        ever: <event>                         whether there is at least one
+        last_at: <event>                      when the latest was, null where there is none
+        latest_of: [<event>, ...], is: <one>  whether the latest of these is that one
+        distinct_users: true                  number of different users (of accounts)
+
+    `count_of: any` counts every event. Ties of "latest" break by (occurred_at, source, message_id).
+#}
+{% macro feature_columns(model_name) -%}
+    {%- if execute -%}
+    {%- set node = graph.nodes.values() | selectattr('resource_type', 'equalto', 'model')
+        | selectattr('name', 'equalto', model_name) | first -%}
+    {%- set features = [] -%}
+    {%- for column in node.columns.values() if column.config.meta -%}
+        {%- do features.append(feature_expression(column.name, column.config.meta) ~ ' as ' ~ column.name) -%}
+    {%- endfor -%}
+    {{ features | join(',\n    ') }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro feature_expression(name, meta) -%}
+    {%- if 'count_of' in meta -%}
+        count(*) filter (where {{ event_condition(meta.count_of) }}{{ window_condition(name, meta) }})
+    {%- elif 'distinct_users' in meta -%}
+        count(distinct events.user_id) filter (where true{{ window_condition(name, meta) }})
+    {%- elif 'ever' in meta -%}
+        count(*) filter (where {{ event_condition(meta.ever) }}{{ window_condition(name, meta) }}) > 0
+    {%- elif 'last_at' in meta -%}
+        max(events.occurred_at) filter (where {{ event_condition(meta.last_at) }})
+    {%- elif 'latest_of' in meta -%}
+        coalesce((array_agg(events.event order by
+            events.occurred_at desc, events.source collate "C" desc, events.message_id collate "C" desc
+        ) filter (where events.event in ({{ quoted(meta.latest_of) }})))[1]
+            = {{ quoted([meta.is]) }}, false)
+    {%- else -%}
+        {{ exceptions.raise_compiler_error(
+            "feature '" ~ name ~ "' has no kind that is known: count_of, ever, last_at, latest_of, distinct_users") }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro event_condition(event) -%}
+    {{ 'true' if event == 'any' else 'events.event = ' ~ quoted([event]) }}
+{%- endmacro %}
+
+{# A window of N days is (as_of - N days, as_of], exact to the microsecond. #}
+{% macro window_condition(name, meta) -%}
+    {%- if 'within' in meta -%}
+        {%- if not modules.re.match('^[1-9][0-9]* days?$', meta.within) -%}
+            {{ exceptions.raise_compiler_error("feature '" ~ name ~ "': within must be such as '30 days', not '" ~ meta.within ~ "'") }}
+        {%- endif %} and events.occurred_at > {{ as_of() }} - interval '{{ meta.within.split()[0] | int * 24 }} hours'
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro quoted(values) -%}
+    {%- for value in values -%}
+        '{{ value | replace("'", "''") }}'{{ ', ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}

@@ -1,0 +1,65 @@
+with events as (
+    select * from {{ ref('user_events') }} where occurred_at <= {{ published_as_of() }}
+),
+
+entries as (
+    select * from {{ source('journeys', 'entries') }}
+),
+
+messages as (
+    select * from {{ source('journeys', 'messages') }}
+),
+
+definitions as (
+    select * from {{ source('journeys', 'definitions') }}
+),
+
+steps as (
+    select distinct definitions.journey, steps.step ->> 'name' as step
+    from definitions
+    cross join lateral jsonb_array_elements(definitions.definition -> 'steps') as steps (step)
+),
+
+entered as (
+    select journey, count(*) as entered
+    from entries
+    where status not in ('held_out', 'excluded')
+    group by journey
+),
+
+reactions as (
+    select
+        properties ->> 'message_id' as message_id,
+        bool_or(event = 'message opened') as is_opened,
+        bool_or(event = 'message clicked') as is_clicked
+    from events
+    where event in ('message opened', 'message clicked')
+    group by properties ->> 'message_id'
+),
+
+sent as (
+    select
+        messages.journey,
+        messages.step,
+        count(*) as sent,
+        count(*) filter (where reactions.is_opened) as opened,
+        count(*) filter (where reactions.is_clicked) as clicked,
+        count(*) filter (where entries.status = 'converted' and entries.ended_at >= messages.sent_at) as converted
+    from messages
+    inner join entries on messages.entry_id = entries.entry_id
+    left join reactions on messages.message_id = reactions.message_id
+    where messages.status = 'sent'
+    group by messages.journey, messages.step
+)
+
+select
+    steps.journey,
+    steps.step,
+    coalesce(entered.entered, 0) as entered,
+    coalesce(sent.sent, 0) as sent,
+    coalesce(sent.opened, 0) as opened,
+    coalesce(sent.clicked, 0) as clicked,
+    coalesce(sent.converted, 0) as converted
+from steps
+left join entered on steps.journey = entered.journey
+left join sent on steps.journey = sent.journey and steps.step = sent.step

@@ -1,0 +1,202 @@
+"""The `upnext` command: one line on standard error and status 2 for what the user can mend."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orchestration.errors import UpnextError
+from orchestration.settings import Settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def commands() -> None:
+    """Upnext: behavioural segments, journeys, calls to action and honest lift, in your own Postgres."""
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--source", default="segment", show_default=True, help="How to read the lines: a file of sources/.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
+    """Load files or folders of events; a file that is loaded already is left alone."""
+    from assets.events import ingest as events  # noqa: PLC0415
+    from orchestration.stages import utc_now  # noqa: PLC0415
+    from orchestration.warehouse import connect  # noqa: PLC0415
+
+    events.check_source(source)
+    files = events.find_files(paths, source=source)
+    events.refuse_other_formats(files)
+    engine = connect(Settings.from_environment())
+    with _progress() as progress:
+        task = progress.add_task("loading", total=sum(file.size for file in files))
+        done = events.ingest(engine, files, loaded_at=utc_now(), on_bytes=lambda count: progress.advance(task, count))
+    _show(asdict(done), as_json, title="Ingest")
+
+
+@commands.command()
+@click.option("--as-of", help="Compute at this instant (ISO 8601 with a zone); default: now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def tick(as_of: str | None, as_json: bool) -> None:
+    """Run one whole tick: ingest of the landing folder, dbt, segments, journeys, analytics."""
+    from orchestration import stages, ticks  # noqa: PLC0415
+
+    asked = stages.utc_now() if as_of is None else ticks.parse_instant(as_of, option="--as-of")
+    ticks.check_explicit(asked, last=None, now=stages.utc_now())
+    done = stages.tick(_platform(), asked, is_explicit=as_of is not None)
+    _show(asdict(done), as_json, title=f"Tick {done.tick_id} at {done.as_of:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@commands.command()
+@click.option("--from", "start", required=True, help="First instant (ISO 8601 with a zone).")
+@click.option("--to", "end", required=True, help="Last instant.")
+@click.option("--every", default="1d", show_default=True, help="Distance between ticks, such as 1d, 6h or 30m.")
+@click.option("--send", is_flag=True, help="Send what falls due; without it messages are skipped, reason `replay`.")
+def replay(start: str, end: str, every: str, send: bool) -> None:
+    """Tick through history."""
+    from orchestration import stages, ticks  # noqa: PLC0415
+
+    span = {
+        "start": ticks.parse_instant(start, option="--from"),
+        "end": ticks.parse_instant(end, option="--to"),
+    }
+    step = _duration(every)
+    with _progress() as progress:
+        task = progress.add_task("replaying", total=stages.tick_count(**span, every=step))
+
+        def on_tick(done: stages.Ticked) -> None:
+            progress.update(task, advance=1, description=f"{done.as_of:%Y-%m-%d %H:%M}")
+
+        stages.replay(_platform(), **span, every=step, is_sending=send, on_tick=on_tick)
+    _show_status()
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(as_json: bool) -> None:
+    """Show watermarks, members by segment, messages by status, the last run and drift."""
+    _show_status(as_json)
+
+
+@commands.command()
+def url() -> None:
+    """Print the warehouse's URL; the embedded server is started and left running."""
+    from orchestration.warehouse import database_url  # noqa: PLC0415
+
+    print(database_url(Settings.from_environment()).render_as_string(hide_password=False))
+
+
+@commands.command()
+def down() -> None:
+    """Stop the embedded Postgres."""
+    from orchestration.warehouse import embedded_server  # noqa: PLC0415
+
+    is_stopped = embedded_server(Settings.from_environment()).stop()
+    print("stopped" if is_stopped else "not running")
+
+
+@commands.command()
+@click.option("--port", default=3000, show_default=True)
+def dev(port: int) -> None:
+    """Open the Dagster UI with its daemon, schedules and sensors on, on 127.0.0.1."""
+    from orchestration.instance import dev_command, prepare  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    command = dev_command(port)
+    os.environ.update(prepare(settings))
+    print(
+        f"Upnext on http://127.0.0.1:{port} (Ctrl-C ends it; drop files into {settings.landing}/segment)",
+        flush=True,
+    )
+    os.execv(command[0], command)  # noqa: S606
+
+
+def main() -> None:
+    """Run the command line."""
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    try:
+        commands.main(prog_name="upnext", standalone_mode=False)
+    except (UpnextError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        _fail(text, 2)
+    except DBAPIError as error:
+        _fail(f"the database: {str(error.orig).strip().splitlines()[0]}", 1)
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+
+
+def _fail(text: str, code: int) -> None:
+    print("upnext: " + " ".join(text.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _platform() -> Any:
+    from orchestration.stages import Platform  # noqa: PLC0415
+
+    return Platform(Settings.from_environment())
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9]\d{0,4})([mhd])", text)
+    if match is None:
+        raise UpnextError(f"--every: '{text}' is not a distance such as 1d, 6h or 30m")
+    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[match[2]]: int(match[1])})
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _show_status(as_json: bool = False) -> None:
+    from orchestration.status import read_status  # noqa: PLC0415
+    from orchestration.warehouse import connect  # noqa: PLC0415
+
+    _show(read_status(connect(Settings.from_environment())), as_json, title="Status")
+
+
+def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
+    if as_json:
+        print(json.dumps(values, default=_as_text))
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            table.add_section()
+            for inner, number in value.items():
+                table.add_row(f"{name}: {inner}", _as_text(number))
+            if not value:
+                table.add_row(name, "none")
+        else:
+            table.add_row(name, _as_text(value))
+    Console().print(table)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number}" for name, number in value.items()) or "none"
+    return "none" if value is None else f"{value}"

@@ -1,0 +1,39 @@
+"""The composition root: everything that Dagster sees. It computes nothing."""
+
+import dagster as dg
+
+from assets.analytics.assets import results
+from assets.events.assets import ingest
+from assets.events.checks import raw_events_contract
+from assets.experiences.assets import experience_assets
+from assets.journeys.assets import journey_asset, journey_tables
+from orchestration import dbt
+from orchestration.dbt_assets import analytics_models, build_models, dbt_resource, membership_log
+from orchestration.schedules import analysis_job, dispatch_job, hourly_analysis, hourly_tick, tick_job
+from orchestration.settings import Settings
+from orchestration.stages import Platform
+from sensors.arrivals import arrivals
+from sensors.due_steps import due_steps
+from sensors.membership import membership_changes
+
+_settings = Settings.from_environment()
+_platform = Platform(_settings)
+_manifest = dbt.manifest_path(_settings)
+
+defs = dg.Definitions(
+    assets=[
+        ingest,
+        build_models(_manifest),
+        *membership_log(_platform.segments),
+        *(journey_asset(name, journey) for name, journey in _platform.journeys.items()),
+        *journey_tables(_platform.journeys),
+        *experience_assets(_platform.experiences),
+        analytics_models(_manifest),
+        results,
+    ],
+    asset_checks=[raw_events_contract],
+    jobs=[tick_job, dispatch_job, analysis_job],
+    schedules=[hourly_tick, hourly_analysis],
+    sensors=[arrivals, membership_changes, due_steps],
+    resources={"platform": _platform, "dbt_cli": dbt_resource(_settings)},
+)

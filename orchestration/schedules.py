@@ -1,0 +1,48 @@
+"""Jobs and their schedules: the tick every hour, the analysis after it."""
+
+from datetime import UTC
+
+import dagster as dg
+
+from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, TICK_JOB, as_of_tags
+
+tick_job = dg.define_asset_job(
+    TICK_JOB,
+    selection=dg.AssetSelection.groups("events", "features", "segments"),
+    description="Load what has landed, build features and segments, publish the tick.",
+    executor_def=dg.in_process_executor,
+)
+
+dispatch_job = dg.define_asset_job(
+    DISPATCH_JOB,
+    selection=dg.AssetSelection.groups("journeys", "experiences"),
+    description="Move people along their journeys, send what is due, assign experiences.",
+    executor_def=dg.in_process_executor,
+)
+
+analysis_job = dg.define_asset_job(
+    ANALYSIS_JOB,
+    selection=dg.AssetSelection.groups("analytics"),
+    description="Compute what experiments, journeys and copies were worth.",
+    executor_def=dg.in_process_executor,
+)
+
+
+@dg.schedule(
+    job=tick_job,
+    cron_schedule="0 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def hourly_tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Tick at the scheduled hour."""
+    return dg.RunRequest(tags=as_of_tags(context.scheduled_execution_time.astimezone(UTC)))
+
+
+hourly_analysis = dg.ScheduleDefinition(
+    name="hourly_analysis",
+    job=analysis_job,
+    cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

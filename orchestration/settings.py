@@ -1,0 +1,52 @@
+"""Where Upnext keeps its state and whom it talks to, read from the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings. `None` means the default that needs nothing else: embedded server, local mail catcher."""
+
+    home: Path
+    database_url: str | None
+    smtp_url: str | None
+    mail_from: str
+    base_url: str | None
+    models: str | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the `UPNEXT_*` variables; an empty variable counts as unset."""
+        return cls(
+            home=Path(environment.get("UPNEXT_HOME") or PROJECT / ".upnext").expanduser().resolve(),
+            database_url=environment.get("UPNEXT_DATABASE_URL") or None,
+            smtp_url=environment.get("UPNEXT_SMTP_URL") or None,
+            mail_from=environment.get("UPNEXT_MAIL_FROM") or "Otto <hello@otto.example>",
+            base_url=environment.get("UPNEXT_BASE_URL") or None,
+            models=environment.get("UPNEXT_MODELS") or None,
+        )
+
+    @property
+    def landing(self) -> Path:
+        """Folder that sources drop files into: `landing/<source>/...`."""
+        return self.home / "landing"
+
+    @property
+    def maildir(self) -> Path:
+        """Maildir that the local catcher writes to."""
+        return self.home / "mail"
+
+    @property
+    def dagster_home(self) -> Path:
+        """`DAGSTER_HOME`: logs and instance configuration; Dagster's tables live in the warehouse."""
+        return self.home / "dagster"
+
+    @property
+    def dbt_target(self) -> Path:
+        """Where dbt writes its manifest and run results."""
+        return self.home / "dbt"

@@ -1,0 +1,48 @@
+"""What `upnext status` says: watermarks, members, messages, the last tick and drift."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+
+def read_status(engine: Engine) -> dict[str, Any]:
+    """Return the state of the warehouse as plain values; None for what has not happened yet."""
+    with engine.connect() as connection:
+        counts = connection.execute(
+            sa.text(
+                "select coalesce(sum(received), 0) as received, coalesce(sum(stored), 0) as stored,"
+                " coalesce(sum(duplicate), 0) as duplicate, coalesce(sum(rejected), 0) as rejected,"
+                " max(loaded_at) as last_loaded_at from raw.loads"
+            )
+        ).one()
+        last = connection.execute(
+            sa.text("select tick_id, as_of, published_at from segments.ticks order by tick_id desc limit 1")
+        ).first()
+        members = connection.execute(
+            sa.text("select segment, count(*) as members from segments.current_members group by 1 order by 1")
+        )
+        messages = connection.execute(
+            sa.text("select status, count(*) as messages from journeys.messages group by 1 order by 1")
+        )
+        return {
+            "watermarks": {
+                "last_event_at": connection.scalar(sa.text("select max(occurred_at) from raw.events")),
+                "last_loaded_at": counts.last_loaded_at,
+                "as_of": connection.scalar(
+                    sa.text("select max(as_of) from segments.ticks where published_at is not null")
+                ),
+            },
+            "events": {name: int(getattr(counts, name)) for name in ("received", "stored", "duplicate", "rejected")},
+            "members": {row.segment: row.members for row in members},
+            "messages": {row.status: row.messages for row in messages},
+            "last_run": None
+            if last is None
+            else {
+                "tick_id": last.tick_id,
+                "as_of": last.as_of,
+                "published_at": last.published_at,
+                "is_published": last.published_at is not None,
+            },
+            "drift": None,
+        }

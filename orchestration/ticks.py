@@ -1,0 +1,146 @@
+"""Ticks: which instant a tick computes at, and the row that is published last."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from orchestration.errors import UpnextError
+from orchestration.warehouse import exclusive
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+def parse_instant(text: str, *, option: str) -> datetime:
+    """Parse an ISO 8601 instant with a zone. Raises `UpnextError` for anything else."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise UpnextError(f"{option}: '{text}' is not an ISO 8601 time, such as 2026-03-01T00:00:00Z") from None
+    if value.tzinfo is None:
+        raise UpnextError(f"{option}: '{text}' has no zone; write {text}Z for UTC")
+    return value.astimezone(UTC)
+
+
+def check_explicit(as_of: datetime, *, last: datetime | None, now: datetime) -> datetime:
+    """Return an `as_of` asked for by name. Raises `UpnextError` where it is earlier than the last, or future."""
+    if last is not None and as_of < last:
+        raise UpnextError(
+            f"as_of {as_of.isoformat()} is earlier than the last tick, {last.isoformat()}; it never goes back"
+        )
+    if as_of > now + CLOCK_TOLERANCE:
+        raise UpnextError(f"as_of {as_of.isoformat()} is in the future; it is {now.isoformat(timespec='seconds')} now")
+    return as_of
+
+
+def later_of(asked: datetime, last: datetime | None) -> datetime:
+    """Return the instant that a schedule or a sensor computes at: never earlier than the last tick."""
+    return asked if last is None else max(asked, last)
+
+
+def last_as_of(engine: Engine) -> datetime | None:
+    """Return the `as_of` of the newest tick, published or open; None before the first."""
+    with engine.connect() as connection:
+        last: datetime | None = connection.scalar(sa.text("select max(as_of) from segments.ticks"))
+    return last
+
+
+@dataclass
+class Tick:
+    """An open tick; `changes` counts membership changes by `segment change` once it is published."""
+
+    tick_id: int
+    as_of: datetime
+    changes: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def published(engine: Engine, asked: datetime, *, is_explicit: bool, clock: Callable[[], datetime]) -> Iterator[Tick]:
+    """Open a tick under the tick lock, and publish it where the body ends well.
+
+    After a failure the tick stays open and unseen; the next one takes it over. Raises `UpnextError` for an explicit
+    `asked` that is earlier than the last tick or in the future; otherwise the later of the two counts.
+    """
+    with exclusive(engine, "tick"):
+        last = last_as_of(engine)
+        as_of = check_explicit(asked, last=last, now=clock()) if is_explicit else later_of(asked, last)
+        tick = Tick(_begin(engine, as_of), as_of)
+        yield tick
+        tick.changes = _publish(engine, tick.tick_id, published_at=clock())
+
+
+def last_published_as_of(engine: Engine) -> datetime | None:
+    """Return the `as_of` of the newest published tick; None before the first."""
+    with engine.connect() as connection:
+        last: datetime | None = connection.scalar(
+            sa.text("select max(as_of) from segments.ticks where published_at is not null")
+        )
+    return last
+
+
+def _begin(engine: Engine, as_of: datetime) -> int:
+    """Open a tick, or take over the one that a failure left open, and return its id."""
+    with engine.begin() as connection:
+        tick_id = connection.scalar(
+            sa.text(
+                "with resumed as ("
+                " update segments.ticks set as_of = :as_of where published_at is null returning tick_id"
+                "), opened as ("
+                " insert into segments.ticks (as_of) select :as_of where not exists (select from resumed)"
+                " returning tick_id"
+                ") select tick_id from resumed union all select tick_id from opened"
+            ),
+            {"as_of": as_of},
+        )
+    return int(tick_id)
+
+
+def _publish(engine: Engine, tick_id: int, *, published_at: datetime) -> dict[str, int]:
+    """Make the tick visible to everybody and return its membership changes by `segment change`."""
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("update segments.ticks set published_at = :published_at where tick_id = :tick_id"),
+            {"tick_id": tick_id, "published_at": published_at},
+        )
+        rows = connection.execute(
+            sa.text(
+                "select segment || ' ' || change as name, count(*) as changes from segments.membership_changes"
+                " where tick_id = :tick_id group by 1 order by 1"
+            ),
+            {"tick_id": tick_id},
+        )
+        return {row.name: row.changes for row in rows}
+
+
+def newest_published(connection: Connection) -> int:
+    """Return the id of the newest published tick, 0 before the first."""
+    newest = connection.scalar(sa.text("select max(tick_id) from segments.ticks where published_at is not null"))
+    return int(newest or 0)
+
+
+def record_consumed(connection: Connection, consumer: str, tick_id: int) -> None:
+    """Remember, in the transaction of the work, up to which tick `consumer` has acted on membership changes."""
+    connection.execute(
+        sa.text(
+            "insert into segments.consumers (consumer, tick_id) values (:consumer, :tick_id)"
+            " on conflict (consumer) do update set tick_id = excluded.tick_id"
+        ),
+        {"consumer": consumer, "tick_id": tick_id},
+    )
+
+
+def unconsumed(engine: Engine, segments_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the consumers whose segments have published changes that they have not acted on."""
+    waiting = sa.text(
+        "select exists (select from segments.published_changes where segment = any(:segments)"
+        " and tick_id > coalesce((select tick_id from segments.consumers where consumer = :consumer), 0))"
+    )
+    with engine.connect() as connection:
+        return {
+            consumer
+            for consumer, segments in segments_by_consumer.items()
+            if connection.scalar(waiting, {"consumer": consumer, "segments": list(segments)})
+        }

@@ -1,0 +1,1 @@
+"""Sensors: each a pure `decide` and a thin Dagster shell that only reads and requests runs."""

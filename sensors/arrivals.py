@@ -1,0 +1,32 @@
+"""Files that arrive in the landing folder start a tick."""
+
+from datetime import datetime
+
+import dagster as dg
+
+from assets.events.ingest import find_landed, not_loaded
+from orchestration.runs import TICK_JOB, as_of_tags
+from orchestration.schedules import tick_job
+from orchestration.stages import Platform, utc_now
+from sensors.job_state import JobState, read_job_state, why_wait
+
+
+def decide(*, arrived: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """Request a tick where files wait and no tick is at work."""
+    if arrived == 0:
+        return dg.SkipReason("no new files in landing")
+    waiting_for = why_wait(state, now=now)
+    if waiting_for is not None:
+        return dg.SkipReason(f"{arrived} new files; {waiting_for}")
+    return dg.RunRequest(tags=as_of_tags(now))
+
+
+@dg.sensor(job=tick_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def arrivals(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.RunRequest | dg.SkipReason:
+    """Start a tick when files arrive."""
+    landed = find_landed(platform.settings.landing)
+    with platform.engine.connect() as connection:
+        arrived = len(not_loaded(connection, landed)) if landed else 0
+    return decide(arrived=arrived, state=read_job_state(context.instance, TICK_JOB), now=utc_now())

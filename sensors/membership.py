@@ -1,0 +1,46 @@
+"""Published membership changes start the dispatch of the journeys concerned, and the assignment of experiences."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+import dagster as dg
+
+from orchestration.runs import DISPATCH_JOB, as_of_tags
+from orchestration.schedules import dispatch_job
+from orchestration.stages import Platform, utc_now
+from orchestration.ticks import unconsumed
+from sensors.job_state import JobState, read_job_state, why_wait
+
+EXPERIENCES = "experiences"
+
+
+def consumers(platform: Platform) -> dict[str, set[str]]:
+    """Return who acts on membership changes, and on those of which segments."""
+    by_journey = {f"journey:{name}": {journey.segment} for name, journey in platform.journeys.items()}
+    return {**by_journey, EXPERIENCES: {experience.segment for experience in platform.experiences.values()}}
+
+
+def asset_of(consumer: str) -> dg.AssetKey:
+    """Return the asset that does a consumer's work."""
+    if consumer == EXPERIENCES:
+        return dg.AssetKey(["experiences", "assignments"])
+    return dg.AssetKey(["journeys", consumer.removeprefix("journey:")])
+
+
+def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """Request a run of the assets of those who wait, where no dispatch is at work."""
+    if not waiting:
+        return dg.SkipReason("no membership changes that somebody has yet to act on")
+    waiting_for = why_wait(state, now=now)
+    if waiting_for is not None:
+        return dg.SkipReason(f"{len(waiting)} consumers have changes; {waiting_for}")
+    return dg.RunRequest(asset_selection=[asset_of(name) for name in sorted(waiting)], tags=as_of_tags(now))
+
+
+@dg.sensor(job=dispatch_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def membership_changes(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.RunRequest | dg.SkipReason:
+    """Start the dispatch of the journeys whose segment changed."""
+    waiting = unconsumed(platform.engine, consumers(platform))
+    return decide(waiting=waiting, state=read_job_state(context.instance, DISPATCH_JOB), now=utc_now())
