@@ -15,7 +15,7 @@ from orchestration.settings import Settings
 from orchestration.stages import Platform, open_tick
 from orchestration.warehouse import exclusive
 
-ANALYTICS = "path:models/analytics"
+ANALYTICS = "upnext.analytics"
 
 
 def dbt_resource(settings: Settings) -> DbtCliResource:

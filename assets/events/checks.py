@@ -28,6 +28,7 @@ _CONTRACT = {
 def raw_events_contract(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
     """Validate `raw.events` in SQL."""
     import great_expectations.expectations as gxe  # noqa: PLC0415 - slow to import
+    from great_expectations.expectations.row_conditions import Column  # noqa: PLC0415
 
     results = expect(
         platform.url,
@@ -36,10 +37,10 @@ def raw_events_contract(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         expectations={
             "type_is_known": gxe.ExpectColumnValuesToBeInSet(column="type", value_set=sorted(TYPES)),
             "track_names_its_event": gxe.ExpectColumnValuesToNotBeNull(
-                column="event", row_condition="type = 'track'", condition_parser="great_expectations"
+                column="event", row_condition=Column("type") == "track"
             ),
             "somebody_did_it": gxe.ExpectColumnValuesToNotBeNull(
-                column="user_id", row_condition="anonymous_id is null", condition_parser="great_expectations"
+                column="user_id", row_condition=Column("anonymous_id").is_null()
             ),
         },
     )

@@ -135,7 +135,7 @@ ADVANCE = sa.text("""
         select
             entries.entry_id,
             entries.user_id,
-            entries.change_id,
+            entries.entered_at,
             steps.step,
             entries.entered_at + cast(steps.step ->> 'after' as interval) as due_at
         from journeys.entries
@@ -167,7 +167,9 @@ ADVANCE = sa.text("""
 
     insert into journeys.messages (message_id, entry_id, journey, step, channel, user_id, due_at, status, reason)
     select
-        cast(cast(md5(concat_ws('/', cast(:journey as text), user_id, change_id, step ->> 'name')) as uuid) as text),
+        cast(cast(md5(
+            concat_ws('/', cast(:journey as text), user_id, extract(epoch from entered_at), step ->> 'name')
+        ) as uuid) as text),
         entry_id,
         :journey,
         step ->> 'name',
@@ -178,7 +180,7 @@ ADVANCE = sa.text("""
         case when :status = 'skipped' then 'replay' end
     from due
     order by due_at, user_id
-    on conflict (entry_id, step) do nothing
+    on conflict do nothing
 """)
 
 # A call to action needs no sender: it stands from now on, for as long as its step says.

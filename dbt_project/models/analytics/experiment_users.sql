@@ -1,5 +1,19 @@
 with events as (
-    select * from {{ ref('user_events') }} where occurred_at <= {{ published_as_of() }}
+    select user_id, event, occurred_at, properties ->> 'experience' as experience
+    from {{ ref('user_events') }}
+    where
+        occurred_at <= {{ published_as_of() }}
+        and (
+            event in ('experience viewed', 'experience clicked')
+            or event in (
+                select jsonb_array_elements_text(definition -> 'goal' -> 'any_of')
+                from {{ source('experiences', 'definitions') }}
+            )
+            or event in (
+                select jsonb_array_elements_text(definition -> 'goal' -> 'any_of')
+                from {{ source('journeys', 'definitions') }}
+            )
+        )
 ),
 
 assignments as (
@@ -27,9 +41,9 @@ exposures as (
     from assignments
     inner join events
         on assignments.user_id = events.user_id
-        and events.event = 'experience viewed'
-        and events.properties ->> 'experience' = assignments.experience
+        and assignments.experience = events.experience
         and events.occurred_at >= assignments.assigned_at
+    where events.event = 'experience viewed'
     group by assignments.experience, assignments.user_id, assignments.variant
 ),
 
@@ -78,23 +92,15 @@ select
     users.arm,
     users.exposed_at,
     users.exposed_at + users.goal_within <= {{ published_as_of() }} as is_window_over,
-    users.kind = 'experience' and exists (
-        select 1
-        from events
-        where
-            events.user_id = users.user_id
-            and events.event = 'experience clicked'
-            and events.properties ->> 'experience' = users.experiment
-            and events.occurred_at >= users.exposed_at
-            and events.occurred_at <= users.exposed_at + users.goal_within
+    coalesce(
+        bool_or(events.event = 'experience clicked' and events.experience = users.experiment), false
     ) as has_clicked,
-    exists (
-        select 1
-        from events
-        where
-            events.user_id = users.user_id
-            and users.goal_events ? events.event
-            and events.occurred_at > users.exposed_at
-            and events.occurred_at <= users.exposed_at + users.goal_within
+    coalesce(
+        bool_or(users.goal_events ? events.event and events.occurred_at > users.exposed_at), false
     ) as has_reached_goal
 from users
+left join events
+    on users.user_id = events.user_id
+    and events.occurred_at >= users.exposed_at
+    and events.occurred_at <= users.exposed_at + users.goal_within
+group by users.experiment, users.kind, users.segment, users.user_id, users.arm, users.exposed_at, users.goal_within

@@ -1,0 +1,65 @@
+"""The closed loop: Otto's days are files, each day ends in a tick, and what was really sent is what users see next."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+from demo.otto import LOOP_DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
+from orchestration.stages import Platform, tick
+
+DAYS = WARM_UP_DAYS + LOOP_DAYS
+
+_OFFERS = sa.text("""
+    select user_id, source, source_kind, variant, copy is not null as is_shown
+    from experiences.live_ctas
+    order by user_id, source
+""")
+
+_MESSAGES = sa.text("""
+    select message_id, user_id, journey from journeys.messages
+    where status = 'sent' and channel = 'email' and sent_at = :as_of
+    order by user_id, message_id
+""")
+
+
+def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None]) -> None:
+    """Simulate every day, and tick at the end of each from the end of the warm-up on.
+
+    What was shown each day is kept in a journal, so that a run that was stopped goes on where it was.
+    """
+    journal = platform.settings.home / "demo"
+    journal.mkdir(parents=True, exist_ok=True)
+    landing = platform.settings.landing / "segment"
+    landing.mkdir(parents=True, exist_ok=True)
+    shown = Shown()
+    for day in range(DAYS):
+        path = landing / f"otto-{otto.date(day):%Y-%m-%d}.jsonl"
+        _write(path, otto.day(day, shown))
+        shown = Shown()
+        if day >= WARM_UP_DAYS - 1:
+            page = journal / f"shown-{otto.date(day):%Y-%m-%d}.json"
+            if not page.exists():
+                shown = _end_day(platform, otto, day)
+                _write(page, [msgspec.json.encode(shown)])
+            shown = msgspec.json.decode(page.read_bytes(), type=Shown)
+        on_day(day)
+
+
+def _end_day(platform: Platform, otto: Otto, day: int) -> Shown:
+    as_of = tick(platform, otto.date(day + 1), is_explicit=False).as_of
+    with platform.engine.connect() as connection:
+        offers = tuple(Offer(**row) for row in connection.execute(_OFFERS).mappings())
+        messages = tuple(Message(**row) for row in connection.execute(_MESSAGES, {"as_of": as_of}).mappings())
+    return Shown(offers, messages)
+
+
+def _write(path: Path, lines: list[bytes]) -> None:
+    """Write a file at once: it has its name only when it is whole."""
+    content = b"".join(line + b"\n" for line in lines)
+    if path.exists() and path.read_bytes() == content:
+        return
+    unfinished = path.with_suffix(".part")
+    unfinished.write_bytes(content)
+    unfinished.rename(path)

@@ -1,0 +1,98 @@
+"""What the demo prints at the end: events, members, messages, and each lift beside the true one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.engine import Engine
+
+from assets.analytics.statistics import Comparison, compare_proportions
+from demo.otto import TRUE_LIFTS
+from orchestration.status import read_status
+
+
+@dataclass(frozen=True)
+class MeasuredLift:
+    """One experiment's goal: what was measured, simultaneous over all rows, and what is true."""
+
+    experiment: str
+    measured: Comparison
+    true_lift: float
+
+    @property
+    def is_covered(self) -> bool | None:
+        """Whether the true lift lies in the interval; None where there is no interval."""
+        low, high = self.measured.lift_low, self.measured.lift_high
+        return None if low is None or high is None else low <= self.true_lift <= high
+
+
+def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]:
+    """Compare each experiment's arm with its control, with intervals that hold together (Bonferroni over the rows)."""
+    statement = sa.text(
+        "select arms.experiment, control.users as n_control, control.conversions as x_control,"
+        " arms.users as n_arm, arms.conversions as x_arm"
+        " from analytics.experiment_moments as arms"
+        " inner join analytics.experiment_moments as control"
+        " on control.experiment = arms.experiment and control.metric = arms.metric and control.arm = 'control'"
+        " where arms.metric = 'goal' and arms.arm <> 'control' order by arms.experiment"
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(statement).mappings().all()
+    return [
+        MeasuredLift(
+            row["experiment"],
+            compare_proportions(
+                n_control=row["n_control"],
+                x_control=row["x_control"],
+                n_arm=row["n_arm"],
+                x_arm=row["x_arm"],
+                alpha=alpha / len(rows),
+            ),
+            TRUE_LIFTS[row["experiment"]],
+        )
+        for row in rows
+    ]
+
+
+def print_report(engine: Engine, console: Console) -> None:
+    """Print the one table that the demo ends with."""
+    status = read_status(engine)
+    table = Table(title="Otto, the demo product", title_justify="left", header_style="bold")
+    for heading in ("what", "which"):
+        table.add_column(heading)
+    table.add_column("number", justify="right")
+    table.add_column("true", justify="right")
+    table.add_column("95 % interval (all rows at once)", justify="right")
+    for name in ("stored", "duplicate", "rejected"):
+        table.add_row("events", name, f"{status['events'][name]:,}")
+    table.add_section()
+    for segment, members in status["members"].items():
+        table.add_row("members", segment, f"{members:,}")
+    table.add_section()
+    for journey, step, outcome, count in _messages(engine):
+        table.add_row("messages", f"{journey}: {step}, {outcome}", f"{count:,}")
+    table.add_section()
+    for row in measured_lifts(engine):
+        table.add_row("lift", row.experiment, _percent(row.measured.lift), _percent(row.true_lift), _interval(row))
+    console.print(table)
+
+
+def _messages(engine: Engine) -> list[Any]:
+    statement = sa.text(
+        "select journey, step, status, count(*) from journeys.messages"
+        " group by journey, step, status order by journey, min(due_at), step, status"
+    )
+    with engine.connect() as connection:
+        return list(connection.execute(statement))
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:+.0f} %"
+
+
+def _interval(row: MeasuredLift) -> str:
+    if row.is_covered is None:
+        return row.measured.reason or "none"
+    return f"{_percent(row.measured.lift_low)} to {_percent(row.measured.lift_high)}"
