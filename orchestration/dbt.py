@@ -76,14 +76,19 @@ class Dbt:
         from dbt.cli.main import dbtRunner  # noqa: PLC0415 - two seconds that only a build should pay
 
         os.environ.update(self._environment)
-        runner = dbtRunner(manifest=self._manifest)
-        command = [*arguments, *global_arguments(self._settings), "--quiet", "--no-use-colors"]
-        done = runner.invoke(command)
-        if not done.success:
-            raise UpnextError(f"dbt {arguments[0]} failed: {_failure(done)}")
-        if self._manifest is None and arguments[0] != "parse":
-            self._manifest = runner.manifest
-        return done.result
+        options = [*global_arguments(self._settings), "--quiet", "--no-use-colors"]
+        if self._manifest is None:
+            # Parsed without variables, so that dbt's own cache holds from tick to tick.
+            self._manifest = _result(dbtRunner().invoke(["parse", *options]))
+        if arguments == ["parse"]:
+            return self._manifest
+        return _result(dbtRunner(manifest=self._manifest).invoke([*arguments, *options]))
+
+
+def _result(done: Any) -> Any:
+    if not done.success:
+        raise UpnextError(f"dbt failed: {_failure(done)}")
+    return done.result
 
 
 def _failure(done: Any) -> str:

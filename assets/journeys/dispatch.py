@@ -131,22 +131,24 @@ def _send_due(engine: Engine, settings: Settings, names: list[str], as_of: datet
     with engine.connect() as connection:
         if connection.scalar(statements.HAS_PENDING, {"journeys": names}) is None:
             return
-    with mail_connection(settings.smtp_url, settings.maildir) as mail:
-        while (claim := _claim(engine, names)) is not None:
+    with mail_connection(settings.smtp_url, settings.maildir) as mail, engine.connect() as connection:
+        while (claim := _claim(connection, names)) is not None:
             if claim["status"] == "sending":
-                status = _send_one(engine, mail, claim, settings.mail_from, as_of)
+                status = _send_one(connection, mail, claim, settings.mail_from, as_of)
             else:
                 status = "skipped"
             done.messages[status] = done.messages.get(status, 0) + 1
 
 
-def _claim(engine: Engine, names: list[str]) -> dict[str, Any] | None:
-    with engine.begin() as connection:
+def _claim(connection: Connection, names: list[str]) -> dict[str, Any] | None:
+    with connection.begin():
         row = connection.execute(statements.CLAIM, {"journeys": names}).mappings().first()
     return dict(row) if row is not None else None
 
 
-def _send_one(engine: Engine, mail: SmtpConnection, claim: dict[str, Any], mail_from: str, as_of: datetime) -> str:
+def _send_one(
+    connection: Connection, mail: SmtpConnection, claim: dict[str, Any], mail_from: str, as_of: datetime
+) -> str:
     step = _step(claim)
     recipient = Recipient(claim["user_id"], claim["traits"] or {}, claim["features"] or {})
     try:
@@ -154,12 +156,12 @@ def _send_one(engine: Engine, mail: SmtpConnection, claim: dict[str, Any], mail_
             step, recipient=recipient, message_id=claim["message_id"], mail_from=mail_from, date=as_of
         )
     except CannotRenderError as error:
-        return _record(engine, claim, "skipped", str(error), as_of)
+        return _record(connection, claim, "skipped", str(error), as_of)
     outcome, reason = mail.send(message)
     if outcome is Outcome.RETRY:
         status = "pending" if claim["fence"] < MAX_ATTEMPTS else "failed"
-        return _record(engine, claim, status, reason, as_of)
-    return _record(engine, claim, outcome.value, reason, as_of)
+        return _record(connection, claim, status, reason, as_of)
+    return _record(connection, claim, outcome.value, reason, as_of)
 
 
 def _step(claim: dict[str, Any]) -> Email:
@@ -170,8 +172,8 @@ def _step(claim: dict[str, Any]) -> Email:
     return step
 
 
-def _record(engine: Engine, claim: dict[str, Any], status: str, reason: str | None, as_of: datetime) -> str:
+def _record(connection: Connection, claim: dict[str, Any], status: str, reason: str | None, as_of: datetime) -> str:
     values = {"message_id": claim["message_id"], "fence": claim["fence"], "status": status, "reason": reason}
-    with engine.begin() as connection:
+    with connection.begin():
         connection.execute(statements.RECORD_OUTCOME, {**values, "as_of": as_of})
     return status

@@ -37,7 +37,7 @@ create table raw.events (
     primary key (source, message_id)
 );
 create index events_by_user on raw.events (user_id, event, occurred_at);
-create index events_by_time on raw.events (occurred_at);
+create index events_by_name on raw.events (event, occurred_at);
 
 create table raw.rejected_events (
     source text not null,

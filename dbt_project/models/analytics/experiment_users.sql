@@ -1,18 +1,18 @@
-with events as (
+with goals as (
+    select definition -> 'goal' -> 'any_of' as any_of from {{ source('experiences', 'definitions') }}
+    union all
+    select definition -> 'goal' -> 'any_of' as any_of from {{ source('journeys', 'definitions') }}
+),
+
+{# An array, so that the events are found by index. #}
+events as (
     select user_id, event, occurred_at, properties ->> 'experience' as experience
     from {{ ref('user_events') }}
     where
         occurred_at <= {{ published_as_of() }}
-        and (
-            event in ('experience viewed', 'experience clicked')
-            or event in (
-                select jsonb_array_elements_text(definition -> 'goal' -> 'any_of')
-                from {{ source('experiences', 'definitions') }}
-            )
-            or event in (
-                select jsonb_array_elements_text(definition -> 'goal' -> 'any_of')
-                from {{ source('journeys', 'definitions') }}
-            )
+        and event = any(
+            array['experience viewed', 'experience clicked']
+            || array(select distinct jsonb_array_elements_text(goals.any_of) from goals)
         )
 ),
 

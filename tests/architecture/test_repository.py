@@ -1,0 +1,56 @@
+"""What the repository promises about itself."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_every_make_target_of_the_readme_is_there() -> None:
+    named = set(re.findall(r"`make ([a-z][a-z-]*)`", (PROJECT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+def test_the_lock_has_hashes_and_names_no_index() -> None:
+    lock = (PROJECT / "requirements.txt").read_text()
+    pins = re.findall(r"^[a-z0-9][^\s]*==", lock, flags=re.MULTILINE | re.IGNORECASE)
+    assert len(pins) > 50
+    assert lock.count("--hash=sha256:") >= len(pins)
+    assert not re.search(r"--(extra-)?index-url|--find-links|https?://", lock)
+
+
+def test_every_direct_dependency_has_its_sentence() -> None:
+    decisions = (PROJECT / "DECISIONS.md").read_text().lower()
+    project = (PROJECT / "pyproject.toml").read_text()
+    block = project.split("dependencies = [")[1].split("]\n")[0] + project.split("dev = [")[1].split("]\n")[0]
+    names = re.findall(r'^\s+"([A-Za-z0-9-]+)', block, flags=re.MULTILINE)
+    assert len(names) > 20
+    assert [name for name in names if f"`{name.lower()}`" not in decisions] == []
+
+
+def test_every_model_has_a_description_that_begins_with_its_grain() -> None:
+    described = {}
+    for path in (PROJECT / "dbt_project/models").rglob("_*.yml"):
+        for model in yaml.safe_load(path.read_text()).get("models") or []:
+            described[model["name"]] = model.get("description", "")
+    models = {path.stem for path in (PROJECT / "dbt_project/models").rglob("*.sql")}
+    assert models == set(described)
+    assert {name for name, text in described.items() if not text.startswith("One row per ")} == set()
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout.split()
+    pattern = re.compile(r"(^|[^A-Za-z0-9_.])/(home|root|work)/")
+    named = [
+        name
+        for name in files
+        if (PROJECT / name).suffix in {".py", ".sql", ".yml", ".md", ".toml", ".txt"}
+        and name != "tests/architecture/test_repository.py"
+        and pattern.search((PROJECT / name).read_text(errors="replace"))
+    ]
+    assert named == []

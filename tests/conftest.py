@@ -1,0 +1,217 @@
+"""Real parts for the tests: an embedded Postgres, a Postgres 15 where the machine has one, an SMTP server."""
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from aiosmtpd.controller import Controller
+from sqlalchemy.engine import URL, make_url
+
+from orchestration.embedded import EmbeddedServer
+from orchestration.settings import Settings
+from orchestration.stages import Platform
+
+AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def embedded_url() -> Iterator[URL]:
+    """The embedded server, in a home of its own."""
+    root = Path(tempfile.mkdtemp(prefix="upnext-test-"))
+    server = EmbeddedServer(root)
+    yield make_url(server.start())
+    server.stop()
+    shutil.rmtree(root)
+
+
+def _postgres15() -> Path | None:
+    candidates = [
+        Path("/usr/lib/postgresql/15/bin"),
+        Path("/usr/pgsql-15/bin"),
+        Path("/opt/homebrew/opt/postgresql@15/bin"),
+    ]
+    return next((folder for folder in candidates if (folder / "initdb").exists()), None)
+
+
+@pytest.fixture(scope="session")
+def postgres15_url() -> Iterator[URL]:
+    """A PostgreSQL 15 from the machine's packages: the oldest server that Upnext runs on."""
+    binaries = _postgres15()
+    if binaries is None:
+        pytest.skip("no PostgreSQL 15 server binaries on this machine")
+    root = Path(tempfile.mkdtemp(prefix="upnext-pg15-"))
+    account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+    if account:
+        os.chown(root, account.pw_uid, account.pw_gid)
+    password_file = root / "password"
+    password_file.write_text(secrets.token_hex(12))
+    password_file.chmod(0o644)
+    port = free_port()
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(binaries / program), *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=root,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+        )
+
+    data = str(root / "data")
+    run("initdb", "-D", data, "-U", "tester", "--auth=scram-sha-256", f"--pwfile={password_file}", "-E", "UTF8")
+    run("pg_ctl", "start", "-w", "-D", data, "-l", str(root / "log"), "-o", f"-p {port} -h 127.0.0.1 -k ''")
+    yield make_url(f"postgresql://tester:{password_file.read_text()}@127.0.0.1:{port}/postgres")
+    run("pg_ctl", "stop", "-m", "immediate", "-D", data)
+    shutil.rmtree(root)
+
+
+@pytest.fixture(params=["embedded", "postgres15"])
+def server_url(request: pytest.FixtureRequest) -> URL:
+    """Each server in turn: a test that asks for a platform runs on both."""
+    url: URL = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+def create_database(server: URL) -> URL:
+    """Create an empty database on the server."""
+    name = f"test_{secrets.token_hex(6)}"
+    engine = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    engine.dispose()
+    return server.set(database=name)
+
+
+def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Settings:
+    """Return settings of a home and a database."""
+    return Settings(
+        home=home,
+        database_url=database.render_as_string(hide_password=False),
+        smtp_url=smtp_url,
+        mail_from="Otto <hello@otto.example>",
+        base_url=None,
+        models=None,
+    )
+
+
+@pytest.fixture
+def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Platform]:
+    """An empty warehouse of the test's own, on each server, with a real SMTP server behind it."""
+    platform = Platform(settings_for(tmp_path, create_database(server_url), smtp.url))
+    yield platform
+    platform.engine.dispose()
+
+
+@dataclass
+class SmtpServer:
+    """A real SMTP server on loopback and its own log: what it accepted. `answers` are given before `250`."""
+
+    port: int
+    accepted: list[Message] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    is_dropping: bool = False
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    @property
+    def ids(self) -> list[str]:
+        """The Message-IDs accepted, without brackets and domain."""
+        return [message["Message-ID"].strip("<>").partition("@")[0] for message in self.accepted]
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        if self.answers:
+            return self.answers.pop(0)
+        self.accepted.append(message_from_bytes(envelope.content))
+        if self.is_dropping:
+            server.transport.abort()
+        return "250 OK"
+
+
+@pytest.fixture
+def smtp() -> Iterator[SmtpServer]:
+    """A real SMTP server that keeps what it accepts."""
+    server = SmtpServer(free_port())
+    controller = Controller(server, hostname="127.0.0.1", port=server.port)
+    controller.start()
+    yield server
+    controller.stop()
+
+
+class Product:
+    """Writes events straight into `raw.events`, for tests of what follows from them."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._count = 0
+
+    def track(
+        self, user_id: str, event: str, at: datetime, *, times: int = 1, properties: dict[str, Any] | None = None
+    ) -> None:
+        """Store `times` equal track events."""
+        for _ in range(times):
+            self._store(user_id, "track", event, at, properties or {})
+
+    def identify(self, user_id: str, at: datetime, **traits: Any) -> None:
+        """Store an identify with traits."""
+        self._store(user_id, "identify", None, at, traits)
+
+    def _store(self, user_id: str, kind: str, event: str | None, at: datetime, properties: dict[str, Any]) -> None:
+        self._count += 1
+        with self._platform.engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)"
+                    " values ('test', :id, :type, :event, :user_id, :at, 0, :properties)"
+                ).bindparams(sa.bindparam("properties", type_=sa.JSON)),
+                {
+                    "id": f"{self._count:06d}",
+                    "type": kind,
+                    "event": event,
+                    "user_id": user_id,
+                    "at": at,
+                    "properties": properties,
+                },
+            )
+
+    def power_user(self, user_id: str, at: datetime) -> None:
+        """Let somebody meet every condition of basic_plan_power_users, with an address."""
+        self.identify(user_id, at - timedelta(days=20), email=f"{user_id}@customer.example", name="Ada")
+        self.track(user_id, "subscribed to basic plan", at - timedelta(days=20))
+        self.track(user_id, "product viewed", at - timedelta(days=5))
+        self.track(user_id, "login", at - timedelta(days=3), times=10)
+        self.track(user_id, "created ml task", at - timedelta(days=3), times=5)
+
+
+@pytest.fixture
+def product(platform: Platform) -> Product:
+    """Events of the test's own making."""
+    return Product(platform)
+
+
+def rows(platform: Platform, statement: str, **values: Any) -> list[Any]:
+    """Return the rows of a query as tuples."""
+    with platform.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement), values)]

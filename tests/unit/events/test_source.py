@@ -1,0 +1,82 @@
+"""Source mappings, on lines such as the Sparkify log's."""
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from assets.events.event import Event, Reject
+from assets.events.ingest import sources
+from assets.events.source import Source, decoder
+
+SONG = {
+    "userId": "8",
+    "sessionId": 139,
+    "itemInSession": 3,
+    "ts": 1541106106796,
+    "page": "NextSong",
+    "level": "free",
+    "song": "You Gotta Be",
+    "firstName": "Kaylee",
+    "userAgent": "Mozilla",
+}
+
+
+def decode(**changes: object) -> Event:
+    decode = decoder(sources()["sparkify"], loaded_at=datetime(2026, 1, 1, tzinfo=UTC))
+    return decode(json.dumps({**SONG, **changes}).encode())
+
+
+def test_a_song_is_a_created_object() -> None:
+    event = decode()
+    assert (event.type, event.event, event.user_id) == ("track", "created object", "8")
+    assert event.occurred_at == datetime(2018, 11, 1, 21, 1, 46, 796000, tzinfo=UTC)
+    assert event.message_id == "8/139/3/1541106106796"
+
+
+def test_personal_fields_are_not_stored() -> None:
+    assert json.loads(decode().properties) == {
+        "level": "free", "song": "You Gotta Be", "itemInSession": 3, "sessionId": 139,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("page", "event"),
+    [
+        ("Login", "login"),
+        ("Upgrade", "viewed upgrade plan"),
+        ("Submit Upgrade", "subscribed to premium plan"),
+        ("Submit Downgrade", "subscribed to basic plan"),
+        ("Thumbs Up", "Thumbs Up"),
+    ],
+)
+def test_pages_get_the_names_of_the_product(page: str, event: str) -> None:
+    assert decode(page=page).event == event
+
+
+def test_a_visitor_is_anonymous() -> None:
+    event = decode(userId="")
+    assert (event.user_id, event.anonymous_id) == (None, "139")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ts": "yesterday"}, "invalid_timestamp"),
+        ({"ts": 1e30}, "invalid_timestamp"),
+        ({"ts": -1}, "invalid_timestamp"),
+        ({"page": None}, "no_event"),
+        ({"userId": "", "sessionId": None}, "no_user"),
+        ({"userId": [1]}, "invalid_id"),
+    ],
+)
+def test_what_does_not_fit_is_rejected(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(Reject) as rejected:
+        decode(**changes)
+    assert rejected.value.reason == reason
+
+
+def test_a_json_source_needs_a_mapping() -> None:
+    with pytest.raises(msgspec.ValidationError, match="needs message_id"):
+        msgspec.convert({"description": "x", "format": "json"}, Source)

@@ -1,0 +1,33 @@
+"""The journeys of the product, and what their versions depend on."""
+
+import msgspec
+import pytest
+
+from assets.journeys.definition import as_json, hours, version
+from assets.journeys.dispatch import load_journeys
+from orchestration.dbt import segment_names
+from orchestration.errors import UpnextError
+from orchestration.settings import Settings
+
+SEGMENTS = segment_names(Settings.from_environment({}))
+
+
+def test_the_two_journeys_of_the_product() -> None:
+    journeys = load_journeys(SEGMENTS)
+    offsets = {name: [hours(step.after) / 24 for step in journey.steps] for name, journey in journeys.items()}
+    assert offsets == {"encourage_upgrade": [0, 2, 5], "reactivate_low_usage_paid": [0, 3, 7]}
+    assert {journey.holdout for journey in journeys.values()} == {0.1}
+
+
+def test_an_unknown_segment_names_the_line_and_the_nearest() -> None:
+    with pytest.raises(
+        UpnextError, match=r"encourage_upgrade.yml:3: unknown segment .* did you mean 'basic_plan_users'"
+    ):
+        load_journeys({"basic_plan_users", "low_usage_paid_users"})
+
+
+def test_the_same_content_is_the_same_version() -> None:
+    journey = load_journeys(SEGMENTS)["encourage_upgrade"]
+    copy = msgspec.convert(as_json(journey), type(journey))
+    assert version(copy) == version(journey)
+    assert version(msgspec.structs.replace(journey, holdout=0.2)) != version(journey)

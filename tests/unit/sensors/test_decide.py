@@ -1,0 +1,53 @@
+"""What a sensor requests, and when it waits."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from sensors import arrivals, due_steps, membership
+from sensors.job_state import JobState
+
+NOW = datetime(2026, 4, 1, tzinfo=UTC)
+IDLE = JobState(is_busy=False, failed_at=None)
+BUSY = JobState(is_busy=True, failed_at=None)
+TAGS = {"upnext/as_of": "2026-04-01T00:00:00+00:00"}
+
+
+def test_new_files_start_a_tick() -> None:
+    request = arrivals.decide(arrived=1, state=IDLE, now=NOW)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags == TAGS
+    assert request.run_key is None
+
+
+def test_without_new_files_nothing_starts() -> None:
+    assert isinstance(arrivals.decide(arrived=0, state=IDLE, now=NOW), dg.SkipReason)
+
+
+def test_a_tick_at_work_is_waited_for() -> None:
+    assert isinstance(arrivals.decide(arrived=1, state=BUSY, now=NOW), dg.SkipReason)
+
+
+def test_a_failure_is_tried_again_after_five_minutes() -> None:
+    just_failed = JobState(is_busy=False, failed_at=NOW - timedelta(minutes=4, seconds=59))
+    failed_before = JobState(is_busy=False, failed_at=NOW - timedelta(minutes=5))
+    assert isinstance(arrivals.decide(arrived=1, state=just_failed, now=NOW), dg.SkipReason)
+    assert isinstance(arrivals.decide(arrived=1, state=failed_before, now=NOW), dg.RunRequest)
+
+
+def test_membership_changes_start_those_concerned_only() -> None:
+    request = membership.decide(waiting={"journey:encourage_upgrade", "experiences"}, state=IDLE, now=NOW)
+    assert isinstance(request, dg.RunRequest)
+    assert request.asset_selection == [
+        dg.AssetKey(["experiences", "assignments"]),
+        dg.AssetKey(["journeys", "encourage_upgrade"]),
+    ]
+    assert isinstance(membership.decide(waiting=set(), state=IDLE, now=NOW), dg.SkipReason)
+    assert isinstance(membership.decide(waiting={"experiences"}, state=BUSY, now=NOW), dg.SkipReason)
+
+
+def test_due_steps_start_their_journeys() -> None:
+    request = due_steps.decide(journeys={"encourage_upgrade"}, state=IDLE, now=NOW)
+    assert isinstance(request, dg.RunRequest)
+    assert request.asset_selection == [dg.AssetKey(["journeys", "encourage_upgrade"])]
+    assert isinstance(due_steps.decide(journeys=set(), state=IDLE, now=NOW), dg.SkipReason)
