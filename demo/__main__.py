@@ -19,7 +19,7 @@ def main() -> None:
     """Run the demo in Upnext's home; a second run finds its days done and prints the table again."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=main.__doc__)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--users", type=int, default=4000)
+    parser.add_argument("--users", type=int, default=3200)
     arguments = parser.parse_args()
     # The users of the demo are invented: their mail goes to the local catcher, whatever is configured.
     platform = Platform(replace(Settings.from_environment(), smtp_url=None))

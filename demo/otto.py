@@ -18,7 +18,7 @@ from assets.experiences.definition import bucket
 
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 WARM_UP_DAYS = 30
-LOOP_DAYS = 24
+LOOP_DAYS = 22
 
 TRUE_LIFTS = {
     "upgrade_banner": 0.5,

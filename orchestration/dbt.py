@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,25 +66,42 @@ def manifest_path(settings: Settings) -> Path:
 
 
 class Dbt:
-    """dbt in this process; later invocations skip the parse. Parsing alone needs no warehouse."""
+    """dbt in this process. Parsing alone needs no warehouse; it is done once, and kept in `manifest`."""
 
-    def __init__(self, settings: Settings, url: URL | None = None) -> None:
+    def __init__(self, settings: Settings, url: URL | None = None, manifest: Any = None) -> None:
         self._settings = settings
         self._environment = environment(url) if url is not None else {}
-        self._manifest: Any = None
+        if settings.models is not None:
+            self._environment["UPNEXT_MODELS"] = settings.models
+        self.manifest = manifest
 
     def invoke(self, arguments: list[str]) -> Any:
         """Run dbt and return its result. Raises `UpnextError` with the first message of what failed."""
         from dbt.cli.main import dbtRunner  # noqa: PLC0415 - two seconds that only a build should pay
 
-        os.environ.update(self._environment)
         options = [*global_arguments(self._settings), "--quiet", "--no-use-colors"]
-        if self._manifest is None:
-            # Parsed without variables, so that dbt's own cache holds from tick to tick.
-            self._manifest = _result(dbtRunner().invoke(["parse", *options]))
-        if arguments == ["parse"]:
-            return self._manifest
-        return _result(dbtRunner(manifest=self._manifest).invoke([*arguments, *options]))
+        with _scoped(self._environment):
+            if self.manifest is None:
+                # Parsed without variables, so that dbt's own cache holds from tick to tick.
+                self.manifest = _result(dbtRunner().invoke(["parse", *options]))
+            if arguments == ["parse"]:
+                return self.manifest
+            return _result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options]))
+
+
+@contextmanager
+def _scoped(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while: dbt reads its profile from them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _result(done: Any) -> Any:

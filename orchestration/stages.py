@@ -15,6 +15,7 @@ from assets.experiences.assign import assign, load_experiences
 from assets.experiences.definition import Experience
 from assets.journeys.definition import Journey
 from assets.journeys.dispatch import Dispatched, dispatch, load_journeys
+from assets.journeys.smtp import parse_smtp_url
 from orchestration import dbt, ticks
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
@@ -45,8 +46,8 @@ class Platform:
 
     @cached_property
     def dbt(self) -> dbt.Dbt:
-        """dbt in this process."""
-        return dbt.Dbt(self.settings, self.url)
+        """dbt in this process, on the migrated warehouse."""
+        return dbt.Dbt(self.settings, self.engine.url)
 
     @cached_property
     def segments(self) -> set[str]:
@@ -66,6 +67,8 @@ class Platform:
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
         _ = (self.journeys, self.experiences)
+        if self.settings.smtp_url is not None:
+            parse_smtp_url(self.settings.smtp_url)
 
 
 def ingest_landing(platform: Platform) -> Ingested:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,14 +94,17 @@ def server_url(request: pytest.FixtureRequest) -> URL:
     return url
 
 
-def create_database(server: URL) -> URL:
-    """Create an empty database on the server."""
-    name = f"test_{secrets.token_hex(6)}"
+def create_database(server: URL, name: str = "upnext_test") -> URL:
+    """Create an empty database on the server, in place of one of that name."""
     engine = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
+        connection.execute(sa.text(f"drop database if exists {name} with (force)"))
         connection.execute(sa.text(f"create database {name}"))
     engine.dispose()
     return server.set(database=name)
+
+
+_parsed: dict[str, Any] = {}
 
 
 def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Settings:
@@ -119,7 +123,10 @@ def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Sett
 def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Platform]:
     """An empty warehouse of the test's own, on each server, with a real SMTP server behind it."""
     platform = Platform(settings_for(tmp_path, create_database(server_url), smtp.url))
+    # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
+    platform.dbt.manifest = _parsed.get("manifest")
     yield platform
+    _parsed["manifest"] = platform.dbt.manifest
     platform.engine.dispose()
 
 
@@ -131,6 +138,7 @@ class SmtpServer:
     accepted: list[Message] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     is_dropping: bool = False
+    arrived: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -145,6 +153,7 @@ class SmtpServer:
         if self.answers:
             return self.answers.pop(0)
         self.accepted.append(message_from_bytes(envelope.content))
+        self.arrived.set()
         if self.is_dropping:
             server.transport.abort()
         return "250 OK"
@@ -183,7 +192,8 @@ class Product:
         with self._platform.engine.begin() as connection:
             connection.execute(
                 sa.text(
-                    "insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)"
+                    "insert into raw.events"
+                    " (source, message_id, type, event, user_id, occurred_at, load_id, properties)"
                     " values ('test', :id, :type, :event, :user_id, :at, 0, :properties)"
                 ).bindparams(sa.bindparam("properties", type_=sa.JSON)),
                 {

@@ -1,4 +1,4 @@
-create schema raw;
+create schema if not exists raw;
 
 create table raw.loads (
     load_id bigint generated always as identity primary key,

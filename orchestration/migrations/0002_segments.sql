@@ -1,6 +1,6 @@
-create schema events;
-create schema features;
-create schema segments;
+create schema if not exists events;
+create schema if not exists features;
+create schema if not exists segments;
 
 -- At most one tick is open (published_at is null). What it has written is seen by nobody until it is published.
 create table segments.ticks (

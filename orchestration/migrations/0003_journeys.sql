@@ -1,4 +1,4 @@
-create schema journeys;
+create schema if not exists journeys;
 
 -- Each version of a journey's YAML that was ever dispatched; entries go on with the version they entered with.
 create table journeys.definitions (
@@ -46,7 +46,8 @@ create table journeys.messages (
     ends_at timestamptz,
     unique (entry_id, step)
 );
-create index messages_unsent on journeys.messages (journey, due_at) where status in ('pending', 'sending');
+create index messages_pending on journeys.messages (due_at, message_id) where status = 'pending';
+create index messages_sending on journeys.messages (lease_until) where status = 'sending';
 create index messages_by_user on journeys.messages (user_id);
 
 create table journeys.suppressions (

@@ -1,4 +1,4 @@
-create schema experiences;
+create schema if not exists experiences;
 
 create table experiences.definitions (
     experience text primary key,

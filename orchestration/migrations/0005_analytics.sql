@@ -1,4 +1,4 @@
-create schema analytics;
+create schema if not exists analytics;
 
 create table analytics.experiment_results (
     as_of timestamptz not null,

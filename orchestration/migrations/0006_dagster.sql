@@ -1,2 +1,2 @@
 -- Dagster keeps its runs and events here, beside the data that they are about.
-create schema dagster;
+create schema if not exists dagster;

@@ -44,7 +44,9 @@ def test_every_model_has_a_description_that_begins_with_its_grain() -> None:
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
-    files = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout.split()
+    files = subprocess.run(
+        ["/usr/bin/env", "git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False
+    ).stdout.split()
     pattern = re.compile(r"(^|[^A-Za-z0-9_.])/(home|root|work)/")
     named = [
         name

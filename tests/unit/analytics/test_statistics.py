@@ -12,7 +12,7 @@ from assets.analytics.statistics import adjust, compare_means, compare_proportio
 
 
 def test_the_examples_in_the_docstrings_run() -> None:
-    assert doctest.testmod(statistics).attempted >= 10
+    assert doctest.testmod(statistics).attempted >= 8
     assert doctest.testmod(statistics).failed == 0
 
 

@@ -1,0 +1,124 @@
+"""The command line as people call it: one clear line and status 2 for what they can mend."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import URL
+
+from tests.conftest import create_database, free_port
+
+UPNEXT = str(Path(sys.executable).parent / "upnext")
+EVENT = '{"type":"track","event":"login","userId":"u1","messageId":"m1","timestamp":"2026-03-01T00:00:00Z"}\n'
+
+
+class Cli:
+    """Runs `upnext` in a home of its own."""
+
+    def __init__(self, home: Path, database: URL) -> None:
+        self.home = home
+        self.environment = {
+            **os.environ,
+            "UPNEXT_HOME": str(home),
+            "UPNEXT_DATABASE_URL": database.render_as_string(hide_password=False),
+        }
+
+    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [UPNEXT, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**self.environment, **environment},
+        )
+
+    def fails(self, *arguments: str | Path, **environment: str) -> str:
+        """Run, expect status 2 and one line on standard error, and return it."""
+        done = self.run(*arguments, **environment)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.startswith("upnext: ")
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+
+@pytest.fixture
+def cli(tmp_path: Path, embedded_url: URL) -> Cli:
+    return Cli(tmp_path / "home", create_database(embedded_url))
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    path = tmp_path / "events.jsonl"
+    path.write_text(EVENT)
+    return path
+
+
+def test_the_loop_by_hand(cli: Cli, events: Path) -> None:
+    done = json.loads(cli.run("ingest", events, "--json").stdout)
+    assert done == {
+        "received": 1, "stored": 1, "duplicate": 0, "rejected": 0, "files": 1, "files_already_loaded": 0,
+    }  # fmt: skip
+    assert json.loads(cli.run("ingest", events, "--json").stdout)["files_already_loaded"] == 1
+
+    ticked = cli.run("tick", "--as-of", "2026-03-02T00:00:00Z", "--json")
+    assert ticked.returncode == 0, ticked.stderr
+    assert json.loads(ticked.stdout)["as_of"] == "2026-03-02T00:00:00+00:00"
+    assert "earlier than the last tick" in cli.fails("tick", "--as-of", "2026-03-01T23:59:59Z")
+
+    replayed = cli.run("replay", "--from", "2026-03-03T00:00:00Z", "--to", "2026-03-03T12:00:00Z", "--every", "6h")
+    assert replayed.returncode == 0, replayed.stderr
+    assert "earlier than the last" in cli.fails(
+        "replay", "--from", "2026-03-01T00:00:00Z", "--to", "2026-03-02T00:00:00Z"
+    )
+
+    status = json.loads(cli.run("status", "--json").stdout)
+    assert status["watermarks"]["as_of"] == "2026-03-03T12:00:00+00:00"
+    assert status["last_run"]["tick_id"] == 4
+    assert status["events"]["stored"] == 1
+
+
+def test_landing_is_loaded_by_a_tick(cli: Cli) -> None:
+    landing = cli.home / "landing" / "segment"
+    landing.mkdir(parents=True)
+    (landing / "events.jsonl").write_text(EVENT)
+    ticked = json.loads(cli.run("tick", "--json").stdout)
+    assert ticked["ingest"]["stored"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["ingest", "nowhere.jsonl"], "no such file or folder: nowhere.jsonl"),
+        (["ingest", "EVENTS", "--source", "sparkfy"], "unknown source 'sparkfy'; did you mean 'sparkify'?"),
+        (["ingest"], "Missing argument 'PATHS...'"),
+        (["tick", "--as-of", "yesterday"], "'yesterday' is not an ISO 8601 time"),
+        (["tick", "--as-of", "2026-03-01T00:00:00"], "has no zone"),
+        (["tick", "--as-of", "2126-03-01T00:00:00Z"], "in the future"),
+        (["replay", "--from", "2026-03-01T00:00:00Z"], "Missing option '--to'"),
+        (["replay", "--from", "2026-03-02T00:00:00Z", "--to", "2026-03-01T00:00:00Z"], "is earlier than --from"),
+        (["replay", "--from", "2026-03-01T00:00:00Z", "--to", "2126-03-01T00:00:00Z"], "in the future"),
+        (["replay", "--from", "2026-03-01T00:00:00Z", "--to", "2026-03-02T00:00:00Z", "--every", "1"], "--every: '1'"),
+        (["tock"], "No such command 'tock'"),
+    ],
+)
+def test_bad_arguments(cli: Cli, events: Path, arguments: list[str], expected: str) -> None:
+    assert expected in cli.fails(*(str(events) if argument == "EVENTS" else argument for argument in arguments))
+
+
+def test_a_file_that_is_not_json_loads_nothing(cli: Cli, events: Path, tmp_path: Path) -> None:
+    other = tmp_path / "picture.png"
+    other.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    assert "not JSON lines" in cli.fails("ingest", events, other)
+    assert json.loads(cli.run("status", "--json").stdout)["events"]["received"] == 0
+
+
+def test_a_database_that_is_not_there(cli: Cli) -> None:
+    port = free_port()
+    message = cli.fails("tick", UPNEXT_DATABASE_URL=f"postgresql://me:secret@127.0.0.1:{port}/db")
+    assert f"cannot reach the database at 127.0.0.1:{port}/db" in message
+    assert "secret" not in message
+    assert "expected postgresql://" in cli.fails("tick", UPNEXT_DATABASE_URL="nonsense")
+    assert "UPNEXT_SMTP_URL" in cli.fails("tick", UPNEXT_SMTP_URL="nonsense")

@@ -1,0 +1,91 @@
+"""The real daemon: a file in landing becomes a mail, and no command is given in between."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from sqlalchemy.engine import URL
+
+from orchestration.stages import Platform
+from tests.conftest import SmtpServer, create_database, free_port, rows, settings_for
+from tests.integration.test_journeys import users
+
+DEADLINE_SECONDS = 240
+
+
+def write_power_user(path: Path, user_id: str, at: datetime) -> None:
+    """Write a file of Segment lines, whole at once, as a careful producer does."""
+    names = ["subscribed to basic plan", "product viewed", *["login"] * 10, *["created ml task"] * 5]
+    events = [{"type": "identify", "traits": {"email": f"{user_id}@customer.example"}}]
+    events += [{"type": "track", "event": name} for name in names]
+    lines = [
+        json.dumps({**event, "userId": user_id, "messageId": f"m{number}", "timestamp": at.isoformat()})
+        for number, event in enumerate(events)
+    ]
+    path.with_suffix(".part").write_text("\n".join(lines) + "\n")
+    path.with_suffix(".part").rename(path)
+
+
+@contextmanager
+def dev(home: Path, database: URL, smtp_url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `upnext dev` and end everything that it started."""
+    environment = {
+        **os.environ,
+        "UPNEXT_HOME": str(home),
+        "UPNEXT_DATABASE_URL": database.render_as_string(hide_password=False),
+        "UPNEXT_SMTP_URL": smtp_url,
+    }
+    command = [str(Path(sys.executable).parent / "upnext"), "dev", "--port", str(port)]
+    with (home / "dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def graphql(port: int, query: str) -> dict[str, object]:
+    request = Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urlopen(request, timeout=30) as answer:  # noqa: S310 - our own server on loopback
+        data: dict[str, object] = json.load(answer)["data"]
+    return data
+
+
+def test_a_file_in_landing_becomes_a_mail(tmp_path: Path, embedded_url: URL, smtp: SmtpServer) -> None:
+    database = create_database(embedded_url, "upnext_daemon")
+    (ada,) = users(held_out=False, count=1)
+    landing = tmp_path / "landing" / "segment"
+    landing.mkdir(parents=True)
+    port = free_port()
+    with dev(tmp_path, database, smtp.url, port):
+        write_power_user(landing / "events.jsonl", ada, datetime.now(UTC) - timedelta(hours=1))
+        assert smtp.arrived.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
+        assets = graphql(port, "{ assetNodes { groupName description } }")["assetNodes"]
+    assert isinstance(assets, list)
+    assert {asset["groupName"] for asset in assets} == {
+        "events", "features", "segments", "journeys", "experiences", "analytics",
+    }  # fmt: skip
+    assert all(asset["description"] for asset in assets)
+    assert [message["To"] for message in smtp.accepted] == [f"{ada}@customer.example"]
+    platform = Platform(settings_for(tmp_path, database))
+    assert rows(platform, "select journey, user_id, status from journeys.entries") == [
+        ("encourage_upgrade", ada, "active")
+    ]
+    platform.engine.dispose()

@@ -1,0 +1,191 @@
+"""Journeys against a real SMTP server: its own log is the judge of what was sent."""
+
+from datetime import datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from assets.experiences.definition import bucket
+from orchestration.stages import Platform, build, dispatch_journeys, tick
+from tests.conftest import AS_OF, Product, SmtpServer, rows
+
+DAY = timedelta(days=1)
+JOURNEY = "encourage_upgrade"
+
+
+def users(*, held_out: bool, count: int) -> list[str]:
+    """Return user ids that the draw of the journey treats alike."""
+    names = (f"user{number}" for number in range(1000))
+    return [name for name in names if (bucket(f"journey:{JOURNEY}", name) < 0.1) is held_out][:count]
+
+
+def keep_active(product: Product, user_id: str, at: datetime) -> None:
+    product.track(user_id, "login", at, times=10)
+    product.track(user_id, "created ml task", at, times=5)
+
+
+def messages(platform: Platform) -> list[tuple[str, str, str | None]]:
+    return rows(platform, "select step, status, reason from journeys.messages order by due_at, user_id")
+
+
+def entries(platform: Platform) -> list[tuple[str, str, str | None]]:
+    return rows(
+        platform,
+        "select user_id, status, reason from journeys.entries where journey = :journey order by user_id",
+        journey=JOURNEY,
+    )
+
+
+def test_each_step_is_sent_once_on_its_day(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    sent = []
+    for day in (0, 1, 2, 5):
+        for _ in range(2):
+            tick(platform, AS_OF + day * DAY)
+            sent.append(len(smtp.accepted))
+    assert sent == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert [message["To"] for message in smtp.accepted] == [f"{ada}@customer.example"] * 2
+    assert len(set(smtp.ids)) == 2
+    assert set(smtp.ids) == {row[0] for row in rows(
+        platform, "select message_id from journeys.messages where channel = 'email'"
+    )}  # fmt: skip
+    assert rows(platform, "select step, channel, due_at, status, sent_at from journeys.messages order by due_at") == [
+        ("upgrade_benefits", "email", AS_OF, "sent", AS_OF),
+        ("premium_reminder", "email", AS_OF + 2 * DAY, "sent", AS_OF + 2 * DAY),
+        ("limited_time_discount", "cta", AS_OF + 5 * DAY, "sent", AS_OF + 5 * DAY),
+    ]
+    assert entries(platform) == [(ada, "completed", None)]
+    assert rows(
+        platform, "select source, source_kind, slot, ends_at from experiences.live_ctas where source_kind = 'journey'"
+    ) == [(JOURNEY, "journey", "limited_time_offer", AS_OF + 12 * DAY)]
+    tick(platform, AS_OF + 12 * DAY)
+    assert rows(platform, "select count(*) from experiences.live_ctas where source_kind = 'journey'") == [(0,)]
+
+
+def test_the_held_out_get_nothing(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    held_out = users(held_out=True, count=2)
+    for user_id in held_out:
+        product.power_user(user_id, AS_OF)
+    tick(platform, AS_OF)
+    assert smtp.accepted == []
+    assert entries(platform) == [(user_id, "held_out", "holdout of the journey") for user_id in sorted(held_out)]
+
+
+def test_goal_before_leaving(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    buyer, idler = users(held_out=False, count=2)
+    for user_id in (buyer, idler):
+        product.power_user(user_id, AS_OF)
+    tick(platform, AS_OF)
+    product.track(buyer, "subscribed to premium plan", AS_OF + DAY)
+    product.track(idler, "subscribed to basic plan", AS_OF + DAY)
+    tick(platform, AS_OF + 40 * DAY)
+    assert {user_id: status for user_id, status, _ in entries(platform)} == {buyer: "converted", idler: "left"}
+    assert messages(platform)[:2] == [("upgrade_benefits", "sent", None)] * 2
+    assert {step for step, _, _ in messages(platform)[2:]} <= {"check_in"}
+
+
+def test_a_goal_after_its_window_is_no_goal(platform: Platform, product: Product) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    tick(platform, AS_OF)
+    product.track(ada, "subscribed to premium plan", AS_OF + 14 * DAY + timedelta(microseconds=1))
+    tick(platform, AS_OF + 15 * DAY)
+    assert [status for _, status, _ in entries(platform)] == ["left"]
+
+
+def test_a_replay_mails_nobody(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    tick(platform, AS_OF, is_replay=True)
+    assert smtp.accepted == []
+    assert messages(platform) == [("upgrade_benefits", "skipped", "replay")]
+    tick(platform, AS_OF + DAY)
+    assert smtp.accepted == []
+
+
+def test_a_refusal_is_recorded(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    first, second = users(held_out=False, count=2)
+    for user_id in (first, second):
+        product.power_user(user_id, AS_OF)
+    smtp.answers = ["550 no such user", "451 try later"]
+    tick(platform, AS_OF)
+    assert sorted(messages(platform)) == [
+        ("upgrade_benefits", "failed", "smtp 550: no"),
+        ("upgrade_benefits", "pending", "smtp 451: try"),
+    ]
+    dispatch_journeys(platform, AS_OF)
+    assert smtp.accepted == [], "a retry waits"
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text("update journeys.messages set lease_until = now() - interval '1 second'"))
+    dispatch_journeys(platform, AS_OF)
+    assert len(smtp.accepted) == 1
+    assert sorted(status for _, status, _ in messages(platform)) == ["failed", "sent"]
+
+
+def test_a_server_that_hangs_up_after_data_leaves_unknown(
+    platform: Platform, product: Product, smtp: SmtpServer
+) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    smtp.is_dropping = True
+    tick(platform, AS_OF)
+    smtp.is_dropping = False
+    tick(platform, AS_OF + DAY)
+    assert len(smtp.accepted) == 1
+    assert [status for _, status, _ in messages(platform)] == ["unknown"]
+
+
+def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
+    platform: Platform, product: Product, smtp: SmtpServer
+) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    smtp.answers = ["451 later"]
+    tick(platform, AS_OF)
+    with platform.engine.begin() as connection:
+        connection.execute(
+            sa.text("update journeys.messages set status = 'sending', lease_until = now() - interval '1 second'")
+        )
+    dispatch_journeys(platform, AS_OF)
+    assert messages(platform) == [("upgrade_benefits", "unknown", "the sender went away while sending")]
+    assert smtp.accepted == []
+
+
+def test_nobody_is_mailed_after_unsubscribing(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    tick(platform, AS_OF)
+    product.track(ada, "message unsubscribed", AS_OF + 30 * DAY, properties={"message_id": smtp.ids[0]})
+    keep_active(product, ada, AS_OF)
+    tick(platform, AS_OF + 2 * DAY)
+    assert len(smtp.accepted) == 1
+    assert messages(platform)[-1] == ("premium_reminder", "skipped", "unsubscribed")
+    assert rows(platform, "select user_id, channel, reason from journeys.suppressions") == [
+        (ada, "email", "unsubscribed")
+    ]
+
+
+def test_without_an_address_there_is_a_reason(platform: Platform, product: Product) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    product.identify(ada, AS_OF, email="")
+    tick(platform, AS_OF)
+    assert messages(platform) == [("upgrade_benefits", "skipped", "no address")]
+
+
+def test_dispatch_alone_sends_what_falls_due_between_ticks(
+    platform: Platform, product: Product, smtp: SmtpServer
+) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    build(platform, AS_OF, is_explicit=True)
+    for hours, expected in ((0, 1), (47, 1), (48, 2)):
+        dispatch_journeys(platform, AS_OF + timedelta(hours=hours), only={JOURNEY})
+        assert len(smtp.accepted) == expected
+
+
+@pytest.mark.parametrize("journey", ["encourage_upgrade", "reactivate_low_usage_paid"])
+def test_every_journey_has_a_view_of_its_entries(platform: Platform, journey: str) -> None:
+    tick(platform, AS_OF)
+    assert rows(platform, f"select count(*) from journeys.{journey}") == [(0,)]

@@ -1,0 +1,151 @@
+"""Features and segments by real dbt builds: exact windows, one versioned log of membership."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from orchestration import dbt
+from orchestration.dbt import build_arguments
+from orchestration.errors import UpnextError
+from orchestration.stages import Platform, build, open_tick
+from orchestration.ticks import last_published_as_of
+from tests.conftest import AS_OF, Product, rows
+
+DAY = timedelta(days=1)
+MICROSECOND = timedelta(microseconds=1)
+WINDOWS = {
+    "logins_30d": ("login", 30),
+    "logins_10d": ("login", 10),
+    "ml_tasks_created_30d": ("created ml task", 30),
+    "upgrade_plan_views_5d": ("viewed upgrade plan", 5),
+    "objects_created_10d": ("created object", 10),
+}
+
+
+def changes(platform: Platform) -> list[tuple[str, str, str, datetime]]:
+    return rows(platform, "select segment, user_id, change, as_of from segments.membership_changes order by change_id")
+
+
+def test_windows_and_segments_are_exact_to_the_microsecond(platform: Platform, product: Product) -> None:
+    expected = {}
+    for feature, (event, days) in WINDOWS.items():
+        for name, offset, count in (
+            ("before", -MICROSECOND, 0),
+            ("exactly", timedelta(0), 0),
+            ("after", MICROSECOND, 1),
+        ):
+            user_id = f"{feature} {name}"
+            product.track(user_id, event, AS_OF - days * DAY + offset)
+            expected[user_id, feature] = count
+    product.track("now", "login", AS_OF)
+    expected["now", "logins_10d"] = 1
+    product.track("future", "login", AS_OF + MICROSECOND)
+
+    for user_id, offset in (("idle", timedelta(0)), ("not idle", MICROSECOND)):
+        product.track(user_id, "subscribed to premium plan", AS_OF - 50 * DAY)
+        product.track(user_id, "login", AS_OF - 10 * DAY + offset)
+    product.track("never logged in", "subscribed to premium plan", AS_OF - 50 * DAY)
+    for user_id, offset in (("curious", MICROSECOND), ("not curious", timedelta(0))):
+        product.track(user_id, "subscribed newsletter", AS_OF - 50 * DAY)
+        product.track(user_id, "viewed upgrade plan", AS_OF - 5 * DAY + offset)
+    for user_id, logins in (("nine logins", 9), ("ten logins", 10)):
+        product.track(user_id, "subscribed to basic plan", AS_OF - 50 * DAY)
+        product.track(user_id, "product viewed", AS_OF - 50 * DAY)
+        product.track(user_id, "created ml task", AS_OF - DAY, times=5)
+        product.track(user_id, "login", AS_OF - 30 * DAY + MICROSECOND, times=logins)
+        product.track(user_id, "login", AS_OF - 30 * DAY)
+
+    build(platform, AS_OF, is_explicit=True)
+
+    columns = ", ".join(WINDOWS)
+    found = {row[0]: dict(zip(WINDOWS, row[1:], strict=True)) for row in rows(
+        platform, f"select user_id, {columns} from features.user_features"
+    )}  # fmt: skip
+    assert {(user_id, feature): found[user_id][feature] for user_id, feature in expected} == expected
+    assert "future" not in found
+    assert {(segment, user_id) for segment, user_id, _, _ in changes(platform)} == {
+        ("low_usage_paid_users", "idle"),
+        ("low_usage_paid_users", "never logged in"),
+        ("upgrade_curious", "curious"),
+        ("basic_plan_power_users", "ten logins"),
+    }
+
+
+def test_the_latest_subscription_counts_and_ties_have_an_order(platform: Platform, product: Product) -> None:
+    basic, premium = "subscribed to basic plan", "subscribed to premium plan"
+    for user_id, events in {
+        "basic": [(basic, 1)],
+        "moved on": [(basic, 1), (premium, 2)],
+        "moved back": [(premium, 1), (basic, 2)],
+        "tie, premium last": [(basic, 1), (premium, 1)],
+        "tie, basic last": [(premium, 1), (basic, 1)],
+    }.items():
+        for event, day in events:
+            product.track(user_id, event, AS_OF - 10 * DAY + day * DAY)
+    product.identify("neither", AS_OF - DAY)
+    build(platform, AS_OF, is_explicit=True)
+    assert dict(rows(platform, "select user_id, is_on_basic_plan from features.user_features")) == {
+        "basic": True, "moved on": False, "moved back": True,
+        "tie, premium last": False, "tie, basic last": True, "neither": False,
+    }  # fmt: skip
+    assert rows(
+        platform,
+        "select count(*) from features.user_features where logins_30d is null or has_subscribed_premium is null",
+    ) == [(0,)]
+
+
+def test_the_log_grows_only_by_changes(platform: Platform, product: Product) -> None:
+    product.power_user("ada", AS_OF)
+    product.power_user("bob", AS_OF)
+    build(platform, AS_OF, is_explicit=True)
+    build(platform, AS_OF, is_explicit=True)
+    entered = [("basic_plan_power_users", user, "entered", AS_OF) for user in ("ada", "bob")]
+    assert changes(platform) == entered
+
+    product.track("bob", "subscribed to premium plan", AS_OF + DAY)
+    build(platform, AS_OF + DAY, is_explicit=True)
+    assert changes(platform) == [*entered, ("basic_plan_power_users", "bob", "exited", AS_OF + DAY)]
+    assert rows(platform, "select user_id, entered_at from segments.basic_plan_power_users") == [("ada", AS_OF)]
+    assert rows(platform, "select count(*) from segments.ticks where published_at is not null") == [(3,)]
+
+
+def test_a_build_by_hand_leaves_the_log_alone(platform: Platform, product: Product) -> None:
+    build(platform, AS_OF, is_explicit=True)
+    product.power_user("ada", AS_OF)
+    platform.dbt.invoke(build_arguments(as_of=None, tick_id=None))
+    assert rows(platform, "select logins_30d from features.user_features") == [(10,)]
+    assert changes(platform) == []
+
+
+def test_empty_builds_are_refused(platform: Platform) -> None:
+    platform.dbt.invoke(build_arguments(as_of=None, tick_id=None))
+    with pytest.raises(UpnextError, match="--empty would make every member exit"):
+        platform.dbt.invoke([*build_arguments(as_of=None, tick_id=None), "--empty", "--select", "resource_type:model"])
+
+
+def test_half_a_tick_is_seen_by_nobody_and_the_next_one_heals(platform: Platform, product: Product) -> None:
+    product.power_user("ada", AS_OF)
+    with pytest.raises(RuntimeError), open_tick(platform, AS_OF, is_explicit=True) as tick:
+        platform.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
+        raise RuntimeError
+    assert len(changes(platform)) == 1
+    assert rows(platform, "select * from segments.basic_plan_power_users") == []
+    assert last_published_as_of(platform.engine) is None
+
+    build(platform, AS_OF + DAY, is_explicit=True)
+    assert len(changes(platform)) == 1
+    assert rows(platform, "select user_id from segments.basic_plan_power_users") == [("ada",)]
+
+
+def test_as_of_never_goes_back(platform: Platform) -> None:
+    build(platform, AS_OF, is_explicit=True)
+    with pytest.raises(UpnextError, match="earlier than the last tick"):
+        build(platform, AS_OF - MICROSECOND, is_explicit=True)
+    assert build(platform, AS_OF - DAY, is_explicit=False).as_of == AS_OF
+
+
+def test_the_units_of_dbt(platform: Platform) -> None:
+    build(platform, AS_OF, is_explicit=True)
+    done = platform.dbt.invoke(["test", "--select", "test_type:unit"])
+    assert {result.status for result in done.results} == {"pass"}
+    assert len(done.results) == 3
