@@ -36,7 +36,7 @@ def build_models(manifest: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, platform: dg.ResourceParam[Platform]
     ) -> Iterator[Any]:
         asked = asked_as_of(context.run.tags)
-        if context.selected_asset_keys != context.assets_def.keys:
+        if context.selected_asset_keys != features_and_segments.keys:
             context.log.info("a part of the models was asked for: no tick, the membership log is left as it is")
             yield from _stream(context, dbt_cli, platform, dbt.build_arguments(as_of=None, tick_id=None))
             return

@@ -1,8 +1,9 @@
 """The composition root: everything that Dagster sees. It computes nothing."""
 
 import dagster as dg
+from dagstermill import ConfigurableLocalOutputNotebookIOManager
 
-from assets.analytics.assets import results
+from assets.analytics.assets import results, what_worked
 from assets.events.assets import ingest
 from assets.events.checks import raw_events_contract
 from assets.experiences.assets import experience_assets
@@ -30,10 +31,15 @@ defs = dg.Definitions(
         *experience_assets(_platform.experiences),
         analytics_models(_manifest),
         results,
+        what_worked,
     ],
     asset_checks=[raw_events_contract],
     jobs=[tick_job, dispatch_job, analysis_job],
     schedules=[hourly_tick, hourly_analysis],
     sensors=[arrivals, membership_changes, due_steps],
-    resources={"platform": _platform, "dbt_cli": dbt_resource(_settings)},
+    resources={
+        "platform": _platform,
+        "dbt_cli": dbt_resource(_settings),
+        "notebook_io": ConfigurableLocalOutputNotebookIOManager(base_dir=str(_settings.home / "notebooks")),
+    },
 )

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+from dagstermill import define_dagstermill_asset
 
+from orchestration.settings import PROJECT
 from orchestration.stages import Platform, analyse_results
 from orchestration.ticks import last_published_as_of
 
@@ -49,3 +51,14 @@ def results(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         }
     for name, rows in written.items():
         yield dg.MaterializeResult(asset_key=["analytics", name], metadata={"dagster/row_count": rows})
+
+
+what_worked = define_dagstermill_asset(
+    name="what_worked",
+    key_prefix="analytics",
+    notebook_path=str(PROJECT / "notebooks" / "what_worked.ipynb"),
+    deps=[["analytics", name] for name in ("experiment_results", "journey_funnel", "copy_ranking")],
+    group_name="analytics",
+    description="One row per experiment, plotted: a page to read for those who want to know what worked.",
+    io_manager_key="notebook_io",
+)

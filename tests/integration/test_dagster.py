@@ -1,0 +1,126 @@
+"""The graph in Dagster: what it shows, and its jobs run for real against the warehouse."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import dagster as dg
+import papermill
+import pytest
+from sqlalchemy.engine import URL
+
+from assets.events.checks import raw_events_contract
+from orchestration.instance import prepare
+from orchestration.stages import Platform, tick
+from tests.conftest import AS_OF, Product, create_database, rows, settings_for
+from tests.integration.test_journeys import users
+
+GROUPS = {"events", "features", "segments", "journeys", "experiences", "analytics"}
+
+
+@pytest.fixture
+def code_location(tmp_path: Path, embedded_url: URL) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance, Platform]]:
+    """The definitions as the code server loads them, an instance in the warehouse, and a platform beside."""
+    import importlib
+
+    settings = settings_for(tmp_path, create_database(embedded_url, "upnext_dagster"))
+    environment = {**prepare(settings), "UPNEXT_DATABASE_URL": settings.database_url or "", "UPNEXT_SMTP_URL": ""}
+    with mock.patch.dict(os.environ, environment):
+        sys.modules.pop("orchestration.definitions", None)
+        definitions: Any = importlib.import_module("orchestration.definitions")
+        with dg.DagsterInstance.get() as instance:
+            platform = Platform(settings)
+            yield definitions.defs, instance, platform
+            platform.engine.dispose()
+        sys.modules.pop("orchestration.definitions", None)
+
+
+def run(defs: dg.Definitions, instance: dg.DagsterInstance, job: str, **tags: str) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+
+
+def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform]) -> None:
+    defs, _, platform = code_location
+    graph = defs.resolve_asset_graph()
+    keys = graph.get_all_asset_keys()
+    assert {graph.get(key).group_name for key in keys} == GROUPS
+    assert [key for key in keys if not re.match(r"One (row|page) per ", graph.get(key).description or "")] == []
+    results = dg.AssetKey(["analytics", "experiment_results"])
+    assert dg.AssetKey(["raw", "events"]) in graph.upstream_key_iterator(results)
+    segments = {key.path[-1] for key in keys if key.path[0] == "segments"}
+    assert segments == platform.segments | {"ticks", "membership_changes"}
+
+
+def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform], tmp_path: Path) -> None:
+    defs, instance, platform = code_location
+    (ada,) = users(held_out=False, count=1)
+    product = Product(platform)
+    product.power_user(ada, AS_OF)
+
+    ticked = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
+    assert ticked.success
+    checks = ticked.get_asset_check_evaluations()
+    assert {check.check_name for check in checks} >= {"type_is_known", "track_names_its_event", "somebody_did_it"}
+    assert all(check.passed for check in checks)
+    assert rows(platform, "select as_of from segments.ticks where published_at is not null") == [(AS_OF,)]
+
+    dispatched = run(defs, instance, "dispatch", **{"upnext/as_of": AS_OF.isoformat()})
+    assert dispatched.success
+    assert rows(platform, "select step, status from journeys.messages") == [("upgrade_benefits", "sent")]
+    assert len(list((tmp_path / "mail" / "new").iterdir())) == 1
+    assert rows(platform, "select count(*) from experiences.assignments") == [(2,)]
+
+    product.track(ada, "subscribed to premium plan", AS_OF + timedelta(days=1))
+    # The notebook's kernel loads the job anew, so this one runs as a process of its own.
+    command = [str(Path(sys.executable).parent / "dagster"), "job", "execute", "-m", "orchestration.definitions"]
+    analysed = subprocess.run([*command, "-j", "analysis"], capture_output=True, text=True, check=False)
+    assert analysed.returncode == 0, analysed.stderr[-3000:]
+    assert rows(platform, "select sent from analytics.journey_funnel where step = 'upgrade_benefits'") == [(1,)]
+    metadata = json.dumps([str(event.event_specific_data) for event in ticked.all_events + dispatched.all_events])
+    assert "customer.example" not in metadata
+    assert platform.url.password not in metadata
+
+
+def test_a_part_of_the_models_is_no_tick(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
+) -> None:
+    defs, instance, platform = code_location
+    Product(platform).power_user("ada", AS_OF)
+    selection = [dg.AssetKey(["events", "user_events"]), dg.AssetKey(["features", "user_features"])]
+    job = defs.resolve_job_def("tick")
+    done = job.execute_in_process(instance=instance, asset_selection=selection)
+    assert done.success
+    assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
+
+
+def test_a_broken_contract_blocks_the_tick(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
+) -> None:
+    defs, instance, platform = code_location
+    Product(platform)._store("ada", "purchase", None, AS_OF, {})
+    ticked = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
+    assert not ticked.success
+    failed = {check.check_name for check in ticked.get_asset_check_evaluations() if not check.passed}
+    assert failed == {"type_is_known"}
+    assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
+    assert all(spec.blocking for spec in raw_events_contract.check_specs)
+
+
+def test_the_notebook_runs(platform: Platform, product: Product, tmp_path: Path) -> None:
+    product.power_user("ada", AS_OF)
+    tick(platform, AS_OF)
+    notebook = Path(__file__).parents[2] / "notebooks" / "what_worked.ipynb"
+    settings = platform.settings
+    environment = {"UPNEXT_HOME": str(settings.home), "UPNEXT_DATABASE_URL": settings.database_url or ""}
+    with mock.patch.dict(os.environ, environment):
+        page = papermill.execute_notebook(str(notebook), str(tmp_path / "page.ipynb"), progress_bar=False)
+    outputs = [output for cell in page.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not any(output["output_type"] == "error" for output in outputs)
