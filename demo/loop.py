@@ -24,7 +24,7 @@ _MESSAGES = sa.text("""
 """)
 
 
-def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None]) -> None:
+def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: int = DAYS) -> None:
     """Simulate every day, and tick at the end of each from the end of the warm-up on.
 
     What was shown each day is kept in a journal, so that a run that was stopped goes on where it was.
@@ -34,7 +34,7 @@ def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None]) -> Non
     landing = platform.settings.landing / "segment"
     landing.mkdir(parents=True, exist_ok=True)
     shown = Shown()
-    for day in range(DAYS):
+    for day in range(days):
         path = landing / f"otto-{otto.date(day):%Y-%m-%d}.jsonl"
         _write(path, otto.day(day, shown))
         shown = Shown()

@@ -79,8 +79,8 @@ class EmbeddedServer:
     def _create(self) -> None:
         """Build the cluster beside its place and rename it, so that a killed start leaves nothing half made."""
         fresh = self.root / "data.new"
-        self._remove(fresh)
-        self._remove(self._data)
+        if fresh.exists():
+            shutil.rmtree(fresh)
         password = self.root / "password"
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(24))
@@ -96,25 +96,9 @@ class EmbeddedServer:
         self._run("postgres", "--single", "-D", fresh, "postgres", statement=f"create database {DATABASE};\n")
         fresh.rename(self._data)
 
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        if folder.exists():
-            shutil.rmtree(folder)
-
     def _start_on(self, port: int) -> None:
-        self._run(
-            "pg_ctl",
-            "start",
-            "-D",
-            self._data,
-            "-l",
-            self._data / "server.log",
-            "-o",
-            f"-p {port}",
-            "-w",
-            "-t",
-            "60",
-        )
+        log = self._data / "server.log"
+        self._run("pg_ctl", "start", "-D", self._data, "-l", log, "-o", f"-p {port}", "-w", "-t", "60")
         (self.root / "port").write_text(str(port))
 
     @contextmanager
