@@ -1,5 +1,5 @@
 # `make demo` and `make test` need Python 3.11 and make, nothing else. Everything lands in .venv and .upnext.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 
@@ -24,7 +24,7 @@ test: setup ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	$(BIN)/upnext dev

@@ -1,6 +1,8 @@
 """What the demo prints at the end: events, members, messages, and each lift beside the true one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,28 +64,30 @@ def print_report(engine: Engine, console: Console) -> None:
     status = read_status(engine)
     caption = "* at once for all lifts of the table: 95 of 100 such tables hold every true lift"
     table = Table(title="Otto, the demo product", title_justify="left", caption=caption, caption_justify="left")
-    for heading in ("what", "which"):
-        table.add_column(heading)
+    table.add_column("")
     table.add_column("number", justify="right")
     table.add_column("true", justify="right")
     table.add_column("95 % interval *", justify="right")
-    for name in ("stored", "duplicate", "rejected"):
-        table.add_row("events", name, f"{status['events'][name]:,}")
-    table.add_section()
-    for segment, members in status["members"].items():
-        table.add_row("members", segment, f"{members:,}")
-    table.add_section()
-    for journey, step, outcome, count in _messages(engine):
-        table.add_row("messages", f"{journey}: {step}, {outcome}", f"{count:,}")
-    table.add_section()
+    _add_section(table, "events", ((name, status["events"][name]) for name in ("stored", "duplicate", "rejected")))
+    _add_section(table, "members now", status["members"].items())
+    for journey, steps in groupby(_messages(engine), key=lambda row: row.journey):
+        _add_section(table, f"messages of {journey}", ((f"{row.step}, {row.status}", row.messages) for row in steps))
+    _add_section(table, "lift on the goal", ())
     for row in measured_lifts(engine):
-        table.add_row("lift", row.experiment, _percent(row.measured.lift), _percent(row.true_lift), _interval(row))
+        table.add_row(f"  {row.experiment}", _percent(row.measured.lift), _percent(row.true_lift), _interval(row))
     console.print(table)
+
+
+def _add_section(table: Table, title: str, numbers: Iterable[tuple[str, int]]) -> None:
+    table.add_section()
+    table.add_row(f"[bold]{title}[/bold]")
+    for name, number in numbers:
+        table.add_row(f"  {name}", f"{number:,}")
 
 
 def _messages(engine: Engine) -> list[Any]:
     statement = sa.text(
-        "select journey, step, status, count(*) from journeys.messages"
+        "select journey, step, status, count(*) as messages from journeys.messages"
         " group by journey, step, status order by journey, min(due_at), step, status"
     )
     with engine.connect() as connection:

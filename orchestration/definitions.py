@@ -1,7 +1,6 @@
 """The composition root: everything that Dagster sees. It computes nothing."""
 
 import dagster as dg
-from dagstermill import ConfigurableLocalOutputNotebookIOManager
 
 from assets.analytics.assets import results, what_worked
 from assets.events.assets import ingest
@@ -40,6 +39,5 @@ defs = dg.Definitions(
     resources={
         "platform": _platform,
         "dbt_cli": dbt_resource(_settings),
-        "notebook_io": ConfigurableLocalOutputNotebookIOManager(base_dir=str(_settings.home / "notebooks")),
     },
 )

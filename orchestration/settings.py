@@ -16,7 +16,6 @@ class Settings:
     database_url: str | None
     smtp_url: str | None
     mail_from: str
-    base_url: str | None
     models: str | None
 
     @classmethod
@@ -27,7 +26,6 @@ class Settings:
             database_url=environment.get("UPNEXT_DATABASE_URL") or None,
             smtp_url=environment.get("UPNEXT_SMTP_URL") or None,
             mail_from=environment.get("UPNEXT_MAIL_FROM") or "Otto <hello@otto.example>",
-            base_url=environment.get("UPNEXT_BASE_URL") or None,
             models=environment.get("UPNEXT_MODELS") or None,
         )
 

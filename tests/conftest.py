@@ -114,7 +114,6 @@ def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Sett
         database_url=database.render_as_string(hide_password=False),
         smtp_url=smtp_url,
         mail_from="Otto <hello@otto.example>",
-        base_url=None,
         models=None,
     )
 

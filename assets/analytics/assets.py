@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from dagstermill import define_dagstermill_asset
 
 from orchestration.settings import PROJECT
 from orchestration.stages import Platform, analyse_results
 from orchestration.ticks import last_published_as_of
 
+NOTEBOOK = PROJECT / "notebooks" / "what_worked.ipynb"
 _OWNER = ["growth@otto.example"]
 
 
@@ -53,12 +53,19 @@ def results(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         yield dg.MaterializeResult(asset_key=["analytics", name], metadata={"dagster/row_count": rows})
 
 
-what_worked = define_dagstermill_asset(
-    name="what_worked",
-    key_prefix="analytics",
-    notebook_path=str(PROJECT / "notebooks" / "what_worked.ipynb"),
+@dg.asset(
+    key=["analytics", "what_worked"],
     deps=[["analytics", name] for name in ("experiment_results", "journey_funnel", "copy_ranking")],
     group_name="analytics",
-    description="One row per experiment, plotted: a page to read for those who want to know what worked.",
-    io_manager_key="notebook_io",
+    owners=_OWNER,
+    kinds={"jupyter"},
+    description="One page per analysis: what worked, as a notebook to read, in Upnext's home.",
 )
+def what_worked(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+    """Run the notebook on the newest results."""
+    import papermill  # noqa: PLC0415 - slow to import
+
+    page = platform.settings.home / "notebooks" / NOTEBOOK.name
+    page.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(str(NOTEBOOK), str(page), progress_bar=False)
+    return dg.MaterializeResult(metadata={"page": dg.MetadataValue.notebook(str(page))})

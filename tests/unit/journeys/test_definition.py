@@ -1,10 +1,12 @@
 """The journeys of the product, and what their versions depend on."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from assets.journeys.definition import as_json, hours, version
-from assets.journeys.dispatch import load_journeys
+from assets.journeys.dispatch import JOURNEYS, load_journeys
 from orchestration.dbt import segment_names
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
@@ -24,6 +26,20 @@ def test_an_unknown_segment_names_the_line_and_the_nearest() -> None:
         UpnextError, match=r"encourage_upgrade.yml:3: unknown segment .* did you mean 'basic_plan_users'"
     ):
         load_journeys({"basic_plan_users", "low_usage_paid_users"})
+
+
+def test_a_missing_template_names_the_line_and_the_nearest(tmp_path: Path) -> None:
+    text = (JOURNEYS / "encourage_upgrade.yml").read_text().replace("template: premium_reminder", "template: reminder")
+    (tmp_path / "encourage_upgrade.yml").write_text(text)
+    with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:21: no template 'reminder'; did you mean"):
+        load_journeys(SEGMENTS, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["entries", "messages"])
+def test_a_journey_is_not_named_like_a_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.yml").write_text((JOURNEYS / "encourage_upgrade.yml").read_text())
+    with pytest.raises(UpnextError, match="choose another"):
+        load_journeys(SEGMENTS, tmp_path)
 
 
 def test_the_same_content_is_the_same_version() -> None:
