@@ -91,5 +91,5 @@ def _stream(
 ) -> Iterator[Any]:
     os.environ.update(dbt.environment(platform.url))
     with exclusive(platform.engine, "dbt"):
-        target = platform.settings.dbt_target / "runs" / context.op_handle.name
+        target = platform.settings.dbt_target / "runs" / context.op_execution_context.op.name
         yield from dbt_cli.cli(arguments, context=context, target_path=target).stream()

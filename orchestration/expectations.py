@@ -18,10 +18,13 @@ def expect(url: URL, *, schema: str, table: str, expectations: Mapping[str, Any]
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    # A host is asked for even where the query of the URL names a socket's folder.
+    scoped = url.set(drivername="postgresql+psycopg2", host=url.host or "localhost")
+    scoped = scoped.update_query_dict({"options": f"-csearch_path={schema}"})
     source = context.data_sources.add_postgres(
-        "warehouse", connection_string=url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+        "warehouse", connection_string=scoped.render_as_string(hide_password=False)
     )
-    asset = source.add_table_asset(table, table_name=table, schema_name=schema)
+    asset = source.add_table_asset(table, table_name=table)
     batch = asset.add_batch_definition_whole_table("all").get_batch()
     suite = gx.ExpectationSuite(name=table)
     for name, expectation in expectations.items():
