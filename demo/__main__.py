@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--users", type=int, default=3200)
     arguments = parser.parse_args()
-    # The users of the demo are invented: their mail goes to the local catcher, whatever is configured.
-    platform = Platform(replace(Settings.from_environment(), smtp_url=None))
+    # The users of the demo are invented: they stay in the embedded server, and their mail with the local catcher.
+    platform = Platform(replace(Settings.from_environment(), database_url=None, smtp_url=None))
     otto = Otto(seed=arguments.seed, users=arguments.users)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -7,7 +7,9 @@ import msgspec
 import sqlalchemy as sa
 
 from demo.otto import LOOP_DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
+from orchestration.errors import UpnextError
 from orchestration.stages import Platform, tick
+from orchestration.ticks import last_as_of
 
 DAYS = WARM_UP_DAYS + LOOP_DAYS
 
@@ -30,6 +32,8 @@ def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: 
     What was shown each day is kept in a journal, so that a run that was stopped goes on where it was.
     """
     journal = platform.settings.home / "demo"
+    if not journal.exists() and last_as_of(platform.engine) is not None:
+        raise UpnextError(f"{platform.settings.home} holds other data; give the demo an UPNEXT_HOME of its own")
     journal.mkdir(parents=True, exist_ok=True)
     landing = platform.settings.landing / "segment"
     landing.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def main() -> None:
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
     try:
-        commands.main(prog_name="upnext", standalone_mode=False)
+        commands.main(sys.argv[1:] or ["--help"], prog_name="upnext", standalone_mode=False)
     except (UpnextError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         _fail(text, 2)

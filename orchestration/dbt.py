@@ -53,6 +53,9 @@ def global_arguments(settings: Settings) -> list[str]:
 def segment_names(settings: Settings) -> set[str]:
     """Return the segments that the project declares, one file each."""
     folders = [PROJECT_DIR / "models", *([PROJECT_DIR / settings.models] if settings.models else [])]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UpnextError(f"UPNEXT_MODELS: no folder {folder}; it is relative to {PROJECT_DIR}")
     return {file.stem for folder in folders for file in (folder / "segments").rglob("*.sql")}
 
 
@@ -79,7 +82,7 @@ class Dbt:
         """Run dbt and return its result. Raises `UpnextError` with the first message of what failed."""
         from dbt.cli.main import dbtRunner  # noqa: PLC0415 - two seconds that only a build should pay
 
-        options = [*global_arguments(self._settings), "--quiet", "--no-use-colors"]
+        options = [*global_arguments(self._settings), "--quiet", "--log-level", "none", "--log-level-file", "info"]
         with _scoped(self._environment):
             if self.manifest is None:
                 # Parsed without variables, so that dbt's own cache holds from tick to tick.

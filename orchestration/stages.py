@@ -15,12 +15,13 @@ from assets.experiences.assign import assign, load_experiences
 from assets.experiences.definition import Experience
 from assets.journeys.definition import Journey
 from assets.journeys.dispatch import Dispatched, dispatch, load_journeys
+from assets.journeys.rendering import CannotRenderError, check_sender
 from assets.journeys.smtp import parse_smtp_url
 from orchestration import dbt, ticks
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 from orchestration.ticks import Tick
-from orchestration.warehouse import connect, database_url
+from orchestration.warehouse import connect, database_url, exclusive
 
 
 def utc_now() -> datetime:
@@ -69,6 +70,10 @@ class Platform:
         _ = (self.journeys, self.experiences)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
+        try:
+            check_sender(self.settings.mail_from)
+        except CannotRenderError as error:
+            raise UpnextError(f"UPNEXT_MAIL_FROM: {error}") from None
 
 
 def ingest_landing(platform: Platform) -> Ingested:
@@ -88,7 +93,7 @@ def open_tick(platform: Platform, asked: datetime, *, is_explicit: bool) -> Iter
 
 def build(platform: Platform, asked: datetime, *, is_explicit: bool) -> Tick:
     """Build features, segments and the views of analytics with dbt, and publish the tick."""
-    with open_tick(platform, asked, is_explicit=is_explicit) as tick:
+    with open_tick(platform, asked, is_explicit=is_explicit) as tick, exclusive(platform.engine, "dbt"):
         platform.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
     return tick
 
@@ -152,7 +157,7 @@ def replay(
     is_sending: bool,
     on_tick: Callable[[Ticked], None],
 ) -> None:
-    """Tick through history from `start` to `end`, both included; messages are skipped unless `is_sending`."""
+    """Tick through history, from `start` on and no later than `end`; messages are skipped unless `is_sending`."""
     if end < start:
         raise UpnextError(f"--to {end.isoformat()} is earlier than --from {start.isoformat()}")
     ticks.check_explicit(start, last=ticks.last_as_of(platform.engine), now=utc_now())

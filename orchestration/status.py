@@ -27,7 +27,9 @@ def read_status(engine: Engine) -> dict[str, Any]:
         )
         return {
             "watermarks": {
-                "last_event_at": connection.scalar(sa.text("select max(occurred_at) from raw.events")),
+                "last_event_at": connection.scalar(
+                    sa.text("select max(occurred_at) from raw.events where occurred_at <= now()")
+                ),
                 "last_loaded_at": counts.last_loaded_at,
                 "as_of": connection.scalar(
                     sa.text("select max(as_of) from segments.ticks where published_at is not null")

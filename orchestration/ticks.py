@@ -18,11 +18,11 @@ def parse_instant(text: str, *, option: str) -> datetime:
     """Parse an ISO 8601 instant with a zone. Raises `UpnextError` for anything else."""
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
+        if value.tzinfo is not None:
+            return value.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UpnextError(f"{option}: '{text}' is not an ISO 8601 time, such as 2026-03-01T00:00:00Z") from None
-    if value.tzinfo is None:
-        raise UpnextError(f"{option}: '{text}' has no zone; write {text}Z for UTC")
-    return value.astimezone(UTC)
+    raise UpnextError(f"{option}: '{text}' has no zone; write it like {value.isoformat()}Z, which is UTC")
 
 
 def check_explicit(as_of: datetime, *, last: datetime | None, now: datetime) -> datetime:
@@ -61,8 +61,8 @@ class Tick:
 def published(engine: Engine, asked: datetime, *, is_explicit: bool, clock: Callable[[], datetime]) -> Iterator[Tick]:
     """Open a tick under the tick lock, and publish it where the body ends well.
 
-    After a failure the tick stays open and unseen; the next one takes it over. Raises `UpnextError` for an explicit
-    `asked` that is earlier than the last tick or in the future; otherwise the later of the two counts.
+    After a failure the tick stays open and unseen; the next one takes it over and begins anew. Raises `UpnextError`
+    for an explicit `asked` that is earlier than the last tick or in the future; otherwise the later of the two counts.
     """
     with exclusive(engine, "tick"):
         last = last_as_of(engine)
@@ -88,6 +88,8 @@ def _begin(engine: Engine, as_of: datetime) -> int:
             sa.text(
                 "with resumed as ("
                 " update segments.ticks set as_of = :as_of where published_at is null returning tick_id"
+                "), unseen as ("
+                " delete from segments.membership_changes where tick_id in (select tick_id from resumed)"
                 "), opened as ("
                 " insert into segments.ticks (as_of) select :as_of where not exists (select from resumed)"
                 " returning tick_id"
@@ -119,6 +121,14 @@ def newest_published(connection: Connection) -> int:
     """Return the id of the newest published tick, 0 before the first."""
     newest = connection.scalar(sa.text("select max(tick_id) from segments.ticks where published_at is not null"))
     return int(newest or 0)
+
+
+def consumed_tick(connection: Connection, consumer: str) -> int | None:
+    """Return up to which tick `consumer` has acted on membership changes; None before its first time."""
+    consumed: int | None = connection.scalar(
+        sa.text("select tick_id from segments.consumers where consumer = :consumer"), {"consumer": consumer}
+    )
+    return consumed
 
 
 def record_consumed(connection: Connection, consumer: str, tick_id: int) -> None:

@@ -26,7 +26,7 @@ def database_url(settings: Settings) -> URL:
         return make_url(embedded_server(settings).start())
     try:
         url = make_url(settings.database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UpnextError(
             "UPNEXT_DATABASE_URL is not a URL; expected postgresql://user:password@host:port/db"
         ) from None

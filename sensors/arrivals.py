@@ -5,20 +5,23 @@ from datetime import datetime
 import dagster as dg
 
 from assets.events.ingest import find_landed, not_loaded
-from orchestration.runs import TICK_JOB, as_of_tags
+from orchestration.runs import TICK_JOB
 from orchestration.schedules import tick_job
 from orchestration.stages import Platform, utc_now
 from sensors.job_state import JobState, read_job_state, why_wait
 
 
 def decide(*, arrived: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a tick where files wait and no tick is at work."""
+    """Request a tick where files wait and no tick is at work.
+
+    It names no instant: the tick computes at the time after it has loaded, so that what just arrived is in it.
+    """
     if arrived == 0:
         return dg.SkipReason("no new files in landing")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
         return dg.SkipReason(f"{arrived} new files; {waiting_for}")
-    return dg.RunRequest(tags=as_of_tags(now))
+    return dg.RunRequest()
 
 
 @dg.sensor(job=tick_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)

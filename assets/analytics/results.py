@@ -1,7 +1,7 @@
 """Results of every experiment, journey and copy at one `as_of`: moments in SQL, inference in `statistics`."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Moments:
-    """One row of `analytics.experiment_moments`, with the share of users that the arm should get."""
+    """One row of `analytics.experiment_moments`."""
 
     experiment: str
     segment: str
@@ -24,7 +24,6 @@ class Moments:
     arm: str
     users: int
     conversions: int
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,12 @@ class Analysed:
     copies: int
 
 
-def compare_arms(moments: Iterable[Moments], *, alpha: float = 0.05) -> list[dict[str, Any]]:
+def compare_arms(
+    moments: Iterable[Moments], *, weights: Mapping[str, Mapping[str, float]], alpha: float = 0.05
+) -> list[dict[str, Any]]:
     """Compare each arm with its control, per experiment and metric; p-values adjusted over the family by Holm.
+
+    `weights` is the share of users that each arm of each experiment should get; an arm that got nobody counts too.
 
     Returns rows of `analytics.experiment_results` without `as_of`. An experiment without control has no row.
     """
@@ -49,9 +52,10 @@ def compare_arms(moments: Iterable[Moments], *, alpha: float = 0.05) -> list[dic
         control = arms.get(CONTROL)
         if control is None:
             continue
+        shares = weights.get(experiment, {})
         srm_p = sample_ratio_p(
-            observed=[row.users for row in arms.values()],
-            expected_weights=[row.weight for row in arms.values()],
+            observed=[arms[name].users if name in arms else 0 for name in shares],
+            expected_weights=list(shares.values()),
         )
         for name, arm in sorted(arms.items()):
             if name == CONTROL:
@@ -107,7 +111,6 @@ def rank_copies(counts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
     """Write the results at `as_of` to `analytics.*`, in place of what stood there for the same instant."""
     with engine.begin() as connection:
-        weights = _weights(connection)
         moments = [
             Moments(
                 row["experiment"],
@@ -116,11 +119,10 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
                 row["arm"],
                 row["users"],
                 row["conversions"],
-                weights[row["experiment"]].get(row["arm"], 0.0),
             )
             for row in _rows(connection, "select * from analytics.experiment_moments")
         ]
-        results = compare_arms(moments)
+        results = compare_arms(moments, weights=_weights(connection))
         ranked = rank_copies(_rows(connection, "select * from analytics.copy_counts"))
         earlier = _earlier_looks(connection, as_of)
         for row in results:

@@ -10,6 +10,7 @@ import msgspec
 TYPES = frozenset({"track", "identify", "group", "page", "screen", "alias"})
 MAX_BYTES = 32 * 1024
 MAX_DEPTH = 100
+MAX_KEY_BYTES = 1000
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -126,7 +127,7 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
     return Event(
         message_id=identifier(parsed.message_id, field="messageId") or content_id(line),
         type=parsed.type,
-        event=parsed.event if parsed.type == "track" else None,
+        event=short(parsed.event, field="event") if parsed.type == "track" and parsed.event else None,
         user_id=user_id,
         anonymous_id=anonymous_id,
         account_id=account_id,
@@ -157,7 +158,13 @@ def occurred_at(
 ) -> datetime:
     """Return when an event happened, the client's clock corrected by ours where all three times are known."""
     if received_at and sent_at and original_timestamp:
-        return received_at - (sent_at - original_timestamp)
+        try:
+            corrected = received_at - (sent_at - original_timestamp)
+        except OverflowError:
+            corrected = LATEST
+        if not EARLIEST <= corrected < LATEST:
+            raise Reject("invalid_timestamp", "receivedAt - (sentAt - originalTimestamp) is out of range")
+        return corrected
     return timestamp or original_timestamp or received_at or loaded_at
 
 
@@ -166,12 +173,17 @@ def identifier(raw: msgspec.Raw, *, field: str) -> str | None:
     text = bytes(raw)
     if text in (b"null", b'""', b"0"):
         return None
-    value = _decode_any(text)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = text[:1].isdigit() or text[:1] == b"-"
+    if not is_number and not text.startswith(b'"'):
         raise Reject("invalid_id", f"{field} is neither a string nor a number")
-    return text.decode()
+    return short(text.decode() if is_number else _decode_any(text), field=field)
+
+
+def short(text: str, *, field: str) -> str:
+    """Return a key as it is. Raises `Reject` where it is too long to be one."""
+    if len(text.encode()) > MAX_KEY_BYTES:
+        raise Reject("too_large", f"{field} is longer than {MAX_KEY_BYTES} bytes")
+    return text
 
 
 def instant(text: str | None, *, field: str) -> datetime | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from assets.events.event import EARLIEST, LATEST, Event, Reject, check_line, decode_segment, instant
+from assets.events.event import EARLIEST, LATEST, Event, Reject, check_line, decode_segment, instant, short
 from orchestration.declarations import Declaration
 
 UNITS = {
@@ -77,12 +77,15 @@ def decode_mapped(line: bytes, *, source: Source) -> Event:
     anonymous_id = _text(record, source.anonymous_id)
     if user_id is None and anonymous_id is None:
         raise Reject("no_user", f"neither {source.user_id} nor {source.anonymous_id}")
+    missing = [field for field in source.message_id if record.get(field) is None]
+    if missing:
+        raise Reject("no_message_id", f"{', '.join(missing)} are missing, which identify a line")
     moment = _moment(record.get(source.occurred_at.field), source.occurred_at)
     kept = {field: record[field] for field in source.properties if record.get(field) is not None}
     return Event(
-        message_id="/".join(str(record.get(field, "")) for field in source.message_id),
+        message_id=short("/".join(str(record[field]) for field in source.message_id), field="message id"),
         type="track",
-        event=source.event.names.get(name, name),
+        event=short(source.event.names.get(name, name), field=source.event.field),
         user_id=user_id,
         anonymous_id=anonymous_id,
         account_id=_text(record, source.account_id),
@@ -103,7 +106,7 @@ def _text(record: dict[str, Any], field: str | None) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Reject("invalid_id", f"{field} is neither a string nor a number")
-    return str(value)
+    return short(str(value), field=str(field))
 
 
 def _moment(value: object, time: EventTime) -> datetime:

@@ -15,18 +15,16 @@ from sqlalchemy.engine import Connection, Engine
 
 from assets.journeys import statements
 from assets.journeys.definition import RESERVED, Cta, Email, Journey, as_json, version
-from assets.journeys.rendering import CannotRenderError, Recipient, render_email, template_names
+from assets.journeys.rendering import CannotRenderError, Recipient, compile_step, render_email, template_names
 from assets.journeys.smtp import Outcome, SmtpConnection, mail_connection
 from orchestration.declarations import line_of, load_folder
 from orchestration.errors import UpnextError, nearest
 from orchestration.settings import Settings
-from orchestration.ticks import newest_published, record_consumed
+from orchestration.ticks import consumed_tick, newest_published, record_consumed
 from orchestration.warehouse import exclusive
 
 JOURNEYS = Path(__file__).parent
 MAX_ATTEMPTS = 5
-
-_read_definition = msgspec.json.Decoder(Journey).decode
 
 
 @dataclass
@@ -57,6 +55,11 @@ def load_journeys(segments: set[str], folder: Path = JOURNEYS) -> dict[str, Jour
             if isinstance(step, Email) and step.template not in templates:
                 line = line_of(path, ["steps", position, "template"])
                 raise UpnextError(f"{path}:{line}: no template '{step.template}'{nearest(step.template, templates)}")
+            if isinstance(step, Email):
+                try:
+                    compile_step(step)
+                except CannotRenderError as error:
+                    raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {error}") from None
     return journeys
 
 
@@ -71,14 +74,15 @@ def dispatch(
     """Move everybody in `journeys` to where they are due at `as_of`, and send what is due.
 
     In a replay, messages are written as `skipped` and nothing is sent. Source of every decision: published ticks,
-    loaded events, and `as_of`.
+    loaded events, and `as_of`. Raises `UpnextError` where the mail server cannot be reached: what is due waits.
     """
     done = Dispatched()
     with exclusive(engine, "dispatch"):
         for name, journey in journeys.items():
             with engine.begin() as connection:
                 _move(connection, name, journey, as_of, is_replay, done)
-        _send_due(engine, settings, list(journeys), as_of, done)
+        if not is_replay:
+            _send_due(engine, settings, list(journeys), as_of, done)
         with engine.begin() as connection:
             completed = connection.execute(statements.COMPLETE, {"journeys": list(journeys), "as_of": as_of})
             done.completed += completed.rowcount
@@ -97,15 +101,16 @@ def _move(
 ) -> None:
     consumer = f"journey:{name}"
     published_tick = newest_published(connection)
+    consumed = consumed_tick(connection, consumer)
     values = {
         "journey": name,
-        "consumer": consumer,
         "published_tick": published_tick,
         "version": version(journey),
         "definition": msgspec.json.encode(as_json(journey)).decode(),
         "segment": journey.segment,
         "holdout": journey.holdout,
-        "is_first_tick_ignored": journey.existing_members == "ignore",
+        "consumed_tick": published_tick if consumed is None else consumed,
+        "is_enrolling_members": consumed is None and journey.existing_members == "enroll",
         "is_reentry_allowed": journey.reentry == "always",
         "as_of": as_of,
     }
@@ -132,17 +137,17 @@ def _send_due(engine: Engine, settings: Settings, names: list[str], as_of: datet
         if connection.scalar(statements.HAS_PENDING, {"journeys": names}) is None:
             return
     with mail_connection(settings.smtp_url, settings.maildir) as mail, engine.connect() as connection:
-        while (claim := _claim(connection, names)) is not None:
+        mail.open()
+        while (claim := _claim(connection, names, as_of)) is not None:
+            status = "skipped"
             if claim["status"] == "sending":
                 status = _send_one(connection, mail, claim, settings.mail_from, as_of)
-            else:
-                status = "skipped"
             done.messages[status] = done.messages.get(status, 0) + 1
 
 
-def _claim(connection: Connection, names: list[str]) -> dict[str, Any] | None:
+def _claim(connection: Connection, names: list[str], as_of: datetime) -> dict[str, Any] | None:
     with connection.begin():
-        row = connection.execute(statements.CLAIM, {"journeys": names}).mappings().first()
+        row = connection.execute(statements.CLAIM, {"journeys": names, "as_of": as_of}).mappings().first()
     return dict(row) if row is not None else None
 
 
@@ -157,9 +162,13 @@ def _send_one(
         )
     except CannotRenderError as error:
         return _record(connection, claim, "skipped", str(error), as_of)
-    outcome, reason = mail.send(message)
+    try:
+        outcome, reason = mail.send(message)
+    except UpnextError as error:
+        _record(connection, claim, "pending", str(error), as_of, is_attempt=False)
+        raise
     if outcome is Outcome.RETRY:
-        status = "pending" if claim["fence"] < MAX_ATTEMPTS else "failed"
+        status = "pending" if claim["attempts"] + 1 < MAX_ATTEMPTS else "failed"
         return _record(connection, claim, status, reason, as_of)
     return _record(connection, claim, outcome.value, reason, as_of)
 
@@ -172,8 +181,16 @@ def _step(claim: dict[str, Any]) -> Email:
     return step
 
 
-def _record(connection: Connection, claim: dict[str, Any], status: str, reason: str | None, as_of: datetime) -> str:
+def _record(
+    connection: Connection,
+    claim: dict[str, Any],
+    status: str,
+    reason: str | None,
+    as_of: datetime,
+    *,
+    is_attempt: bool = True,
+) -> str:
     values = {"message_id": claim["message_id"], "fence": claim["fence"], "status": status, "reason": reason}
     with connection.begin():
-        connection.execute(statements.RECORD_OUTCOME, {**values, "as_of": as_of})
+        connection.execute(statements.RECORD_OUTCOME, {**values, "as_of": as_of, "is_attempt": is_attempt})
     return status

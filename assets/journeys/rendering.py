@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from assets.journeys.definition import Email
@@ -58,6 +58,8 @@ def render_email(step: Email, *, recipient: Recipient, message_id: str, mail_fro
     address = recipient.traits.get("email")
     if not isinstance(address, str) or not address:
         raise CannotRenderError("no address")
+    if not address.isascii():
+        raise CannotRenderError("address is not ASCII")
     name, sender = parseaddr(mail_from)
     domain = sender.rpartition("@")[2]
     unsubscribe = f"mailto:{sender}?subject={quote(f'unsubscribe {message_id}')}"
@@ -71,17 +73,42 @@ def render_email(step: Email, *, recipient: Recipient, message_id: str, mail_fro
     try:
         message["From"] = Address(name, addr_spec=sender)
         message["To"] = Address(addr_spec=address)
-        message["Subject"] = _TEXT.from_string(step.subject).render(values)
-    except TemplateError as error:
-        raise CannotRenderError(f"subject: {error}") from None
     except Exception as error:  # the header registry raises parse errors of several unrelated kinds
-        raise CannotRenderError(f"address or subject is not valid: {type(error).__name__}") from None
+        raise CannotRenderError(f"address is not valid: {type(error).__name__}") from None
     message["Date"] = format_datetime(date)
     message["Message-ID"] = f"<{message_id}@{domain}>"
     message["List-Unsubscribe"] = f"<{unsubscribe}>"
     try:
-        message.set_content(_TEXT.get_template(f"{step.template}.txt").render(values))
-        message.add_alternative(_HTML.get_template(f"{step.template}.html").render(values), subtype="html")
-    except TemplateError as error:
-        raise CannotRenderError(f"template {step.template}: {error}") from None
+        subject, text, html = (template.render(values) for template in compile_step(step))
+        message["Subject"] = subject
+    except CannotRenderError:
+        raise
+    except Exception as error:  # a template can raise whatever its expressions do; its text may quote the user
+        raise CannotRenderError(f"template {step.template} or its subject: {type(error).__name__}") from None
+    message.set_content(text)
+    message.add_alternative(html, subtype="html")
     return message
+
+
+def compile_step(step: Email) -> tuple[Template, Template, Template]:
+    """Return the templates of subject, text and HTML. Raises `CannotRenderError` for a mistake in them."""
+    try:
+        return (
+            _TEXT.from_string(step.subject),
+            _TEXT.get_template(f"{step.template}.txt"),
+            _HTML.get_template(f"{step.template}.html"),
+        )
+    except TemplateSyntaxError as error:
+        where = f"templates/{error.name}:{error.lineno}" if error.name else "subject"
+        raise CannotRenderError(f"{where}: {error.message}") from None
+
+
+def check_sender(mail_from: str) -> None:
+    """Raise `CannotRenderError` where nothing can be sent from this address."""
+    name, sender = parseaddr(mail_from)
+    try:
+        Address(name, addr_spec=sender)
+    except Exception:  # see render_email
+        sender = ""
+    if "@" not in sender or not sender.isascii():
+        raise CannotRenderError(f"'{mail_from}' is not an address such as Otto <hello@otto.example>")

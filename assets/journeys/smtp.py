@@ -66,28 +66,43 @@ class SmtpConnection:
         self._client: smtplib.SMTP | None = None
 
     def send(self, message: EmailMessage) -> tuple[Outcome, str | None]:
-        """Hand one message over. Only an end of connection after DATA leaves it unknown whether it was accepted."""
+        """Hand one message over. Only an end of connection after DATA leaves it unknown whether it was accepted.
+
+        Raises `UpnextError` where the server cannot be reached, before anything was handed over.
+        """
+        content = message.as_bytes()
+        sender, recipient = (message[header].addresses[0].addr_spec for header in ("From", "To"))
+        client = self.open()
         try:
-            client = self._connected()
-            for code, answer in (
-                client.mail(message["From"].addresses[0].addr_spec),
-                client.rcpt(message["To"].addresses[0].addr_spec),
-            ):
+            for command, address in ((client.mail, sender), (client.rcpt, recipient)):
+                code, _ = command(address)
                 if code >= 400:
                     self._reset()
-                    return _refused(code, answer)
+                    return _refused(code)
         except (OSError, smtplib.SMTPException) as error:
             self.close()
-            return Outcome.RETRY, f"smtp: {_kind(error)}"
+            return Outcome.RETRY, f"smtp: {type(error).__name__}"
         try:
-            code, answer = client.data(message.as_bytes())
+            code, _ = client.data(content)
         except smtplib.SMTPDataError as error:
             self._reset()
-            return _refused(error.smtp_code, error.smtp_error)
+            return _refused(error.smtp_code)
         except (OSError, smtplib.SMTPException) as error:
             self.close()
-            return Outcome.UNKNOWN, f"smtp: {_kind(error)} after DATA"
-        return (Outcome.SENT, None) if code == 250 else _refused(code, answer)
+            return Outcome.UNKNOWN, f"smtp: {type(error).__name__} after DATA"
+        return (Outcome.SENT, None) if code == 250 else _refused(code)
+
+    def open(self) -> smtplib.SMTP:
+        """Connect and log in, where there is no connection. Raises `UpnextError` where that fails."""
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except (OSError, smtplib.SMTPException) as error:
+                place = f"{self._address.host}:{self._address.port}"
+                raise UpnextError(
+                    f"the mail server at {place} cannot be used ({type(error).__name__}): what is due waits"
+                ) from None
+        return self._client
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -100,11 +115,6 @@ class SmtpConnection:
         with suppress(OSError, smtplib.SMTPException):
             if self._client is not None:
                 self._client.rset()
-
-    def _connected(self) -> smtplib.SMTP:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
 
     def _connect(self) -> smtplib.SMTP:
         address = self._address
@@ -158,15 +168,9 @@ def mail_connection(smtp_url: str | None, maildir: Path) -> Iterator[SmtpConnect
             connection.close()
 
 
-def _refused(code: int, answer: bytes | str) -> tuple[Outcome, str]:
-    text = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
-    return (
-        Outcome.RETRY if code < 500 else Outcome.FAILED
-    ), f"smtp {code}: {text.split(maxsplit=1)[0] if text else ''}"
-
-
-def _kind(error: Exception) -> str:
-    return type(error).__name__
+def _refused(code: int) -> tuple[Outcome, str]:
+    """Keep the code alone: the server's words may repeat the address."""
+    return (Outcome.RETRY if code < 500 else Outcome.FAILED), f"smtp {code}"
 
 
 def _is_loopback(host: str) -> bool:

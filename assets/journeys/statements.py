@@ -36,7 +36,8 @@ EXPIRE_LEASES = sa.text("""
     where journey = :journey and status = 'sending' and lease_until < clock_timestamp()
 """)
 
-# One row per published entry into the segment that no entry stands for yet.
+# One row per published entry into the segment since the last dispatch. At a journey's first one, whoever is a member
+# enters now, or nobody: the past is not made up for.
 ENROL = sa.text("""
     with entered as (
         select changes.change_id, changes.user_id, changes.as_of
@@ -44,14 +45,18 @@ ENROL = sa.text("""
         where
             changes.segment = :segment
             and changes.change = 'entered'
-            and changes.tick_id > coalesce((select tick_id from segments.consumers where consumer = :consumer), 0)
+            and changes.tick_id > :consumed_tick
             and changes.tick_id <= :published_tick
-            and (
-                not cast(:is_first_tick_ignored as boolean)
-                or changes.tick_id > (
-                    select min(tick_id) from segments.membership_changes where segment = :segment
-                )
-            )
+        union all
+        select latest.change_id, latest.user_id, ticks.as_of
+        from (
+            select distinct on (user_id) user_id, change_id, change
+            from segments.published_changes
+            where segment = :segment and tick_id <= :published_tick
+            order by user_id, change_id desc
+        ) as latest
+        inner join segments.ticks on ticks.tick_id = :published_tick
+        where latest.change = 'entered' and cast(:is_enrolling_members as boolean)
     ),
 
     eligible as (
@@ -244,7 +249,13 @@ HAS_PENDING = sa.text("""
 # One message for one sender: what must stop it is looked at while its row is locked.
 CLAIM = sa.text("""
     with next as (
-        select messages.message_id, messages.user_id, entries.status as entry_status, entries.journey, entries.version
+        select
+            messages.message_id,
+            messages.user_id,
+            entries.status as entry_status,
+            entries.entered_at,
+            entries.journey,
+            entries.version
         from journeys.messages
         inner join journeys.entries on entries.entry_id = messages.entry_id
         where
@@ -260,11 +271,32 @@ CLAIM = sa.text("""
     judged as (
         select
             next.*,
+            definitions.definition,
             case
                 when next.entry_status in ('converted', 'left', 'excluded') then next.entry_status
                 when suppressions.user_id is not null then suppressions.reason
+                when exists (
+                    select from journeys.messages as earlier
+                    inner join raw.events on events.properties ->> 'message_id' = earlier.message_id
+                    where
+                        earlier.user_id = next.user_id
+                        and earlier.channel = 'email'
+                        and events.event in ('message unsubscribed', 'message bounced')
+                ) then 'unsubscribed'
+                when exists (
+                    select from raw.events
+                    where
+                        events.user_id = next.user_id
+                        and definitions.definition -> 'goal' -> 'any_of' ? events.event
+                        and events.occurred_at > next.entered_at
+                        and events.occurred_at
+                            <= next.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
+                        and events.occurred_at <= :as_of
+                ) then 'converted'
             end as stopped_by
         from next
+        inner join journeys.definitions
+            on definitions.journey = next.journey and definitions.version = next.version
         left join journeys.suppressions
             on suppressions.user_id = next.user_id and suppressions.channel = 'email'
     )
@@ -276,8 +308,6 @@ CLAIM = sa.text("""
         fence = messages.fence + 1,
         lease_until = clock_timestamp() + interval '120 seconds'
     from judged
-    inner join journeys.definitions
-        on definitions.journey = judged.journey and definitions.version = judged.version
     where messages.message_id = judged.message_id
     returning
         messages.message_id,
@@ -285,12 +315,16 @@ CLAIM = sa.text("""
         messages.step,
         messages.status,
         messages.fence,
-        definitions.definition,
+        messages.attempts,
+        judged.definition,
         (
-            select jsonb_object_agg(traits.key, traits.value order by events.occurred_at)
+            select jsonb_object_agg(
+                traits.key, traits.value
+                order by events.occurred_at, events.source collate "C", events.message_id collate "C"
+            )
             from raw.events
             cross join lateral jsonb_each(events.properties) as traits
-            where events.user_id = messages.user_id and events.type = 'identify'
+            where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
         ) as traits,
         (
             select to_jsonb(user_features) from features.user_features
@@ -298,13 +332,17 @@ CLAIM = sa.text("""
         ) as features
 """)
 
-# Only the holder of the newest fence may write; a retry waits for five minutes.
+# Only the holder of the newest fence may write. A refusal counts as an attempt and waits for five minutes; where the
+# server was not reached, the message was not tried.
 RECORD_OUTCOME = sa.text("""
     update journeys.messages
     set
         status = :status,
         reason = :reason,
         sent_at = case when :status = 'sent' then cast(:as_of as timestamptz) end,
-        lease_until = case when :status = 'pending' then clock_timestamp() + interval '5 minutes' end
+        attempts = attempts + cast(:is_attempt as integer),
+        lease_until = case
+            when :status = 'pending' and cast(:is_attempt as boolean) then clock_timestamp() + interval '5 minutes'
+        end
     where message_id = :message_id and status = 'sending' and fence = :fence
 """)

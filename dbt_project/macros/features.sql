@@ -22,6 +22,15 @@
 {%- endmacro %}
 
 {% macro feature_expression(name, meta) -%}
+    {%- set kinds = {
+        'count_of': ['within'], 'ever': ['within'], 'distinct_users': ['within'], 'last_at': [], 'latest_of': ['is']
+    } -%}
+    {%- set kind = kinds | select('in', meta) | list | first | default(none) -%}
+    {%- for key in meta if kind is not none and key != kind and key not in kinds[kind] -%}
+        {{ exceptions.raise_compiler_error(
+            "feature '" ~ name ~ "': '" ~ key ~ "' does not go with " ~ kind ~ "; known: "
+            ~ (kinds[kind] | join(', ') or 'nothing')) }}
+    {%- endfor -%}
     {%- if 'count_of' in meta -%}
         count(*) filter (where {{ event_condition(meta.count_of) }}{{ window_condition(name, meta) }})
     {%- elif 'distinct_users' in meta -%}
@@ -48,7 +57,7 @@
 {# A window of N days is (as_of - N days, as_of], exact to the microsecond. #}
 {% macro window_condition(name, meta) -%}
     {%- if 'within' in meta -%}
-        {%- if not modules.re.match('^[1-9][0-9]* days?$', meta.within) -%}
+        {%- if not modules.re.match('^[1-9][0-9]* days?$', meta.within | string) -%}
             {{ exceptions.raise_compiler_error("feature '" ~ name ~ "': within must be such as '30 days', not '" ~ meta.within ~ "'") }}
         {%- endif %} and events.occurred_at > {{ as_of() }} - interval '{{ meta.within.split()[0] | int * 24 }} hours'
     {%- endif -%}

@@ -34,7 +34,11 @@
 {% macro append_membership_changes(segment, sql, tick_id) %}
     insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
     with selected as (
-        select distinct user_id from ({{ sql }}) as segment where user_id is not null
+        select distinct user_id
+        from (
+            {{ sql }}
+        ) as segment
+        where user_id is not null
     ),
 
     members as (

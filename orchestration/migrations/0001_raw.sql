@@ -37,6 +37,9 @@ create table raw.events (
     primary key (source, message_id)
 );
 create index events_by_user on raw.events (user_id, event, occurred_at);
+-- Consent is looked up while a message is claimed.
+create index events_of_consent on raw.events ((properties ->> 'message_id'))
+where event in ('message unsubscribed', 'message bounced');
 create index events_by_name on raw.events (event, occurred_at);
 
 create table raw.rejected_events (

@@ -43,6 +43,7 @@ create table journeys.messages (
     sent_at timestamptz,
     lease_until timestamptz,
     fence bigint not null default 0,
+    attempts integer not null default 0,
     ends_at timestamptz,
     unique (entry_id, step)
 );

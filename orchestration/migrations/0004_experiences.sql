@@ -63,6 +63,13 @@ offers as (
         and steps.step ->> 'name' = messages.step
         and entries.status in ('active', 'completed')
         and messages.ends_at > clock.as_of
+        and (
+            not cast(definitions.definition ->> 'exit_on_leaving' as boolean)
+            or exists (
+                select from segments.current_members as members
+                where members.segment = definitions.definition ->> 'segment' and members.user_id = messages.user_id
+            )
+        )
 )
 
 select distinct on (user_id, surface, slot)

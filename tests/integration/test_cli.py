@@ -96,6 +96,7 @@ def test_landing_is_loaded_by_a_tick(cli: Cli) -> None:
         (["ingest"], "Missing argument 'PATHS...'"),
         (["tick", "--as-of", "yesterday"], "'yesterday' is not an ISO 8601 time"),
         (["tick", "--as-of", "2026-03-01T00:00:00"], "has no zone"),
+        (["tick", "--as-of", "0001-01-01T00:00:00+10:00"], "not an ISO 8601 time"),
         (["tick", "--as-of", "2126-03-01T00:00:00Z"], "in the future"),
         (["replay", "--from", "2026-03-01T00:00:00Z"], "Missing option '--to'"),
         (["replay", "--from", "2026-03-02T00:00:00Z", "--to", "2026-03-01T00:00:00Z"], "is earlier than --from"),
@@ -121,4 +122,7 @@ def test_a_database_that_is_not_there(cli: Cli) -> None:
     assert f"cannot reach the database at 127.0.0.1:{port}/db" in message
     assert "secret" not in message
     assert "expected postgresql://" in cli.fails("tick", UPNEXT_DATABASE_URL="nonsense")
+    assert "p@ss" not in cli.fails("tick", UPNEXT_DATABASE_URL="postgresql://me:p@ss:w0rd@host/db")
     assert "UPNEXT_SMTP_URL" in cli.fails("tick", UPNEXT_SMTP_URL="nonsense")
+    assert "UPNEXT_MAIL_FROM" in cli.fails("tick", UPNEXT_MAIL_FROM="Otto")
+    assert "UPNEXT_MODELS" in cli.fails("tick", UPNEXT_MODELS="nowhere")

@@ -1,13 +1,17 @@
 """Journeys against a real SMTP server: its own log is the judge of what was sent."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
 from assets.experiences.definition import bucket
+from assets.journeys import statements
+from orchestration.errors import UpnextError
 from orchestration.stages import Platform, build, dispatch_journeys, tick
-from tests.conftest import AS_OF, Product, SmtpServer, rows
+from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
 
 DAY = timedelta(days=1)
 JOURNEY = "encourage_upgrade"
@@ -111,8 +115,8 @@ def test_a_refusal_is_recorded(platform: Platform, product: Product, smtp: SmtpS
     smtp.answers = ["550 no such user", "451 try later"]
     tick(platform, AS_OF)
     assert sorted(messages(platform)) == [
-        ("upgrade_benefits", "failed", "smtp 550: no"),
-        ("upgrade_benefits", "pending", "smtp 451: try"),
+        ("upgrade_benefits", "failed", "smtp 550"),
+        ("upgrade_benefits", "pending", "smtp 451"),
     ]
     dispatch_journeys(platform, AS_OF)
     assert smtp.accepted == [], "a retry waits"
@@ -141,15 +145,82 @@ def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
 ) -> None:
     ada, *_ = users(held_out=False, count=1)
     product.power_user(ada, AS_OF)
-    smtp.answers = ["451 later"]
-    tick(platform, AS_OF)
+    tick(platform, AS_OF, is_replay=True)
     with platform.engine.begin() as connection:
-        connection.execute(
-            sa.text("update journeys.messages set status = 'sending', lease_until = now() - interval '1 second'")
-        )
+        connection.execute(sa.text("update journeys.messages set status = 'pending', reason = null"))
+        claim = connection.execute(statements.CLAIM, {"journeys": [JOURNEY], "as_of": AS_OF}).mappings().one()
+        connection.execute(sa.text("update journeys.messages set lease_until = now() - interval '1 second'"))
+    assert claim["status"] == "sending"
     dispatch_journeys(platform, AS_OF)
-    assert messages(platform) == [("upgrade_benefits", "unknown", "the sender went away while sending")]
+    unknown = [("upgrade_benefits", "unknown", "the sender went away while sending")]
+    assert messages(platform) == unknown
     assert smtp.accepted == []
+
+    late = {"message_id": claim["message_id"], "status": "sent", "reason": None, "as_of": AS_OF, "is_attempt": True}
+    with platform.engine.begin() as connection:
+        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim["fence"]}).rowcount == 0
+        connection.execute(sa.text("update journeys.messages set status = 'sending', fence = fence + 1"))
+        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim["fence"]}).rowcount == 0
+        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim["fence"] + 1}).rowcount == 1
+
+
+def test_a_server_that_is_down_loses_no_message(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    port = free_port()
+    down = Platform(replace(platform.settings, smtp_url=f"smtp://127.0.0.1:{port}"))
+    with pytest.raises(UpnextError, match=f"mail server at 127.0.0.1:{port} cannot be used"):
+        tick(down, AS_OF)
+    down.engine.dispose()
+    assert messages(platform) == [("upgrade_benefits", "pending", None)]
+    dispatch_journeys(platform, AS_OF)
+    assert len(smtp.accepted) == 1
+
+
+def test_what_was_loaded_since_stops_a_message_in_its_claim(platform: Platform, product: Product) -> None:
+    buyer, leaver = users(held_out=False, count=2)
+    for user_id in (buyer, leaver):
+        product.power_user(user_id, AS_OF)
+    tick(platform, AS_OF, is_replay=True)
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text("update journeys.messages set status = 'pending', reason = null"))
+    (message_id,) = rows(platform, "select message_id from journeys.messages where user_id = :user_id", user_id=leaver)[
+        0
+    ]
+    product.track(buyer, "subscribed to premium plan", AS_OF + timedelta(minutes=1))
+    product.track("mail provider", "message unsubscribed", AS_OF, properties={"message_id": message_id})
+    with platform.engine.begin() as connection:
+        values = {"journeys": [JOURNEY], "as_of": AS_OF + timedelta(hours=1)}
+        for _ in range(2):
+            connection.execute(statements.CLAIM, values)
+    assert dict(rows(platform, "select user_id, reason from journeys.messages where status = 'skipped'")) == {
+        buyer: "converted",
+        leaver: "unsubscribed",
+    }
+
+
+def test_a_new_journey_does_not_make_up_for_the_past(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    member, gone = users(held_out=False, count=2)
+    for user_id in (member, gone):
+        product.power_user(user_id, AS_OF)
+    build(platform, AS_OF, is_explicit=True)
+    product.track(gone, "subscribed to premium plan", AS_OF + DAY)
+    later = AS_OF + 10 * DAY
+    build(platform, later, is_explicit=True)
+    dispatch_journeys(platform, later, only={JOURNEY})
+    assert rows(platform, "select user_id, entered_at from journeys.entries") == [(member, later)]
+    assert len(smtp.accepted) == 1
+
+
+def test_a_journey_may_ignore_those_who_are_members_already(platform: Platform, product: Product) -> None:
+    before, after = users(held_out=False, count=2)
+    ignoring = msgspec.structs.replace(platform.journeys[JOURNEY], existing_members="ignore")
+    platform.journeys = {JOURNEY: ignoring}
+    product.power_user(before, AS_OF)
+    tick(platform, AS_OF)
+    product.power_user(after, AS_OF + DAY)
+    tick(platform, AS_OF + DAY)
+    assert rows(platform, "select user_id from journeys.entries") == [(after,)]
 
 
 def test_nobody_is_mailed_after_unsubscribing(platform: Platform, product: Product, smtp: SmtpServer) -> None:

@@ -133,7 +133,7 @@ def test_half_a_tick_is_seen_by_nobody_and_the_next_one_heals(platform: Platform
     assert last_published_as_of(platform.engine) is None
 
     build(platform, AS_OF + DAY, is_explicit=True)
-    assert len(changes(platform)) == 1
+    assert changes(platform) == [("basic_plan_power_users", "ada", "entered", AS_OF + DAY)]
     assert rows(platform, "select user_id from segments.basic_plan_power_users") == [("ada",)]
 
 

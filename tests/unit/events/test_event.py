@@ -9,6 +9,7 @@ import pytest
 from assets.events.event import Event, Reject, decode_segment, occurred_at
 
 LOADED_AT = datetime(2026, 4, 1, tzinfo=UTC)
+NEW_YEAR = "2026-01-01T00:00:00Z"
 
 
 def line(**fields: Any) -> bytes:
@@ -49,6 +50,11 @@ def decode(text: bytes) -> Event:
         (line(userId=0), "no_user"),
         (line(userId={"id": 1}), "invalid_id"),
         (line(userId=True), "invalid_id"),
+        (line(userId="u" * 1001), "too_large"),
+        (line(messageId="m" * 6000), "too_large"),
+        (line(event="e" * 1001), "too_large"),
+        (line(receivedAt=NEW_YEAR, originalTimestamp=NEW_YEAR, sentAt="8000-01-01T00:00:00Z"), "invalid_timestamp"),
+        (b'{"type":"track","event":"a","userId":1e99999}', "number_out_of_range"),
         (line(timestamp="2026-02-30T00:00:00Z"), "invalid_timestamp"),
         (line(timestamp="infinity"), "invalid_timestamp"),
         (line(timestamp="0001-01-01T00:00:00Z"), "invalid_timestamp"),

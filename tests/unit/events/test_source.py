@@ -67,6 +67,7 @@ def test_a_visitor_is_anonymous() -> None:
         ({"ts": 1e30}, "invalid_timestamp"),
         ({"ts": -1}, "invalid_timestamp"),
         ({"page": None}, "no_event"),
+        ({"itemInSession": None}, "no_message_id"),
         ({"userId": "", "sessionId": None}, "no_user"),
         ({"userId": [1]}, "invalid_id"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from assets.journeys.definition import Email
-from assets.journeys.rendering import CannotRenderError, Recipient, render_email, template_names
+from assets.journeys.rendering import CannotRenderError, Recipient, check_sender, render_email, template_names
 
 DATE = datetime(2026, 3, 1, tzinfo=UTC)
 FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12}
@@ -54,7 +54,19 @@ def test_a_bad_address_is_not_mailed(address: object) -> None:
         render(email=address)
 
 
-@pytest.mark.parametrize("subject", ["{{ nobody }}", "{{ user.__class__ }}", "{% bad"])
+def test_an_international_address_has_a_reason() -> None:
+    with pytest.raises(CannotRenderError, match="not ASCII"):
+        render(email="ada@b\u00fccher.example")
+
+
+@pytest.mark.parametrize("sender", ["Otto", "", "Otto <hello>", "Otto <a@b@c>"])
+def test_a_sender_is_an_address(sender: str) -> None:
+    with pytest.raises(CannotRenderError, match="is not an address"):
+        check_sender(sender)
+    check_sender("Otto <hello@otto.example>")
+
+
+@pytest.mark.parametrize("subject", ["{{ nobody }}", "{{ user.__class__ }}", "{% bad", "{{ 1 + 'a' }}"])
 def test_a_bad_template_is_not_mailed(subject: str) -> None:
     with pytest.raises(CannotRenderError, match="subject"):
         render(Email(name="s", after="0 days", subject=subject, template="check_in"))

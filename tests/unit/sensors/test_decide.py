@@ -10,13 +10,12 @@ from sensors.job_state import JobState
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 IDLE = JobState(is_busy=False, failed_at=None)
 BUSY = JobState(is_busy=True, failed_at=None)
-TAGS = {"upnext/as_of": "2026-04-01T00:00:00+00:00"}
 
 
 def test_new_files_start_a_tick() -> None:
     request = arrivals.decide(arrived=1, state=IDLE, now=NOW)
     assert isinstance(request, dg.RunRequest)
-    assert request.tags == TAGS
+    assert "upnext/as_of" not in request.tags
     assert request.run_key is None
 
 
@@ -42,6 +41,7 @@ def test_membership_changes_start_those_concerned_only() -> None:
         dg.AssetKey(["experiences", "assignments"]),
         dg.AssetKey(["journeys", "encourage_upgrade"]),
     ]
+    assert request.tags["upnext/as_of"] == NOW.isoformat()
     assert isinstance(membership.decide(waiting=set(), state=IDLE, now=NOW), dg.SkipReason)
     assert isinstance(membership.decide(waiting={"experiences"}, state=BUSY, now=NOW), dg.SkipReason)
 
