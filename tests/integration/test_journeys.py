@@ -184,9 +184,8 @@ def test_what_was_loaded_since_stops_a_message_in_its_claim(platform: Platform, 
     tick(platform, AS_OF, is_replay=True)
     with platform.engine.begin() as connection:
         connection.execute(sa.text("update journeys.messages set status = 'pending', reason = null"))
-    (message_id,) = rows(platform, "select message_id from journeys.messages where user_id = :user_id", user_id=leaver)[
-        0
-    ]
+    written = "select message_id from journeys.messages where user_id = :user_id"
+    ((message_id,),) = rows(platform, written, user_id=leaver)
     product.track(buyer, "subscribed to premium plan", AS_OF + timedelta(minutes=1))
     product.track("mail provider", "message unsubscribed", AS_OF, properties={"message_id": message_id})
     with platform.engine.begin() as connection:
