@@ -62,7 +62,7 @@ def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]
 def print_report(engine: Engine, console: Console) -> None:
     """Print the one table that the demo ends with."""
     status = read_status(engine)
-    caption = "* at once for all lifts of the table: 95 of 100 such tables hold every true lift"
+    caption = "* for all lifts at once: 95 of 100 such tables hold every true lift"
     table = Table(title="Otto, the demo product", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("")
     table.add_column("number", justify="right")
