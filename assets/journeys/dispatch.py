@@ -101,7 +101,8 @@ def _move(
 ) -> None:
     consumer = f"journey:{name}"
     published_tick = newest_published(connection)
-    consumed = consumed_tick(connection, consumer)
+    # A dispatch before the first tick saw nobody: it is not the journey's first.
+    consumed = consumed_tick(connection, consumer) or None
     values = {
         "journey": name,
         "published_tick": published_tick,

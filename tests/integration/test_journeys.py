@@ -215,6 +215,7 @@ def test_a_journey_may_ignore_those_who_are_members_already(platform: Platform, 
     before, after = users(held_out=False, count=2)
     ignoring = msgspec.structs.replace(platform.journeys[JOURNEY], existing_members="ignore")
     platform.journeys = {JOURNEY: ignoring}
+    dispatch_journeys(platform, AS_OF)
     product.power_user(before, AS_OF)
     tick(platform, AS_OF)
     product.power_user(after, AS_OF + DAY)
