@@ -23,6 +23,9 @@ from orchestration.errors import UpnextError
 USER = "upnext"
 DATABASE = "upnext"
 
+# Below the ports that systems hand out to outgoing connections: nobody takes ours while the server is down.
+PORTS = range(20_000, 32_000)
+
 # A laptop's share of memory; one writer at a time; WAL kept small on disk. Commits stay synchronous.
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -162,11 +165,14 @@ def _open_the_way_to(*places: Path) -> None:
 
 
 def _free_port(*, preferred: int) -> int:
-    for port in (preferred, 0):
+    """The port of the last start where it is still free, so that saved URLs keep working; else another."""
+    for port in (preferred or secrets.choice(PORTS), *(secrets.choice(PORTS) for _ in range(100))):
         with socket.socket() as probe:
+            # As Postgres binds: connections of the last run that still wait to be forgotten do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise UpnextError("no free port on 127.0.0.1 for the embedded Postgres")

@@ -1,5 +1,6 @@
 """The embedded server: started by whoever comes first, found by the others, and nothing half made."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,9 @@ def test_the_server_outlives_its_starter_and_stops_when_told(deep_home: Path) ->
         connection.execute(sa.text("create table kept (x int)"))
         assert connection.scalar(sa.text("show listen_addresses")) == "127.0.0.1"
     engine.dispose()
-    assert server.stop()
+    with socket.create_connection(("127.0.0.1", sa.make_url(urls[0]).port or 0)) as visitor:
+        assert server.stop()
+        visitor.recv(1024)  # the server hung up first, so its port lingers in TIME_WAIT
     assert not server.stop()
     assert server.start() == urls[0]
     with engine.connect() as connection:
