@@ -30,18 +30,24 @@ def commands() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
     """Load files or folders of events; a file that is loaded already is left alone."""
+    from assets.events import files as landed  # noqa: PLC0415
     from assets.events import ingest as events  # noqa: PLC0415
     from orchestration.stages import utc_now  # noqa: PLC0415
     from orchestration.warehouse import connect  # noqa: PLC0415
 
-    events.check_source(source)
-    files = events.find_files(paths, source=source)
-    events.refuse_other_formats(files)
+    is_json = events.check_source(source).format in ("segment", "json")
+    files = landed.find_files(paths, source=source)
+    if is_json:
+        landed.refuse_other_formats(files)
     engine = connect(Settings.from_environment())
     with _progress() as progress:
         task = progress.add_task("loading", total=sum(file.size for file in files))
         done = events.ingest(engine, files, loaded_at=utc_now(), on_bytes=lambda count: progress.advance(task, count))
-    _show(asdict(done), as_json, title="Ingest")
+    _show(done.counts, as_json, title="Ingest")
+    for change in done.changed:
+        print(f"upnext: warning: {change}", file=sys.stderr)
+    if done.refused:
+        raise UpnextError("; ".join(done.refused))
 
 
 @commands.command()

@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy.engine import URL, Engine
 
 from assets.analytics.results import Analysed, analyse
-from assets.events.ingest import Ingested, find_landed, ingest, not_loaded
+from assets.events.files import find_landed
+from assets.events.ingest import Ingested, ingest, sources
+from assets.events.ledger import not_loaded
 from assets.experiences.assign import assign, load_experiences
 from assets.experiences.definition import Experience
 from assets.journeys.definition import Journey
@@ -78,7 +80,7 @@ class Platform:
 
 def ingest_landing(platform: Platform) -> Ingested:
     """Load what has landed and is not loaded yet."""
-    landed = find_landed(platform.settings.landing)
+    landed = find_landed(platform.settings.landing, sources())
     with platform.engine.connect() as connection:
         arrived = not_loaded(connection, landed)
     return ingest(platform.engine, arrived, loaded_at=utc_now())
@@ -140,7 +142,7 @@ def tick(platform: Platform, asked: datetime, *, is_explicit: bool = True, is_re
     return Ticked(
         as_of=built.as_of,
         tick_id=built.tick_id,
-        ingest=asdict(ingested),
+        ingest=ingested.counts,
         segments=built.changes,
         journeys=asdict(dispatched),
         experiences={"assigned": assigned},

@@ -4,7 +4,9 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.events.ingest import find_landed, not_loaded
+from assets.events.files import find_landed
+from assets.events.ingest import sources
+from assets.events.ledger import not_loaded
 from orchestration.runs import TICK_JOB
 from orchestration.schedules import tick_job
 from orchestration.stages import Platform, utc_now
@@ -29,7 +31,7 @@ def arrivals(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
 ) -> dg.RunRequest | dg.SkipReason:
     """Start a tick when files arrive."""
-    landed = find_landed(platform.settings.landing)
+    landed = find_landed(platform.settings.landing, sources())
     with platform.engine.connect() as connection:
         arrived = len(not_loaded(connection, landed)) if landed else 0
     return decide(arrived=arrived, state=read_job_state(context.instance, TICK_JOB), now=utc_now())

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -13,15 +13,27 @@ MAX_DEPTH = 100
 MAX_KEY_BYTES = 1000
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+NAIVE = "naive"
+FUTURE = "future"
+SKEWED = "skewed"
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_HUGE_NUMBER = re.compile(rb"\d[eE][+-]?\d{4,}")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKET = re.compile(rb"[\[{]|[\]}]")
+_HUGE_NUMBER = re.compile(r"\d[eE][+-]?\d{4,}")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[\[{]|[\]}]")
+_FIELD = re.compile(r" - at `\$\.(\w+)`$")
+
+Id = str | int | float | None
 
 
 class Event(NamedTuple):
-    """An event in the order of the columns that are copied; `properties` and `context` are JSON text."""
+    """An event in the order of the columns that are copied; `properties` and `context` are JSON text.
+
+    `flags` says what is odd about its times, None where nothing is: `naive` (a time without a zone, taken as UTC),
+    `future` (it occurred after it was loaded), `skewed` (sentAt and receivedAt are over 5 minutes apart).
+    """
 
     message_id: str
     type: str
@@ -37,6 +49,7 @@ class Event(NamedTuple):
     received_at: datetime | None
     properties: str
     context: str
+    flags: list[str] | None
 
 
 class Reject(Exception):  # noqa: N818 - an outcome, not a failure
@@ -48,41 +61,47 @@ class Reject(Exception):  # noqa: N818 - an outcome, not a failure
         self.detail = detail
 
 
-class _Line(msgspec.Struct, rename="camel"):
+class _Line(msgspec.Struct, rename="camel", gc=False):
     type: str
-    message_id: msgspec.Raw = msgspec.Raw(b"null")
+    message_id: Id = None
     event: str | None = None
-    user_id: msgspec.Raw = msgspec.Raw(b"null")
-    anonymous_id: msgspec.Raw = msgspec.Raw(b"null")
-    group_id: msgspec.Raw = msgspec.Raw(b"null")
-    previous_id: msgspec.Raw = msgspec.Raw(b"null")
-    timestamp: str | None = None
-    original_timestamp: str | None = None
-    sent_at: str | None = None
-    received_at: str | None = None
+    user_id: Id = None
+    anonymous_id: Id = None
+    group_id: Id = None
+    previous_id: Id = None
+    timestamp: datetime | None = None
+    original_timestamp: datetime | None = None
+    sent_at: datetime | None = None
+    received_at: datetime | None = None
     properties: msgspec.Raw = msgspec.Raw(b"null")
     traits: msgspec.Raw = msgspec.Raw(b"null")
     context: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Context(msgspec.Struct, rename="camel"):
-    group_id: msgspec.Raw = msgspec.Raw(b"null")
+    group_id: Id = None
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_context = msgspec.json.Decoder(_Context).decode
 _decode_any = msgspec.json.Decoder().decode
 
+_REASONS = {
+    **dict.fromkeys(("messageId", "userId", "anonymousId", "groupId", "previousId"), "invalid_id"),
+    **dict.fromkeys(("timestamp", "originalTimestamp", "sentAt", "receivedAt"), "invalid_timestamp"),
+}
+
 
 def check_line(line: bytes) -> None:
-    """Raise `Reject` where a line could not be stored as JSON in Postgres."""
+    """Raise `Reject` where a line is too large, too deep, or holds characters that Postgres cannot store."""
     if len(line) > MAX_BYTES:
         raise Reject("too_large", f"{len(line)} bytes; at most {MAX_BYTES}")
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        raise Reject("invalid_utf8", f"byte {error.start} is not UTF-8") from None
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise Reject("invalid_utf8", f"byte {error.start} is not UTF-8") from None
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line.decode()) > MAX_DEPTH:
         raise Reject("too_deep", f"nested deeper than {MAX_DEPTH}")
     if b"\\u" in line:
         if _NUL.search(line):
@@ -91,8 +110,6 @@ def check_line(line: bytes) -> None:
             _decode_any(line)
         except msgspec.DecodeError as error:
             raise Reject("invalid_json", str(error)) from None
-    if _HUGE_NUMBER.search(line) and _HUGE_NUMBER.search(_STRING.sub(b'""', line)):
-        raise Reject("number_out_of_range", "holds a number that Postgres cannot store")
 
 
 def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
@@ -104,47 +121,57 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
     try:
         parsed = _decode_line(line)
     except msgspec.ValidationError as error:
-        raise Reject("invalid_shape", str(error)) from None
+        where = _FIELD.search(str(error))
+        raise Reject(_REASONS.get(where[1] if where else "", "invalid_shape"), str(error)) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise Reject("invalid_json", str(error)) from None
     if parsed.type not in TYPES:
         raise Reject("unknown_type", f"type is '{parsed.type[:80]}'; known: {', '.join(sorted(TYPES))}")
-    if parsed.type == "track" and not parsed.event:
+    is_track = parsed.type == "track"
+    if is_track and not parsed.event:
         raise Reject("no_event", "a track without the name of its event")
     user_id = identifier(parsed.user_id, field="userId")
     anonymous_id = identifier(parsed.anonymous_id, field="anonymousId")
     if user_id is None and anonymous_id is None:
         raise Reject("no_user", "neither userId nor anonymousId")
-    timestamp = instant(parsed.timestamp, field="timestamp")
-    original_timestamp = instant(parsed.original_timestamp, field="originalTimestamp")
-    sent_at = instant(parsed.sent_at, field="sentAt")
-    received_at = instant(parsed.received_at, field="receivedAt")
-    details = parsed.traits if parsed.type in ("identify", "group") else parsed.properties
-    context = json_object(parsed.context, field="context")
-    account_id = identifier(parsed.group_id, field="groupId")
-    if account_id is None and "groupId" in context:
-        account_id = identifier(_decode_context(context).group_id, field="context.groupId")
-    return Event(
-        message_id=identifier(parsed.message_id, field="messageId") or content_id(line),
-        type=parsed.type,
-        event=short(parsed.event, field="event") if parsed.type == "track" and parsed.event else None,
-        user_id=user_id,
-        anonymous_id=anonymous_id,
-        account_id=account_id,
-        previous_id=identifier(parsed.previous_id, field="previousId"),
-        occurred_at=occurred_at(
-            timestamp=timestamp,
-            original_timestamp=original_timestamp,
-            sent_at=sent_at,
-            received_at=received_at,
-            loaded_at=loaded_at,
-        ),
+    flags: list[str] = []
+    timestamp = instant(parsed.timestamp, field="timestamp", flags=flags)
+    original_timestamp = instant(parsed.original_timestamp, field="originalTimestamp", flags=flags)
+    sent_at = instant(parsed.sent_at, field="sentAt", flags=flags)
+    received_at = instant(parsed.received_at, field="receivedAt", flags=flags)
+    moment = occurred_at(
         timestamp=timestamp,
         original_timestamp=original_timestamp,
         sent_at=sent_at,
         received_at=received_at,
-        properties=json_object(details, field="properties"),
+        loaded_at=loaded_at,
+    )
+    if moment > loaded_at:
+        flags.append(FUTURE)
+    if sent_at and received_at and abs(received_at - sent_at) > CLOCK_TOLERANCE:
+        flags.append(SKEWED)
+    context = json_object(parsed.context, field="context")
+    account_id = identifier(parsed.group_id, field="groupId")
+    if account_id is None and "groupId" in context:
+        account_id = _account_of(context)
+    return Event(
+        message_id=identifier(parsed.message_id, field="messageId") or content_id(line),
+        type=parsed.type,
+        event=short(parsed.event, field="event") if is_track and parsed.event else None,
+        user_id=user_id,
+        anonymous_id=anonymous_id,
+        account_id=account_id,
+        previous_id=identifier(parsed.previous_id, field="previousId"),
+        occurred_at=moment,
+        timestamp=timestamp,
+        original_timestamp=original_timestamp,
+        sent_at=sent_at,
+        received_at=received_at,
+        properties=json_object(
+            parsed.traits if parsed.type in ("identify", "group") else parsed.properties, field="properties"
+        ),
         context=context,
+        flags=flags or None,
     )
 
 
@@ -156,59 +183,61 @@ def occurred_at(
     received_at: datetime | None,
     loaded_at: datetime,
 ) -> datetime:
-    """Return when an event happened, the client's clock corrected by ours where all three times are known."""
+    """Return when an event happened, the client's clock corrected by ours where all three times are known.
+
+    No event is sent before it happened, so the correction is never negative: it happened by the time it was received.
+    """
     if received_at and sent_at and original_timestamp:
-        try:
-            corrected = received_at - (sent_at - original_timestamp)
-        except OverflowError:
-            corrected = LATEST
-        if not EARLIEST <= corrected < LATEST:
-            raise Reject("invalid_timestamp", "receivedAt - (sentAt - originalTimestamp) is out of range")
-        return corrected
+        delay = max(sent_at - original_timestamp, timedelta())
+        if delay > received_at - EARLIEST:
+            raise Reject("invalid_timestamp", "receivedAt - (sentAt - originalTimestamp) is before 1970")
+        return received_at - delay
     return timestamp or original_timestamp or received_at or loaded_at
 
 
-def identifier(raw: msgspec.Raw, *, field: str) -> str | None:
+def identifier(value: Id, *, field: str) -> str | None:
     """Return an id as text: a string as it is, a number as its decimal text; null, "" and 0 are no id."""
-    text = bytes(raw)
-    if text in (b"null", b'""', b"0"):
+    if not value:
         return None
-    is_number = text[:1].isdigit() or text[:1] == b"-"
-    if not is_number and not text.startswith(b'"'):
-        raise Reject("invalid_id", f"{field} is neither a string nor a number")
-    return short(text.decode() if is_number else _decode_any(text), field=field)
+    if isinstance(value, str):
+        return short(value, field=field)
+    if isinstance(value, float):
+        if abs(value) >= 2**53:
+            raise Reject("invalid_id", f"{field} is a number too large to be exact")
+        value = int(value) if value.is_integer() else value
+    return short(str(value), field=field)
 
 
 def short(text: str, *, field: str) -> str:
     """Return a key as it is. Raises `Reject` where it is too long to be one."""
-    if len(text.encode()) > MAX_KEY_BYTES:
+    if len(text) * 4 > MAX_KEY_BYTES and len(text.encode()) > MAX_KEY_BYTES:
         raise Reject("too_large", f"{field} is longer than {MAX_KEY_BYTES} bytes")
     return text
 
 
-def instant(text: str | None, *, field: str) -> datetime | None:
-    """Parse an RFC 3339 time; a naive one is UTC. Raises `Reject` where it is no time from 1970 on."""
-    if text is None:
+def instant(value: datetime | None, *, field: str, flags: list[str]) -> datetime | None:
+    """Return a time in UTC, flagged where it names no zone. Raises `Reject` where it is not from 1970 on."""
+    if value is None:
         return None
-    try:
-        value = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
-        raise Reject("invalid_timestamp", f"{field} '{text[:40]}' is not an RFC 3339 time") from None
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
+        if NAIVE not in flags:
+            flags.append(NAIVE)
     if not EARLIEST <= value < LATEST:
-        raise Reject("invalid_timestamp", f"{field} '{text[:40]}' is out of range")
+        raise Reject("invalid_timestamp", f"{field} {value.isoformat()} is out of range")
     return value
 
 
 def json_object(raw: msgspec.Raw, *, field: str) -> str:
-    """Return the text of a JSON object, `{}` for null. Raises `Reject` for anything else."""
-    text = bytes(raw)
-    if text == b"null":
+    """Return the text of a JSON object, `{}` for null. Raises `Reject` for what Postgres could not store as one."""
+    text = bytes(raw).decode()
+    if text == "null":
         return "{}"
-    if not text.startswith(b"{"):
+    if not text.startswith("{"):
         raise Reject("invalid_shape", f"{field} is not an object")
-    return text.decode()
+    if _HUGE_NUMBER.search(text) and _HUGE_NUMBER.search(_STRING.sub('""', text)):
+        raise Reject("number_out_of_range", f"{field} holds a number that Postgres cannot store")
+    return text
 
 
 def content_id(line: bytes) -> str:
@@ -216,9 +245,16 @@ def content_id(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def _depth(line: bytes) -> int:
+def _account_of(context: str) -> str | None:
+    try:
+        return identifier(_decode_context(context).group_id, field="context.groupId")
+    except msgspec.ValidationError:
+        raise Reject("invalid_id", "context.groupId is neither a string nor a number") from None
+
+
+def _depth(line: str) -> int:
     depth = deepest = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", line)):
-        depth += 1 if bracket in b"[{" else -1
+    for bracket in _BRACKET.findall(_STRING.sub("", line)):
+        depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest

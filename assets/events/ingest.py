@@ -1,32 +1,34 @@
 """Loading files into `raw.events`: one transaction per file writes events, rejects and the ledger row."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from itertools import islice
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from assets.events.event import MAX_BYTES, Event, Reject
+from assets.events import ledger
+from assets.events.event import Event, Reject
+from assets.events.files import Content, LandedFile, Measured, Refused
+from assets.events.ledger import ReadSoFar
+from assets.events.records import Batch, Position, Rejected, read_csv, read_header, read_lines, read_parquet
 from assets.events.source import Decode, Source, decoder
+from assets.events.store import Store
 from orchestration.declarations import load_folder
 from orchestration.errors import UpnextError, nearest
 
 SOURCES = Path(__file__).parent / "sources"
-CHUNK_LINES = 20_000
-UNFINISHED = (".tmp", ".part", ".crdownload")
 
-_COPY_EVENTS = f"copy staged_events ({', '.join(('source', 'load_id', *Event._fields))}) from stdin"
-_COPY_REJECTS = "copy raw.rejected_events (source, load_id, line, reason, detail, payload) from stdin"
+# What the last line of a file, without its newline, may still become when the file has grown.
+_MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
+_SUSPICIOUS = ("cut", "replaced")
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """Counts of lines and files. `received = stored + duplicate + rejected`."""
+    """Counts of lines and files. `received = stored + duplicate + rejected`. `refused` and `changed` are for people."""
 
     received: int = 0
     stored: int = 0
@@ -34,19 +36,23 @@ class Ingested:
     rejected: int = 0
     files: int = 0
     files_already_loaded: int = 0
+    refused: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     def __add__(self, other: "Ingested") -> "Ingested":
         return Ingested(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts alone."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.type is int}
+
 
 @dataclass(frozen=True)
-class LandedFile:
-    """A file to load, as it was when it was seen."""
-
-    source: str
-    path: Path
-    size: int
-    modified_at: datetime
+class _Decoded:
+    events: list[tuple[int, Event]]
+    rejected: list[Rejected]
+    records: list[tuple[int, bytes]]
 
 
 def sources() -> dict[str, Source]:
@@ -54,52 +60,12 @@ def sources() -> dict[str, Source]:
     return load_folder(SOURCES, Source)
 
 
-def check_source(name: str) -> None:
-    """Raise `UpnextError` where no file of `sources/` has this name."""
+def check_source(name: str) -> Source:
+    """Return the source of this name. Raises `UpnextError` where no file of `sources/` has it."""
     declared = sources()
     if name not in declared:
         raise UpnextError(f"unknown source '{name}'{nearest(name, declared)}")
-
-
-def find_files(paths: Iterable[Path], *, source: str) -> list[LandedFile]:
-    """List the files at or below `paths`, in the order of their names; hidden and unfinished ones are left out."""
-    found: list[LandedFile] = []
-    for path in paths:
-        if not path.exists():
-            raise UpnextError(f"no such file or folder: {path}")
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        found += [_seen(file, source) for file in files if not _is_unfinished(file, path)]
-    return found
-
-
-def find_landed(landing: Path) -> list[LandedFile]:
-    """List the files of the landing folder; its first level names the source."""
-    if not landing.is_dir():
-        return []
-    folders = sorted(folder for folder in landing.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return [file for folder in folders for file in find_files([folder], source=folder.name)]
-
-
-def not_loaded(connection: Connection, files: list[LandedFile]) -> list[LandedFile]:
-    """Return the files that the ledger does not know by path, size and time of change."""
-    known = {
-        tuple(row)
-        for row in connection.execute(
-            sa.text("select source, path, size, modified_at from raw.loads where path = any(:paths)"),
-            {"paths": [str(file.path) for file in files]},
-        )
-    }
-    return [file for file in files if (file.source, str(file.path), file.size, file.modified_at) not in known]
-
-
-def refuse_other_formats(files: Iterable[LandedFile]) -> None:
-    """Raise `UpnextError` for a file in which nothing looks like JSON, before anything is loaded."""
-    for file in files:
-        with file.path.open("rb") as stream:
-            lines = [line.lstrip(b"\xef\xbb\xbf \t\r\n") for line in islice(stream, 1_000)]
-        begun = [line for line in lines if line]
-        if begun and not any(line[:1] in b'{["' or line[:1].isdigit() for line in begun):
-            raise UpnextError(f"{file.path}:1: not JSON lines; expected one JSON object a line")
+    return declared[name]
 
 
 def ingest(
@@ -111,123 +77,107 @@ def ingest(
 ) -> Ingested:
     """Load each file once and return what happened to its lines. Raises `UpnextError` for an unknown source.
 
-    `on_bytes` hears of each run of bytes read, for a progress bar.
+    A file that cannot be loaded as a whole is noted in `raw.refused_files`, and its neighbours are loaded.
+    `on_bytes` hears how many bytes each batch has read, for a progress bar.
     """
-    declared = sources()
-    for file in files:
-        check_source(file.source)
+    declared = {name: check_source(name) for name in {file.source for file in files if file.refusal is None}}
     total = Ingested()
     for file in files:
-        decode = decoder(declared[file.source], loaded_at=loaded_at)
-        with engine.begin() as connection:
-            total += _load(connection, file, decode, loaded_at, on_bytes)
+        try:
+            if file.refusal is not None:
+                raise Refused(file.refusal)
+            with engine.begin() as connection:
+                total += _load(connection, file, declared[file.source], loaded_at, on_bytes)
+        except Refused as refused:
+            with engine.begin() as connection:
+                ledger.refuse(connection, file, reason=str(refused), refused_at=loaded_at)
+            total += Ingested(files=1, refused=(f"{file.path}: {refused}",))
     return total
 
 
 def _load(
     connection: Connection,
     file: LandedFile,
-    decode: Decode,
+    source: Source,
     loaded_at: datetime,
     on_bytes: Callable[[int], None],
 ) -> Ingested:
-    content = {
-        "source": file.source,
-        "path": str(file.path),
-        "fingerprint": _fingerprint(file),
-        "size": file.size,
-        "modified_at": file.modified_at,
-    }
-    known = connection.execute(
-        sa.text("select from raw.loads where source = :source and fingerprint = :fingerprint limit 1"),
-        content,
-    ).first()
-    load_id = connection.scalar(
-        sa.text(
-            "insert into raw.loads (source, path, fingerprint, size, modified_at, received, stored, duplicate,"
-            " rejected, loaded_at) values (:source, :path, :fingerprint, :size, :modified_at, 0, 0, 0, 0, :loaded_at)"
-            " on conflict (source, path, fingerprint) do update set modified_at = excluded.modified_at"
-            " where raw.loads.modified_at <> excluded.modified_at returning load_id"
-        ),
-        {**content, "loaded_at": loaded_at},
-    )
-    if known is not None or load_id is None:
+    ledger.one_at_a_time(connection)
+    before = ledger.newest(connection, file)
+    content = Content(file.path)
+    now = content.measure(mark=before.position.bytes if before else None)
+    known = ledger.same_content(connection, file, now.fingerprint)
+    if known is not None:
+        ledger.open_load(connection, file, fingerprint=now.fingerprint, read=known, loaded_at=loaded_at)
+        on_bytes(now.size)
         return Ingested(files=1, files_already_loaded=1)
-    driver: Any = connection.connection.driver_connection
-    cursor = driver.cursor()
-    cursor.execute("create temporary table staged_events (like raw.events including defaults) on commit drop")
-    received = rejected = 0
-    for chunk in _chunks(file):
-        events: list[tuple[Any, ...]] = []
-        rejects: list[tuple[Any, ...]] = []
-        for number, line in chunk:
-            try:
-                events.append((file.source, load_id, *decode(line)))
-            except Reject as reject:
-                payload = line.decode(errors="backslashreplace").replace("\x00", "\\x00")
-                rejects.append((file.source, load_id, number, reject.reason, _shown(reject.detail), payload))
-        _copy(cursor, _COPY_EVENTS, events)
-        _copy(cursor, _COPY_REJECTS, rejects)
-        received += len(events) + len(rejects)
-        rejected += len(rejects)
-        on_bytes(sum(len(line) + 1 for _, line in chunk))
-    cursor.execute("insert into raw.events select * from staged_events on conflict (source, message_id) do nothing")
-    stored = cursor.rowcount
-    counts = {"received": received, "stored": stored, "rejected": rejected}
-    counts["duplicate"] = received - rejected - stored
-    connection.execute(
-        sa.text(
-            "update raw.loads set received = :received, stored = :stored, duplicate = :duplicate,"
-            " rejected = :rejected where load_id = :load_id"
-        ),
-        {**counts, "load_id": load_id},
+    begin, change = ledger.where_to_begin(before, now)
+    unread = ReadSoFar(begin, now.fingerprint)
+    load_id = ledger.open_load(
+        connection, file, fingerprint=now.fingerprint, read=unread, loaded_at=loaded_at, change=change
     )
-    return Ingested(**counts, files=1)
+    store = Store(connection, source=file.source, load_id=load_id)
+    decode = decoder(source, loaded_at=loaded_at)
+    total, end = Ingested(), begin
+    with ExitStack() as stack:
+        # One core decodes a batch while another, the server's, stores the one before it.
+        writer = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        writing: Future[Ingested] | None = None
+        for batch in stack.enter_context(_reading(content, source, begin, now)):
+            decoded = _decode(batch, decode)
+            if batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in decoded.rejected):
+                break
+            if writing is not None:
+                total += writing.result()
+            writing = writer.submit(_write, store, decoded)
+            on_bytes(max(batch.end.bytes - end.bytes, 0))
+            end = batch.end
+        if writing is not None:
+            total += writing.result()
+    prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
+    ledger.close_load(connection, load_id, total.counts, ReadSoFar(end, prefix or ""))
+    changed = (f"{file.path}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()
+    return total + Ingested(files=1, changed=changed)
 
 
-def _chunks(file: LandedFile) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield runs of (line number, line), blank lines and a byte order mark left out."""
-    with file.path.open("rb") as stream:
-        lines = (
-            (number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-            for number, line in enumerate(_lines(stream), start=1)
-        )
-        numbered = ((number, line.strip(b" \t\r\n")) for number, line in lines)
-        filled = ((number, line) for number, line in numbered if line)
-        while chunk := list(islice(filled, CHUNK_LINES)):
-            yield chunk
+@contextmanager
+def _reading(content: Content, source: Source, begin: Position, now: Measured) -> Iterator[Iterator[Batch]]:
+    """Yield the batches of a file's content from `begin` on, as far as it was measured."""
+    if source.format == "parquet":
+        yield read_parquet(content.path, source)
+        return
+    header: list[str] = []
+    if source.format == "csv":
+        with content.open(stop=now.size) as stream:
+            header, first_row = read_header(stream, source)
+        begin = max(begin, first_row)
+    with content.open(start=begin.bytes, stop=now.size) as stream:
+        if source.format == "csv":
+            yield read_csv(stream, begin, header=header, delimiter=source.delimiter)
+        else:
+            yield read_lines(stream, begin)
 
 
-def _lines(stream: Any) -> Iterator[bytes]:
-    """Yield lines, each read no further than a little over the largest event, so memory stays bounded."""
-    while line := stream.readline(4 * MAX_BYTES):
-        if not line.endswith(b"\n") and len(line) == 4 * MAX_BYTES:
-            while (rest := stream.readline(4 * MAX_BYTES)) and not rest.endswith(b"\n"):
-                pass
-        yield line
+def _decode(batch: Batch, decode: Decode) -> _Decoded:
+    events: list[tuple[int, Event]] = []
+    rejected = list(batch.rejected)
+    for line, text in batch.records:
+        try:
+            events.append((line, decode(text)))
+        except Reject as reject:
+            rejected.append(Rejected(line, text, reject))
+    return _Decoded(events, rejected, batch.records)
 
 
-def _copy(cursor: Any, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    if rows:
-        with cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row(row)
-
-
-def _shown(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
-
-
-def _seen(path: Path, source: str) -> LandedFile:
-    status = path.stat()
-    return LandedFile(source, path.resolve(), status.st_size, datetime.fromtimestamp(int(status.st_mtime), UTC))
-
-
-def _is_unfinished(file: Path, root: Path) -> bool:
-    below = file.relative_to(root).parts if file != root else (file.name,)
-    return file.suffix in UNFINISHED or any(part.startswith(".") for part in below)
-
-
-def _fingerprint(file: LandedFile) -> str:
-    with file.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _write(store: Store, decoded: _Decoded) -> Ingested:
+    stored = store.add(decoded.events)
+    conflicts = [
+        Rejected(line, text, stored.conflicts[line]) for line, text in decoded.records if line in stored.conflicts
+    ]
+    store.reject([*decoded.rejected, *conflicts])
+    return Ingested(
+        received=len(decoded.events) + len(decoded.rejected),
+        stored=stored.count,
+        duplicate=len(decoded.events) - stored.count - len(conflicts),
+        rejected=len(decoded.rejected) + len(conflicts),
+    )

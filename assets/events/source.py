@@ -3,11 +3,24 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from assets.events.event import EARLIEST, LATEST, Event, Reject, check_line, decode_segment, instant, short
+from assets.events.event import (
+    EARLIEST,
+    FUTURE,
+    LATEST,
+    Event,
+    Reject,
+    check_line,
+    content_id,
+    decode_segment,
+    identifier,
+    instant,
+    json_object,
+    short,
+)
 from orchestration.declarations import Declaration
 
 UNITS = {
@@ -32,10 +45,13 @@ class EventTime(Declaration, frozen=True):
 
 
 class Source(Declaration, frozen=True):
-    """One file of `sources/`. `format: segment` needs nothing else; `json` needs the rest."""
+    """One file of `sources/`. `format: segment` needs nothing else; `json`, `csv` and `parquet` need the mapping.
+
+    A line without `message_id` fields is known by its content. `delimiter` is for csv.
+    """
 
     description: str
-    format: Literal["segment", "json"]
+    format: Literal["segment", "json", "csv", "parquet"]
     message_id: list[str] = []
     user_id: str | None = None
     anonymous_id: str | None = None
@@ -43,10 +59,21 @@ class Source(Declaration, frozen=True):
     occurred_at: EventTime | None = None
     event: EventName | None = None
     properties: list[str] = []
+    delimiter: Annotated[str, msgspec.Meta(pattern='^[^"\r\n]$')] = ","
 
     def __post_init__(self) -> None:
-        if self.format == "json" and not (self.message_id and self.user_id and self.occurred_at and self.event):
-            raise ValueError("format json needs message_id, user_id, occurred_at and event")
+        is_mapped = self.occurred_at and self.event and (self.user_id or self.anonymous_id)
+        if self.format != "segment" and not is_mapped:
+            raise ValueError(f"format {self.format} needs occurred_at, event, and user_id or anonymous_id")
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields that the mapping reads, without which a file has the wrong shape."""
+        if self.occurred_at is None or self.event is None:
+            return []
+        ids = (self.user_id, self.anonymous_id, self.account_id)
+        names = [*self.message_id, *filter(None, ids), self.occurred_at.field, self.event.field, *self.properties]
+        return list(dict.fromkeys(names))
 
 
 Decode = Callable[[bytes], Event]
@@ -56,71 +83,93 @@ def decoder(source: Source, *, loaded_at: datetime) -> Decode:
     """Return the function that turns a line of `source` into an event or raises `Reject`."""
     if source.format == "segment":
         return partial(decode_segment, loaded_at=loaded_at)
-    return partial(decode_mapped, source=source)
+    return partial(decode_mapped, source=source, loaded_at=loaded_at)
 
 
-def decode_mapped(line: bytes, *, source: Source) -> Event:
+def decode_mapped(line: bytes, *, source: Source, loaded_at: datetime) -> Event:
     """Turn one JSON object into a track event by the source's mapping. Raises `Reject`."""
     check_line(line)
     try:
         record = msgspec.json.decode(line)
+    except msgspec.ValidationError as error:
+        raise Reject("number_out_of_range", str(error)) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise Reject("invalid_json", str(error)) from None
     if not isinstance(record, dict):
         raise Reject("invalid_shape", "not an object")
     if source.event is None or source.occurred_at is None:
-        raise TypeError("a json source has an event and a time")
+        raise TypeError("a mapped source has an event and a time")
     name = record.get(source.event.field)
     if not isinstance(name, str) or not name:
         raise Reject("no_event", f"{source.event.field} does not name an event")
-    user_id = _text(record, source.user_id)
-    anonymous_id = _text(record, source.anonymous_id)
+    user_id = _id(record, source.user_id)
+    anonymous_id = _id(record, source.anonymous_id)
     if user_id is None and anonymous_id is None:
-        raise Reject("no_user", f"neither {source.user_id} nor {source.anonymous_id}")
-    missing = [field for field in source.message_id if record.get(field) is None]
-    if missing:
-        raise Reject("no_message_id", f"{', '.join(missing)} are missing, which identify a line")
-    moment = _moment(record.get(source.occurred_at.field), source.occurred_at)
+        raise Reject("no_user", " and ".join(filter(None, (source.user_id, source.anonymous_id))) + " hold nobody")
+    flags: list[str] = []
+    moment = _moment(record.get(source.occurred_at.field), source.occurred_at, flags)
+    if moment > loaded_at:
+        flags.append(FUTURE)
     kept = {field: record[field] for field in source.properties if record.get(field) is not None}
     return Event(
-        message_id=short("/".join(str(record[field]) for field in source.message_id), field="message id"),
+        message_id=_message_id(record, source.message_id) if source.message_id else content_id(line),
         type="track",
         event=short(source.event.names.get(name, name), field=source.event.field),
         user_id=user_id,
         anonymous_id=anonymous_id,
-        account_id=_text(record, source.account_id),
+        account_id=_id(record, source.account_id),
         previous_id=None,
         occurred_at=moment,
         timestamp=moment,
         original_timestamp=None,
         sent_at=None,
         received_at=None,
-        properties=msgspec.json.encode(kept).decode(),
+        properties=json_object(msgspec.Raw(msgspec.json.encode(kept)), field="properties"),
         context="{}",
+        flags=flags or None,
     )
 
 
-def _text(record: dict[str, Any], field: str | None) -> str | None:
+def _message_id(record: dict[str, Any], fields: list[str]) -> str:
+    missing = [field for field in fields if record.get(field) is None]
+    if missing:
+        raise Reject("no_message_id", f"{', '.join(missing)} are missing, which identify a line")
+    return short("/".join(str(record[field]) for field in fields), field="message id")
+
+
+def _id(record: dict[str, Any], field: str | None) -> str | None:
     value = record.get(field) if field else None
-    if value in (None, "", 0):
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise Reject("invalid_id", f"{field} is neither a string nor a number")
-    return short(str(value), field=str(field))
+    return identifier(value, field=str(field))
 
 
-def _moment(value: object, time: EventTime) -> datetime:
+def _moment(value: object, time: EventTime, flags: list[str]) -> datetime:
     if time.unit == "rfc3339":
-        parsed = instant(value, field=time.field) if isinstance(value, str) else None
+        try:
+            parsed = instant(msgspec.convert(value, datetime), field=time.field, flags=flags)
+        except msgspec.ValidationError:
+            parsed = None
         if parsed is None:
             raise Reject("invalid_timestamp", f"{time.field} is not an RFC 3339 time")
         return parsed
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = _number(value)
+    if number is None:
         raise Reject("invalid_timestamp", f"{time.field} is not a number of {time.unit}")
     try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + value * UNITS[time.unit]
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + number * UNITS[time.unit]
     except (OverflowError, ValueError):
         moment = LATEST
     if not EARLIEST <= moment < LATEST:
         raise Reject("invalid_timestamp", f"{time.field} is out of range")
     return moment
+
+
+def _number(value: object) -> int | float | None:
+    """Return a number as it is, and one written as text (as all of CSV is) as a number."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return None
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value

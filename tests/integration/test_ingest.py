@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from assets.events.ingest import Ingested, find_files, find_landed, ingest, not_loaded
+from assets.events.files import find_files, find_landed
+from assets.events.ingest import Ingested, ingest
+from assets.events.ledger import not_loaded
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform
 from tests.conftest import rows
@@ -69,7 +71,7 @@ def test_the_ledger_tells_what_waits(platform: Platform, tmp_path: Path) -> None
     write(tmp_path / "landing" / "segment" / "one.jsonl", line(1))
     write(tmp_path / "landing" / "segment" / "two.jsonl.part", line(2))
     write(tmp_path / "landing" / "segment" / ".hidden", line(3))
-    landed = find_landed(tmp_path / "landing")
+    landed = find_landed(tmp_path / "landing", {"segment"})
     assert [file.path.name for file in landed] == ["one.jsonl"]
     with platform.engine.connect() as connection:
         assert not_loaded(connection, landed) == landed
@@ -80,7 +82,7 @@ def test_the_ledger_tells_what_waits(platform: Platform, tmp_path: Path) -> None
 
 def test_a_file_of_many_chunks(platform: Platform, tmp_path: Path) -> None:
     count = 45_000
-    path = write(tmp_path / "large.jsonl", *(line(number) for number in range(count)), b"x")
+    path = write(tmp_path / "large.jsonl", *(line(number) for number in range(count)), b"x", b"")
     assert load(platform, path) == Ingested(received=count + 1, stored=count, rejected=1, files=1)
     assert rows(platform, "select line from raw.rejected_events") == [(count + 1,)]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
-from assets.events.ingest import find_files, ingest
+from assets.events.files import find_files
+from assets.events.ingest import ingest
 from orchestration.settings import PROJECT
 from orchestration.stages import Platform, replay
 from tests.conftest import create_database, rows, settings_for

@@ -1,7 +1,7 @@
 """Decoding one line: what is stored, and what is rejected with which reason."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -54,11 +54,13 @@ def decode(text: bytes) -> Event:
         (line(messageId="m" * 6000), "too_large"),
         (line(event="e" * 1001), "too_large"),
         (line(receivedAt=NEW_YEAR, originalTimestamp=NEW_YEAR, sentAt="8000-01-01T00:00:00Z"), "invalid_timestamp"),
-        (b'{"type":"track","event":"a","userId":1e99999}', "number_out_of_range"),
+        (line(context={"groupId": {}}), "invalid_id"),
+        (b'{"type":"track","event":"a","userId":1e99999}', "invalid_id"),
+        (line(userId=2.0**60), "invalid_id"),
         (line(timestamp="2026-02-30T00:00:00Z"), "invalid_timestamp"),
         (line(timestamp="infinity"), "invalid_timestamp"),
         (line(timestamp="0001-01-01T00:00:00Z"), "invalid_timestamp"),
-        (line(timestamp=1767225600), "invalid_shape"),
+        (line(timestamp=1767225600), "invalid_timestamp"),
     ],
 )
 def test_what_does_not_fit_is_rejected(text: bytes, reason: str) -> None:
@@ -78,7 +80,8 @@ def test_brackets_in_strings_are_not_depth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user_id", "stored"), [("u1", "u1"), (42, "42"), (12345678901234567890123, "12345678901234567890123")]
+    ("user_id", "stored"),
+    [("u1", "u1"), (42, "42"), (1.5, "1.5"), (7.0, "7"), (12345678901234567890123, "12345678901234567890123")],
 )
 def test_a_number_as_user_is_its_decimal_text(user_id: object, stored: str) -> None:
     assert decode(line(userId=user_id)).user_id == stored
@@ -122,6 +125,7 @@ def at(second: int) -> datetime:
     ("times", "expected"),
     [
         ({"received_at": at(30), "sent_at": at(20), "original_timestamp": at(15), "timestamp": at(1)}, at(25)),
+        ({"received_at": at(30), "sent_at": at(20), "original_timestamp": at(25)}, at(30)),
         ({"timestamp": at(1), "original_timestamp": at(2), "received_at": at(3)}, at(1)),
         ({"original_timestamp": at(2), "received_at": at(3)}, at(2)),
         ({"received_at": at(3)}, at(3)),
@@ -133,6 +137,20 @@ def test_when_it_happened(times: dict[str, datetime], expected: datetime) -> Non
     assert occurred_at(**{**known, **times}, loaded_at=LOADED_AT) == expected  # type: ignore[arg-type]
 
 
-def test_a_naive_time_is_utc() -> None:
-    assert decode(line(timestamp="2026-01-01T00:00:00")).occurred_at == at(0)
-    assert decode(line(timestamp="2026-01-01T01:00:00+01:00")).occurred_at == at(0)
+def test_a_naive_time_is_utc_and_flagged() -> None:
+    naive = decode(line(timestamp="2026-01-01T00:00:00", sentAt="2026-01-01T00:00:01"))
+    assert (naive.occurred_at, naive.flags) == (at(0), ["naive"])
+    zoned = decode(line(timestamp="2026-01-01T01:00:00+01:00"))
+    assert (zoned.occurred_at, zoned.flags) == (at(0), None)
+
+
+def test_a_time_after_loading_is_flagged() -> None:
+    assert decode(line(timestamp="2099-01-01T00:00:00Z")).flags == ["future"]
+    assert decode(line(timestamp=LOADED_AT.isoformat())).flags is None
+
+
+@pytest.mark.parametrize(("minutes", "flags"), [(-5, None), (5, None), (-6, ["skewed"]), (6, ["skewed"])])
+def test_a_clock_that_is_off_is_flagged(minutes: int, flags: list[str] | None) -> None:
+    received_at = datetime(2026, 1, 1, tzinfo=UTC)
+    sent_at = received_at + timedelta(minutes=minutes)
+    assert decode(line(sentAt=sent_at.isoformat(), receivedAt=received_at.isoformat())).flags == flags

@@ -79,5 +79,5 @@ def test_what_does_not_fit_is_rejected(changes: dict[str, object], reason: str) 
 
 
 def test_a_json_source_needs_a_mapping() -> None:
-    with pytest.raises(msgspec.ValidationError, match="needs message_id"):
+    with pytest.raises(msgspec.ValidationError, match="format json needs occurred_at"):
         msgspec.convert({"description": "x", "format": "json"}, Source)

@@ -1,0 +1,246 @@
+"""Readers: a file's content as numbered JSON lines, in batches of bounded size. Pure but for the stream they read."""
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assets.events.event import MAX_BYTES, Reject
+from assets.events.files import Refused
+from assets.events.source import Source
+
+BATCH_RECORDS = 20_000
+BATCH_BYTES = 8 * 1024 * 1024
+MAX_LINE = 1024 * 1024
+MAX_LINES_A_ROW = 1_000
+PARQUET_ROWS = 5_000
+
+
+class Position(NamedTuple):
+    """A place between two lines of a file's content: bytes and lines before it."""
+
+    bytes: int
+    lines: int
+
+
+START = Position(0, 0)
+
+
+class Rejected(NamedTuple):
+    """A line that was not stored: its number, its bytes, and why."""
+
+    line: int
+    payload: bytes
+    reject: Reject
+
+
+class Batch(NamedTuple):
+    """Numbered JSON lines, what the reader itself rejected, and where the next batch begins.
+
+    `is_unfinished`: it holds a single record, at the end of the file, which may not be written to its end yet.
+    """
+
+    records: list[tuple[int, bytes]]
+    rejected: list[Rejected]
+    end: Position
+    is_unfinished: bool = False
+
+
+class _Line(NamedTuple):
+    number: int
+    text: bytes
+    end: int
+
+
+def read_lines(stream: BinaryIO, at: Position) -> Iterator[Batch]:
+    """Read JSON lines; blank ones are left out. `stream` stands at `at`."""
+    records: list[tuple[int, bytes]] = []
+    end, size = at, 0
+    for line in _lines(stream, at):
+        text = line.text.strip(b" \t\r\n")
+        if not line.text.endswith(b"\n"):
+            yield Batch(records, [], end)
+            yield Batch([(line.number, text)] if text else [], [], Position(line.end, line.number), is_unfinished=True)
+            return
+        end = Position(line.end, line.number)
+        if text:
+            records.append((line.number, text))
+            size += len(text)
+        if len(records) == BATCH_RECORDS or size > BATCH_BYTES:
+            yield Batch(records, [], end)
+            records, size = [], 0
+    yield Batch(records, [], end)
+
+
+def read_csv(stream: BinaryIO, at: Position, *, header: list[str], delimiter: str) -> Iterator[Batch]:
+    """Read CSV rows as JSON objects; an empty field is left out. `stream` stands at `at`, after the header.
+
+    A row may span lines in quotes. One that cannot be read is rejected by its first line, and the next line is
+    looked at by itself, so that a quote that is never closed takes no neighbours along.
+    """
+    records: list[tuple[int, bytes]] = []
+    rejected: list[Rejected] = []
+    end, size = at, 0
+    for row in _rows(_lines(stream, at), delimiter, len(header)):
+        number, text = row.lines[0].number, b"".join(line.text for line in row.lines)
+        if not text.endswith(b"\n"):
+            yield Batch(records, rejected, end)
+            if row.fields:
+                yield Batch([(number, _as_json(header, row.fields))], [], _end(row.lines), is_unfinished=True)
+            return
+        end = _end(row.lines)
+        size += len(text)
+        if row.reject is not None:
+            rejected.append(Rejected(number, text.rstrip(b"\r\n"), row.reject))
+        elif row.fields:
+            records.append((number, _as_json(header, row.fields)))
+        if len(records) + len(rejected) >= BATCH_RECORDS or size > BATCH_BYTES:
+            yield Batch(records, rejected, end)
+            records, rejected, size = [], [], 0
+    yield Batch(records, rejected, end)
+
+
+def read_header(stream: BinaryIO, source: Source) -> tuple[list[str], Position]:
+    """Return the header of a CSV file and where its rows begin. Raises `Refused` where it has the wrong shape."""
+    row = next(_rows(_lines(stream, START), source.delimiter), None)
+    if row is None:
+        return [], START
+    if row.reject is not None:
+        raise Refused("line 1 is no CSV header")
+    twice = {name for name in row.fields if row.fields.count(name) > 1}
+    if twice:
+        raise Refused(f"the header names '{min(twice)}' twice")
+    missing = [field for field in source.fields if field not in row.fields]
+    if missing:
+        raise Refused(f"the header lacks '{missing[0]}', which the source's mapping reads")
+    return row.fields, _end(row.lines)
+
+
+def read_parquet(path: Path, source: Source) -> Iterator[Batch]:
+    """Read Parquet rows as JSON objects, numbered from 1. Raises `Refused` where columns or types are wrong."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1024 * 1024) as file:
+            _check_columns(file.schema_arrow, source)
+            number, size = 0, path.stat().st_size
+            for rows in file.iter_batches(PARQUET_ROWS, columns=source.fields):
+                records = [
+                    (number + row, msgspec.json.encode(record)) for row, record in enumerate(_as_dicts(rows), start=1)
+                ]
+                number += rows.num_rows
+                yield Batch(records, [], Position(size, number))
+    except (pa.ArrowException, OSError) as error:
+        raise Refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+class _Row(NamedTuple):
+    lines: list[_Line]
+    fields: list[str]
+    reject: Reject | None = None
+
+
+def _lines(stream: BinaryIO, at: Position) -> Iterator[_Line]:
+    """Yield lines; one that is longer than `MAX_LINE` is cut there, so that memory stays bounded."""
+    number, end = at.lines, at.bytes
+    while text := stream.readline(MAX_LINE):
+        number += 1
+        end += len(text)
+        if len(text) == MAX_LINE and not text.endswith(b"\n"):
+            while rest := stream.readline(MAX_LINE):
+                end += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            text += b"\n"
+        yield _Line(number, text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text, end)
+
+
+def _rows(lines: Iterator[_Line], delimiter: str, width: int | None = None) -> Iterator[_Row]:
+    """Yield rows of `width` fields; of one that cannot be read only the first line, as a reject."""
+    waiting: deque[_Line] = deque()
+    while (first := _next(waiting, lines)) is not None:
+        row, size = [first], len(first.text)
+        while True:
+            try:
+                yield _Row(row, _parse(row, delimiter, width))
+                break
+            except Reject as reject:
+                is_open = reject.reason == "unclosed_quote"
+                more = None
+                if is_open and size <= MAX_BYTES and len(row) < MAX_LINES_A_ROW:
+                    more = _next(waiting, lines)
+                if more is not None:
+                    row.append(more)
+                    size += len(more.text)
+                    continue
+                waiting.extendleft(reversed(row[1:]))
+                yield _Row(row[:1], [], reject)
+                break
+
+
+def _next(waiting: deque[_Line], lines: Iterator[_Line]) -> _Line | None:
+    return waiting.popleft() if waiting else next(lines, None)
+
+
+def _parse(lines: list[_Line], delimiter: str, width: int | None) -> list[str]:
+    """Return the fields of a row that spans these lines; none for a blank one. Raises `Reject`."""
+    try:
+        texts = [line.text.decode() for line in lines]
+        fields = next(csv.reader(texts, delimiter=delimiter, strict=True), [])
+    except UnicodeDecodeError as error:
+        raise Reject("invalid_utf8", f"byte {error.start} is not UTF-8") from None
+    except csv.Error as error:
+        is_open = "unexpected end of data" in str(error)
+        raise Reject("unclosed_quote" if is_open else "invalid_csv", str(error)) from None
+    if fields and width is not None and len(fields) != width:
+        raise Reject("ragged_row", f"{len(fields)} fields; the header has {width}")
+    return fields
+
+
+def _as_json(header: list[str], fields: list[str]) -> bytes:
+    return msgspec.json.encode({name: field for name, field in zip(header, fields, strict=True) if field})
+
+
+def _end(lines: list[_Line]) -> Position:
+    return Position(lines[-1].end, lines[-1].number)
+
+
+def _check_columns(schema: pa.Schema, source: Source) -> None:
+    if source.occurred_at is None or source.event is None:
+        raise TypeError("a mapped source has an event and a time")
+    missing = [field for field in source.fields if field not in schema.names]
+    if missing:
+        raise Refused(f"no column '{missing[0]}', which the source's mapping reads")
+    time, is_epoch = source.occurred_at.field, source.occurred_at.unit != "rfc3339"
+    for field in source.fields:
+        kind = schema.field(field).type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if field == time:
+            is_right = is_number or is_text if is_epoch else is_text or pa.types.is_timestamp(kind)
+        elif field in source.properties:
+            is_right = not pa.types.is_binary(kind)
+        else:
+            is_right = is_text or is_number
+        if not is_right:
+            raise Refused(f"column '{field}' is {kind}, which the source's mapping cannot read")
+
+
+def _as_dicts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as dicts, times to the microsecond."""
+    columns = {
+        name: column.cast(pa.timestamp("us", column.type.tz), safe=False).to_pylist()
+        if pa.types.is_timestamp(column.type)
+        else column.to_pylist()
+        for name, column in zip(rows.schema.names, rows.columns, strict=True)
+    }
+    columns = {name: [_in_utc(value) for value in values] for name, values in columns.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
