@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
@@ -48,6 +49,46 @@ def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
         print(f"upnext: warning: {change}", file=sys.stderr)
     if done.refused:
         raise UpnextError("; ".join(done.refused))
+
+
+@commands.command()
+@click.option("--source", help="Only lines of this source.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def rejected(source: str | None, as_json: bool) -> None:
+    """List why lines were rejected: each reason with its count and an example."""
+    from assets.events.ingest import check_source  # noqa: PLC0415
+    from assets.events.rejects import summarise  # noqa: PLC0415
+    from orchestration.warehouse import connect  # noqa: PLC0415
+
+    if source is not None:
+        check_source(source)
+    reasons = summarise(connect(Settings.from_environment()), source=source)
+    if as_json:
+        print(json.dumps(reasons))
+        return
+    table = Table(title="Rejected lines" if reasons else "No line is rejected", title_justify="left")
+    for column in ("source", "reason", "lines", "example"):
+        table.add_column(column, justify="right" if column == "lines" else "left", overflow="fold")
+    for reason in reasons:
+        example = Text(f"{reason['place']}\n{reason['detail']}\n{reason['payload']}", overflow="fold")
+        table.add_row(reason["source"], reason["reason"], f"{reason['lines']}", example)
+    Console().print(table)
+
+
+@commands.command("replay-rejected")
+@click.option("--source", help="Only lines of this source.")
+@click.option("--reason", help="Only lines that were rejected for this reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> None:
+    """Load again the rejected lines that a mended mapping now accepts."""
+    from assets.events import rejects  # noqa: PLC0415
+    from assets.events.ingest import check_source  # noqa: PLC0415
+    from orchestration.warehouse import connect  # noqa: PLC0415
+
+    if source is not None:
+        check_source(source)
+    done = rejects.replay(connect(Settings.from_environment()), source=source, reason=reason)
+    _show(asdict(done), as_json, title="Replay of rejected lines")
 
 
 @commands.command()

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
 from orchestration.stages import Platform
 
+UPNEXT = str(Path(sys.executable).parent / "upnext")
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
 
@@ -224,3 +226,37 @@ def rows(platform: Platform, statement: str, **values: Any) -> list[Any]:
     """Return the rows of a query as tuples."""
     with platform.engine.connect() as connection:
         return [tuple(row) for row in connection.execute(sa.text(statement), values)]
+
+
+class Cli:
+    """Runs `upnext` in a home of its own."""
+
+    def __init__(self, home: Path, database: URL) -> None:
+        self.home = home
+        self.environment = {
+            **os.environ,
+            "UPNEXT_HOME": str(home),
+            "UPNEXT_DATABASE_URL": database.render_as_string(hide_password=False),
+        }
+
+    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [UPNEXT, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**self.environment, **environment},
+        )
+
+    def fails(self, *arguments: str | Path, **environment: str) -> str:
+        """Run, expect status 2 and one line on standard error, and return it."""
+        done = self.run(*arguments, **environment)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.startswith("upnext: ")
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+
+@pytest.fixture
+def cli(tmp_path: Path, embedded_url: URL) -> Cli:
+    return Cli(tmp_path / "home", create_database(embedded_url))

@@ -77,6 +77,8 @@ def _landed(entry: Path, root: Path, sources: Collection[str]) -> Iterator[Lande
                 yield _seen(file, source, refusal="a link that leads out of the landing folder")
             elif file.is_file():
                 yield _seen(_leads_to(file), source)
+            elif file.is_symlink():
+                yield _seen(file, source, refusal="a link that leads to no file")
 
 
 def refuse_other_formats(files: Iterable[LandedFile]) -> None:

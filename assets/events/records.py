@@ -21,9 +21,12 @@ MAX_LINE = 1024 * 1024
 MAX_LINES_A_ROW = 1_000
 PARQUET_ROWS = 5_000
 
+# Reasons of rows that are no records: no mapping can accept them.
+UNREADABLE = ("ragged_row", "unclosed_quote", "invalid_csv")
+
 
 class Position(NamedTuple):
-    """A place between two lines of a file's content: bytes and lines before it."""
+    """A place in a file's content: how many bytes, and how many ended lines, lie before it."""
 
     bytes: int
     lines: int
@@ -66,7 +69,9 @@ def read_lines(stream: BinaryIO, at: Position) -> Iterator[Batch]:
         text = line.text.strip(b" \t\r\n")
         if not line.text.endswith(b"\n"):
             yield Batch(records, [], end)
-            yield Batch([(line.number, text)] if text else [], [], Position(line.end, line.number), is_unfinished=True)
+            yield Batch(
+                [(line.number, text)] if text else [], [], Position(line.end, line.number - 1), is_unfinished=True
+            )
             return
         end = Position(line.end, line.number)
         if text:
@@ -206,7 +211,7 @@ def _as_json(header: list[str], fields: list[str]) -> bytes:
 
 
 def _end(lines: list[_Line]) -> Position:
-    return Position(lines[-1].end, lines[-1].number)
+    return Position(lines[-1].end, lines[-1].number if lines[-1].text.endswith(b"\n") else lines[-1].number - 1)
 
 
 def _check_columns(schema: pa.Schema, source: Source) -> None:

@@ -1,52 +1,13 @@
 """The command line as people call it: one clear line and status 2 for what they can mend."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import URL
 
-from tests.conftest import create_database, free_port
+from tests.conftest import Cli, free_port
 
-UPNEXT = str(Path(sys.executable).parent / "upnext")
 EVENT = '{"type":"track","event":"login","userId":"u1","messageId":"m1","timestamp":"2026-03-01T00:00:00Z"}\n'
-
-
-class Cli:
-    """Runs `upnext` in a home of its own."""
-
-    def __init__(self, home: Path, database: URL) -> None:
-        self.home = home
-        self.environment = {
-            **os.environ,
-            "UPNEXT_HOME": str(home),
-            "UPNEXT_DATABASE_URL": database.render_as_string(hide_password=False),
-        }
-
-    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [UPNEXT, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**self.environment, **environment},
-        )
-
-    def fails(self, *arguments: str | Path, **environment: str) -> str:
-        """Run, expect status 2 and one line on standard error, and return it."""
-        done = self.run(*arguments, **environment)
-        assert (done.returncode, done.stdout) == (2, ""), done
-        assert done.stderr.startswith("upnext: ")
-        assert done.stderr.count("\n") == 1
-        return done.stderr
-
-
-@pytest.fixture
-def cli(tmp_path: Path, embedded_url: URL) -> Cli:
-    return Cli(tmp_path / "home", create_database(embedded_url))
 
 
 @pytest.fixture
@@ -126,3 +87,31 @@ def test_a_database_that_is_not_there(cli: Cli) -> None:
     assert "UPNEXT_SMTP_URL" in cli.fails("tick", UPNEXT_SMTP_URL="nonsense")
     assert "UPNEXT_MAIL_FROM" in cli.fails("tick", UPNEXT_MAIL_FROM="Otto")
     assert "UPNEXT_MODELS" in cli.fails("tick", UPNEXT_MODELS="nowhere")
+
+
+def test_a_file_that_is_refused_is_told_and_its_neighbours_are_loaded(cli: Cli, events: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl.gz"
+    bad.write_bytes(b"\x1f\x8b no gzip")
+    done = cli.run("ingest", bad, events, "--json")
+    assert done.returncode == 2
+    assert f"upnext: {bad}: cannot be unpacked as gzip" in done.stderr
+    assert json.loads(done.stdout)["stored"] == 1
+
+
+def test_rejected_lines_are_listed_and_tried_again(cli: Cli, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"type":"odd","userId":"u1"}\n{broken\n{broken too\n')
+    assert cli.run("ingest", events).returncode == 0
+    reasons = json.loads(cli.run("rejected", "--json").stdout)
+    assert [(reason["reason"], reason["lines"], reason["place"]) for reason in reasons] == [
+        ("invalid_json", 2, f"{events}:2"),
+        ("unknown_type", 1, f"{events}:1"),
+    ]
+    table = cli.run("rejected", "--source", "segment").stdout
+    assert "invalid_json" in table
+    assert "{broken" in table
+    assert json.loads(cli.run("replay-rejected", "--reason", "unknown_type", "--json").stdout) == {
+        "tried": 1, "stored": 0, "duplicate": 0, "rejected": 1,
+    }  # fmt: skip
+    assert "did you mean 'segment'" in cli.fails("rejected", "--source", "segmnt")
+    assert "did you mean 'segment'" in cli.fails("replay-rejected", "--source", "segmnt")

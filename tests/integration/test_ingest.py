@@ -1,12 +1,18 @@
 """Files into `raw.events`, on real servers: received = stored + duplicate + rejected."""
 
+import gzip
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from assets.events import ingest as events_ingest
+from assets.events import rejects as events_rejects
 from assets.events.files import find_files, find_landed
 from assets.events.ingest import Ingested, ingest
 from assets.events.ledger import not_loaded
@@ -24,6 +30,32 @@ def line(number: int, **fields: Any) -> bytes:
 
 def load(platform: Platform, path: Path, source: str = "segment") -> Ingested:
     return ingest(platform.engine, find_files([path], source=source), loaded_at=LOADED_AT)
+
+
+def use_source(monkeypatch: pytest.MonkeyPatch, folder: Path, **declared: Any) -> None:
+    """Declare the source `shop`, and no other."""
+    folder.mkdir(exist_ok=True)
+    mapping = {
+        "description": "A shop.", "format": "json", "message_id": ["id"], "user_id": "user", "properties": ["amount"],
+        "occurred_at": {"field": "at", "unit": "rfc3339"}, "event": {"field": "what"},
+    }  # fmt: skip
+    (folder / "shop.yml").write_text(json.dumps({**mapping, **declared}))
+    monkeypatch.setattr(events_ingest, "SOURCES", folder)
+
+
+def balance(platform: Platform) -> tuple[int, int, int, int]:
+    """Return received, stored, duplicate and rejected by the ledger, which the tables must bear out."""
+    ((received, stored, duplicate, rejected),) = rows(
+        platform, "select sum(received), sum(stored), sum(duplicate), sum(rejected) from raw.loads"
+    )
+    assert received == stored + duplicate + rejected
+    assert rows(platform, "select count(*) from raw.events") == [(stored,)]
+    assert rows(platform, "select count(*) from raw.rejected_events") == [(rejected,)]
+    return int(received), int(stored), int(duplicate), int(rejected)
+
+
+def rejects(platform: Platform) -> list[Any]:
+    return rows(platform, "select line, reason from raw.rejected_events order by load_id, line")
 
 
 def write(path: Path, *lines: bytes) -> Path:
@@ -104,3 +136,211 @@ def test_unknown_sources_and_paths(platform: Platform, tmp_path: Path) -> None:
     with pytest.raises(UpnextError, match="no such file"):
         find_files([tmp_path / "nowhere"], source="segment")
     assert rows(platform, "select count(*) from raw.loads") == [(0,)]
+
+
+def test_bytes_that_are_no_text_are_kept_as_they_are(platform: Platform, tmp_path: Path) -> None:
+    payloads = [b'{"a":"\xff"}', b'{"a":"\x00"}', b'{"a":"\\xff"', b'{"a":"\\ud800","type":"track"}']
+    load(platform, write(tmp_path / "events.jsonl", *payloads, b""))
+    shown = rows(platform, "select payload, payload_bytes from raw.rejected_events order by line")
+    assert [row[0] for row in shown] == [
+        '{"a":"\\xff"}',
+        '{"a":"\\x00"}',
+        '{"a":"\\xff"',
+        '{"a":"\\ud800","type":"track"}',
+    ]
+    assert [row[1] for row in shown] == [payloads[0], payloads[1], None, None]
+
+
+def test_the_same_id_with_other_contents_is_a_conflict(platform: Platform, tmp_path: Path) -> None:
+    times = {"originalTimestamp": "2026-03-01T00:00:00Z", "timestamp": "2026-03-01T00:00:00Z"}
+    sent = {**times, "sentAt": "2026-03-01T00:00:01Z", "receivedAt": "2026-03-01T00:00:02Z"}
+    again = {**sent, "sentAt": "2026-03-01T00:05:00Z", "receivedAt": "2026-03-01T00:05:02Z"}
+    path = write(
+        tmp_path / "events.jsonl",
+        line(1, **sent, properties={"a": 1, "b": 2}),
+        line(1, **{**again, "timestamp": "2026-03-01T00:00:01Z"}, properties={"b": 2, "a": 1.0}, context={"ip": "x"}),
+        line(1, **sent, properties={"a": 2, "b": 2}),
+        line(1, **sent, event="logout", properties={"a": 1, "b": 2}),
+        line(1, **sent, userId="other", properties={"a": 1, "b": 2}),
+        line(1, **{**sent, "originalTimestamp": "2026-03-01T00:00:00.5Z"}, properties={"a": 1, "b": 2}),
+        line(1, **times, properties={"a": 1, "b": 2}),
+        line(1, **{**times, "timestamp": "2026-03-01T00:00:07Z"}, properties={"a": 1, "b": 2}),
+    )  # fmt: skip
+    assert load(platform, path).counts == {
+        "received": 8, "stored": 1, "duplicate": 2, "rejected": 5, "files": 1, "files_already_loaded": 0,
+    }  # fmt: skip
+    assert rejects(platform) == [(number, "conflict") for number in (3, 4, 5, 6, 8)]
+    assert rows(platform, "select user_id, event, properties ->> 'a' from raw.events") == [("u1", "login", "1")]
+    assert balance(platform) == (8, 1, 2, 5)
+    again_later = load(platform, write(tmp_path / "later.jsonl", line(1, **sent, event="logout")))
+    assert (again_later.stored, again_later.rejected) == (0, 1)
+
+
+def test_a_file_that_grows_is_read_on(platform: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line(1) + b"\n{broken\n" + line(2)[:-9])
+    assert load(platform, path) == Ingested(received=2, stored=1, rejected=1, files=1)
+    path.write_bytes(line(1) + b"\n{broken\n" + line(2) + b"\n" + line(3))
+    assert load(platform, path) == Ingested(received=2, stored=2, files=1)
+    with path.open("ab") as stream:
+        stream.write(b"\n\n{broken\n" + line(4))
+    assert load(platform, path) == Ingested(received=2, stored=1, rejected=1, files=1)
+    assert load(platform, path) == Ingested(files=1, files_already_loaded=1)
+    assert rejects(platform) == [(2, "invalid_json"), (6, "invalid_json")]
+    assert rows(platform, "select change from raw.loads order by load_id") == [(None,), ("grew",), ("grew",)]
+    assert balance(platform) == (6, 4, 0, 2)
+
+
+def test_a_file_that_is_replaced_or_cut_is_flagged(platform: Platform, tmp_path: Path) -> None:
+    path = write(tmp_path / "events.jsonl", line(1), line(2), b"")
+    load(platform, path)
+    write(path, line(3), line(2), b"")
+    replaced = load(platform, path)
+    assert (replaced.stored, replaced.duplicate) == (1, 1)
+    assert "events.jsonl: was replaced since it was loaded" in replaced.changed[0]
+    write(path, line(3), b"")
+    cut = load(platform, path)
+    assert (cut.stored, cut.duplicate) == (0, 1)
+    assert "was cut since it was loaded" in cut.changed[0]
+    assert rows(platform, "select change from raw.loads order by load_id") == [(None,), ("replaced",), ("cut",)]
+
+
+def test_a_line_that_goes_on_differently_is_a_replaced_file(platform: Platform, tmp_path: Path) -> None:
+    path = write(tmp_path / "events.jsonl", line(1))
+    load(platform, path)
+    path.write_bytes(line(1) + b"x\n" + line(2) + b"\n")
+    assert (load(platform, path).stored, rejects(platform)) == (1, [(1, "invalid_json")])
+    assert rows(platform, "select change from raw.loads order by load_id") == [(None,), ("replaced",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("gz", gzip.compress), ("zst", lambda content: pa.Codec("zstd").compress(content, asbytes=True))],
+)
+def test_packed_files(platform: Platform, tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / f"events.jsonl.{name}"
+    path.write_bytes(pack(line(1) + b"\n{broken\n"))
+    assert load(platform, path) == Ingested(received=2, stored=1, rejected=1, files=1)
+    plain = write(tmp_path / "plain.jsonl", line(1), b"{broken", b"")
+    assert load(platform, plain) == Ingested(files=1, files_already_loaded=1)
+    with path.open("ab") as stream:
+        stream.write(pack(line(2) + b"\n"))
+    assert load(platform, path) == Ingested(received=1, stored=1, files=1)
+    path.write_bytes(pack(b"".join(line(number) for number in range(100)))[:-20])
+    assert "cannot be unpacked" in load(platform, path).refused[0]
+    assert balance(platform) == (3, 2, 0, 1)
+
+
+def test_a_bomb_is_refused(platform: Platform, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.jsonl.gz"
+    with gzip.open(bomb, "wb") as stream:
+        for _ in range(64):
+            stream.write(b" " * 1024 * 1024)
+    good = write(tmp_path / "good.jsonl", line(1))
+    done = ingest(platform.engine, find_files([bomb, good], source="segment"), loaded_at=LOADED_AT)
+    assert (done.stored, len(done.refused)) == (1, 1)
+    assert "bomb.jsonl.gz: unpacks to more than 200 times its size" in done.refused[0]
+    assert rows(platform, "select path, reason from raw.refused_files") == [
+        (str(bomb), "unpacks to more than 200 times its size")
+    ]
+    bomb.write_bytes(gzip.compress(line(2)))
+    assert load(platform, bomb).stored == 1
+    assert rows(platform, "select count(*) from raw.refused_files") == [(0,)]
+
+
+def test_csv(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_source(monkeypatch, tmp_path / "sources", format="csv", delimiter=";")
+    path = tmp_path / "shop.csv"
+    header, day = b"id;user;at;what;amount;more\n", b"2026-03-01T00:00:00Z"
+    path.write_bytes(
+        header
+        + b'1;u1;%s;"bought;\nmuch";12.5;x\n2;u2;%s;bought;7\n3;u3;yesterday;bought;7;x\n4;;%s;b;7;x\n5;u5;%s;b;;x'
+        % (day, day, day, day)
+    )
+    assert load(platform, path, "shop") == Ingested(received=5, stored=2, rejected=3, files=1)
+    assert rows(platform, "select message_id, event, properties from raw.events order by 1") == [
+        ("1", "bought;\nmuch", {"amount": "12.5"}), ("5", "b", {}),
+    ]  # fmt: skip
+    assert rejects(platform) == [(4, "ragged_row"), (5, "invalid_timestamp"), (6, "no_user")]
+    with path.open("ab") as stream:
+        stream.write(b"\n6;u6;%s;b;;x\n" % day)
+    assert load(platform, path, "shop") == Ingested(received=1, stored=1, files=1)
+    other = tmp_path / "other.csv"
+    other.write_bytes(b"id;user;at\n1;2;3\n")
+    assert "lacks 'what'" in load(platform, other, "shop").refused[0]
+    assert balance(platform) == (6, 3, 0, 3)
+
+
+def test_parquet(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_source(monkeypatch, tmp_path / "sources", format="parquet")
+    times = [datetime(2026, 3, 1, tzinfo=UTC), None, datetime(2026, 3, 2, tzinfo=UTC)]
+    columns = {"id": [1, 2, 3], "user": ["u1", "u2", "u3"], "what": ["a", "b", None], "amount": [1.5, 2.0, None]}
+    table = pa.table({**columns, "at": pa.array(times, pa.timestamp("ns", "Europe/Berlin")), "more": ["x"] * 3})
+    path = tmp_path / "shop.parquet"
+    pq.write_table(table, path)
+    assert load(platform, path, "shop") == Ingested(received=3, stored=1, rejected=2, files=1)
+    assert rows(platform, "select message_id, event, occurred_at, properties, flags from raw.events") == [
+        ("1", "a", times[0], {"amount": 1.5}, None)
+    ]
+    assert rejects(platform) == [(2, "invalid_timestamp"), (3, "no_event")]
+    naive = tmp_path / "naive.parquet"
+    pq.write_table(table.slice(0, 1).set_column(4, "at", pa.array([datetime(2026, 3, 3)], pa.timestamp("us"))), naive)  # noqa: DTZ001
+    assert load(platform, naive, "shop").rejected == 1, "the same id with another time"
+    wrong = tmp_path / "wrong.parquet"
+    pq.write_table(table.set_column(1, "user", pa.array([[1], [2], [3]])), wrong)
+    assert "column 'user' is list" in load(platform, wrong, "shop").refused[0]
+    pq.write_table(table.drop_columns(["at"]), wrong)
+    assert "no column 'at'" in load(platform, wrong, "shop").refused[0]
+    wrong.write_bytes(path.read_bytes()[:-100])
+    assert "cannot be read as Parquet" in load(platform, wrong, "shop").refused[0]
+    assert balance(platform) == (4, 1, 0, 3)
+
+
+def test_what_does_not_belong_into_landing(platform: Platform, tmp_path: Path) -> None:
+    landing, outside = tmp_path / "landing", tmp_path / "outside"
+    write(landing / "segment" / "good.jsonl", line(1))
+    write(landing / "segmnet" / "stray.jsonl", line(2))
+    write(landing / "beside.jsonl", line(3))
+    secret = write(outside / "secret.jsonl", line(4))
+    (landing / "segment" / "link.jsonl").symlink_to(secret)
+    (landing / "segment" / "up.jsonl").symlink_to("../../outside/secret.jsonl")
+    (landing / "segment" / "folder").symlink_to(outside)
+    (landing / "segment" / "loop").symlink_to("loop")
+    (landing / "sparkify").symlink_to(outside)
+    done = ingest(platform.engine, find_landed(landing, {"segment", "sparkify"}), loaded_at=LOADED_AT)
+    assert (done.stored, done.received) == (1, 1)
+    refused = dict(rows(platform, "select path, reason from raw.refused_files"))
+    out = "a link that leads out of the landing folder"
+    assert {Path(path).relative_to(landing).as_posix(): reason for path, reason in refused.items()} == {
+        "beside.jsonl": "lies beside the folders of the sources; move it to segment/, or to its own",
+        "segmnet": "the folder names no source; did you mean 'segment'?",
+        "segment/loop": "a link that leads to no file",
+        **dict.fromkeys(("segment/folder", "segment/link.jsonl", "segment/up.jsonl", "sparkify"), out),
+    }
+    with platform.engine.connect() as connection:
+        assert not_loaded(connection, find_landed(landing, {"segment", "sparkify"})) == []
+
+
+def test_a_mended_mapping_accepts_what_was_rejected(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_source(monkeypatch, tmp_path / "sources", occurred_at={"field": "when", "unit": "rfc3339"})
+    shop = [
+        {"id": number, "user": f"u{number}", "at": "2026-03-01T00:00:00Z", "what": "bought"} for number in range(1, 4)
+    ]
+    lines = [json.dumps(record).encode() for record in shop]
+    load(platform, write(tmp_path / "shop.jsonl", *lines, lines[0], b"{broken", b""), "shop")
+    assert balance(platform) == (5, 0, 0, 5)
+    use_source(monkeypatch, tmp_path / "sources")
+    load(platform, write(tmp_path / "more.jsonl", lines[1], lines[2].replace(b"bought", b"sold"), b""), "shop")
+    done = events_rejects.replay(platform.engine)
+    assert done == events_rejects.Replayed(tried=5, stored=1, duplicate=2, rejected=2)
+    assert balance(platform) == (7, 3, 2, 2)
+    assert rejects(platform) == [(3, "conflict"), (5, "invalid_json")]
+    assert rows(platform, "select replayed from raw.loads where replay_of is null order by load_id") == [(3,), (0,)]
+    assert events_rejects.replay(platform.engine) == events_rejects.Replayed(tried=2, rejected=2)
+    assert balance(platform) == (7, 3, 2, 2)
+    summary = events_rejects.summarise(platform.engine)
+    assert [(row["reason"], row["lines"], row["place"]) for row in summary] == [
+        ("conflict", 1, f"{tmp_path / 'shop.jsonl'}:3"), ("invalid_json", 1, f"{tmp_path / 'shop.jsonl'}:5"),
+    ]  # fmt: skip
