@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit dev down lock clean
+.PHONY: help setup demo test bench-ingest dev down lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## virtual environment with the locked packages
 
@@ -26,6 +26,15 @@ test: setup ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
+bench-ingest: setup $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, STORED=, ROUNDS=
+	$(BIN)/python -m tests.benchmarks.ingest --events $(or $(EVENTS),2000000) --stored $(or $(STORED),0) \
+		--rounds $(or $(ROUNDS),2)
+
+$(VENV)/bench/.ready: tests/benchmarks/requirements.txt
+	$(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	$(BIN)/upnext dev
 
@@ -36,6 +45,8 @@ lock: setup ## write requirements.txt anew from pyproject.toml
 	$(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv
 	$(VENV)/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-strip-extras --no-header --quiet -o requirements.txt
+	$(VENV)/lock/bin/uv pip compile tests/benchmarks/requirements.in --universal --python-version 3.11 \
+		--generate-hashes --no-strip-extras --no-header --quiet -o tests/benchmarks/requirements.txt
 	rm -rf $(VENV)/lock
 
 clean: ## remove the virtual environment and all state

@@ -1,6 +1,7 @@
 """The `upnext` command: one line on standard error and status 2 for what the user can mend."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -172,6 +173,8 @@ def main() -> None:
     """Run the command line."""
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
+    # It warns of a COPY that a lost connection ended; the error itself is what we tell.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         commands.main(sys.argv[1:] or ["--help"], prog_name="upnext", standalone_mode=False)
     except (UpnextError, click.ClickException) as error:

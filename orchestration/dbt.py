@@ -10,10 +10,13 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from assets.events.catalogue import Catalogue, CatalogueFile, find_mistake
+from orchestration.declarations import line_of, load
 from orchestration.errors import UpnextError
 from orchestration.settings import PROJECT, Settings
 
 PROJECT_DIR = PROJECT / "dbt_project"
+CATALOGUE = PROJECT_DIR / "models" / "events" / "_catalogue.yml"
 
 
 def environment(url: URL) -> dict[str, str]:
@@ -57,6 +60,17 @@ def segment_names(settings: Settings) -> set[str]:
         if not folder.is_dir():
             raise UpnextError(f"UPNEXT_MODELS: no folder {folder}; it is relative to {PROJECT_DIR}")
     return {file.stem for folder in folders for file in (folder / "segments").rglob("*.sql")}
+
+
+def load_catalogue() -> Catalogue:
+    """Read the catalogue of events. Raises `UpnextError` with file and line."""
+    declared = load(CATALOGUE, CatalogueFile).catalogue
+    mistake = find_mistake(declared)
+    if mistake is not None:
+        name, message = mistake
+        line = line_of(CATALOGUE, ["models", 0, "config", "meta", "derived", name])
+        raise UpnextError(f"{CATALOGUE}:{line}: derived event '{name}' {message}")
+    return declared
 
 
 def manifest_path(settings: Settings) -> Path:

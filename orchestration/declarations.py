@@ -18,6 +18,8 @@ Duration = Annotated[str, msgspec.Meta(pattern=r"^\d{1,4} (minute|hour|day)s?$")
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 """A part of all users, 0 up to but not including 1."""
 
+ANY = "..."
+
 Declared = TypeVar("Declared", bound="Declaration")
 
 
@@ -27,8 +29,6 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 def load(path: Path, kind: type[Declared]) -> Declared:
     """Read one YAML file as `kind`. Raises `UpnextError` with file and line."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", path.stem):
-        raise UpnextError(f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter")
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -52,7 +52,13 @@ def load(path: Path, kind: type[Declared]) -> Declared:
 
 def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
     """Read each `*.yml` of a folder; the key is the file's stem, in the order of the names."""
-    return {path.stem: load(path, kind) for path in sorted(folder.glob("*.yml"))}
+    paths = sorted(folder.glob("*.yml"))
+    for path in paths:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", path.stem):
+            raise UpnextError(
+                f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter"
+            )
+    return {path.stem: load(path, kind) for path in paths}
 
 
 def line_of(path: Path, keys: list[str | int]) -> int:
@@ -61,18 +67,21 @@ def line_of(path: Path, keys: list[str | int]) -> int:
 
 
 def _keys(where: str) -> list[str | int]:
-    """Turn a path such as `$.steps[0].name` in backticks into keys."""
-    return [int(number) if number else name for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", where)]
+    """Turn a path such as `$.steps[0].name` in backticks into keys; `[...]`, a value by some name, is `ANY`."""
+    parts = re.findall(r"\.(\w+)|\[(\d+)\]|\[(\.\.\.)\]", where)
+    return [int(number) if number else name or wildcard for name, number, wildcard in parts]
 
 
 def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
     line = node.start_mark.line + 1 if node else 1
-    for key in keys:
+    for depth, key in enumerate(keys, start=1):
         if isinstance(node, yaml.MappingNode):
-            pairs = {pair[0].value: pair for pair in node.value}
-            if key not in pairs:
+            pairs = [pair for pair in node.value if pair[0].value == key]
+            if key == ANY:
+                pairs = [pair for pair in node.value if _leads_on(pair[1], keys[depth:])]
+            if not pairs:
                 break
-            name, node = pairs[key]
+            name, node = pairs[0]
             line = name.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
@@ -80,6 +89,11 @@ def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
         else:
             break
     return line
+
+
+def _leads_on(node: yaml.Node, keys: list[str | int]) -> bool:
+    is_mapping = isinstance(node, yaml.MappingNode)
+    return not keys or (is_mapping and any(name.value == keys[0] or keys[0] == ANY for name, _ in node.value))
 
 
 def _fields(kind: type[Declaration], keys: list[str | int]) -> set[str]:

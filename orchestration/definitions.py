@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.analytics.assets import results, what_worked
 from assets.events.assets import ingest
-from assets.events.checks import raw_events_contract
+from assets.events.checks import raw_events_contract, raw_events_health
 from assets.experiences.assets import experience_assets
 from assets.journeys.assets import journey_asset, journey_tables
 from orchestration import dbt
@@ -32,7 +32,7 @@ defs = dg.Definitions(
         results,
         what_worked,
     ],
-    asset_checks=[raw_events_contract],
+    asset_checks=[raw_events_contract, raw_events_health],
     jobs=[tick_job, dispatch_job, analysis_job],
     schedules=[hourly_tick, hourly_analysis],
     sensors=[arrivals, membership_changes, due_steps],

@@ -7,8 +7,16 @@ import dagster as dg
 from sqlalchemy.engine import URL
 
 
-def expect(url: URL, *, schema: str, table: str, expectations: Mapping[str, Any]) -> dict[str, dg.AssetCheckResult]:
-    """Validate a table and return a result per name of `expectations`.
+def expect(
+    url: URL,
+    *,
+    schema: str,
+    table: str,
+    expectations: Mapping[str, Any],
+    query: str | None = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dict[str, dg.AssetCheckResult]:
+    """Validate a table, or the rows of a query under that name, and return a result per name of `expectations`.
 
     Results come back in another order than they were asked for, so each carries its name in `meta`. An expectation
     that could not run (a missing column) is told apart from one that failed.
@@ -24,29 +32,38 @@ def expect(url: URL, *, schema: str, table: str, expectations: Mapping[str, Any]
     source = context.data_sources.add_postgres(
         "warehouse", connection_string=scoped.render_as_string(hide_password=False)
     )
-    asset = source.add_table_asset(table, table_name=table)
+    # A query has to begin with the word SELECT.
+    asset = (
+        source.add_table_asset(table, table_name=table)
+        if query is None
+        else source.add_query_asset(table, f"SELECT * FROM ({query}) AS {table}")  # noqa: S608
+    )
     batch = asset.add_batch_definition_whole_table("all").get_batch()
     suite = gx.ExpectationSuite(name=table)
     for name, expectation in expectations.items():
         expectation.meta = {"name": name}
         suite.add_expectation(expectation)
     validated = batch.validate(suite, result_format="BASIC")
-    return {check.check_name or "": check for check in map(_as_check, validated.results)}
+    checks = [_as_check(result, severity) for result in validated.results]
+    return {check.check_name or "": check for check in checks}
 
 
-def _as_check(result: Any) -> dg.AssetCheckResult:
+def _as_check(result: Any, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
     name = result.expectation_config.meta["name"]
     raised = [info["exception_message"] for info in _exceptions(result.exception_info)]
     if raised:
         return dg.AssetCheckResult(
-            check_name=name, passed=False, description=f"the check itself is broken: {raised[0].splitlines()[0]}"
+            check_name=name,
+            passed=False,
+            severity=severity,
+            description=f"the check itself is broken: {raised[0].splitlines()[0]}",
         )
     counts = {
         key: value
         for key, value in result.result.items()
         if key in ("element_count", "unexpected_count", "observed_value") and isinstance(value, int | float)
     }
-    return dg.AssetCheckResult(check_name=name, passed=bool(result.success), metadata=counts)
+    return dg.AssetCheckResult(check_name=name, passed=bool(result.success), severity=severity, metadata=counts)
 
 
 def _exceptions(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:

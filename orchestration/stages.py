@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.engine import URL, Engine
 
 from assets.analytics.results import Analysed, analyse
+from assets.events.catalogue import Catalogue
 from assets.events.files import find_landed
 from assets.events.ingest import Ingested, ingest, sources
 from assets.events.ledger import not_loaded
@@ -58,6 +59,11 @@ class Platform:
         return dbt.segment_names(self.settings)
 
     @cached_property
+    def catalogue(self) -> Catalogue:
+        """The declared events."""
+        return dbt.load_catalogue()
+
+    @cached_property
     def journeys(self) -> dict[str, Journey]:
         """The declared journeys by name."""
         return load_journeys(self.segments)
@@ -69,7 +75,7 @@ class Platform:
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
-        _ = (self.journeys, self.experiences)
+        _ = (self.catalogue, self.journeys, self.experiences)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
         try:

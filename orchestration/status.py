@@ -28,7 +28,12 @@ def read_status(engine: Engine) -> dict[str, Any]:
         return {
             "watermarks": {
                 "last_event_at": connection.scalar(
-                    sa.text("select max(occurred_at) from raw.events where occurred_at <= now()")
+                    sa.text(
+                        "select greatest((select max(occurred_at) from raw.events"
+                        " where event is null and occurred_at <= now()), max(last.occurred_at))"
+                        " from raw.event_names cross join lateral (select max(occurred_at) as occurred_at"
+                        " from raw.events where events.event = event_names.event and occurred_at <= now()) as last"
+                    )
                 ),
                 "last_loaded_at": counts.last_loaded_at,
                 "as_of": connection.scalar(

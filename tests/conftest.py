@@ -178,34 +178,33 @@ class Product:
         self._count = 0
 
     def track(
-        self, user_id: str, event: str, at: datetime, *, times: int = 1, properties: dict[str, Any] | None = None
+        self,
+        user_id: str | None,
+        event: str,
+        at: datetime,
+        *,
+        times: int = 1,
+        properties: dict[str, Any] | None = None,
+        **ids: str | None,
     ) -> None:
-        """Store `times` equal track events."""
+        """Store `times` equal track events; `ids` are anonymous_id and account_id."""
         for _ in range(times):
-            self._store(user_id, "track", event, at, properties or {})
+            self.store("track", at, user_id=user_id, event=event, properties=properties, **ids)
 
     def identify(self, user_id: str, at: datetime, **traits: Any) -> None:
         """Store an identify with traits."""
-        self._store(user_id, "identify", None, at, traits)
+        self.store("identify", at, user_id=user_id, properties=traits)
 
-    def _store(self, user_id: str, kind: str, event: str | None, at: datetime, properties: dict[str, Any]) -> None:
+    def store(self, kind: str, at: datetime, *, properties: dict[str, Any] | None = None, **values: str | None) -> None:
+        """Store one event; `values` are ids and the event's name."""
         self._count += 1
+        row = {
+            "source": "test", "message_id": f"{self._count:06d}", "type": kind, "occurred_at": at, "load_id": 0,
+            "properties": properties or {}, **values,
+        }  # fmt: skip
+        statement = f"insert into raw.events ({', '.join(row)}) values ({', '.join(f':{name}' for name in row)})"
         with self._platform.engine.begin() as connection:
-            connection.execute(
-                sa.text(
-                    "insert into raw.events"
-                    " (source, message_id, type, event, user_id, occurred_at, load_id, properties)"
-                    " values ('test', :id, :type, :event, :user_id, :at, 0, :properties)"
-                ).bindparams(sa.bindparam("properties", type_=sa.JSON)),
-                {
-                    "id": f"{self._count:06d}",
-                    "type": kind,
-                    "event": event,
-                    "user_id": user_id,
-                    "at": at,
-                    "properties": properties,
-                },
-            )
+            connection.execute(sa.text(statement).bindparams(sa.bindparam("properties", type_=sa.JSON)), row)
 
     def power_user(self, user_id: str, at: datetime) -> None:
         """Let somebody meet every condition of basic_plan_power_users, with an address."""

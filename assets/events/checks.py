@@ -1,12 +1,16 @@
-"""The contract of raw events, as asset checks on the border. It blocks what is downstream in the run."""
+"""Asset checks on the border: the contract of raw events blocks what is downstream in the run, the others warn."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.engine import URL
 
 from assets.events.event import TYPES
+from assets.events.health import BOUNDS, health
 from orchestration.expectations import expect
+from orchestration.runs import asked_as_of
 from orchestration.stages import Platform
 
 _EVENTS = dg.AssetKey(["raw", "events"])
@@ -45,3 +49,29 @@ def raw_events_contract(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         },
     )
     yield from results.values()
+
+
+@dg.multi_asset_check(
+    name="raw_events_health",
+    specs=[dg.AssetCheckSpec(name, asset=_EVENTS, description=bound.description) for name, bound in BOUNDS.items()],
+)
+def raw_events_health(context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
+    """Compare the figures of the stream with what they should be."""
+    yield from check_health(platform.url, asked_as_of(context.run.tags)).values()
+
+
+def check_health(url: URL, as_of: datetime) -> dict[str, dg.AssetCheckResult]:
+    """Return a warning check per bound of the stream's figures at `as_of`."""
+    import great_expectations.expectations as gxe  # noqa: PLC0415 - slow to import
+
+    return expect(
+        url,
+        schema="raw",
+        table="events_health",
+        query=health(as_of),
+        expectations={
+            name: gxe.ExpectColumnMaxToBeBetween(column=bound.figure, min_value=bound.least, max_value=bound.most)
+            for name, bound in BOUNDS.items()
+        },
+        severity=dg.AssetCheckSeverity.WARN,
+    )

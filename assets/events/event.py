@@ -20,16 +20,16 @@ FUTURE = "future"
 SKEWED = "skewed"
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_HUGE_NUMBER = re.compile(r"\d[eE][+-]?\d{4,}")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKET = re.compile(r"[\[{]|[\]}]")
+_HUGE_NUMBER = re.compile(rb"\d[eE][+-]?\d{4,}")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(rb"[\[{]|[\]}]")
 _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 
 Id = str | int | float | None
 
 
 class Event(NamedTuple):
-    """An event in the order of the columns that are copied; `properties` and `context` are JSON text.
+    """An event in the order of the columns that are copied; `properties` and `context` are JSON in UTF-8.
 
     `flags` says what is odd about its times, None where nothing is: `naive` (a time without a zone, taken as UTC),
     `future` (it occurred after it was loaded), `skewed` (sentAt and receivedAt are over 5 minutes apart).
@@ -47,8 +47,8 @@ class Event(NamedTuple):
     original_timestamp: datetime | None
     sent_at: datetime | None
     received_at: datetime | None
-    properties: str
-    context: str
+    properties: bytes
+    context: bytes
     flags: list[str] | None
 
 
@@ -101,7 +101,7 @@ def check_line(line: bytes) -> None:
             line.decode()
         except UnicodeDecodeError as error:
             raise Reject("invalid_utf8", f"byte {error.start} is not UTF-8") from None
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line.decode()) > MAX_DEPTH:
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
         raise Reject("too_deep", f"nested deeper than {MAX_DEPTH}")
     if b"\\u" in line:
         if _NUL.search(line):
@@ -152,7 +152,7 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
         flags.append(SKEWED)
     context = json_object(parsed.context, field="context")
     account_id = identifier(parsed.group_id, field="groupId")
-    if account_id is None and "groupId" in context:
+    if account_id is None and b"groupId" in context:
         account_id = _account_of(context)
     return Event(
         message_id=identifier(parsed.message_id, field="messageId") or content_id(line),
@@ -228,14 +228,14 @@ def instant(value: datetime | None, *, field: str, flags: list[str]) -> datetime
     return value
 
 
-def json_object(raw: msgspec.Raw, *, field: str) -> str:
-    """Return the text of a JSON object, `{}` for null. Raises `Reject` for what Postgres could not store as one."""
-    text = bytes(raw).decode()
-    if text == "null":
-        return "{}"
-    if not text.startswith("{"):
+def json_object(raw: msgspec.Raw, *, field: str) -> bytes:
+    """Return a JSON object, `{}` for null. Raises `Reject` for what Postgres could not store as one."""
+    text = bytes(raw)
+    if text == b"null":
+        return b"{}"
+    if not text.startswith(b"{"):
         raise Reject("invalid_shape", f"{field} is not an object")
-    if _HUGE_NUMBER.search(text) and _HUGE_NUMBER.search(_STRING.sub('""', text)):
+    if _HUGE_NUMBER.search(text) and _HUGE_NUMBER.search(_STRING.sub(b'""', text)):
         raise Reject("number_out_of_range", f"{field} holds a number that Postgres cannot store")
     return text
 
@@ -245,16 +245,16 @@ def content_id(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def _account_of(context: str) -> str | None:
+def _account_of(context: bytes) -> str | None:
     try:
         return identifier(_decode_context(context).group_id, field="context.groupId")
     except msgspec.ValidationError:
         raise Reject("invalid_id", "context.groupId is neither a string nor a number") from None
 
 
-def _depth(line: str) -> int:
+def _depth(line: bytes) -> int:
     depth = deepest = 0
-    for bracket in _BRACKET.findall(_STRING.sub("", line)):
-        depth += 1 if bracket in "[{" else -1
+    for bracket in _BRACKET.findall(_STRING.sub(b"", line)):
+        depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest

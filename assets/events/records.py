@@ -15,8 +15,10 @@ from assets.events.event import MAX_BYTES, Reject
 from assets.events.files import Refused
 from assets.events.source import Source
 
-BATCH_RECORDS = 20_000
+BATCH_RECORDS = 25_000
 BATCH_BYTES = 8 * 1024 * 1024
+BLOCK_BYTES = 8 * 1024 * 1024
+BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1024 * 1024
 MAX_LINES_A_ROW = 1_000
 PARQUET_ROWS = 5_000
@@ -63,24 +65,17 @@ class _Line(NamedTuple):
 
 def read_lines(stream: BinaryIO, at: Position) -> Iterator[Batch]:
     """Read JSON lines; blank ones are left out. `stream` stands at `at`."""
-    records: list[tuple[int, bytes]] = []
-    end, size = at, 0
-    for line in _lines(stream, at):
-        text = line.text.strip(b" \t\r\n")
-        if not line.text.endswith(b"\n"):
-            yield Batch(records, [], end)
-            yield Batch(
-                [(line.number, text)] if text else [], [], Position(line.end, line.number - 1), is_unfinished=True
-            )
-            return
-        end = Position(line.end, line.number)
-        if text:
-            records.append((line.number, text))
-            size += len(text)
-        if len(records) == BATCH_RECORDS or size > BATCH_BYTES:
-            yield Batch(records, [], end)
-            records, size = [], 0
-    yield Batch(records, [], end)
+    end = at
+    for run in _runs(stream, is_start=at == START):
+        for first in range(0, len(run.lines), BATCH_RECORDS):
+            lines = run.lines[first : first + BATCH_RECORDS]
+            numbered = ((number, line.strip(b" \t\r")) for number, line in enumerate(lines, start=end.lines + 1))
+            records = [(number, text) for number, text in numbered if text]
+            dropped = run.dropped if first == 0 else 0
+            end = Position(end.bytes + sum(map(len, lines)) + len(lines) + dropped, end.lines + len(lines))
+            if run.is_unfinished:
+                end = Position(end.bytes - 1, end.lines - 1)
+            yield Batch(records, [], end, run.is_unfinished)
 
 
 def read_csv(stream: BinaryIO, at: Position, *, header: list[str], delimiter: str) -> Iterator[Batch]:
@@ -143,6 +138,14 @@ def read_parquet(path: Path, source: Source) -> Iterator[Batch]:
         raise Refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
+class _Run(NamedTuple):
+    """Lines without their newlines, and how many bytes are left out before the end of the first."""
+
+    lines: list[bytes]
+    dropped: int
+    is_unfinished: bool = False
+
+
 class _Row(NamedTuple):
     lines: list[_Line]
     fields: list[str]
@@ -150,18 +153,35 @@ class _Row(NamedTuple):
 
 
 def _lines(stream: BinaryIO, at: Position) -> Iterator[_Line]:
-    """Yield lines; one that is longer than `MAX_LINE` is cut there, so that memory stays bounded."""
-    number, end = at.lines, at.bytes
-    while text := stream.readline(MAX_LINE):
-        number += 1
-        end += len(text)
-        if len(text) == MAX_LINE and not text.endswith(b"\n"):
-            while rest := stream.readline(MAX_LINE):
-                end += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-            text += b"\n"
-        yield _Line(number, text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text, end)
+    end, number = at
+    for run in _runs(stream, is_start=at == START):
+        end += run.dropped
+        for text in run.lines:
+            number += 1
+            end += len(text) + (not run.is_unfinished)
+            yield _Line(number, text if run.is_unfinished else text + b"\n", end)
+
+
+def _runs(stream: BinaryIO, *, is_start: bool) -> Iterator[_Run]:
+    """Yield the lines of a block at a time. A line without end is cut at `MAX_LINE`, so that memory stays bounded."""
+    rest, dropped = b"", 0
+    if is_start and (begin := stream.read(len(BOM))) != BOM:
+        rest = begin
+    elif is_start:
+        dropped = len(BOM)
+    while block := stream.read(BLOCK_BYTES):
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield _Run(lines, dropped)
+            dropped = 0
+        dropped += max(0, len(rest) - MAX_LINE)
+        rest = rest[:MAX_LINE]
+    *lines, rest = rest.split(b"\n")
+    if lines:
+        yield _Run(lines, dropped)
+        dropped = 0
+    if rest:
+        yield _Run([rest], dropped, is_unfinished=True)
 
 
 def _rows(lines: Iterator[_Line], delimiter: str, width: int | None = None) -> Iterator[_Row]:

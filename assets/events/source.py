@@ -125,7 +125,7 @@ def decode_mapped(line: bytes, *, source: Source, loaded_at: datetime) -> Event:
         sent_at=None,
         received_at=None,
         properties=json_object(msgspec.Raw(msgspec.json.encode(kept)), field="properties"),
-        context="{}",
+        context=b"{}",
         flags=flags or None,
     )
 

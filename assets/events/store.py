@@ -1,52 +1,54 @@
-"""Storing decoded events: COPY into a staging table, from there into `raw.events`, each id once, the first wins."""
+"""Storing decoded events in `raw.events`: each id once, the first wins.
+
+The ids of a batch that are stored already are looked up first; the other events are copied straight into the table.
+That is safe while nobody else loads: the caller holds the lock of loading (`ledger.one_at_a_time`).
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy.engine import Connection
 
 from assets.events.event import Event, Reject
 from assets.events.records import Rejected
 
-_COLUMNS = ", ".join(Event._fields)
 _TYPES = {
     **dict.fromkeys(Event._fields, "text"),
     **dict.fromkeys((field for field in Event._fields if field.endswith("_at") or "timestamp" in field), "timestamptz"),
+    # Postgres takes JSON in binary as a version, 1, and the text.
+    **dict.fromkeys(("properties", "context"), "bytea"),
     "flags": "text[]",
 }
-# JSON is staged as text: it is parsed once, on its way into the events.
-_STAGE = (
-    "create temporary table staged_events (line bigint, "
-    + ", ".join(f"{field} {kind}" for field, kind in _TYPES.items())
-    + ") on commit drop"
-)
-_COPY = f"copy staged_events (line, {_COLUMNS}) from stdin (format binary)"
-# Rows of a fresh table are read in the order in which they were copied, so the first of two equal ids is stored.
-_STORE = f"""
-    insert into raw.events (source, load_id, {_COLUMNS})
-    select %(source)s, %(load_id)s, {_COLUMNS.replace("properties, context", "properties::jsonb, context::jsonb")}
-    from staged_events
-    on conflict (source, message_id) do nothing
-"""  # noqa: S608 - names of our own
+_JSONB = b"\x01"
+_KNOWN = """
+    select message_id from raw.events
+    where source = %s and message_id = any(array(select jsonb_array_elements_text(%s::jsonb)))
+"""
+_COPY = f"copy raw.events (source, load_id, {', '.join(_TYPES)}) from stdin (format binary)"
+_STAGE = """
+    create temporary table if not exists repeated_events on commit drop
+    as select 0::bigint as line, * from raw.events with no data
+"""
+_COPY_REPEATED = f"copy repeated_events (source, line, {', '.join(_TYPES)}) from stdin (format binary)"
 # The same message sent again may have other times of sending and receipt, and so another corrected timestamp.
 _CONFLICTS = """
-    select staged.line, stored.load_id
-    from staged_events as staged
-    inner join raw.events as stored on stored.source = %(source)s and stored.message_id = staged.message_id
+    select repeated.line, stored.load_id
+    from repeated_events as repeated
+    inner join raw.events as stored on stored.source = repeated.source and stored.message_id = repeated.message_id
     where
-        (staged.type, staged.event, staged.user_id, staged.anonymous_id, staged.account_id, staged.previous_id)
+        (repeated.type, repeated.event, repeated.user_id, repeated.anonymous_id, repeated.account_id,
+            repeated.previous_id, repeated.original_timestamp, repeated.properties)
         is distinct from
-        (stored.type, stored.event, stored.user_id, stored.anonymous_id, stored.account_id, stored.previous_id)
-        or staged.original_timestamp is distinct from stored.original_timestamp
+        (stored.type, stored.event, stored.user_id, stored.anonymous_id, stored.account_id,
+            stored.previous_id, stored.original_timestamp, stored.properties)
         or (
-            staged.timestamp is distinct from stored.timestamp
+            repeated.timestamp is distinct from stored.timestamp
             and num_nulls(
-                staged.original_timestamp, staged.sent_at, staged.received_at, stored.sent_at, stored.received_at
+                repeated.original_timestamp, repeated.sent_at, repeated.received_at, stored.sent_at, stored.received_at
             ) > 0
         )
-        or staged.properties::jsonb is distinct from stored.properties
-    order by staged.line
 """
 _COPY_REJECTS = (
     "copy raw.rejected_events (source, load_id, line, reason, detail, payload, payload_bytes)"
@@ -68,28 +70,23 @@ class Store:
     def __init__(self, connection: Connection, *, source: str, load_id: int) -> None:
         driver: Any = connection.connection.driver_connection
         self._cursor = driver.cursor()
-        self._load = {"source": source, "load_id": load_id}
-        self._cursor.execute("drop table if exists pg_temp.staged_events")
-        self._cursor.execute(_STAGE)
+        self._source = source
+        self._load_id = load_id
 
     def add(self, events: list[tuple[int, Event]]) -> Stored:
         """Store events, each with the number of its line; an id that is stored already is left as it is."""
-        if not events:
-            return Stored(0, {})
-        self._cursor.execute("truncate staged_events")
+        ids = msgspec.json.encode([event.message_id for _, event in events]).decode()
+        seen = {known for (known,) in self._cursor.execute(_KNOWN, (self._source, ids))}
+        repeated: list[tuple[int, Event]] = []
         with self._cursor.copy(_COPY) as copy:
-            copy.set_types(["int8", *_TYPES.values()])
+            copy.set_types(["text", "int8", *_TYPES.values()])
             for line, event in events:
-                copy.write_row((line, *event))
-        self._cursor.execute(_STORE, self._load)
-        count: int = self._cursor.rowcount
-        if count == len(events):
-            return Stored(count, {})
-        conflicts = {
-            line: Reject("conflict", f"load {load_id} stored this message id with other contents; the first wins")
-            for line, load_id in self._cursor.execute(_CONFLICTS, self._load)
-        }
-        return Stored(count, conflicts)
+                if event.message_id in seen:
+                    repeated.append((line, event))
+                else:
+                    seen.add(event.message_id)
+                    copy.write_row(_row(self._source, self._load_id, event))
+        return Stored(len(events) - len(repeated), self._conflicts(repeated) if repeated else {})
 
     def reject(self, rejected: Collection[Rejected]) -> None:
         """Keep lines that did not fit, with their payload and the reason."""
@@ -100,7 +97,24 @@ class Store:
             for line, payload, reject in rejected:
                 text = shown(payload)
                 exact = None if text.encode() == payload else payload
-                copy.write_row((*self._load.values(), line, reject.reason, reject.detail, text, exact))
+                copy.write_row((self._source, self._load_id, line, reject.reason, reject.detail, text, exact))
+
+    def _conflicts(self, repeated: list[tuple[int, Event]]) -> dict[int, Reject]:
+        """Return the lines among these, whose ids are stored, that say something else than what is stored."""
+        self._cursor.execute(_STAGE)
+        self._cursor.execute("truncate repeated_events")
+        with self._cursor.copy(_COPY_REPEATED) as copy:
+            copy.set_types(["text", "int8", *_TYPES.values()])
+            for line, event in repeated:
+                copy.write_row(_row(self._source, line, event))
+        return {
+            line: Reject("conflict", f"load {load_id} stored this message id with other contents; the first wins")
+            for line, load_id in self._cursor.execute(_CONFLICTS)
+        }
+
+
+def _row(source: str, number: int, event: Event) -> tuple[Any, ...]:
+    return (source, number, *event[:-3], _JSONB + event.properties, _JSONB + event.context, event.flags)
 
 
 def shown(payload: bytes) -> str:

@@ -19,6 +19,7 @@ from orchestration.stages import Platform
 from tests.conftest import AS_OF, Product, create_database, rows, settings_for
 from tests.integration.test_journeys import users
 
+BLOCKING = dg.AssetCheckSeverity.ERROR
 GROUPS = {"events", "features", "segments", "journeys", "experiences", "analytics"}
 
 
@@ -66,7 +67,7 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert ticked.success
     checks = ticked.get_asset_check_evaluations()
     assert {check.check_name for check in checks} >= {"type_is_known", "track_names_its_event", "somebody_did_it"}
-    assert all(check.passed for check in checks)
+    assert {check.check_name for check in checks if not check.passed} == {"events_are_fresh"}, "the last one is old"
     assert rows(platform, "select as_of from segments.ticks where published_at is not null") == [(AS_OF,)]
 
     dispatched = run(defs, instance, "dispatch", **{"upnext/as_of": AS_OF.isoformat()})
@@ -91,7 +92,8 @@ def test_a_part_of_the_models_is_no_tick(
 ) -> None:
     defs, instance, platform = code_location
     Product(platform).power_user("ada", AS_OF)
-    selection = [dg.AssetKey(["events", "user_events"]), dg.AssetKey(["features", "user_features"])]
+    events = ("identity_links", "identified_events", "user_events")
+    selection = [*(dg.AssetKey(["events", name]) for name in events), dg.AssetKey(["features", "user_features"])]
     job = defs.resolve_job_def("tick")
     done = job.execute_in_process(instance=instance, asset_selection=selection)
     assert done.success
@@ -102,10 +104,11 @@ def test_a_broken_contract_blocks_the_tick(
     code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
 ) -> None:
     defs, instance, platform = code_location
-    Product(platform)._store("ada", "purchase", None, AS_OF, {})
+    Product(platform).store("purchase", AS_OF, user_id="ada")
     ticked = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
     assert not ticked.success
-    failed = {check.check_name for check in ticked.get_asset_check_evaluations() if not check.passed}
+    checks = ticked.get_asset_check_evaluations()
+    failed = {check.check_name for check in checks if not check.passed and check.severity == BLOCKING}
     assert failed == {"type_is_known"}
     assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
     assert all(spec.blocking for spec in raw_events_contract.check_specs)

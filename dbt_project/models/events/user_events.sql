@@ -1,16 +1,21 @@
 with events as (
-    select * from {{ source('raw', 'events') }}
+    select * from {{ ref('identified_events') }}
 )
 
+select *, false as is_derived from events
+{%- for name, derived in catalogue().get('derived', {}).items() %}
+union all
 select
-    user_id,
-    account_id,
-    type,
-    event,
-    occurred_at,
-    source,
-    message_id,
-    properties,
-    context
-from events
-where user_id is not null
+    events.user_id,
+    events.account_id,
+    'track' as type,
+    {{ quoted([name]) }} as event,
+    events.occurred_at,
+    events.source,
+    events.message_id,
+    events.properties,
+    events.context,
+    true as is_derived
+from {{ ref('identified_events') }} as events
+where {{ derived_condition(derived) }}
+{%- endfor %}

@@ -51,17 +51,23 @@ def test_reading_goes_on_from_a_position() -> None:
 
 def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "BATCH_RECORDS", 2)
-    assert [len(batch.records) for batch in lines(b"1\n2\n3\n4\n5\n")] == [2, 2, 1]
+    batches = lines(b"1\n2\n3\n4\n5\n")
+    assert [(len(batch.records), batch.end) for batch in batches] == [
+        (2, Position(4, 2)), (2, Position(8, 4)), (1, Position(10, 5)),
+    ]  # fmt: skip
     monkeypatch.setattr(records, "BATCH_RECORDS", 100)
-    monkeypatch.setattr(records, "BATCH_BYTES", 5)
-    assert [len(batch.records) for batch in lines(b"1234\n1234\n1234\n")] == [2, 1]
+    monkeypatch.setattr(records, "BLOCK_BYTES", 5)
+    assert [text for batch in lines(b"1234\n5678\n9") for _, text in batch.records] == [b"1234", b"5678", b"9"]
 
 
 def test_an_endless_line_is_cut_and_its_neighbours_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAX_LINE", 8)
-    (batch,) = lines(b"1\n" + b"x" * 50 + b"\n3\n")
-    assert batch.records == [(1, b"1"), (2, b"x" * 8), (3, b"3")]
-    assert batch.end == Position(55, 3)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 4)
+    batches = lines(b"1\n" + b"x" * 50 + b"\n3\n" + b"y" * 20)
+    read = [(line, text) for batch in batches for line, text in batch.records]
+    assert [line for line, _ in read] == [1, 2, 3, 4]
+    assert (read[1][1][:8], len(read[1][1]) < 16) == (b"x" * 8, True)
+    assert (batches[-2].end, batches[-1].end, batches[-1].is_unfinished) == (Position(55, 3), Position(75, 3), True)
 
 
 def test_rows_become_objects_without_empty_fields() -> None:

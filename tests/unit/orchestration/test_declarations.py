@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from assets.journeys.definition import Journey
-from orchestration.declarations import load
+from orchestration.declarations import load, load_folder
 from orchestration.errors import UpnextError
 
 JOURNEY = """description: A journey.
@@ -61,4 +61,6 @@ def test_steps_stand_in_order(tmp_path: Path) -> None:
 
 
 def test_a_file_is_named_as_in_sql(tmp_path: Path) -> None:
-    assert "the file's name" in error(tmp_path, JOURNEY, name="Some Journey.yml")
+    (tmp_path / "Some Journey.yml").write_text(JOURNEY)
+    with pytest.raises(UpnextError, match="the file's name"):
+        load_folder(tmp_path, Journey)

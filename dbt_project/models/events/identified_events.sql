@@ -1,0 +1,24 @@
+{# A branch for each way to belong to a user, so that the events of one user are found by an index. #}
+with events as (
+    select * from {{ source('raw', 'events') }}
+),
+
+links as (
+    select kind, id, user_id from {{ ref('identity_links') }} where user_id is not null
+)
+
+select {{ event_columns('events.user_id') }}
+from events
+where
+    events.user_id is not null
+    and not exists (select from links where links.kind = 'user' and links.id = events.user_id)
+union all
+select {{ event_columns('links.user_id') }}
+from links
+inner join events on links.id = events.user_id
+where links.kind = 'user'
+union all
+select {{ event_columns('links.user_id') }}
+from links
+inner join events on links.id = events.anonymous_id
+where links.kind = 'visitor' and events.user_id is null

@@ -1,0 +1,119 @@
+{#
+    Whom an id stands for, as identify and alias have said by as_of. An id goes with the first person it was linked to.
+    A link that closes a circle counts for nothing, nor does one to a person who has too many ids already.
+#}
+with recursive said as (
+    select type, user_id, anonymous_id, previous_id, occurred_at, source, message_id
+    from {{ source('raw', 'events') }}
+    where
+        type in ('identify', 'alias')
+        and user_id is not null
+        and previous_id is distinct from user_id
+        and occurred_at <= {{ as_of() }}
+),
+
+claims as (
+    select 'visitor' as kind, anonymous_id as id, user_id as linked_to, occurred_at, source, message_id
+    from said
+    where anonymous_id is not null
+    union all
+    select 'visitor' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
+    from said
+    where type = 'alias' and previous_id is not null
+    union all
+    select 'user' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
+    from said
+    where type = 'alias' and previous_id is not null
+),
+
+first_said as (
+    select distinct on (kind, id, linked_to) *
+    from claims
+    order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
+),
+
+links as (
+    select
+        *,
+        row_number() over said_order as nth,
+        row_number() over (
+            partition by kind, id order by occurred_at, source collate "C", message_id collate "C", linked_to
+        ) as nth_of_id
+    from first_said
+    window said_order as (
+        order by occurred_at, source collate "C", message_id collate "C", kind, linked_to collate "C", id collate "C"
+    )
+),
+
+user_links as (
+    select id, linked_to, nth from links where kind = 'user' and nth_of_id = 1
+),
+
+{# From each link along those that were there before it: whoever comes back to its own id closes a circle. #}
+walks (id, nth, reached, steps) as (
+    select id, nth, linked_to, 1 from user_links
+    union all
+    select walks.id, walks.nth, user_links.linked_to, walks.steps + 1
+    from walks
+    inner join user_links on walks.reached = user_links.id and walks.nth > user_links.nth
+    where walks.reached <> walks.id and walks.steps < {{ var('max_ids_per_person') }}
+),
+
+circles as (
+    select id from walks where reached = id
+),
+
+kept_links as (
+    select id, linked_to from user_links where id not in (select circles.id from circles)
+),
+
+climbs (id, reached, steps) as (
+    select id, linked_to, 1 from kept_links
+    union all
+    select climbs.id, kept_links.linked_to, climbs.steps + 1
+    from climbs
+    inner join kept_links on climbs.reached = kept_links.id
+    where climbs.steps < {{ var('max_ids_per_person') }}
+),
+
+survivors as (
+    select climbs.id, climbs.reached as user_id
+    from climbs
+    where not exists (select from kept_links where kept_links.id = climbs.reached)
+),
+
+resolved as (
+    select
+        links.*,
+        case
+            when links.nth_of_id > 1 then 'linked to another user before'
+            when links.kind = 'user' and survivors.user_id is null then 'closes a circle'
+        end as refused_because,
+        coalesce(survivors.user_id, links.linked_to) as survivor
+    from links
+    left join survivors on survivors.id = case when links.kind = 'user' then links.id else links.linked_to end
+),
+
+counted as (
+    select
+        *,
+        dense_rank() over (
+            partition by survivor, refused_because is null
+            order by occurred_at, source collate "C", message_id collate "C"
+        ) as nth_of_person
+    from resolved
+)
+
+select
+    kind,
+    id,
+    linked_to,
+    case
+        when refused_because is null and nth_of_person <= {{ var('max_ids_per_person') }} then survivor
+    end as user_id,
+    occurred_at as linked_at,
+    case
+        when refused_because is not null then refused_because
+        when nth_of_person > {{ var('max_ids_per_person') }} then 'the person has too many ids'
+    end as refused_because
+from counted

@@ -1,0 +1,117 @@
+"""Whose events they are: visitors who become users, users who become others, and users of accounts."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestration.stages import Platform, build
+from tests.conftest import AS_OF, Product, rows
+
+DAY = timedelta(days=1)
+
+
+def counts(platform: Platform) -> dict[str, int]:
+    """Logins by user."""
+    return dict(rows(platform, "select user_id, logins_30d from features.user_features"))
+
+
+def refused(platform: Platform) -> list[tuple[str, str, str, str]]:
+    return rows(
+        platform,
+        "select kind, id, linked_to, refused_because from events.identity_links where user_id is null order by 1, 2, 3",
+    )
+
+
+def test_earlier_activity_comes_along(platform: Platform, product: Product) -> None:
+    def login(at: int, **ids: str) -> None:
+        product.track(ids.pop("user_id", None), "login", AS_OF - at * DAY, **ids)
+
+    # A visitor is identified afterwards, on two devices; another never is.
+    login(9, anonymous_id="a1")
+    login(8, anonymous_id="a2")
+    login(7, anonymous_id="stranger")
+    product.store("identify", AS_OF - 6 * DAY, user_id="u1", anonymous_id="a1")
+    product.store("alias", AS_OF - 5 * DAY, user_id="u1", previous_id="a2")
+    # What a user did on a device is the user's, whoever the device belonged to before.
+    login(4, anonymous_id="a1", user_id="u2")
+    # A device that two have used goes with the first.
+    product.store("identify", AS_OF - 3 * DAY, user_id="u2", anonymous_id="a1")
+    # A user is renamed twice.
+    login(9, user_id="old")
+    login(8, user_id="newer")
+    login(7, anonymous_id="a3")
+    product.store("identify", AS_OF - 7 * DAY, user_id="old", anonymous_id="a3")
+    product.store("alias", AS_OF - 6 * DAY, user_id="newer", previous_id="old")
+    product.store("alias", AS_OF - 5 * DAY, user_id="newest", previous_id="newer")
+    # Ids of visitors and of users are apart, and so are different spellings.
+    login(9, anonymous_id="u2")
+    login(9, user_id="A1")
+    # A circle: the link that would close it is refused, and so is a link to oneself.
+    login(9, user_id="x")
+    login(9, user_id="y")
+    login(9, user_id="z")
+    product.store("alias", AS_OF - 4 * DAY, user_id="y", previous_id="x")
+    product.store("alias", AS_OF - 3 * DAY, user_id="z", previous_id="y")
+    product.store("alias", AS_OF - 2 * DAY, user_id="x", previous_id="z")
+    product.store("alias", AS_OF - 2 * DAY, user_id="x", previous_id="x")
+    # What is said later than as_of is not known yet.
+    login(9, anonymous_id="a9")
+    product.store("identify", AS_OF + timedelta(microseconds=1), user_id="u1", anonymous_id="a9")
+
+    build(platform, AS_OF, is_explicit=True)
+    assert counts(platform) == {"u1": 2, "u2": 1, "newest": 3, "A1": 1, "z": 3}
+    assert refused(platform) == [
+        ("user", "z", "x", "closes a circle"),
+        ("visitor", "a1", "u2", "linked to another user before"),
+    ]
+
+    build(platform, AS_OF + timedelta(minutes=1), is_explicit=True)
+    assert counts(platform)["u1"] == 3
+
+
+@pytest.mark.parametrize("kind", ["identify", "alias"])
+def test_a_person_with_absurdly_many_ids_gets_no_more(platform: Platform, product: Product, kind: str) -> None:
+    for number in range(520):
+        at = AS_OF - DAY + timedelta(seconds=number)
+        product.track(None, "login", at, anonymous_id=f"a{number}")
+        if kind == "identify":
+            product.store("identify", at, user_id="kiosk", anonymous_id=f"a{number}")
+        else:
+            product.store("alias", at, user_id="kiosk", previous_id=f"a{number}")
+    build(platform, AS_OF, is_explicit=True)
+    assert counts(platform) == {"kiosk": 500}
+    assert {row[3] for row in refused(platform)} == {"the person has too many ids"}
+    assert len({row[1] for row in refused(platform)}) == 20
+
+
+def test_a_chain_of_absurdly_many_users_ends(platform: Platform, product: Product) -> None:
+    for number in range(600):
+        product.store(
+            "alias", AS_OF - DAY + number * timedelta(seconds=1), user_id=f"u{number + 1}", previous_id=f"u{number}"
+        )
+    build(platform, AS_OF, is_explicit=True)
+    assert len(refused(platform)) > 0
+
+
+def test_accounts_count_what_their_members_do(platform: Platform, product: Product) -> None:
+    for user_id, account_id, day in (("u1", "acme", 9), ("u2", "acme", 8), ("u2", "beta", 7), ("u3", "beta", 6)):
+        product.store("group", AS_OF - day * DAY, user_id=user_id, account_id=account_id)
+    product.track("u1", "login", AS_OF - 20 * DAY)
+    product.track("u1", "invited team member", AS_OF - DAY)
+    product.track("u2", "login", AS_OF - DAY)
+    product.track("u2", "exported report", AS_OF - DAY, account_id="acme")
+    product.track("u3", "login", AS_OF - 40 * DAY)
+    product.track("u4", "login", AS_OF - DAY, account_id="guests")
+    product.track("u5", "login", AS_OF - DAY)
+    for user_id, plan, day in (("u1", "premium", 3), ("u2", "premium", 5), ("u2", "basic", 4), ("u3", "premium", 2)):
+        product.track(user_id, f"subscribed to {plan} plan", AS_OF - day * DAY)
+    build(platform, AS_OF, is_explicit=True)
+    assert rows(
+        platform,
+        "select account_id, active_users_30d, events_30d, invites_30d, members, members_on_premium"
+        " from features.account_features order by 1",
+    ) == [
+        ("acme", 2, 6, 1, 2, 1),
+        ("beta", 2, 6, 0, 2, 1),
+        ("guests", 1, 1, 0, 0, 0),
+    ]
