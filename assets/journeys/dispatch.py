@@ -74,10 +74,13 @@ def dispatch(
     """Move everybody in `journeys` to where they are due at `as_of`, and send what is due.
 
     In a replay, messages are written as `skipped` and nothing is sent. Source of every decision: published ticks,
-    loaded events, and `as_of`. Raises `UpnextError` where the mail server cannot be reached: what is due waits.
+    loaded events, and `as_of`; before the first tick there is nobody to move. Raises `UpnextError` where the mail
+    server cannot be reached: what is due waits.
     """
     done = Dispatched()
-    with exclusive(engine, "dispatch"):
+    with exclusive(engine, "dispatch") as session:
+        if newest_published(session) == 0:
+            return done
         for name, journey in journeys.items():
             with engine.begin() as connection:
                 _move(connection, name, journey, as_of, is_replay, done)
@@ -101,8 +104,7 @@ def _move(
 ) -> None:
     consumer = f"journey:{name}"
     published_tick = newest_published(connection)
-    # A dispatch before the first tick saw nobody: it is not the journey's first.
-    consumed = consumed_tick(connection, consumer) or None
+    consumed = consumed_tick(connection, consumer)
     values = {
         "journey": name,
         "published_tick": published_tick,

@@ -107,7 +107,7 @@ CONVERT = sa.text("""
         from journeys.entries
         inner join journeys.definitions
             on definitions.journey = entries.journey and definitions.version = entries.version
-        inner join raw.events
+        inner join events.user_events as events
             on events.user_id = entries.user_id
             and definitions.definition -> 'goal' -> 'any_of' ? events.event
             and events.occurred_at > entries.entered_at
@@ -284,7 +284,7 @@ CLAIM = sa.text("""
                         and events.event in ('message unsubscribed', 'message bounced')
                 ) then 'unsubscribed'
                 when exists (
-                    select from raw.events
+                    select from events.user_events as events
                     where
                         events.user_id = next.user_id
                         and definitions.definition -> 'goal' -> 'any_of' ? events.event
@@ -322,7 +322,7 @@ CLAIM = sa.text("""
                 traits.key, traits.value
                 order by events.occurred_at, events.source collate "C", events.message_id collate "C"
             )
-            from raw.events
+            from events.user_events as events
             cross join lateral jsonb_each(events.properties) as traits
             where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
         ) as traits,

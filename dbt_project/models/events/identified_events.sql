@@ -1,9 +1,12 @@
-{# A branch for each way to belong to a user, so that the events of one user are found by an index. #}
-with events as (
+{#
+    A branch for each way to belong to a user, none of them materialized: so the events of one user are found by an
+    index, and those of all are read in one pass.
+#}
+with events as not materialized (
     select * from {{ source('raw', 'events') }}
 ),
 
-links as (
+links as not materialized (
     select kind, id, user_id from {{ ref('identity_links') }} where user_id is not null
 )
 
