@@ -125,9 +125,10 @@ def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Pl
     """An empty warehouse of the test's own, on each server, with a real SMTP server behind it."""
     platform = Platform(settings_for(tmp_path, create_database(server_url), smtp.url))
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
-    platform.dbt.manifest = _parsed.get("manifest")
+    shared = platform.dbt
+    shared.manifest = _parsed.get("manifest")
     yield platform
-    _parsed["manifest"] = platform.dbt.manifest
+    _parsed["manifest"] = shared.manifest
     platform.engine.dispose()
 
 

@@ -62,7 +62,7 @@ def test_derived_events_are_like_any_other(platform: Platform, product: Product,
         exact={"count_of": "exact"},
         either={"last_at": "either"},
     )
-    platform.dbt.manifest = None
+    platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
     at = AS_OF - DAY
     for count in (99, 100, "100", "1e3", "many", None, True, [100]):
         product.track("u1", "exported report", at, properties={"rows": count})

@@ -1,4 +1,4 @@
-with events as (
+with events as not materialized (
     select * from {{ ref('identified_events') }}
 )
 
@@ -16,6 +16,6 @@ select
     events.properties,
     events.context,
     true as is_derived
-from {{ ref('identified_events') }} as events
+from events
 where {{ derived_condition(derived) }}
 {%- endfor %}

@@ -2,10 +2,14 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
+from assets.events import ingest
+from assets.events.catalogue import Derived
 from assets.events.event import Event, Reject
 from assets.events.ingest import sources
 from assets.events.source import Source, decoder
@@ -81,3 +85,30 @@ def test_what_does_not_fit_is_rejected(changes: dict[str, object], reason: str) 
 def test_a_json_source_needs_a_mapping() -> None:
     with pytest.raises(msgspec.ValidationError, match="format json needs occurred_at"):
         msgspec.convert({"description": "x", "format": "json"}, Source)
+
+
+def test_the_mapping_that_the_guide_explains() -> None:
+    guide = (Path(ingest.__file__).parent / "README.md").read_text()
+    line = guide.split("```json\n")[1].split("```")[0].replace("\n", " ").encode()
+    mapping = yaml.safe_load(guide.split("```yaml\n")[1].split("```")[0])
+    event = decoder(msgspec.convert(mapping, Source), loaded_at=datetime(2026, 1, 1, tzinfo=UTC))(line)
+    assert (event.event, event.user_id, event.message_id) == ("created object", "8", "8/139/3/1541106106796")
+    assert set(json.loads(event.properties)) == {"level", "artist", "song"}
+    derived = yaml.safe_load(guide.split("```yaml\n")[2].split("```")[0])
+    assert msgspec.convert(derived["derived"]["exported large report"], Derived).where
+
+
+@pytest.mark.parametrize("moment", ["1541106106796", 1541106106796, 1541106106796.0])
+def test_a_number_may_be_written_as_text(moment: object) -> None:
+    assert decode(ts=moment).occurred_at == datetime(2018, 11, 1, 21, 1, 46, 796000, tzinfo=UTC)
+
+
+def test_a_line_without_id_fields_is_known_by_its_content() -> None:
+    source = msgspec.structs.replace(sources()["sparkify"], message_id=[])
+    decode = decoder(source, loaded_at=datetime(2026, 1, 1, tzinfo=UTC))
+    first, again, other = (decode(json.dumps({**SONG, "song": song}).encode()) for song in ("a", "a", "b"))
+    assert first.message_id == again.message_id != other.message_id
+
+
+def test_a_time_after_loading_is_flagged() -> None:
+    assert decode(ts=4070908800000).flags == ["future"]
