@@ -1,7 +1,8 @@
 """Storing decoded events in `raw.events`: each id once, the first wins.
 
 The ids of a batch that are stored already are looked up first; the other events are copied straight into the table.
-That is safe while nobody else loads: the caller holds the lock of loading (`ledger.one_at_a_time`).
+That is safe while nobody else loads: the caller holds the lock of loading (`ledger.one_at_a_time`). Where a batch had
+none that is known, the next is taken to have none either, and looked up only where the table's key says otherwise.
 """
 
 from collections.abc import Collection
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from psycopg.errors import UniqueViolation
 from sqlalchemy.engine import Connection
 
 from assets.events.event import Event, Reject
@@ -68,24 +70,20 @@ class Store:
     """Writes the events of one load within the connection's transaction."""
 
     def __init__(self, connection: Connection, *, source: str, load_id: int) -> None:
-        driver: Any = connection.connection.driver_connection
-        self._cursor = driver.cursor()
+        self._driver: Any = connection.connection.driver_connection
+        self._cursor = self._driver.cursor()
         self._source = source
         self._load_id = load_id
+        self._expects_new = False
 
     def add(self, events: list[tuple[int, Event]]) -> Stored:
         """Store events, each with the number of its line; an id that is stored already is left as it is."""
-        ids = msgspec.json.encode([event.message_id for _, event in events]).decode()
-        seen = {known for (known,) in self._cursor.execute(_KNOWN, (self._source, ids))}
-        repeated: list[tuple[int, Event]] = []
-        with self._cursor.copy(_COPY) as copy:
-            copy.set_types(["text", "int8", *_TYPES.values()])
-            for line, event in events:
-                if event.message_id in seen:
-                    repeated.append((line, event))
-                else:
-                    seen.add(event.message_id)
-                    copy.write_row(_row(self._source, self._load_id, event))
+        repeated = self._copy_new(events) if self._expects_new else None
+        if repeated is None:
+            ids = msgspec.json.encode([event.message_id for _, event in events]).decode()
+            known = {message_id for (message_id,) in self._cursor.execute(_KNOWN, (self._source, ids))}
+            self._expects_new = not known
+            repeated = self._copy(events, known)
         return Stored(len(events) - len(repeated), self._conflicts(repeated) if repeated else {})
 
     def reject(self, rejected: Collection[Rejected]) -> None:
@@ -98,6 +96,27 @@ class Store:
                 text = shown(payload)
                 exact = None if text.encode() == payload else payload
                 copy.write_row((self._source, self._load_id, line, reject.reason, reject.detail, text, exact))
+
+    def _copy_new(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]] | None:
+        """Copy events none of which should be stored; None, and nothing copied, where one is."""
+        try:
+            with self._driver.transaction():
+                return self._copy(events, set())
+        except UniqueViolation:
+            return None
+
+    def _copy(self, events: list[tuple[int, Event]], seen: set[str]) -> list[tuple[int, Event]]:
+        """Copy the first event of each id that is not among `seen`, and return the others."""
+        repeated: list[tuple[int, Event]] = []
+        with self._cursor.copy(_COPY) as copy:
+            copy.set_types(["text", "int8", *_TYPES.values()])
+            for line, event in events:
+                if event.message_id in seen:
+                    repeated.append((line, event))
+                else:
+                    seen.add(event.message_id)
+                    copy.write_row(_row(self._source, self._load_id, event))
+        return repeated
 
     def _conflicts(self, repeated: list[tuple[int, Event]]) -> dict[int, Reject]:
         """Return the lines among these, whose ids are stored, that say something else than what is stored."""

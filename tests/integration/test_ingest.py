@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.events import ingest as events_ingest
+from assets.events import records
 from assets.events import rejects as events_rejects
 from assets.events.files import find_files, find_landed
 from assets.events.ingest import Ingested, ingest
@@ -174,6 +175,17 @@ def test_the_same_id_with_other_contents_is_a_conflict(platform: Platform, tmp_p
     assert balance(platform) == (8, 1, 2, 5)
     again_later = load(platform, write(tmp_path / "later.jsonl", line(1, **sent, event="logout")))
     assert (again_later.stored, again_later.rejected) == (0, 1)
+
+
+def test_an_id_that_returns_after_batches_of_new_ones(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "BATCH_RECORDS", 10)
+    numbers = [*range(35), 3, *range(36, 60), 40, 41, *range(62, 90)]
+    path = write(tmp_path / "events.jsonl", *(line(number) for number in numbers), line(7, event="logout"), b"")
+    assert load(platform, path) == Ingested(received=91, stored=87, duplicate=3, rejected=1, files=1)
+    assert rejects(platform) == [(91, "conflict")]
+    assert balance(platform) == (91, 87, 3, 1)
 
 
 def test_a_file_that_grows_is_read_on(platform: Platform, tmp_path: Path) -> None:
