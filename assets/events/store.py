@@ -70,8 +70,9 @@ class Store:
     """Writes the events of one load within the connection's transaction."""
 
     def __init__(self, connection: Connection, *, source: str, load_id: int) -> None:
-        self._driver: Any = connection.connection.driver_connection
-        self._cursor = self._driver.cursor()
+        driver: Any = connection.connection.driver_connection
+        self._driver = driver
+        self._cursor = driver.cursor()
         self._source = source
         self._load_id = load_id
         self._expects_new = False
