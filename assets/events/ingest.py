@@ -171,13 +171,11 @@ def _decode(batch: Batch, decode: Decode) -> _Decoded:
 
 def _write(store: Store, decoded: _Decoded) -> Ingested:
     stored = store.add(decoded.events)
-    conflicts = [
-        Rejected(line, text, stored.conflicts[line]) for line, text in decoded.records if line in stored.conflicts
-    ]
-    store.reject([*decoded.rejected, *conflicts])
+    refused = [Rejected(line, text, stored.rejects[line]) for line, text in decoded.records if line in stored.rejects]
+    store.reject([*decoded.rejected, *refused])
     return Ingested(
         received=len(decoded.events) + len(decoded.rejected),
         stored=stored.count,
-        duplicate=len(decoded.events) - stored.count - len(conflicts),
-        rejected=len(decoded.rejected) + len(conflicts),
+        duplicate=len(decoded.events) - stored.count - len(refused),
+        rejected=len(decoded.rejected) + len(refused),
     )

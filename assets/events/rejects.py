@@ -100,7 +100,7 @@ def _replay_load(connection: Connection, load: Any, chosen: dict[str, Any]) -> R
             except Reject as reject:
                 rejects[line.line] = reject
         stored = store.add(events)
-        rejects |= stored.conflicts
+        rejects |= stored.rejects
         _forget(connection, load.load_id, [line for line, _ in events if line not in rejects])
         _explain(
             connection,

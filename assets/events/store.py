@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from psycopg.errors import UniqueViolation
+from psycopg import DataError
+from psycopg.errors import NumericValueOutOfRange, UniqueViolation
 from sqlalchemy.engine import Connection
 
 from assets.events.event import Event, Reject
@@ -60,10 +61,10 @@ _COPY_REJECTS = (
 
 @dataclass(frozen=True)
 class Stored:
-    """What came of a batch: how many events were stored, and the lines whose id another event has."""
+    """What came of a batch: how many events were stored, and the lines that cannot be. The others are duplicates."""
 
     count: int
-    conflicts: dict[int, Reject]
+    rejects: dict[int, Reject]
 
 
 class Store:
@@ -78,7 +79,22 @@ class Store:
         self._expects_new = False
 
     def add(self, events: list[tuple[int, Event]]) -> Stored:
-        """Store events, each with the number of its line; an id that is stored already is left as it is."""
+        """Store events, each with the number of its line; an id that is stored already is left as it is.
+
+        What Postgres cannot hold is found by halving the batch, so that it takes no neighbours along.
+        """
+        try:
+            with self._driver.transaction():
+                return self._add(events)
+        except DataError as error:
+            if len(events) == 1:
+                reason = "number_out_of_range" if isinstance(error, NumericValueOutOfRange) else "not_storable"
+                return Stored(0, {events[0][0]: Reject(reason, str(error).splitlines()[0])})
+        half = len(events) // 2
+        first, second = self.add(events[:half]), self.add(events[half:])
+        return Stored(first.count + second.count, first.rejects | second.rejects)
+
+    def _add(self, events: list[tuple[int, Event]]) -> Stored:
         repeated = self._copy_new(events) if self._expects_new else None
         if repeated is None:
             ids = msgspec.json.encode([event.message_id for _, event in events]).decode()

@@ -177,6 +177,18 @@ def test_the_same_id_with_other_contents_is_a_conflict(platform: Platform, tmp_p
     assert (again_later.stored, again_later.rejected) == (0, 1)
 
 
+def test_what_only_postgres_cannot_hold_takes_no_neighbours_along(platform: Platform, tmp_path: Path) -> None:
+    def number(count: int, text: bytes) -> bytes:
+        return line(count, properties={"x": 0}).replace(b'"x": 0', b'"x": ' + text)
+
+    bad = {30: b"1e99999", 77: b"0." + b"1" * 20_000}
+    numbers = [number(count, bad.get(count, b"1e999")) for count in range(1, 101)]
+    assert load(platform, write(tmp_path / "events.jsonl", *numbers, b"")) == Ingested(100, 98, 0, 2, files=1)
+    assert rejects(platform) == [(count, "number_out_of_range") for count in bad]
+    assert rows(platform, "select payload from raw.rejected_events where line = 30") == [(numbers[29].decode(),)]
+    assert balance(platform) == (100, 98, 0, 2)
+
+
 def test_an_id_that_returns_after_batches_of_new_ones(
     platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,6 @@ def decode(text: bytes) -> Event:
         (b'{"type":"track","event":"a","userId":"u","properties":{"x":"\\u0000"}}', "nul_character"),
         (b'{"type":"track","event":"a","userId":"u","properties":{"x":"\\ud800"}}', "invalid_json"),
         (b'{"type":"track","event":"\xff","userId":"u"}', "invalid_utf8"),
-        (b'{"type":"track","event":"a","userId":"u","properties":{"x":1e99999}}', "number_out_of_range"),
         (line(properties=[1]), "invalid_shape"),
         (line(properties="text"), "invalid_shape"),
         (b'{"type":"track","event":"a","userId":"u","properties":{"x":' + b"[" * 101 + b"]" * 101 + b"}}", "too_deep"),
@@ -103,7 +102,10 @@ def test_the_same_line_without_an_id_has_the_same_id() -> None:
 
 
 def test_large_integers_and_repeated_keys_are_left_to_the_database() -> None:
-    event = decode(b'{"type":"track","event":"a","userId":"u","properties":{"x":123456789012345678901,"x":2}}')
+    event = decode(
+        b'{"type":"track","event":"b","event":"a","userId":"u","properties":{"x":123456789012345678901,"x":2}}'
+    )
+    assert event.event == "a"
     assert event.properties == b'{"x":123456789012345678901,"x":2}'
 
 
