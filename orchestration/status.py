@@ -41,6 +41,7 @@ def read_status(engine: Engine) -> dict[str, Any]:
                 ),
             },
             "events": {name: int(getattr(counts, name)) for name in ("received", "stored", "duplicate", "rejected")},
+            "refused_files": connection.scalar(sa.text("select count(*) from raw.refused_files")),
             "members": {row.segment: row.members for row in members},
             "messages": {row.status: row.messages for row in messages},
             "last_run": None

@@ -92,7 +92,10 @@ _REASONS = {
 
 
 def check_line(line: bytes) -> None:
-    """Raise `Reject` where a line is too large, too deep, or holds characters that Postgres cannot store."""
+    """Raise `Reject` where a line is no JSON that everybody can read: too large, too deep, numbers beyond a double.
+
+    It is parsed as a whole, since what is kept as it is (properties, context) is only skimmed by the typed decoding.
+    """
     if len(line) > MAX_BYTES:
         raise Reject("too_large", f"{len(line)} bytes; at most {MAX_BYTES}")
     if not line.isascii():
@@ -102,13 +105,14 @@ def check_line(line: bytes) -> None:
             raise Reject("invalid_utf8", f"byte {error.start} is not UTF-8") from None
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
         raise Reject("too_deep", f"nested deeper than {MAX_DEPTH}")
-    if b"\\u" in line:
-        if _NUL.search(line):
-            raise Reject("nul_character", "holds the character U+0000, which Postgres cannot store")
-        try:
-            _decode_any(line)
-        except msgspec.DecodeError as error:
-            raise Reject("invalid_json", str(error)) from None
+    if b"\\u0000" in line and _NUL.search(line):
+        raise Reject("nul_character", "holds the character U+0000, which Postgres cannot store")
+    try:
+        _decode_any(line)
+    except msgspec.ValidationError as error:
+        raise Reject("number_out_of_range", str(error)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Reject("invalid_json", str(error)) from None
 
 
 def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
@@ -122,8 +126,6 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
     except msgspec.ValidationError as error:
         where = _FIELD.search(str(error))
         raise Reject(_REASONS.get(where[1] if where else "", "invalid_shape"), str(error)) from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Reject("invalid_json", str(error)) from None
     if parsed.type not in TYPES:
         raise Reject("unknown_type", f"type is '{parsed.type[:80]}'; known: {', '.join(sorted(TYPES))}")
     is_track = parsed.type == "track"
