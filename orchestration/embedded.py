@@ -26,11 +26,10 @@ DATABASE = "upnext"
 # Below the ports that systems hand out to outgoing connections: nobody takes ours while the server is down.
 PORTS = range(20_000, 32_000)
 
-# A laptop's share of memory; one writer at a time; WAL kept small on disk. Commits stay synchronous.
+# One writer at a time; WAL kept small on disk. Commits stay synchronous.
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "shared_buffers": "256MB",
     "work_mem": "32MB",
     "maintenance_work_mem": "128MB",
     "max_wal_size": "2GB",
@@ -94,6 +93,7 @@ class EmbeddedServer:
         self._run(
             "initdb", "-D", fresh, "-U", USER, "--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8",
             "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+            f"--set=shared_buffers={_shared_buffers()}MB",
             *(f"--set={name}={value}" for name, value in SERVER_SETTINGS.items()),
         )  # fmt: skip
         self._run("postgres", "--single", "-D", fresh, "postgres", statement=f"create database {DATABASE};\n")
@@ -142,6 +142,12 @@ def _binaries() -> Path:
     if spec is None or spec.origin is None:
         raise UpnextError("the embedded Postgres is not installed: run `make setup`, or set UPNEXT_DATABASE_URL")
     return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+def _shared_buffers() -> int:
+    """Return a quarter of the machine's memory in MB, as Postgres advises, between 128 MB and 4 GB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(128, min(memory // 4 // 1024**2, 4096))
 
 
 def _service_account() -> pwd.struct_passwd | None:

@@ -148,7 +148,7 @@ def tick(platform: Platform, asked: datetime, *, is_explicit: bool = True, is_re
     return Ticked(
         as_of=built.as_of,
         tick_id=built.tick_id,
-        ingest=ingested.counts,
+        ingest={**ingested.counts, "files_refused": len(ingested.refused)},
         segments=built.changes,
         journeys=asdict(dispatched),
         experiences={"assigned": assigned},

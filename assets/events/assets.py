@@ -30,5 +30,6 @@ def ingest(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
     yield dg.MaterializeResult(
         asset_key=["raw", "events"], metadata={"stored": done.stored, "duplicate": done.duplicate}
     )
-    yield dg.MaterializeResult(asset_key=["raw", "loads"], metadata={"files": done.files, "received": done.received})
+    files = {"files": done.files, "files_refused": len(done.refused), "files_changed": len(done.changed)}
+    yield dg.MaterializeResult(asset_key=["raw", "loads"], metadata={**files, "received": done.received})
     yield dg.MaterializeResult(asset_key=["raw", "rejected_events"], metadata={"rejected": done.rejected})

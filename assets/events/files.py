@@ -37,6 +37,11 @@ class LandedFile:
     modified_at: datetime
     refusal: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The path as text that can be stored and shown, also where its bytes are no UTF-8."""
+        return os.fsencode(self.path).decode(errors="backslashreplace")
+
 
 def find_files(paths: Iterable[Path], *, source: str) -> list[LandedFile]:
     """List the files at or below `paths`, in the order of their names; hidden and unfinished ones are left out."""

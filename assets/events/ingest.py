@@ -88,10 +88,13 @@ def ingest(
                 raise Refused(file.refusal)
             with engine.begin() as connection:
                 total += _load(connection, file, declared[file.source], loaded_at, on_bytes)
-        except Refused as refused:
+        except (Refused, OSError) as error:
+            reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
             with engine.begin() as connection:
-                ledger.refuse(connection, file, reason=str(refused), refused_at=loaded_at)
-            total += Ingested(files=1, refused=(f"{file.path}: {refused}",))
+                ledger.refuse(connection, file, reason=reason, refused_at=loaded_at)
+            total += Ingested(files=1, refused=(f"{file.name}: {reason}",))
+    with engine.begin() as connection:
+        ledger.forget_refused_files_that_are_gone(connection)
     return total
 
 
@@ -136,7 +139,7 @@ def _load(
             total += writing.result()
     prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
     ledger.close_load(connection, load_id, total.counts, ReadSoFar(end, prefix or ""))
-    changed = (f"{file.path}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()
+    changed = (f"{file.name}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()
     return total + Ingested(files=1, changed=changed)
 
 

@@ -1,5 +1,6 @@
 """The ledger: which files are loaded, how far each was read, and which were refused."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,9 +58,9 @@ def one_at_a_time(connection: Connection) -> None:
 
 def not_loaded(connection: Connection, files: list[LandedFile]) -> list[LandedFile]:
     """Return the files that the ledger does not know by path, size and time of change."""
-    rows = connection.execute(_WAITING, {"paths": [str(file.path) for file in files]})
+    rows = connection.execute(_WAITING, {"paths": [file.name for file in files]})
     known = {(row.path, row.source, row.size, row.modified_at) for row in rows}
-    return [file for file in files if (str(file.path), file.source, file.size, file.modified_at) not in known]
+    return [file for file in files if (file.name, file.source, file.size, file.modified_at) not in known]
 
 
 def newest(connection: Connection, file: LandedFile) -> ReadSoFar | None:
@@ -101,7 +102,7 @@ def open_load(
         "change": change,
     }
     load_id = connection.scalar(_OPEN, values)
-    connection.execute(sa.text("delete from raw.refused_files where path = :path"), {"path": str(file.path)})
+    connection.execute(sa.text("delete from raw.refused_files where path = :path"), {"path": file.name})
     return int(load_id)
 
 
@@ -116,8 +117,15 @@ def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at:
     connection.execute(_REFUSE, {**_values(file), "reason": reason, "refused_at": refused_at})
 
 
+def forget_refused_files_that_are_gone(connection: Connection) -> None:
+    """Drop the notes on refused files that somebody has taken away."""
+    paths = connection.scalars(sa.text("select path from raw.refused_files"))
+    gone = [path for path in paths if not os.path.lexists(path)]
+    connection.execute(sa.text("delete from raw.refused_files where path = any(:gone)"), {"gone": gone})
+
+
 def _values(file: LandedFile) -> dict[str, Any]:
-    return {"source": file.source, "path": str(file.path), "size": file.size, "modified_at": file.modified_at}
+    return {"source": file.source, "path": file.name, "size": file.size, "modified_at": file.modified_at}
 
 
 def _read_so_far(connection: Connection, statement: sa.TextClause, values: dict[str, Any]) -> ReadSoFar | None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -343,6 +344,21 @@ def test_what_does_not_belong_into_landing(platform: Platform, tmp_path: Path) -
     }
     with platform.engine.connect() as connection:
         assert not_loaded(connection, find_landed(landing, {"segment", "sparkify"})) == []
+
+
+def test_a_file_whose_name_is_no_text(platform: Platform, tmp_path: Path) -> None:
+    path = write(tmp_path / os.fsdecode(b"caf\xe9.jsonl"), line(1))
+    assert load(platform, path).stored == 1
+    assert load(platform, path).files_already_loaded == 1
+    assert rows(platform, "select path from raw.loads") == [(f"{tmp_path}/caf\\xe9.jsonl",)]
+
+
+def test_a_file_that_is_taken_away(platform: Platform, tmp_path: Path) -> None:
+    files = find_files([write(tmp_path / "a.jsonl", line(1)), write(tmp_path / "b.jsonl", line(2))], source="segment")
+    (tmp_path / "a.jsonl").unlink()
+    done = ingest(platform.engine, files, loaded_at=LOADED_AT)
+    assert (done.stored, done.refused) == (1, (f"{tmp_path / 'a.jsonl'}: cannot be read: No such file or directory",))
+    assert rows(platform, "select count(*) from raw.refused_files") == [(0,)]
 
 
 def test_a_mended_mapping_accepts_what_was_rejected(
