@@ -87,7 +87,8 @@ resolved as (
         links.*,
         case
             when links.nth_of_id > 1 then 'linked to another user before'
-            when links.kind = 'user' and survivors.user_id is null then 'closes a circle'
+            when links.kind = 'user' and links.id in (select circles.id from circles) then 'closes a circle'
+            when links.kind = 'user' and survivors.user_id is null then 'the person has too many ids'
         end as refused_because,
         coalesce(survivors.user_id, links.linked_to) as survivor
     from links
