@@ -222,6 +222,12 @@ def product(platform: Platform) -> Product:
     return Product(platform)
 
 
+def warnings(platform: Platform) -> set[str]:
+    """Return the dbt tests that warn."""
+    done = platform.dbt.invoke(["test", "--select", "config.severity:warn"])
+    return {result.node.name for result in done.results if result.status == "warn"}
+
+
 def rows(platform: Platform, statement: str, **values: Any) -> list[Any]:
     """Return the rows of a query as tuples."""
     with platform.engine.connect() as connection:

@@ -11,7 +11,7 @@ import yaml
 from orchestration import dbt
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform, build
-from tests.conftest import AS_OF, Product, rows
+from tests.conftest import AS_OF, Product, rows, warnings
 
 DAY = timedelta(days=1)
 
@@ -95,8 +95,11 @@ def test_derived_events_are_like_any_other(platform: Platform, product: Product,
 def test_an_event_that_nobody_declared_is_new(platform: Platform, product: Product) -> None:
     product.track("u1", "login", AS_OF - 2 * DAY)
     product.track("u1", "login", AS_OF - DAY)
+    build(platform, AS_OF - timedelta(minutes=1), is_explicit=True)
+    assert warnings(platform) == set()
     product.track("u1", "danced", AS_OF)
     build(platform, AS_OF, is_explicit=True)
+    assert warnings(platform) == {"events_are_catalogued"}
     assert rows(platform, "select event, first_at, last_at from events.catalogue where kind = 'new'") == [
         ("danced", AS_OF, AS_OF)
     ]

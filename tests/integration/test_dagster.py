@@ -104,11 +104,14 @@ def test_a_broken_contract_blocks_the_tick(
     code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
 ) -> None:
     defs, instance, platform = code_location
-    Product(platform).store("purchase", AS_OF, user_id="ada")
+    product = Product(platform)
+    product.store("purchase", AS_OF, user_id="ada")
+    product.store("track", AS_OF, user_id="ada")
+    product.store("track", AS_OF, event="login")
     ticked = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
     assert not ticked.success
     checks = ticked.get_asset_check_evaluations()
     failed = {check.check_name for check in checks if not check.passed and check.severity == BLOCKING}
-    assert failed == {"type_is_known"}
+    assert failed == {"type_is_known", "track_names_its_event", "somebody_did_it"}
     assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
     assert all(spec.blocking for spec in raw_events_contract.check_specs)

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from orchestration.stages import Platform, build
-from tests.conftest import AS_OF, Product, rows
+from tests.conftest import AS_OF, Product, rows, warnings
 
 DAY = timedelta(days=1)
 
@@ -64,6 +64,7 @@ def test_earlier_activity_comes_along(platform: Platform, product: Product) -> N
         ("user", "z", "x", "closes a circle"),
         ("visitor", "a1", "u2", "linked to another user before"),
     ]
+    assert warnings(platform) == {"identities_are_plausible"}
 
     build(platform, AS_OF + timedelta(minutes=1), is_explicit=True)
     assert counts(platform)["u1"] == 3
