@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -91,7 +90,7 @@ def refuse_other_formats(files: Iterable[LandedFile]) -> None:
     for file in files:
         try:
             with Content(file.path).open() as stream:
-                lines = [line.lstrip(b"\xef\xbb\xbf \t\r\n") for line in islice(stream, 1_000)]
+                lines = [line.lstrip(b"\xef\xbb\xbf \t\r\n") for line in stream.read(BLOCK).split(b"\n")]
         except Refused:
             continue
         begun = [line for line in lines if line]

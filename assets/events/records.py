@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.events.event import MAX_BYTES, Reject
@@ -17,11 +18,12 @@ from assets.events.source import Source
 
 BATCH_RECORDS = 25_000
 BATCH_BYTES = 8 * 1024 * 1024
-BLOCK_BYTES = 8 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1024 * 1024
 MAX_LINES_A_ROW = 1_000
 PARQUET_ROWS = 5_000
+MAX_UNPACKED = 64 * 1024 * 1024
 
 # Reasons of rows that are no records: no mapping can accept them.
 UNREADABLE = ("ragged_row", "unclosed_quote", "invalid_csv")
@@ -123,12 +125,17 @@ def read_header(stream: BinaryIO, source: Source) -> tuple[list[str], Position]:
 
 
 def read_parquet(path: Path, source: Source) -> Iterator[Batch]:
-    """Read Parquet rows as JSON objects, numbered from 1. Raises `Refused` where columns or types are wrong."""
+    """Read Parquet rows as JSON objects, numbered from 1. Raises `Refused` where columns or types are wrong.
+
+    Texts stay dictionaries until their unpacked size is known, so that memory stays bounded.
+    """
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1024 * 1024) as file:
-            _check_columns(file.schema_arrow, source)
+        schema = pq.read_schema(path)
+        _check_columns(schema, source)
+        texts = [field for field in source.fields if _is_text(schema.field(field).type)]
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1024 * 1024, read_dictionary=texts) as file:
             number, size = 0, path.stat().st_size
-            for rows in file.iter_batches(PARQUET_ROWS, columns=source.fields):
+            for rows in file.iter_batches(_rows_at_once(file.metadata), columns=source.fields):
                 records = [
                     (number + row, msgspec.json.encode(record)) for row, record in enumerate(_as_dicts(rows), start=1)
                 ]
@@ -243,16 +250,39 @@ def _check_columns(schema: pa.Schema, source: Source) -> None:
     time, is_epoch = source.occurred_at.field, source.occurred_at.unit != "rfc3339"
     for field in source.fields:
         kind = schema.field(field).type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        is_text = _is_text(kind)
         is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         if field == time:
             is_right = is_number or is_text if is_epoch else is_text or pa.types.is_timestamp(kind)
         elif field in source.properties:
-            is_right = not pa.types.is_binary(kind)
+            is_right = is_text or not (pa.types.is_nested(kind) or pa.types.is_binary(kind))
         else:
             is_right = is_text or is_number
         if not is_right:
             raise Refused(f"column '{field}' is {kind}, which the source's mapping cannot read")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """Return how many rows to read at once, so that they take some `BATCH_BYTES`."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(PARQUET_ROWS, BATCH_BYTES // max(row_bytes, 1)))
+
+
+def _unpacked(column: Any) -> Any:
+    """Return a column of plain values. Raises `Refused` where its dictionary blows it up."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    lengths = pc.call_function("binary_length", [column.dictionary])
+    size = pc.call_function("sum", [lengths.take(column.indices)]).as_py() or 0
+    if size > MAX_UNPACKED:
+        raise Refused(f"{len(column)} of its rows unpack to {size // 1024**2} MB")
+    return column.dictionary_decode()
 
 
 def _as_dicts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -261,7 +291,7 @@ def _as_dicts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
         name: column.cast(pa.timestamp("us", column.type.tz), safe=False).to_pylist()
         if pa.types.is_timestamp(column.type)
         else column.to_pylist()
-        for name, column in zip(rows.schema.names, rows.columns, strict=True)
+        for name, column in zip(rows.schema.names, map(_unpacked, rows.columns), strict=True)
     }
     columns = {name: [_in_utc(value) for value in values] for name, values in columns.items()}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -314,6 +314,10 @@ def test_parquet(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyP
     wrong = tmp_path / "wrong.parquet"
     pq.write_table(table.set_column(1, "user", pa.array([[1], [2], [3]])), wrong)
     assert "column 'user' is list" in load(platform, wrong, "shop").refused[0]
+    blown = pa.DictionaryArray.from_arrays(pa.array([0] * 100), pa.array(["x" * 1_000_000]))
+    few = {name: pa.array([value] * 100) for name, value in (("id", 1), ("user", "u1"), ("amount", 1.0))}
+    pq.write_table(pa.table({**few, "what": blown, "at": pa.array([times[0]] * 100)}), wrong)
+    assert "100 of its rows unpack to 95 MB" in load(platform, wrong, "shop").refused[0]
     pq.write_table(table.drop_columns(["at"]), wrong)
     assert "no column 'at'" in load(platform, wrong, "shop").refused[0]
     wrong.write_bytes(path.read_bytes()[:-100])
