@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.events.event import MAX_BYTES, Reject
-from assets.events.files import Refused
+from assets.events.files import GROWTH_COUNTS_FROM, MAX_GROWTH, Refused
 from assets.events.source import Source
 
 BATCH_RECORDS = 25_000
@@ -23,7 +23,9 @@ BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1024 * 1024
 MAX_LINES_A_ROW = 1_000
 PARQUET_ROWS = 1_000
-MAX_UNPACKED = 64 * 1024 * 1024
+PARQUET_BUFFER = 1024 * 1024
+# A dictionary is in memory whole, and takes some times its bytes there. Writers stop at 1 MB unless told otherwise.
+MAX_DICTIONARY = 32 * 1024 * 1024
 
 # Reasons of rows that are no records: no mapping can accept them.
 UNREADABLE = ("ragged_row", "unclosed_quote", "invalid_csv")
@@ -127,15 +129,23 @@ def read_header(stream: BinaryIO, source: Source) -> tuple[list[str], Position]:
 def read_parquet(path: Path, source: Source) -> Iterator[Batch]:
     """Read Parquet rows as JSON objects, numbered from 1. Raises `Refused` where columns or types are wrong.
 
-    A file of which some rows unpack to more than `MAX_UNPACKED` is refused.
+    A file whose rows take more than `MAX_GROWTH` times its size is refused, as a compressed one is, and so is one
+    with a dictionary of more than `MAX_DICTIONARY` bytes.
     """
+    size = path.stat().st_size
+    most, unpacked, number = max(MAX_GROWTH * size, GROWTH_COUNTS_FROM), 0, 0
     try:
         _check_columns(pq.read_schema(path), source)
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1024 * 1024) as file:
-            number, size = 0, path.stat().st_size
-            for rows in file.iter_batches(_rows_at_once(file.metadata), columns=source.fields):
+        rows_at_once = _rows_at_once(path, source.fields)
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER) as file:
+            for rows in file.iter_batches(rows_at_once, columns=source.fields):
+                plain = [_plain(column) for column in rows.columns]
+                unpacked += sum(column.nbytes for column in plain)
+                if unpacked > most:
+                    raise Refused(f"unpacks to more than {MAX_GROWTH} times its size")
                 records = [
-                    (number + row, msgspec.json.encode(record)) for row, record in enumerate(_as_dicts(rows), start=1)
+                    (number + row, msgspec.json.encode(record))
+                    for row, record in enumerate(_as_dicts(rows.schema.names, plain), start=1)
                 ]
                 number += rows.num_rows
                 yield Batch(records, [], Position(size, number))
@@ -265,34 +275,52 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
 
 
-def _rows_at_once(metadata: Any) -> int:
-    """Return how many rows to read at once, so that they take some `BATCH_BYTES`."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    row_bytes = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
-    return max(1, min(PARQUET_ROWS, BATCH_BYTES // max(row_bytes, 1)))
+def _rows_at_once(path: Path, columns: list[str]) -> int:
+    """Return how many rows to read at once, so that they take some `BATCH_BYTES`.
+
+    A text that a dictionary holds once can be in every row: the longest one of each dictionary counts.
+    """
+    schema = pq.read_schema(path)
+    texts = [name for name in columns if _is_text(schema.field(name).type)]
+    most = PARQUET_ROWS
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER, read_dictionary=texts) as file:
+        for group in range(file.metadata.num_row_groups):
+            shape = file.metadata.row_group(group)
+            _check_dictionaries(shape, columns)
+            mean = shape.total_byte_size // max(shape.num_rows, 1)
+            longest = sum(map(_longest, next(file.iter_batches(1, row_groups=[group], columns=texts)))) if texts else 0
+            most = min(most, BATCH_BYTES // max(mean, longest, 1))
+    return max(most, 1)
 
 
-def _unpacked(column: Any) -> Any:
-    """Return a column of plain values. Raises `Refused` where its dictionary blows it up."""
-    if not pa.types.is_dictionary(column.type):
-        return column
-    lengths = pc.call_function("binary_length", [column.dictionary])
-    size = pc.call_function("sum", [lengths.take(column.indices)]).as_py() or 0
-    if size > MAX_UNPACKED:
-        raise Refused(f"{len(column)} of its rows unpack to {size // 1024**2} MB")
-    return column.dictionary_decode()
+def _check_dictionaries(row_group: Any, columns: list[str]) -> None:
+    for column in map(row_group.column, range(row_group.num_columns)):
+        if column.path_in_schema in columns and column.has_dictionary_page:
+            share = (column.data_page_offset - column.dictionary_page_offset) / column.total_compressed_size
+            size = int(share * column.total_uncompressed_size)
+            if size > MAX_DICTIONARY:
+                name, megabytes = column.path_in_schema, size // 1024**2
+                raise Refused(f"column '{name}' has a dictionary of {megabytes} MB; write smaller row groups")
 
 
-def _as_dicts(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return rows as dicts, times to the microsecond."""
-    columns = {
-        name: column.cast(pa.timestamp("us", column.type.tz), safe=False).to_pylist()
-        if pa.types.is_timestamp(column.type)
-        else column.to_pylist()
-        for name, column in zip(rows.schema.names, map(_unpacked, rows.columns), strict=True)
-    }
-    columns = {name: [_in_utc(value) for value in values] for name, values in columns.items()}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+def _longest(texts: Any) -> int:
+    """Return the bytes of the longest text in a column's dictionary."""
+    lengths = pc.call_function("binary_length", [texts.dictionary])
+    return pc.call_function("max", [lengths]).as_py() or 0
+
+
+def _plain(column: Any) -> Any:
+    """Return a column without a dictionary, and with times to the microsecond."""
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return column
+
+
+def _as_dicts(names: list[str], columns: list[Any]) -> list[dict[str, Any]]:
+    values = [[_in_utc(value) for value in column.to_pylist()] for column in columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def _in_utc(value: Any) -> Any:

@@ -314,10 +314,15 @@ def test_parquet(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyP
     wrong = tmp_path / "wrong.parquet"
     pq.write_table(table.set_column(1, "user", pa.array([[1], [2], [3]])), wrong)
     assert "column 'user' is list" in load(platform, wrong, "shop").refused[0]
-    blown = pa.DictionaryArray.from_arrays(pa.array([0] * 100), pa.array(["x" * 1_000_000]))
-    few = {name: pa.array([value] * 100) for name, value in (("id", 1), ("user", "u1"), ("amount", 1.0))}
-    pq.write_table(pa.table({**few, "what": blown, "at": pa.array([times[0]] * 100)}), wrong)
-    assert "100 of its rows unpack to 95 MB" in load(platform, wrong, "shop").refused[0]
+    for blown in (pa.array([0] * 100), pa.array([*range(1, 91), *[0] * 10])):
+        texts = pa.DictionaryArray.from_arrays(blown, pa.array(["x" * 1_000_000, *map(str, range(100))]))
+        same = {name: pa.array([value] * 100) for name, value in (("id", 1), ("user", "u1"), ("amount", 1.0))}
+        pq.write_table(pa.table({**same, "what": texts, "at": pa.array([times[0]] * 100)}), wrong)
+        assert "unpacks to more than 200 times its size" in load(platform, wrong, "shop").refused[0]
+    many = {"id": pa.array(range(40_000)), "what": pa.array(f"{number}{'x' * 900}" for number in range(40_000))}
+    rest = {name: pa.array([value] * 40_000) for name, value in (("user", "u1"), ("amount", 1.0), ("at", times[0]))}
+    pq.write_table(pa.table({**many, **rest}), wrong, dictionary_pagesize_limit=2**30)
+    assert "column 'what' has a dictionary of 3" in load(platform, wrong, "shop").refused[0]
     pq.write_table(table.drop_columns(["at"]), wrong)
     assert "no column 'at'" in load(platform, wrong, "shop").refused[0]
     wrong.write_bytes(path.read_bytes()[:-100])
