@@ -19,6 +19,7 @@ from assets.events.source import Source
 BATCH_RECORDS = 25_000
 BATCH_BYTES = 8 * 1024 * 1024
 BLOCK_BYTES = 2 * 1024 * 1024
+BLANKS = b" \t\r"
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 1024 * 1024
 MAX_LINES_A_ROW = 1_000
@@ -69,17 +70,23 @@ class _Line(NamedTuple):
 
 def read_lines(stream: BinaryIO, at: Position) -> Iterator[Batch]:
     """Read JSON lines; blank ones are left out. `stream` stands at `at`."""
-    end = at
+    records: list[tuple[int, bytes]] = []
+    end, size = at, 0
     for run in _runs(stream, is_start=at == START):
+        if run.is_unfinished:
+            yield Batch(records, [], end)
+            yield _unfinished(run, end)
+            return
         for first in range(0, len(run.lines), BATCH_RECORDS):
             lines = run.lines[first : first + BATCH_RECORDS]
-            numbered = ((number, line.strip(b" \t\r")) for number, line in enumerate(lines, start=end.lines + 1))
-            records = [(number, text) for number, text in numbered if text]
-            dropped = run.dropped if first == 0 else 0
-            end = Position(end.bytes + sum(map(len, lines)) + len(lines) + dropped, end.lines + len(lines))
-            if run.is_unfinished:
-                end = Position(end.bytes - 1, end.lines - 1)
-            yield Batch(records, [], end, run.is_unfinished)
+            numbered = ((number, line.strip(BLANKS)) for number, line in enumerate(lines, start=end.lines + 1))
+            records += [(number, text) for number, text in numbered if text]
+            length = sum(map(len, lines)) + len(lines) + (run.dropped if first == 0 else 0)
+            end, size = Position(end.bytes + length, end.lines + len(lines)), size + length
+            if len(records) >= BATCH_RECORDS or size > BATCH_BYTES:
+                yield Batch(records, [], end)
+                records, size = [], 0
+    yield Batch(records, [], end)
 
 
 def read_csv(stream: BinaryIO, at: Position, *, header: list[str], delimiter: str) -> Iterator[Batch]:
@@ -197,6 +204,13 @@ def _runs(stream: BinaryIO, *, is_start: bool) -> Iterator[_Run]:
         dropped = 0
     if rest:
         yield _Run([rest], dropped, is_unfinished=True)
+
+
+def _unfinished(run: _Run, end: Position) -> Batch:
+    [line] = run.lines
+    text = line.strip(BLANKS)
+    records = [(end.lines + 1, text)] if text else []
+    return Batch(records, [], Position(end.bytes + run.dropped + len(line), end.lines), is_unfinished=True)
 
 
 def _rows(lines: Iterator[_Line], delimiter: str, width: int | None = None) -> Iterator[_Row]:
