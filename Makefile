@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench-ingest dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: setup ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+fuzz: setup ## features and segments against a reference, 500 drawn histories; EXAMPLES= of 10 each
+	UPNEXT_FUZZ_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest -q tests/exactness
 
 bench-ingest: setup $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, STORED=, ROUNDS=
 	$(BIN)/python -m tests.benchmarks.ingest --events $(or $(EVENTS),2000000) --stored $(or $(STORED),0) \

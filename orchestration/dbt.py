@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +11,18 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from assets.events.catalogue import Catalogue, CatalogueFile, find_mistake
+from assets.features.definition import Feature, FeaturesFile
+from assets.features.definition import find_mistake as find_feature_mistake
+from assets.segments.definition import find_cycle, references
+from assets.segments.definition import find_mistakes as find_segment_mistakes
 from orchestration.declarations import line_of, load
 from orchestration.errors import UpnextError
 from orchestration.settings import PROJECT, Settings
 
 PROJECT_DIR = PROJECT / "dbt_project"
 CATALOGUE = PROJECT_DIR / "models" / "events" / "_catalogue.yml"
+FEATURE_TABLES = ("user_features", "account_features")
+NEVER_NEGATIVE = ("count_of", "days_of", "most_in_session", "distinct_users", "members_where")
 
 
 def environment(url: URL) -> dict[str, str]:
@@ -53,13 +59,55 @@ def global_arguments(settings: Settings) -> list[str]:
     ]  # fmt: skip
 
 
-def segment_names(settings: Settings) -> set[str]:
-    """Return the segments that the project declares, one file each."""
+def model_folders(settings: Settings) -> list[Path]:
+    """Return where models lie: the project's, and those of one's own."""
     folders = [PROJECT_DIR / "models", *([PROJECT_DIR / settings.models] if settings.models else [])]
     for folder in folders:
         if not folder.is_dir():
             raise UpnextError(f"UPNEXT_MODELS: no folder {folder}; it is relative to {PROJECT_DIR}")
-    return {file.stem for folder in folders for file in (folder / "segments").rglob("*.sql")}
+    return folders
+
+
+def segment_files(settings: Settings) -> dict[str, Path]:
+    """Return the segments that the project declares, one file each."""
+    return {file.stem: file for folder in model_folders(settings) for file in (folder / "segments").rglob("*.sql")}
+
+
+def load_features(settings: Settings, catalogue: Catalogue) -> dict[str, dict[str, Feature]]:
+    """Read the features of each table of features. Raises `UpnextError` with file, line and nearest match."""
+    events = {*catalogue.events, *catalogue.derived}
+    files = [file for folder in model_folders(settings) for file in sorted((folder / "features").rglob("*.yml"))]
+    loaded = {file: load(file, FeaturesFile) for file in files}
+    tables: dict[str, dict[str, Feature]] = {}
+    for declared in loaded.values():
+        for _, _, model, column, feature in declared.features():
+            tables.setdefault(model, {})[column.name] = feature
+    for file, declared in loaded.items():
+        for nth_model, nth_column, model, column, feature in declared.features():
+            mistake = find_feature_mistake(
+                column,
+                feature,
+                is_of_accounts=model == "account_features",
+                events=events,
+                user_features=tables.get("user_features", {}),
+            )
+            if mistake is not None:
+                line = line_of(file, ["models", nth_model, "columns", nth_column, "config", "meta"])
+                raise UpnextError(f"{file}:{line}: feature '{column.name}' {mistake}")
+    return tables
+
+
+def check_segments(files: Mapping[str, Path], features: Mapping[str, Mapping[str, Feature]]) -> None:
+    """Raise `UpnextError` for the first segment that cannot be what its author means, with file and line."""
+    counts = {name for table in features.values() for name, feature in table.items() if feature.kind in NEVER_NEGATIVE}
+    known = {*FEATURE_TABLES, *features, *files}
+    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    for name, text in texts.items():
+        for line, mistake in find_segment_mistakes(text, known=known, counts=counts):
+            raise UpnextError(f"{files[name]}:{line}: segment '{name}' {mistake}")
+    cycle = find_cycle({name: [other for other in references(text) if other in files] for name, text in texts.items()})
+    if cycle is not None:
+        raise UpnextError(f"{files[cycle[0]]}: segments are built on each other in a circle: {' -> '.join(cycle)}")
 
 
 def load_catalogue() -> Catalogue:

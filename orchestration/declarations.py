@@ -20,7 +20,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 ANY = "..."
 
-Declared = TypeVar("Declared", bound="Declaration")
+Declared = TypeVar("Declared", bound=msgspec.Struct)
 
 
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,7 +96,7 @@ def _leads_on(node: yaml.Node, keys: list[str | int]) -> bool:
     return not keys or (is_mapping and any(name.value == keys[0] or keys[0] == ANY for name, _ in node.value))
 
 
-def _fields(kind: type[Declaration], keys: list[str | int]) -> set[str]:
+def _fields(kind: type[msgspec.Struct], keys: list[str | int]) -> set[str]:
     """Return the field names of `kind`, or of whichever declarations nest below it at `keys`."""
     if not keys:
         return {field.name for field in msgspec.structs.fields(kind)}

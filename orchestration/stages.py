@@ -56,7 +56,7 @@ class Platform:
     @cached_property
     def segments(self) -> set[str]:
         """Names of the declared segments."""
-        return dbt.segment_names(self.settings)
+        return set(dbt.segment_files(self.settings))
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -75,7 +75,8 @@ class Platform:
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
-        _ = (self.catalogue, self.journeys, self.experiences)
+        _ = (self.journeys, self.experiences)
+        dbt.check_segments(dbt.segment_files(self.settings), dbt.load_features(self.settings, self.catalogue))
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
         try:
@@ -95,7 +96,9 @@ def ingest_landing(platform: Platform) -> Ingested:
 @contextmanager
 def open_tick(platform: Platform, asked: datetime, *, is_explicit: bool) -> Iterator[Tick]:
     """Yield a tick to build in; it is published where the body ends well."""
-    with ticks.published(platform.engine, asked, is_explicit=is_explicit, clock=utc_now) as tick:
+    with ticks.published(
+        platform.engine, asked, segments=platform.segments, is_explicit=is_explicit, clock=utc_now
+    ) as tick:
         yield tick
 
 

@@ -12,6 +12,27 @@ from orchestration.errors import UpnextError
 from orchestration.warehouse import exclusive
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
+# Logs of membership changes, and the members by them: of users, and of accounts.
+CHANGES = ("segments.membership_changes", "segments.account_membership_changes")
+MEMBERS = ("segments.members", "segments.account_members")
+UNITS = ("user_id", "account_id")
+_TAKE_BACK = (
+    "delete from segments.membership_changes where tick_id = :tick_id",
+    "delete from segments.account_membership_changes where tick_id = :tick_id",
+    "delete from segments.evaluations where tick_id = :tick_id",
+    "delete from segments.ticks where tick_id = :tick_id",
+)
+_PUBLISH = (
+    "insert into {log} (tick_id, segment, {unit}, change, as_of)"
+    " select :tick_id, segment, {unit}, 'exited', :as_of from {members}"
+    " where segment <> all(cast(:segments as text[])) order by segment, {unit}",
+    "delete from {members} as members using {log} as changes"
+    " where changes.tick_id = :tick_id and changes.change = 'exited'"
+    " and members.segment = changes.segment and members.{unit} = changes.{unit}",
+    "insert into {members} (segment, {unit}, entered_at)"
+    " select segment, {unit}, as_of from {log} where tick_id = :tick_id and change = 'entered'",
+    "select segment || ' ' || change as name, count(*) as changes from {log} where tick_id = :tick_id group by 1",
+)
 
 
 def parse_instant(text: str, *, option: str) -> datetime:
@@ -58,10 +79,17 @@ class Tick:
 
 
 @contextmanager
-def published(engine: Engine, asked: datetime, *, is_explicit: bool, clock: Callable[[], datetime]) -> Iterator[Tick]:
-    """Open a tick under the tick lock, and publish it where the body ends well.
+def published(
+    engine: Engine,
+    asked: datetime,
+    *,
+    segments: Collection[str],
+    is_explicit: bool,
+    clock: Callable[[], datetime],
+) -> Iterator[Tick]:
+    """Open a tick under the tick lock, and publish it where the body ends well; `segments` are those declared.
 
-    After a failure the tick stays open and unseen; the next one takes it over and begins anew. Raises `UpnextError`
+    After a failure the tick stays open and unseen, until the next one takes it back. Raises `UpnextError`
     for an explicit `asked` that is earlier than the last tick or in the future; otherwise the later of the two counts.
     """
     with exclusive(engine, "tick"):
@@ -69,7 +97,7 @@ def published(engine: Engine, asked: datetime, *, is_explicit: bool, clock: Call
         as_of = check_explicit(asked, last=last, now=clock()) if is_explicit else later_of(asked, last)
         tick = Tick(_begin(engine, as_of), as_of)
         yield tick
-        tick.changes = _publish(engine, tick.tick_id, published_at=clock())
+        tick.changes = _publish(engine, tick, segments=segments, published_at=clock())
 
 
 def last_published_as_of(engine: Engine) -> datetime | None:
@@ -82,39 +110,39 @@ def last_published_as_of(engine: Engine) -> datetime | None:
 
 
 def _begin(engine: Engine, as_of: datetime) -> int:
-    """Open a tick, or take over the one that a failure left open, and return its id."""
+    """Open a tick that takes in what has been loaded, and take back the one that a failure left open."""
     with engine.begin() as connection:
+        left_open = connection.scalar(sa.text("select tick_id from segments.ticks where published_at is null"))
+        for statement in _TAKE_BACK:
+            connection.execute(sa.text(statement), {"tick_id": left_open})
         tick_id = connection.scalar(
-            sa.text(
-                "with resumed as ("
-                " update segments.ticks set as_of = :as_of where published_at is null returning tick_id"
-                "), unseen as ("
-                " delete from segments.membership_changes where tick_id in (select tick_id from resumed)"
-                "), opened as ("
-                " insert into segments.ticks (as_of) select :as_of where not exists (select from resumed)"
-                " returning tick_id"
-                ") select tick_id from resumed union all select tick_id from opened"
-            ),
-            {"as_of": as_of},
+            sa.text("insert into segments.ticks (as_of) values (:as_of) returning tick_id"), {"as_of": as_of}
+        )
+        connection.execute(
+            sa.text("update raw.loads set tick_id = :tick_id where tick_id is null"), {"tick_id": tick_id}
         )
     return int(tick_id)
 
 
-def _publish(engine: Engine, tick_id: int, *, published_at: datetime) -> dict[str, int]:
-    """Make the tick visible to everybody and return its membership changes by `segment change`."""
+def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published_at: datetime) -> dict[str, int]:
+    """Make the tick visible to everybody, and return its membership changes by `segment change`.
+
+    Members of a segment that is no longer declared exit with it. Every table has consumed what was touched.
+    """
+    changes: dict[str, int] = {}
     with engine.begin() as connection:
+        for log, members, unit in zip(CHANGES, MEMBERS, UNITS, strict=True):
+            values = {"tick_id": tick.tick_id, "as_of": tick.as_of, "segments": list(segments)}
+            for statement in _PUBLISH:
+                sql = statement.format(log=log, members=members, unit=unit)
+                rows = connection.execute(sa.text(sql), values)
+            changes |= {row.name: row.changes for row in rows}
+        connection.execute(sa.text("delete from features.touched where tick_id <= :tick_id"), {"tick_id": tick.tick_id})
         connection.execute(
             sa.text("update segments.ticks set published_at = :published_at where tick_id = :tick_id"),
-            {"tick_id": tick_id, "published_at": published_at},
+            {"tick_id": tick.tick_id, "published_at": published_at},
         )
-        rows = connection.execute(
-            sa.text(
-                "select segment || ' ' || change as name, count(*) as changes from segments.membership_changes"
-                " where tick_id = :tick_id group by 1 order by 1"
-            ),
-            {"tick_id": tick_id},
-        )
-        return {row.name: row.changes for row in rows}
+    return dict(sorted(changes.items()))
 
 
 def newest_published(connection: Connection) -> int:

@@ -200,10 +200,18 @@ class Product:
         """Store one event; `values` are ids and the event's name."""
         self._count += 1
         row = {
-            "source": "test", "message_id": f"{self._count:06d}", "type": kind, "occurred_at": at, "load_id": 0,
+            "source": "test", "message_id": f"{self._count:06d}", "type": kind, "occurred_at": at,
             "properties": properties or {}, **values,
         }  # fmt: skip
-        statement = f"insert into raw.events ({', '.join(row)}) values ({', '.join(f':{name}' for name in row)})"
+        load = (
+            "insert into raw.loads"
+            " (source, path, fingerprint, size, modified_at, received, stored, duplicate, rejected, loaded_at)"
+            " values ('test', :message_id, '', 0, :occurred_at, 1, 1, 0, 0, :occurred_at) returning load_id"
+        )
+        statement = (
+            f"with load as ({load}) insert into raw.events ({', '.join(row)}, load_id)"
+            f" select {', '.join(f':{name}' for name in row)}, load_id from load"
+        )
         with self._platform.engine.begin() as connection:
             connection.execute(sa.text(statement).bindparams(sa.bindparam("properties", type_=sa.JSON)), row)
 

@@ -8,7 +8,8 @@
     events.source,
     events.message_id,
     events.properties,
-    events.context
+    events.context,
+    events.load_id
 {%- endmacro %}
 
 {# What the catalogue's description of itself declares: `events` and `derived`, each by name. #}

@@ -1,7 +1,13 @@
 {#
-    A segment is one SELECT of `user_id`. The log `segments.membership_changes` is its only state: this diffs the
-    SELECT against the members by the log, appends who entered and who exited, and leaves a view of current members.
-    Without a tick's id (a model built by hand) the log is left alone.
+    A segment is one SELECT of `user_id`, or of `account_id`. Its log is its only state: this compares the SELECT with
+    the members by the log, appends who entered and who exited, and leaves a view of current members. Without a tick's
+    id (a model built by hand) the log is left alone.
+
+    Where the SELECT asks of each row of user_features (or account_features) by itself, only those are looked at whose
+    row, or whose membership of a segment that it names, has changed since the last look; else everybody is.
+
+    The model's meta: `limit: {change: 50%, hold: true}` says by what share of its members a segment may change in one
+    tick; beyond that it is warned about, and held where the owner says so, until somebody releases it.
 #}
 {% materialization segment, adapter='postgres' %}
     {%- if flags.EMPTY -%}
@@ -13,15 +19,15 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
+    {%- set unit = segment_unit(model.name, sql) -%}
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
+    {%- else -%}
+        {%- do evaluate_segment(model.name, unit, sql, tick_id | int) -%}
     {%- endif -%}
     {% call statement('main') -%}
-        {% if tick_id is not none %}
-        {{ append_membership_changes(model.name, sql, tick_id) }};
-        {% endif %}
         create or replace view {{ view }} as
-        select user_id, entered_at from segments.current_members where segment = '{{ model.name }}'
+        select {{ unit.id }}, entered_at from {{ unit.members }} where segment = '{{ model.name }}'
     {%- endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -30,36 +36,142 @@
     {{ return({'relations': [view]}) }}
 {% endmaterialization %}
 
-{# The diff is against the whole log, an unpublished tick included: a tick that is run again appends nothing twice. #}
-{% macro append_membership_changes(segment, sql, tick_id) %}
-    insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
-    with selected as (
-        select distinct user_id
+{# Whom a segment is about: users or accounts, and where their features, changes and members are. #}
+{% macro segment_unit(segment, sql) -%}
+    {%- set columns = get_columns_in_query(sql) -%}
+    {%- if columns == ['user_id'] -%}
+        {{ return({'id': 'user_id', 'features': 'user_features', 'changes': 'segments.membership_changes', 'members': 'segments.members'}) }}
+    {%- elif columns == ['account_id'] -%}
+        {{ return({
+            'id': 'account_id', 'features': 'account_features',
+            'changes': 'segments.account_membership_changes', 'members': 'segments.account_members'
+        }) }}
+    {%- endif -%}
+    {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "' selects " ~ columns | join(', ') ~ "; it must select user_id alone, or account_id alone") }}
+{%- endmacro %}
+
+{% macro evaluate_segment(segment, unit, sql, tick_id) -%}
+    {%- set definition = local_md5(sql) -%}
+    {%- set select_now = with_members_of_this_tick(sql) -%}
+    {%- set found = run_query("select tick_id, definition, is_held, is_released from segments.evaluations where segment = '"
+        ~ segment ~ "' order by tick_id desc limit 1").rows -%}
+    {%- set last = found[0] if found else none -%}
+    {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
+    {%- set is_by_row = last and last.definition == definition and not last.is_held and asks_of_each_row(unit, sql) -%}
+    {%- if is_by_row -%}
+        {%- do run_query("create temporary table touched on commit drop as " ~ touched_members(unit, last.tick_id, tick_id)) -%}
+        {%- set is_by_row = not run_query("select 1 from touched where id is null").rows -%}
+        {%- do run_query("analyze touched") -%}
+    {%- endif -%}
+    {%- do run_query(changed_members(segment, unit, select_now, is_by_row)) -%}
+
+    {%- set members = run_query("select count(*) as total from " ~ unit.members ~ " where segment = '" ~ segment ~ "'").rows[0].total -%}
+    {%- set count = run_query("select count(*) filter (where change = 'entered') as entered, count(*) filter (where change = 'exited') as exited from differing").rows[0] -%}
+    {%- set limit = model.config.meta.limit or {} -%}
+    {%- set is_beyond = limit.change and members > 0 and (count.entered + count.exited) * 100 > members * (limit.change | replace('%', '') | float) -%}
+    {%- set is_held = is_beyond and limit.hold and not (last and last.is_held and last.is_released) -%}
+    {%- do run_query("
+        insert into segments.evaluations
+            (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held)
+        select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', "
+            ~ ('(select count(*) from touched)' if is_by_row else '(select count(*) from features.' ~ unit.features ~ ')') ~ ", "
+            ~ members ~ ", " ~ count.entered ~ ", " ~ count.exited ~ ", " ~ (is_beyond or false) ~ ", " ~ (is_held or false)
+    ) -%}
+    {%- if not is_held -%}
+        {%- do run_query("
+            insert into " ~ unit.changes ~ " (tick_id, segment, " ~ unit.id ~ ", change, as_of)
+            select " ~ tick_id ~ ", '" ~ segment ~ "', id, change, " ~ as_of() ~ " from differing order by id
+        ") -%}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Who is selected and no member, or the other way round: of those touched, or of all. #}
+{% macro changed_members(segment, unit, sql, is_by_row) -%}
+    {%- set members = members_in_this_tick(unit, segment) -%}
+    create temporary table differing on commit drop as
+    select
+        coalesce(selected.id, members.id) as id,
+        case when members.id is null then 'entered' else 'exited' end as change
+    from (
+        {%- if is_by_row %}
+        select distinct selected.{{ unit.id }} as id
+        from touched
+        cross join lateral (
+            select * from (
+                {{ sql }}
+            ) as segment where segment.{{ unit.id }} = touched.id
+        ) as selected
+        {%- else %}
+        select distinct {{ unit.id }} as id
         from (
             {{ sql }}
         ) as segment
-        where user_id is not null
-    ),
+        where {{ unit.id }} is not null
+        {%- endif %}
+    ) as selected
+    full join (
+        select {{ unit.id }} as id from ({{ members }}) as members
+        {%- if is_by_row %} where {{ unit.id }} in (select id from touched){% endif %}
+    ) as members on selected.id = members.id
+    where selected.id is null or members.id is null
+{%- endmacro %}
 
-    members as (
-        select user_id
-        from (
-            select distinct on (user_id) user_id, change
-            from segments.membership_changes
-            where segment = '{{ segment }}'
-            order by user_id, change_id desc
-        ) as latest
-        where change = 'entered'
-    )
+{# Whose features, or whose membership of the segments that are named, a tick has changed; null for all. #}
+{% macro touched_members(unit, last_tick_id, tick_id) -%}
+    select key as id from ({{ touched_since([unit.features], last_tick_id, tick_id) }}) as touched
+    {%- for segment in segments_named() %}
+    union
+    select {{ unit.id }} from {{ unit.changes }}
+    where segment = '{{ segment.name }}' and tick_id > {{ last_tick_id }} and tick_id <= {{ tick_id }}
+    {%- endfor %}
+    group by 1
+{%- endmacro %}
 
-    select
-        {{ tick_id | int }},
-        '{{ segment }}',
-        coalesce(selected.user_id, members.user_id) as user_id,
-        case when members.user_id is null then 'entered' else 'exited' end,
-        {{ as_of() }}
-    from selected
-    full join members on members.user_id = selected.user_id
-    where selected.user_id is null or members.user_id is null
-    order by user_id
-{% endmacro %}
+{# The segments that this one is built on. #}
+{% macro segments_named() -%}
+    {{ return(graph.nodes.values() | selectattr('unique_id', 'in', model.depends_on.nodes)
+        | selectattr('config.materialized', 'equalto', 'segment') | list) }}
+{%- endmacro %}
+
+{#
+    Whether a SELECT asks of each row of the features by itself: one FROM, no join, no grouping, no limit, and no other
+    SELECT than `(select user_id from <segment>)`. Anything else is right as well, and looks at everybody.
+#}
+{% macro asks_of_each_row(unit, sql) -%}
+    {%- set nodes = graph.nodes.values() | selectattr('unique_id', 'in', model.depends_on.nodes) | list -%}
+    {%- for node in nodes if node.config.materialized != 'segment' and node.name != unit.features -%} {{ return(false) }} {%- endfor -%}
+    {%- set re = modules.re -%}
+    {%- set plain = re.sub("--[^\n]*|/[*].*?[*]/", ' ', re.sub("'[^']*'", "''", sql), 0, re.DOTALL) -%}
+    {%- set ns = namespace(text=plain) -%}
+    {%- for segment in segments_named() -%}
+        {%- set ns.text = re.sub('(?i)[(]\\s*select\\s+' ~ unit.id ~ '\\s+from\\s+' ~ re.escape(segment.relation_name) ~ '\\s*[)]', '()', ns.text) -%}
+    {%- endfor -%}
+    {%- set words = re.findall('[a-z_]+', ns.text | lower) -%}
+    {{ return(
+        words.count('select') == 1 and words.count('from') == 1
+        and not words | select('in', ['join', 'group', 'having', 'limit', 'offset', 'fetch', 'over', 'distinct', 'tablesample', 'union', 'intersect', 'except', 'with']) | list
+        and re.match('(?is)\\s*select\\s+(\\w+[.])?' ~ unit.id ~ '\\s+from\\s+\\S+(\\s+as)?(\\s+\\w+)?\\s*(where\\s.*)?$', ns.text) is not none
+    ) }}
+{%- endmacro %}
+
+{# Members by the log, this tick's own changes included: nobody else sees these before the tick is published. #}
+{% macro members_in_this_tick(unit, segment) -%}
+    {%- set changed = "select " ~ unit.id ~ " from " ~ unit.changes ~ " where segment = '" ~ segment ~ "' and tick_id = " ~ var('tick_id', 0) -%}
+    select {{ unit.id }} from {{ unit.members }}
+    where segment = '{{ segment }}' and {{ unit.id }} not in ({{ changed }} and change = 'exited')
+    union all
+    {{ changed }} and change = 'entered'
+{%- endmacro %}
+
+{# The SELECT with the segments that it names read as this tick has them. #}
+{% macro with_members_of_this_tick(sql) -%}
+    {%- set ns = namespace(sql=sql) -%}
+    {%- for segment in segments_named() -%}
+        {%- set unit = {'id': 'user_id', 'changes': 'segments.membership_changes', 'members': 'segments.members'} -%}
+        {%- if 'account_id' in get_columns_in_query('select * from ' ~ segment.relation_name) -%}
+            {%- do unit.update({'id': 'account_id', 'changes': 'segments.account_membership_changes', 'members': 'segments.account_members'}) -%}
+        {%- endif -%}
+        {%- set ns.sql = ns.sql | replace(segment.relation_name, '(' ~ members_in_this_tick(unit, segment.name) ~ ') as ' ~ segment.name) -%}
+    {%- endfor -%}
+    {{ return(ns.sql) }}
+{%- endmacro %}

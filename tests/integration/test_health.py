@@ -52,9 +52,9 @@ PROBLEMS: dict[str, tuple[Callable[[Connection], None], set[str]]] = {
     "many duplicates": (
         lambda c: load(c, fingerprint="y", received=100, stored=50, duplicate=50), {"few_lines_are_duplicates"}
     ),
-    "clocks that are off": (lambda c: flag(c, ["skewed"], 11), {"clocks_are_right"}),
-    "events from the future": (lambda c: flag(c, ["naive", "future"], 11), {"clocks_are_right"}),
-    "times without a zone": (lambda c: flag(c, ["naive"], 11), set()),
+    "clocks that are off": (lambda c: flag(c, ["skewed"], 20), {"clocks_are_right"}),
+    "events from the future": (lambda c: flag(c, ["naive", "future"], 20), {"clocks_are_right"}),
+    "times without a zone": (lambda c: flag(c, ["naive"], 20), set()),
     "a file that was replaced": (lambda c: load(c, fingerprint="y", change="replaced"), {"files_only_grow"}),
     "a file that grew": (lambda c: load(c, fingerprint="y", change="grew"), set()),
     "a file that was refused": (

@@ -109,12 +109,17 @@ def test_the_log_grows_only_by_changes(platform: Platform, product: Product) -> 
     assert rows(platform, "select count(*) from segments.ticks where published_at is not null") == [(3,)]
 
 
-def test_a_build_by_hand_leaves_the_log_alone(platform: Platform, product: Product) -> None:
+def test_a_build_by_hand_takes_nothing_in_and_leaves_the_log_alone(platform: Platform, product: Product) -> None:
+    product.track("bob", "login", AS_OF)
     build(platform, AS_OF, is_explicit=True)
     product.power_user("ada", AS_OF)
-    platform.dbt.invoke(build_arguments(as_of=None, tick_id=None))
-    assert rows(platform, "select logins_30d from features.user_features") == [(10,)]
-    assert changes(platform) == []
+    for more in ([], ["--full-refresh"]):
+        platform.dbt.invoke([*build_arguments(as_of=None, tick_id=None), *more])
+        assert rows(platform, "select user_id, logins_30d from features.user_features") == [("bob", 1)]
+        assert changes(platform) == []
+    build(platform, AS_OF, is_explicit=True)
+    assert dict(rows(platform, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
+    assert changes(platform) == [("basic_plan_power_users", "ada", "entered", AS_OF)]
 
 
 def test_empty_builds_are_refused(platform: Platform) -> None:

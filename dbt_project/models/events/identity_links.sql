@@ -1,45 +1,15 @@
 {#
-    Whom an id stands for, as identify and alias have said by as_of. An id goes with the first person it was linked to.
+    Whom an id stands for, as identify and alias have said by as_of (`claims`, see macros/identity.sql). An id goes with the first person it was linked to.
     A link that closes a circle counts for nothing, nor does one to a person who has too many ids already.
 #}
-with recursive said as (
-    select type, user_id, anonymous_id, previous_id, occurred_at, source, message_id
-    from {{ source('raw', 'events') }}
-    where
-        type in ('identify', 'alias')
-        and user_id is not null
-        and previous_id is distinct from user_id
-        and occurred_at <= {{ as_of() }}
-),
-
-claims as (
-    select 'visitor' as kind, anonymous_id as id, user_id as linked_to, occurred_at, source, message_id
-    from said
-    where anonymous_id is not null
-    union all
-    select 'visitor' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
-    from said
-    where type = 'alias' and previous_id is not null
-    union all
-    select 'user' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
-    from said
-    where type = 'alias' and previous_id is not null
-),
-
-first_said as (
-    select distinct on (kind, id, linked_to) *
-    from claims
-    order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
-),
-
-links as (
+with recursive links as (
     select
         *,
         row_number() over said_order as nth,
         row_number() over (
             partition by kind, id order by occurred_at, source collate "C", message_id collate "C", linked_to
         ) as nth_of_id
-    from first_said
+    from claims
     window said_order as (
         order by occurred_at, source collate "C", message_id collate "C", kind, linked_to collate "C", id collate "C"
     )
@@ -113,6 +83,8 @@ select
         when refused_because is null and nth_of_person <= {{ var('max_ids_per_person') }} then survivor
     end as user_id,
     occurred_at as linked_at,
+    source,
+    message_id,
     case
         when refused_because is not null then refused_because
         when nth_of_person > {{ var('max_ids_per_person') }} then 'the person has too many ids'

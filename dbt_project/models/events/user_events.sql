@@ -15,6 +15,7 @@ select
     events.message_id,
     events.properties,
     events.context,
+    events.load_id,
     true as is_derived
 from events
 where {{ derived_condition(derived) }}

@@ -1,9 +1,4 @@
-with events as (
-    select * from {{ ref('user_events') }} where occurred_at <= {{ as_of() }}
-)
+{{ config(materialized='features', key=['user_id'], recompute_with=['identity_links']) }}
 
-select
-    events.user_id,
-    {{ feature_columns('user_features') }}
-from events
-group by events.user_id
+-- depends_on: {{ ref('identity_links') }}
+select * from {{ ref('user_events') }}

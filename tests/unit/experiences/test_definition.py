@@ -5,7 +5,7 @@ import pytest
 
 from assets.experiences.assign import load_experiences
 from assets.experiences.definition import Experience, arm_ranges, arm_weights, bucket
-from orchestration.dbt import segment_names
+from orchestration.dbt import segment_files
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, object]) -> None:
 
 
 def test_the_six_experiences_of_the_product() -> None:
-    segments = segment_names(Settings.from_environment({}))
+    segments = set(segment_files(Settings.from_environment({})))
     assert {experience.segment for experience in load_experiences(segments).values()} == segments
     with pytest.raises(UpnextError, match="unknown segment"):
         load_experiences({"other"})

@@ -7,11 +7,11 @@ import pytest
 
 from assets.journeys.definition import as_json, hours, version
 from assets.journeys.dispatch import JOURNEYS, load_journeys
-from orchestration.dbt import segment_names
+from orchestration.dbt import segment_files
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 
-SEGMENTS = segment_names(Settings.from_environment({}))
+SEGMENTS = set(segment_files(Settings.from_environment({})))
 
 
 def test_the_two_journeys_of_the_product() -> None:

@@ -1,0 +1,1 @@
+"""Features: what a documented column may say of itself."""

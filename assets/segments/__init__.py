@@ -1,0 +1,1 @@
+"""Segments: who is in one, was in one, or would be."""

@@ -1,0 +1,152 @@
+{#
+    The materialization of features. The model's SQL gives the events, one row each with the columns of user_events and
+    whoever they are counted for (`key`; user_id is always part of it); the model's columns say what is made of them.
+
+    A tick adds the events that came in (newly loaded, or loaded before and reached by as_of) and takes off those that
+    left a window. Users for whom that is not enough are computed afresh from their own events: those who touched a
+    feature that has no difference, and those whom the models of `recompute_with` have touched (who is who, say).
+#}
+{% materialization features, adapter='postgres' %}
+    {%- set target = this.incorporate(type='table') -%}
+    {%- set key = config.require('key') -%}
+    {%- set upstream = config.get('recompute_with', []) -%}
+    {%- set features = features_of(model.name) -%}
+    {%- set definition = local_md5(sql ~ tojson(features) ~ tojson(catalogue().get('derived', {})) ~ tojson(key)) -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {%- set progress = progress_of(model.name, target, definition) -%}
+    {%- set since = touched_since(upstream, progress.last.tick_id, progress.tick_id) if upstream and progress.last else none -%}
+    {%- set is_all_touched = progress.mode == 'advance' and since and run_query("select 1 from (" ~ since ~ ") as touched where key is null limit 1").rows -%}
+
+    {% if progress.mode == 'rebuild' or is_all_touched %}
+        {%- do rebuild_features(target, model.name, key, features, sql, progress) -%}
+    {% elif progress.mode == 'advance' %}
+        {%- do advance_features(target, model.name, key, features, sql, progress, since) -%}
+    {% endif %}
+    {% call statement('main') -%}
+        {{ save_state(model.name, progress, definition) }}
+    {%- endcall %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [target]}) }}
+{% endmaterialization %}
+
+{# What a model's columns are made of, by their names; those of which `totals` are made among them. #}
+{% macro features_of(model_name) -%}
+    {%- set features = {} -%}
+    {%- for column in described_columns(model_name) -%}
+        {%- do features.update({column.name: column.config.meta}) -%}
+    {%- endfor -%}
+    {%- if config.get('totals') -%} {%- do features.update(features_of_each_user(config.get('totals'))) -%} {%- endif -%}
+    {{ return(features) }}
+{%- endmacro %}
+
+{# Features of everybody with an event by as_of, from all events that ticks have taken in. #}
+{% macro all_features(sql, key, features, progress) -%}
+    select {{ key | join(', ') }}
+        {%- for name, meta in features.items() %},
+        {{ feature_expression(name, meta, progress.as_of) }} as {{ name }}
+        {%- endfor %}
+    from ({{ sql }}) as events
+    where events.occurred_at <= {{ progress.as_of }} and events.load_id not in {{ loads_after(progress.tick_id) }}
+    group by {{ key | join(', ') }}
+{%- endmacro %}
+
+{% macro rebuild_features(target, model_name, key, features, sql, progress) -%}
+    {%- do run_query("create temporary table fresh on commit drop as " ~ all_features(sql, key, features, progress)) -%}
+    {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
+    {%- set tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
+    {%- set drift = reconcile(target, model_name, key, columns, 'true', tick_id, logged='all') -%}
+    {%- do run_query(note_rebuild(model_name, progress, drift)) -%}
+{%- endmacro %}
+
+{% macro advance_features(target, model_name, key, features, sql, progress, since) -%}
+    {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, features, progress)) -%}
+    {%- do run_query("create temporary table recomputed on commit drop as " ~ recomputed_users(features, progress, since)) -%}
+    {%- do run_query("analyze changed") -%}
+    {%- do run_query("analyze recomputed") -%}
+
+    {%- set differential = {} -%}
+    {%- set after = {} -%}
+    {%- for name, meta in features.items() if is_differential(meta) -%}
+        {%- do differential.update({name: meta}) -%}
+        {%- do after.update({name: feature_after(name, meta)}) -%}
+    {%- endfor -%}
+    {%- set names = features.keys() | list -%}
+    {%- do run_query("
+        with written as (
+            insert into " ~ target ~ " as live (" ~ (key + names) | join(', ') ~ ")
+            " ~ differences(key, features, progress) ~ "
+            on conflict (" ~ key | join(', ') ~ ") do " ~ update_where_distinct(differential.keys() | list, after) ~ "
+            returning live." ~ key[0] ~ "
+        )
+
+        insert into features.touched (model, tick_id, key)
+        select distinct '" ~ model_name ~ "', " ~ progress.tick_id ~ ", " ~ key[0] ~ " from written
+    ") -%}
+    {%- do run_query("
+        create temporary table fresh on commit drop as
+        select features.* from recomputed cross join lateral (
+            select * from (" ~ all_features(sql, key, features, progress) ~ ") as rows
+            where rows.user_id = recomputed.user_id
+        ) as features
+    ") -%}
+    {%- do reconcile(
+        target, model_name, key, key + names, 'live.user_id in (select user_id from recomputed)', progress.tick_id
+    ) -%}
+{%- endmacro %}
+
+{# What a tick's difference is made of: `is_new` for the events that came, the others left a window. #}
+{% macro changed_events(sql, features, progress) -%}
+    {%- for condition in new_events(progress) %}
+    select events.*, true as is_new from ({{ sql }}) as events where {{ condition }}
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
+    {%- set leaving = left_windows(features, progress) %}
+    {%- if leaving %}
+    union all
+    select events.*, false as is_new from ({{ sql }}) as events
+    where ({{ leaving | join(' or ') }}) and events.load_id not in {{ loads_after(progress.last.tick_id) }}
+    {%- endif %}
+{%- endmacro %}
+
+{# Conditions for events that were in a window at the last tick and no longer are. #}
+{% macro left_windows(features, progress) -%}
+    {%- set names_by_window = {} -%}
+    {%- for meta in features.values() if meta.within -%}
+        {%- set is_any = meta.type or 'latest_trait' in meta or 'most_in_session' in meta or 'any' in events_of(meta) -%}
+        {%- do names_by_window.setdefault(meta.within, []).extend(['any'] if is_any else events_of(meta)) -%}
+    {%- endfor -%}
+    {%- set conditions = [] -%}
+    {%- for within, names in names_by_window.items() -%}
+        {%- set condition = "events.occurred_at > " ~ progress.last.as_of ~ " - " ~ interval_of(within)
+            ~ " and events.occurred_at <= least(" ~ progress.last.as_of ~ ", " ~ progress.as_of ~ " - " ~ interval_of(within) ~ ")" -%}
+        {%- do conditions.append("(" ~ condition ~ ("" if 'any' in names else " and events.event in (" ~ quoted(names | unique | list) ~ ")") ~ ")") -%}
+    {%- endfor -%}
+    {{ return(conditions) }}
+{%- endmacro %}
+
+{# Users whose rows are computed afresh, from their own events. #}
+{% macro recomputed_users(features, progress, since) -%}
+    {%- set conditions = [] -%}
+    {%- for meta in features.values() if not is_differential(meta) -%}
+        {%- do conditions.append("(" ~ ("not events.is_derived" if 'most_in_session' in meta else event_condition(meta)) ~ ")") -%}
+    {%- endfor -%}
+    select user_id from changed as events where {{ conditions | join(' or ') or 'false' }}
+    {%- if since %} union {{ since }}{% endif %}
+{%- endmacro %}
+
+{# The difference of each row; of a new row that is all there is, and what has no difference is as of nothing. #}
+{% macro differences(key, features, progress) -%}
+    select {{ key | join(', ') }}
+        {%- for name, meta in features.items() %},
+        {{ feature_difference(name, meta, progress) if is_differential(meta) else feature_of_nothing(meta) }} as {{ name }}
+        {%- endfor %}
+    from changed as events
+    where events.user_id not in (select user_id from recomputed)
+    group by {{ key | join(', ') }}
+{%- endmacro %}

@@ -1,0 +1,103 @@
+{#
+    Tables that are kept up to date: what a tick does to one follows what has changed, not what is stored. Its rows, its
+    state and the keys that it touched are written in one transaction. The log of touched keys has the first key column.
+#}
+
+{# Make a table exist with the columns of `fresh`, a temporary one. Grants, and rows of other columns, stay. #}
+{% macro fit_table(target, key, indexes) -%}
+    {%- set wanted = types_of('pg_temp.fresh') -%}
+    {%- set existing = types_of(target) -%}
+    {%- if not existing -%}
+        {%- do run_query("create table " ~ target ~ " (like fresh, primary key (" ~ key | join(', ') ~ "))") -%}
+        {%- for columns in indexes -%}
+            {%- do run_query("create index on " ~ target ~ " (" ~ columns | join(', ') ~ ")") -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {%- for name, type in existing.items() if wanted.get(name) != type -%}
+        {%- do run_query("alter table " ~ target ~ " drop column " ~ adapter.quote(name)) -%}
+    {%- endfor -%}
+    {%- for name, type in wanted.items() if existing and existing.get(name) != type -%}
+        {%- do run_query("alter table " ~ target ~ " add column " ~ adapter.quote(name) ~ " " ~ type) -%}
+    {%- endfor -%}
+    {{ return(wanted.keys() | list) }}
+{%- endmacro %}
+
+{% macro types_of(relation) -%}
+    {%- set types = {} -%}
+    {%- for column in run_query(
+        "select attname, format_type(atttypid, atttypmod) as type from pg_attribute"
+        ~ " where attrelid = to_regclass('" ~ relation ~ "') and attnum > 0 and not attisdropped order by attnum"
+    ).rows -%}
+        {%- do types.update({column.attname: column.type}) -%}
+    {%- endfor -%}
+    {{ return(types) }}
+{%- endmacro %}
+
+{#
+    Make the rows of `target` within `scope` (a condition on it) those of `fresh`, write none that is equal, and
+    log the `keys` of the others, one row that stands for `all`, or `none`. Returns how many rows differed.
+#}
+{% macro reconcile(target, model_name, key, columns, scope, tick_id, logged='keys') -%}
+    {%- set others = columns | reject('in', key) | list -%}
+    {%- set differing = run_query("
+        with gone as (
+            delete from " ~ target ~ " as live
+            where " ~ scope ~ " and not exists (
+                select from fresh where (" ~ prefixed('fresh', key) ~ ") = (" ~ prefixed('live', key) ~ "))
+            returning live." ~ key[0] ~ "
+        ),
+
+        written as (
+            insert into " ~ target ~ " as live (" ~ columns | join(', ') ~ ")
+            select " ~ columns | join(', ') ~ " from fresh
+            on conflict (" ~ key | join(', ') ~ ") do " ~ update_where_distinct(others) ~ "
+            returning live." ~ key[0] ~ "
+        ),
+
+        differing as (
+            select * from gone union all select * from written
+        ),
+
+        logged as (
+            insert into features.touched (model, tick_id, key)
+            select distinct '" ~ model_name ~ "', " ~ tick_id ~ ", " ~ (key[0] if logged == 'keys' else 'null::text') ~ "
+            from differing
+            where " ~ (logged != 'none') ~ "
+        )
+
+        select count(*) as total from differing
+    ").rows[0].total -%}
+    {{ return(differing) }}
+{%- endmacro %}
+
+{% macro update_where_distinct(columns, after={}) -%}
+    {%- if not columns -%} {{ return('nothing') }} {%- endif -%}
+    {%- set assigned = [] -%}
+    {%- set values = [] -%}
+    {%- for column in columns -%}
+        {%- do values.append(after.get(column, 'excluded.' ~ column)) -%}
+        {%- do assigned.append(column ~ ' = ' ~ values[-1]) -%}
+    {%- endfor -%}
+    {{ return('update set ' ~ assigned | join(', ')
+        ~ ' where (' ~ prefixed('live', columns) ~ ') is distinct from (' ~ values | join(', ') ~ ')') }}
+{%- endmacro %}
+
+{% macro prefixed(relation, columns) -%}
+    {%- set names = [] -%}
+    {%- for column in columns -%} {%- do names.append(relation ~ '.' ~ column) -%} {%- endfor -%}
+    {{ return(names | join(', ')) }}
+{%- endmacro %}
+
+{#
+    Note how many rows of a table that was computed afresh were wrong before: none, or somebody is told. They can be
+    compared where it was computed by the same definition for the same instant.
+#}
+{% macro note_rebuild(model_name, progress, differing) -%}
+    {%- set is_comparable = progress.last and not progress.is_tick and not progress.is_redefined -%}
+    insert into features.rebuilds (model, as_of, rows, drift)
+    select
+        '{{ model_name }}',
+        coalesce({{ progress.as_of }}, '-infinity'),
+        (select count(*) from fresh),
+        {{ differing if is_comparable else 'null' }}
+{%- endmacro %}

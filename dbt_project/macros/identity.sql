@@ -1,0 +1,142 @@
+{#
+    The materialization of identity_links. The model's SQL resolves the links of the temporary table `claims`: all that
+    was ever said, or in a tick what was said of the ids that hang together with those of which something new was said.
+    Users whose activity is another's from now on, or the other way round, are logged as touched.
+#}
+{% materialization identity, adapter='postgres' %}
+    {%- set target = this.incorporate(type='table') -%}
+    {%- set key = ['kind', 'id', 'linked_to'] -%}
+    {%- set definition = local_md5(sql) -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {%- set progress = progress_of(model.name, target, definition) -%}
+    {% if progress.mode == 'rebuild' %}
+        {%- set taken_in = "events.occurred_at <= " ~ progress.as_of ~ " and events.load_id not in " ~ loads_after(progress.tick_id) -%}
+        {%- do run_query("create temporary table claims on commit drop as " ~ claims_of([taken_in])) -%}
+        {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+        {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
+        {%- set tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
+        {%- set drift = reconcile(target, model.name, key, columns, 'true', tick_id, logged='all') -%}
+        {%- do run_query(note_rebuild(model.name, progress, drift)) -%}
+    {% elif progress.mode == 'advance' %}
+        {%- do run_query("create temporary table new_claims on commit drop as " ~ claims_of(new_events(progress))) -%}
+        {% if run_query("select 1 from new_claims limit 1").rows %}
+            {%- do run_query(claims_that_hang_together(target)) -%}
+            {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+            {%- do run_query(moved_users(target, model.name, progress.tick_id)) -%}
+            {%- set scope = "(live.kind, live.id) in (select kind, id from connected_ids)" -%}
+            {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id, logged='none') -%}
+        {% endif %}
+    {% endif %}
+    {% call statement('main') -%}
+        {{ save_state(model.name, progress, definition) }}
+    {%- endcall %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [target]}) }}
+{% endmaterialization %}
+
+{# What identify and alias say, each claim once: that an id, of a visitor or a user, stands for a user. #}
+{% macro claims_of(conditions) -%}
+    with said as (
+        {%- for condition in conditions %}
+        select type, user_id, anonymous_id, previous_id, occurred_at, source, message_id
+        from raw.events as events
+        where
+            type in ('identify', 'alias')
+            and user_id is not null
+            and previous_id is distinct from user_id
+            and {{ condition }}
+        {{ 'union all' if not loop.last }}
+        {%- endfor %}
+    ),
+
+    claims as (
+        select 'visitor' as kind, anonymous_id as id, user_id as linked_to, occurred_at, source, message_id
+        from said
+        where anonymous_id is not null
+        union all
+        select 'visitor' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
+        from said
+        where type = 'alias' and previous_id is not null
+        union all
+        select 'user' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
+        from said
+        where type = 'alias' and previous_id is not null
+    )
+
+    select distinct on (kind, id, linked_to) *
+    from claims
+    order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
+{%- endmacro %}
+
+{# Make `connected_ids`, all that hangs together with the new claims, and `claims`, all that was said of them. #}
+{% macro claims_that_hang_together(target) -%}
+    create temporary table connected_ids on commit drop as
+    with recursive connected (kind, id) as (
+        (select kind, id from new_claims union select 'user', linked_to from new_claims)
+        union
+        select links.kind, links.id
+        from connected
+        cross join lateral (
+            select 'user' as kind, links.linked_to as id from {{ target }} as links
+            where links.kind = connected.kind and links.id = connected.id
+            union all
+            select links.kind, links.id from {{ target }} as links
+            where connected.kind = 'user' and links.linked_to = connected.id
+        ) as links
+    )
+
+    select kind, id from connected;
+
+    create temporary table claims on commit drop as
+    select distinct on (kind, id, linked_to) *
+    from (
+        select kind, id, linked_to, occurred_at, source, message_id from new_claims
+        union all
+        select links.kind, links.id, links.linked_to, links.linked_at, links.source, links.message_id
+        from {{ target }} as links
+        inner join connected_ids on links.kind = connected_ids.kind and links.id = connected_ids.id
+    ) as claimed
+    order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
+{%- endmacro %}
+
+{# Log those for whom an id stands now, or stood before; one who was a user of its own is one of them. #}
+{% macro moved_users(target, model_name, tick_id) -%}
+    with stood as (
+        select links.kind, links.id, links.user_id
+        from {{ target }} as links
+        inner join connected_ids on links.kind = connected_ids.kind and links.id = connected_ids.id
+        where links.user_id is not null
+    ),
+
+    stands as (
+        select kind, id, user_id from fresh where user_id is not null
+    ),
+
+    moved as (
+        select
+            coalesce(stood.kind, stands.kind) as kind,
+            coalesce(stood.id, stands.id) as id,
+            stood.user_id as stood_for,
+            stands.user_id as stands_for
+        from stood
+        full join stands on stood.kind = stands.kind and stood.id = stands.id
+        where stood.user_id is distinct from stands.user_id
+    )
+
+    insert into features.touched (model, tick_id, key)
+    select '{{ model_name }}', {{ tick_id }}, users.user_id
+    from (
+        select stood_for as user_id from moved
+        union
+        select stands_for from moved
+        union
+        select id from moved where kind = 'user'
+    ) as users
+    where users.user_id is not null
+{%- endmacro %}

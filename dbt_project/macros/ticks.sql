@@ -1,0 +1,82 @@
+{# The instant that everything is computed at: the tick's, or for a model built by hand the last published one. #}
+{% macro as_of() -%}
+    {%- if var('as_of', none) -%}
+        '{{ var("as_of") }}'::timestamptz
+    {%- else -%}
+        {{ published_as_of() }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro published_as_of() -%}
+    (select max(ticks.as_of) from segments.ticks as ticks where ticks.published_at is not null)
+{%- endmacro %}
+
+{#
+    How a table is to be brought up to a tick: `tick_id` and `as_of` (SQL) to come to, `last` where it stands (none
+    before its first time), and `mode`:
+
+        rebuild   from all events: the first time, on --full-refresh, or where its definition is another
+        advance   by the difference since `last`
+        stay      built by hand, and nothing to do: only a tick takes in what has been loaded
+
+    By hand a table is rebuilt where it stands, so that what a tick does afterwards is right.
+#}
+{% macro progress_of(model_name, relation, definition) -%}
+    {%- set found = run_query("select tick_id, as_of::text as as_of, definition from features.states where model = '"
+        ~ model_name ~ "' and to_regclass('" ~ relation ~ "') is not null").rows -%}
+    {%- set last = found[0] if found else none -%}
+    {%- set tick_id = var('tick_id', none) -%}
+    {%- if tick_id is not none -%}
+        {%- set to = {'tick_id': tick_id | int, 'as_of': as_of()} -%}
+    {%- elif last is not none -%}
+        {%- set to = {'tick_id': last.tick_id, 'as_of': "'" ~ last.as_of ~ "'::timestamptz"} -%}
+    {%- else -%}
+        {%- set to = {'tick_id': '(select coalesce(max(tick_id), 0) from segments.ticks where published_at is not null)', 'as_of': published_as_of()} -%}
+    {%- endif -%}
+    {%- if last is none or last.definition != definition or should_full_refresh() -%}
+        {%- set mode = 'rebuild' -%}
+    {%- else -%}
+        {%- set mode = 'advance' if tick_id is not none else 'stay' -%}
+    {%- endif -%}
+    {{ return({
+        'mode': mode, 'tick_id': to.tick_id, 'as_of': to.as_of, 'is_tick': tick_id is not none,
+        'last': {'tick_id': last.tick_id, 'as_of': "'" ~ last.as_of ~ "'::timestamptz"} if last is not none else none,
+        'is_redefined': last is not none and last.definition != definition,
+    }) }}
+{%- endmacro %}
+
+{# Loads whose events a tick does not know yet: a load may commit at any time, and the next tick takes it in. #}
+{% macro loads_after(tick_id) -%}
+    (select loads.load_id from raw.loads as loads where loads.tick_id is null or loads.tick_id > {{ tick_id }})
+{%- endmacro %}
+
+{#
+    Conditions for the events that are new since the last tick: those loaded since then and before as_of, and those
+    loaded before that as_of has reached. The ids of loads are written out, so that they are looked up by an index.
+#}
+{% macro new_events(progress) -%}
+    {%- set loads = run_query("select load_id from raw.loads where tick_id > " ~ progress.last.tick_id
+        ~ " and tick_id <= " ~ progress.tick_id).columns[0].values() -%}
+    {%- set conditions = [
+        "events.occurred_at > " ~ progress.last.as_of ~ " and events.occurred_at <= " ~ progress.as_of
+        ~ " and events.load_id not in " ~ loads_after(progress.last.tick_id)
+    ] -%}
+    {%- if loads -%}
+        {%- do conditions.append("events.load_id in (" ~ loads | join(', ') ~ ") and events.occurred_at <= " ~ progress.as_of) -%}
+    {%- endif -%}
+    {{ return(conditions) }}
+{%- endmacro %}
+
+{# Whose rows these models have changed since a tick. #}
+{% macro touched_since(models, last_tick_id, tick_id) -%}
+    select key from features.touched
+    where model in ({{ quoted(models) }}) and tick_id > {{ last_tick_id }} and tick_id <= {{ tick_id }}
+{%- endmacro %}
+
+{% macro save_state(model_name, progress, definition) -%}
+    {%- if progress.mode == 'stay' -%} {{ return('select 1') }} {%- endif %}
+    insert into features.states (model, tick_id, as_of, definition)
+    select '{{ model_name }}', {{ progress.tick_id }}, coalesce({{ progress.as_of }}, '-infinity'), '{{ definition }}'
+    on conflict (model) do update
+    set tick_id = excluded.tick_id, as_of = excluded.as_of, definition = excluded.definition
+{%- endmacro %}

@@ -1,0 +1,248 @@
+"""What features and segments are, said a second time: slowly, event by event, in Python that knows no model.
+
+It follows the words of the guide and the product's definitions, so that an engine that is fast can be checked by it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+BASIC, PREMIUM = "subscribed to basic plan", "subscribed to premium plan"
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """An event as it is loaded; `order` is its id, and breaks ties."""
+
+    order: str
+    type: str
+    at: datetime
+    event: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    previous_id: str | None = None
+    account_id: str | None = None
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+def whose(events: Iterable[Occurrence]) -> Callable[[Occurrence], str | None]:
+    """Return a function that says whose an event is, by what identify and alias said in these events."""
+    claims = []
+    for event in events:
+        if event.type not in ("identify", "alias") or event.user_id is None or event.previous_id == event.user_id:
+            continue
+        said = [("visitor", event.anonymous_id)]
+        if event.type == "alias":
+            said += [("visitor", event.previous_id), ("user", event.previous_id)]
+        claims += [
+            (event.at, event.order, kind, event.user_id, claimed) for kind, claimed in said if claimed is not None
+        ]
+    visitors: dict[str, str] = {}
+    users: dict[str, str | None] = {}
+    for _, _, kind, linked_to, claimed in sorted(claims):
+        if kind == "visitor":
+            visitors.setdefault(claimed, linked_to)
+        elif claimed not in users:
+            reached: str | None = linked_to
+            while reached is not None and reached != claimed:
+                reached = users.get(reached)
+            users[claimed] = None if reached == claimed else linked_to
+
+    def survivor(user_id: str) -> str:
+        while (linked := users.get(user_id)) is not None:
+            user_id = linked
+        return user_id
+
+    def owner(event: Occurrence) -> str | None:
+        if event.user_id is not None:
+            return survivor(event.user_id)
+        known = visitors.get(event.anonymous_id) if event.anonymous_id else None
+        return survivor(known) if known else None
+
+    return owner
+
+
+class History:
+    """Events of users and accounts by an instant."""
+
+    def __init__(self, events: Iterable[Occurrence], as_of: datetime) -> None:
+        self.as_of = as_of
+        past = sorted((event for event in events if event.at <= as_of), key=lambda event: (event.at, event.order))
+        owner = whose(past)
+        self.by_user: dict[str, list[Occurrence]] = defaultdict(list)
+        for event in past:
+            if (user_id := owner(event)) is not None:
+                self.by_user[user_id].append(replace(event, user_id=user_id))
+
+    def within(self, events: Sequence[Occurrence], length: timedelta | None) -> list[Occurrence]:
+        return [event for event in events if length is None or event.at > self.as_of - length]
+
+    def user_features(self) -> dict[str, dict[str, Any]]:
+        """The features that the product ships, by user."""
+        return {user_id: self._shipped(events) for user_id, events in self.by_user.items()}
+
+    def _shipped(self, events: list[Occurrence]) -> dict[str, Any]:
+        def count(name: str, length: timedelta | None = None) -> int:
+            return sum(event.event == name for event in self.within(events, length))
+
+        def last(name: str) -> datetime | None:
+            return max((event.at for event in events if event.event == name), default=None)
+
+        plans = [event.event for event in events if event.event in (BASIC, PREMIUM)]
+        return {
+            "logins_30d": count("login", 30 * DAY),
+            "ml_tasks_created_30d": count("created ml task", 30 * DAY),
+            "upgrade_plan_views_5d": count("viewed upgrade plan", 5 * DAY),
+            "products_viewed": count("product viewed"),
+            "is_on_basic_plan": plans[-1:] == [BASIC],
+            "is_on_premium_plan": plans[-1:] == [PREMIUM],
+            "has_subscribed_premium": count(PREMIUM) > 0,
+            "has_subscribed_newsletter": count("subscribed newsletter") > 0,
+            "logins_10d": count("login", 10 * DAY),
+            "objects_created_10d": count("created object", 10 * DAY),
+            "last_login_at": last("login"),
+            "last_object_created_at": last("created object"),
+        }
+
+    def all_kinds(self) -> dict[str, dict[str, Any]]:
+        """A feature of each kind, by user (tests/models/features/_all_kinds.yml)."""
+        return {user_id: self._kinds(events) for user_id, events in self.by_user.items()}
+
+    def _kinds(self, events: list[Occurrence]) -> dict[str, Any]:
+        def named(*names: str, length: timedelta | None = None) -> list[Occurrence]:
+            return [event for event in self.within(events, length) if event.event in names]
+
+        def total(bought: list[Occurrence]) -> Decimal:
+            return sum((Decimal(str(event.properties["amount"])) for event in bought), Decimal())
+
+        def days(found: list[Occurrence]) -> int:
+            return len({event.at.astimezone(UTC).date() for event in found})
+
+        def latest(found: list[Occurrence], name: str) -> Any:
+            return next((event.properties[name] for event in reversed(found) if event.properties.get(name)), None)
+
+        def times(found: list[Occurrence]) -> list[datetime | None]:
+            return [event.at for event in found] or [None]
+
+        def bought_last(found: list[Occurrence]) -> bool:
+            return [event.event for event in found[-1:]] == ["bought"]
+
+        two, five, week = 2 * DAY, 5 * HOUR, 7 * DAY
+        look = ("login", "viewed", "bought")
+        return {
+            "logins": len(named("login")),
+            "logins_5h": len(named("login", length=five)),
+            "premium_logins_2d": sum(e.properties.get("plan") == "premium" for e in named("login", length=two)),
+            "anything_2d": len(self.within(events, two)),
+            "imports": sum(e.properties.get("rows", 0) >= 1000 for e in named("imported")),
+            "spent": total(named("bought")),
+            "spent_1w": total(named("bought", length=week)),
+            "login_days": days(named("login")),
+            "login_days_2d": days(named("login", length=two)),
+            "has_bought": bool(named("bought")),
+            "has_bought_5h": bool(named("bought", length=five)),
+            "has_bought_much": any(event.properties["amount"] >= 2 for event in named("bought")),
+            "first_login_at": times(named("login"))[0],
+            "first_login_2d_at": times(named("login", length=two))[0],
+            "last_login_at": times(named("login"))[-1],
+            "last_login_2d_at": times(named("login", length=two))[-1],
+            "last_was_bought": bought_last(named("login", "bought")),
+            "last_was_bought_2d": bought_last(named("login", "bought", length=two)),
+            "login_plan": latest(named("login"), "plan"),
+            "login_plan_5h": latest(named("login", length=five), "plan"),
+            "trait_plan": latest([event for event in events if event.type == "identify"], "plan"),
+            "looked_then_bought": _in_order(named(*look), look, 3 * HOUR),
+            "looked_then_bought_2d": _in_order(named(*look, length=two), look, 3 * HOUR),
+            "views_in_session": _most_in_session(events, "viewed"),
+            "views_in_session_2d": _most_in_session(self.within(events, two), "viewed"),
+        }
+
+    def account_features(self) -> dict[str, dict[str, Any]]:
+        """The features of accounts that the product ships, by account."""
+        current, members = {}, set()
+        for user_id, events in self.by_user.items():
+            for event in events:
+                if event.type == "group" and event.account_id:
+                    current[user_id] = event.account_id
+                    members.add((event.account_id, user_id))
+        by_account: dict[str, list[Occurrence]] = defaultdict(list)
+        for user_id, events in self.by_user.items():
+            for event in events:
+                account = event.account_id or current.get(user_id)
+                if account:
+                    by_account[account].append(event)
+        users = self.user_features()
+        return {
+            account: {
+                "active_users_30d": len({event.user_id for event in self.within(events, 30 * DAY)}),
+                "events_30d": len(self.within(events, 30 * DAY)),
+                "invites_30d": sum(event.event == "invited team member" for event in self.within(events, 30 * DAY)),
+                "members": sum(owner == account for owner, _ in members),
+                "members_on_premium": sum(
+                    owner == account and users[user_id]["is_on_premium_plan"] for owner, user_id in members
+                ),
+            }
+            for account, events in by_account.items()
+        }
+
+    def segments(self) -> dict[str, set[str]]:
+        """Members of the product's segments, and of those of the tests."""
+        users = self.user_features()
+        active = {user_id for user_id, of in users.items() if of["logins_10d"] >= 2}
+        by_logins = sorted(users, key=lambda user_id: (-users[user_id]["logins_10d"], user_id))
+        chosen: dict[str, Callable[[str, dict[str, Any]], bool]] = {
+            "basic_plan_power_users": lambda _, of: of["is_on_basic_plan"] and of["products_viewed"] >= 1
+            and of["logins_30d"] >= 10 and of["ml_tasks_created_30d"] >= 5,
+            "upgrade_curious": lambda _, of: of["upgrade_plan_views_5d"] >= 1 and of["has_subscribed_newsletter"]
+            and not of["has_subscribed_premium"],
+            "low_usage_paid_users": lambda _, of: of["has_subscribed_premium"] and of["logins_10d"] == 0
+            and of["objects_created_10d"] == 0,
+            "active": lambda user_id, _: user_id in active,
+            "active_and_curious_or_idle": lambda user_id, of: (
+                user_id in active and (of["upgrade_plan_views_5d"] >= 1 or of["products_viewed"] >= 1)
+            ) or not (of["logins_30d"] >= 1 or user_id in active),
+            "most_active": lambda user_id, _: user_id in by_logins[:2],
+        }  # fmt: skip
+        found = {
+            segment: {user_id for user_id, of in users.items() if is_member(user_id, of)}
+            for segment, is_member in chosen.items()
+        }
+        found["busy_accounts"] = {
+            account
+            for account, of in self.account_features().items()
+            if of["active_users_30d"] >= 2 or of["members_on_premium"] >= 1
+        }
+        return found
+
+
+def _in_order(events: list[Occurrence], names: Sequence[str], length: timedelta) -> bool:
+    def ends(first: int, rest: Sequence[str]) -> Iterator[datetime]:
+        for nth in range(first, len(events)):
+            if events[nth].event == rest[0]:
+                if len(rest) == 1:
+                    yield events[nth].at
+                else:
+                    yield from ends(nth + 1, rest[1:])
+
+    return any(
+        end - event.at <= length
+        for nth, event in enumerate(events)
+        if event.event == names[0]
+        for end in ends(nth + 1, names[1:])
+    )
+
+
+def _most_in_session(events: list[Occurrence], name: str) -> int:
+    sessions = [0]
+    before = None
+    for event in events:
+        if before is not None and event.at - before >= timedelta(minutes=30):
+            sessions.append(0)
+        sessions[-1] += event.event == name
+        before = event.at
+    return max(sessions)
