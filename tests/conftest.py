@@ -89,9 +89,16 @@ def postgres15_url() -> Iterator[URL]:
     shutil.rmtree(root)
 
 
-@pytest.fixture(params=["embedded", "postgres15"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked `oldest_server` on PostgreSQL 15 too."""
+    if "server_url" in metafunc.fixturenames:
+        is_on_both = metafunc.definition.get_closest_marker("oldest_server") is not None
+        metafunc.parametrize("server_url", ["embedded", "postgres15"] if is_on_both else ["embedded"], indirect=True)
+
+
+@pytest.fixture
 def server_url(request: pytest.FixtureRequest) -> URL:
-    """Each server in turn: a test that asks for a platform runs on both."""
+    """The server that a test runs on."""
     url: URL = request.getfixturevalue(f"{request.param}_url")
     return url
 

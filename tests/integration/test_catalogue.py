@@ -45,7 +45,6 @@ def add_features(project: Path, **features: Any) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
-@pytest.mark.parametrize("server_url", ["embedded"], indirect=True)
 def test_derived_events_are_like_any_other(platform: Platform, product: Product, project: Path) -> None:
     large = {"event": "exported report", "where": {"rows": {"at_least": 100}}}
     declare(

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from assets.experiences.definition import bucket
@@ -11,6 +12,7 @@ from tests.conftest import AS_OF, Product, rows
 DAY = timedelta(days=1)
 
 
+@pytest.mark.oldest_server
 def test_sql_and_python_draw_alike(platform: Platform) -> None:
     names = [f"user {number} é'\\" for number in range(5000)]
     with platform.engine.connect() as connection:
@@ -39,6 +41,7 @@ def test_members_are_assigned_once_and_for_good(platform: Platform, product: Pro
     assert assign_experiences(platform, AS_OF + DAY) == 0
 
 
+@pytest.mark.oldest_server
 def test_control_holds_its_slot_without_copy(platform: Platform, product: Product) -> None:
     for number in range(20):
         product.power_user(f"u{number}", AS_OF)
@@ -56,6 +59,7 @@ def test_control_holds_its_slot_without_copy(platform: Platform, product: Produc
     assert rows(platform, "select count(*) from experiences.assignments where user_id = 'u0'") == [(2,)]
 
 
+@pytest.mark.oldest_server
 def test_results_count_exposed_users_whose_window_is_over(platform: Platform, product: Product) -> None:
     for number in range(200):
         product.power_user(f"u{number:03d}", AS_OF)

@@ -76,7 +76,6 @@ PROBLEMS: dict[str, tuple[Callable[[Connection], None], set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("server_url", ["embedded"], indirect=True)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_each_check_finds_its_problem(platform: Platform, product: Product, problem: str) -> None:
     break_, expected = PROBLEMS[problem]

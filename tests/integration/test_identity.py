@@ -22,6 +22,7 @@ def refused(platform: Platform) -> list[tuple[str, str, str, str]]:
     )
 
 
+@pytest.mark.oldest_server
 def test_earlier_activity_comes_along(platform: Platform, product: Product) -> None:
     def login(at: int, **ids: str) -> None:
         product.track(ids.pop("user_id", None), "login", AS_OF - at * DAY, **ids)
@@ -70,7 +71,6 @@ def test_earlier_activity_comes_along(platform: Platform, product: Product) -> N
     assert counts(platform)["u1"] == 3
 
 
-@pytest.mark.parametrize("server_url", ["embedded"], indirect=True)
 def test_absurdly_many_ids_come_to_an_end(platform: Platform, product: Product) -> None:
     """A terminal that everybody uses, by identify and by alias, and a user who is renamed again and again."""
     seconds = [AS_OF - DAY + timedelta(seconds=number) for number in range(520)]
@@ -87,6 +87,7 @@ def test_absurdly_many_ids_come_to_an_end(platform: Platform, product: Product) 
     assert [id for _, id in too_many if id.startswith("u")]
 
 
+@pytest.mark.oldest_server
 def test_accounts_count_what_their_members_do(platform: Platform, product: Product) -> None:
     for user_id, account_id, day in (("u1", "acme", 9), ("u2", "acme", 8), ("u2", "beta", 7), ("u3", "beta", 6)):
         product.store("group", AS_OF - day * DAY, user_id=user_id, account_id=account_id)

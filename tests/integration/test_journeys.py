@@ -40,6 +40,7 @@ def entries(platform: Platform) -> list[tuple[str, str, str | None]]:
     )
 
 
+@pytest.mark.oldest_server
 def test_each_step_is_sent_once_on_its_day(platform: Platform, product: Product, smtp: SmtpServer) -> None:
     ada, *_ = users(held_out=False, count=1)
     product.power_user(ada, AS_OF)

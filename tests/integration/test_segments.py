@@ -26,6 +26,7 @@ def changes(platform: Platform) -> list[tuple[str, str, str, datetime]]:
     return rows(platform, "select segment, user_id, change, as_of from segments.membership_changes order by change_id")
 
 
+@pytest.mark.oldest_server
 def test_windows_and_segments_are_exact_to_the_microsecond(platform: Platform, product: Product) -> None:
     expected = {}
     for feature, (event, days) in WINDOWS.items():
@@ -94,6 +95,7 @@ def test_the_latest_subscription_counts_and_ties_have_an_order(platform: Platfor
     ) == [(0,)]
 
 
+@pytest.mark.oldest_server
 def test_the_log_grows_only_by_changes(platform: Platform, product: Product) -> None:
     product.power_user("ada", AS_OF)
     product.power_user("bob", AS_OF)
