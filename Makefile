@@ -33,6 +33,9 @@ bench-ingest: setup $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, 
 	$(BIN)/python -m tests.benchmarks.ingest --events $(or $(EVENTS),2000000) --stored $(or $(STORED),0) \
 		--rounds $(or $(ROUNDS),2)
 
+bench-tick: setup $(VENV)/bench/.ready ## what an hourly tick costs; EVENTS=10000000[,...], TICKS=
+	$(BIN)/python -m tests.benchmarks.tick --events $(or $(EVENTS),10000000) --ticks $(or $(TICKS),5)
+
 $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.errors import UpnextError
+from orchestration.errors import UpnextError, nearest
 from orchestration.settings import Settings
 
 
@@ -97,11 +98,15 @@ def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> No
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def tick(as_of: str | None, as_json: bool) -> None:
     """Run one whole tick: ingest of the landing folder, dbt, segments, journeys, analytics."""
+    from assets.segments.history import beyond_limits  # noqa: PLC0415
     from orchestration import stages, ticks  # noqa: PLC0415
 
     asked = stages.utc_now() if as_of is None else ticks.parse_instant(as_of, option="--as-of")
     ticks.check_explicit(asked, last=None, now=stages.utc_now())
-    done = stages.tick(_platform(), asked, is_explicit=as_of is not None)
+    platform = _platform()
+    done = stages.tick(platform, asked, is_explicit=as_of is not None)
+    for change in beyond_limits(platform.engine):
+        print(f"upnext: warning: {change}", file=sys.stderr)
     _show(asdict(done), as_json, title=f"Tick {done.tick_id} at {done.as_of:%Y-%m-%d %H:%M:%S} UTC")
 
 
@@ -127,6 +132,59 @@ def replay(start: str, end: str, every: str, send: bool) -> None:
 
         stages.replay(_platform(), **span, every=step, is_sending=send, on_tick=on_tick)
     _show_status()
+
+
+@commands.command()
+@click.argument("segment", metavar="PATH_OR_NAME")
+@click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and leave.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def preview(segment: str, with_ids: bool, as_json: bool) -> None:
+    """Run a segment without touching anything: its size now, who would enter and leave, and the overlaps."""
+    from orchestration import stages  # noqa: PLC0415
+
+    started = time.perf_counter()
+    found = stages.preview_segment(_platform(), segment, with_ids=with_ids)
+    shown = {name: value for name, value in asdict(found).items() if with_ids or not name.endswith("_ids")}
+    seconds = round(time.perf_counter() - started, 1)
+    _show({**shown, "seconds": seconds}, as_json, title=f"Preview of {found.segment}")
+
+
+@commands.command()
+@click.argument("segment")
+@click.option("--at", help="At this instant (ISO 8601 with a zone); default: now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def members(segment: str, at: str | None, as_json: bool) -> None:
+    """List who is in a segment, or was at an instant, one id a line."""
+    from assets.segments.history import known_segments, members_at  # noqa: PLC0415
+    from orchestration import stages, ticks  # noqa: PLC0415
+    from orchestration.warehouse import connect  # noqa: PLC0415
+
+    instant = stages.utc_now() if at is None else ticks.parse_instant(at, option="--at")
+    engine = connect(Settings.from_environment())
+    known = {*known_segments(engine), *_platform().segments}
+    if segment not in known:
+        raise UpnextError(f"unknown segment '{segment}'{nearest(segment, known)}")
+    found = members_at(engine, segment, instant)
+    print(json.dumps(found) if as_json else "\n".join(found), end="\n" if found or as_json else "")
+
+
+@commands.command()
+@click.argument("segment")
+def release(segment: str) -> None:
+    """Let the next tick apply a change of a segment that was held back."""
+    from orchestration import stages  # noqa: PLC0415
+
+    changes = stages.release_segment(_platform(), segment)
+    print(f"released: the next tick applies its changes, {changes:,} by the last look")
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def rebuild(as_json: bool) -> None:
+    """Compute identities and features afresh, compare, and mend: prints by how many rows each table was wrong."""
+    from orchestration import stages  # noqa: PLC0415
+
+    _show(stages.rebuild(_platform()), as_json, title="Rows that were wrong")
 
 
 @commands.command()

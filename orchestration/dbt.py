@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from assets.features.definition import find_mistake as find_feature_mistake
 from assets.segments.definition import find_cycle, references
 from assets.segments.definition import find_mistakes as find_segment_mistakes
 from orchestration.declarations import line_of, load
-from orchestration.errors import UpnextError
+from orchestration.errors import UpnextError, nearest
 from orchestration.settings import PROJECT, Settings
 
 PROJECT_DIR = PROJECT / "dbt_project"
@@ -121,6 +122,17 @@ def load_catalogue() -> Catalogue:
     return declared
 
 
+def find_segment(settings: Settings, path_or_name: str) -> Path:
+    """Return the file of a segment, by its name or by its path. Raises `UpnextError` with the nearest match."""
+    files = segment_files(settings)
+    if path_or_name in files:
+        return files[path_or_name]
+    path = Path(path_or_name)
+    if path.suffix == ".sql" and path.is_file():
+        return path.resolve()
+    raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
+
+
 def manifest_path(settings: Settings) -> Path:
     """Return dbt's manifest, parsed again where a file of the project is newer."""
     manifest = settings.dbt_target / "manifest.json"
@@ -148,10 +160,15 @@ class Dbt:
         with _scoped(self._environment):
             if self.manifest is None:
                 # Parsed without variables, so that dbt's own cache holds from tick to tick.
-                self.manifest = _result(dbtRunner().invoke(["parse", *options]))
+                self.manifest = _result(dbtRunner().invoke(["parse", *options]), None)
             if arguments == ["parse"]:
                 return self.manifest
-            return _result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options]))
+            return _result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options]), self.manifest)
+
+    def compile(self, sql: str) -> str:
+        """Return a SELECT with its references replaced by the names of tables."""
+        code: str = self.invoke(["compile", "--inline", sql]).results[0].node.compiled_code
+        return code
 
 
 @contextmanager
@@ -169,15 +186,27 @@ def _scoped(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _result(done: Any) -> Any:
+def _result(done: Any, manifest: Any) -> Any:
     if not done.success:
-        raise UpnextError(f"dbt failed: {_failure(done)}")
+        raise UpnextError(f"dbt failed: {_failure(done, manifest)}")
     return done.result
 
 
-def _failure(done: Any) -> str:
+def _failure(done: Any, manifest: Any) -> str:
     if done.exception is not None:
         return " ".join(str(done.exception).split())
     failed = [node for node in done.result if node.status in ("error", "fail", "runtime error")]
     first = failed[0]
-    return f"{first.node.original_file_path}: {' '.join((first.message or '').split())} ({len(failed)} failed in all)"
+    message = with_nearest(" ".join((first.message or "").split()), columns=_columns_read_by(first.node, manifest))
+    return f"{first.node.original_file_path}: {message} ({len(failed)} failed in all)"
+
+
+def with_nearest(message: str, *, columns: Collection[str]) -> str:
+    """Return Postgres's word of a column that does not exist with the nearest match."""
+    missing = re.search(r'column "?(?:\w+\.)?(\w+)"? does not exist', message)
+    return f"column '{missing[1]}' does not exist{nearest(missing[1], columns)}" if missing else message
+
+
+def _columns_read_by(node: Any, manifest: Any) -> set[str]:
+    names = node.depends_on.nodes if manifest is not None and hasattr(node, "depends_on") else []
+    return {column for name in names if name in manifest.nodes for column in manifest.nodes[name].columns}

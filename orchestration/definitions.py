@@ -7,9 +7,18 @@ from assets.events.assets import ingest
 from assets.events.checks import raw_events_contract, raw_events_health
 from assets.experiences.assets import experience_assets
 from assets.journeys.assets import journey_asset, journey_tables
+from assets.segments.checks import features_do_not_drift, segments_change_within_limits
 from orchestration import dbt
 from orchestration.dbt_assets import analytics_models, build_models, dbt_resource, membership_log
-from orchestration.schedules import analysis_job, dispatch_job, hourly_analysis, hourly_tick, tick_job
+from orchestration.schedules import (
+    analysis_job,
+    dispatch_job,
+    hourly_analysis,
+    hourly_tick,
+    nightly_rebuild,
+    rebuild_job,
+    tick_job,
+)
 from orchestration.settings import Settings
 from orchestration.stages import Platform
 from sensors.arrivals import arrivals
@@ -32,9 +41,9 @@ defs = dg.Definitions(
         results,
         what_worked,
     ],
-    asset_checks=[raw_events_contract, raw_events_health],
-    jobs=[tick_job, dispatch_job, analysis_job],
-    schedules=[hourly_tick, hourly_analysis],
+    asset_checks=[raw_events_contract, raw_events_health, segments_change_within_limits, features_do_not_drift],
+    jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
+    schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
     sensors=[arrivals, membership_changes, due_steps],
     resources={
         "platform": _platform,

@@ -10,6 +10,7 @@ AS_OF_TAG = "upnext/as_of"
 TICK_JOB = "tick"
 DISPATCH_JOB = "dispatch"
 ANALYSIS_JOB = "analysis"
+REBUILD_JOB = "rebuild"
 
 
 def as_of_tags(as_of: datetime) -> dict[str, str]:

@@ -1,14 +1,16 @@
-"""Jobs and their schedules: the tick every hour, the analysis after it."""
+"""Jobs and their schedules: the tick every hour, the analysis after it, the rebuild at night."""
 
 from datetime import UTC
 
 import dagster as dg
 
-from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, TICK_JOB, as_of_tags
+from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
+
+_DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
 
 tick_job = dg.define_asset_job(
     TICK_JOB,
-    selection=dg.AssetSelection.groups("events", "features", "segments"),
+    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT,
     description="Load what has landed, build features and segments, publish the tick.",
     executor_def=dg.in_process_executor,
 )
@@ -28,6 +30,14 @@ analysis_job = dg.define_asset_job(
 )
 
 
+rebuild_job = dg.define_asset_job(
+    REBUILD_JOB,
+    selection=_DRIFT,
+    description="Compute identities and features afresh, compare them with what was kept up to date, mend them.",
+    executor_def=dg.in_process_executor,
+)
+
+
 @dg.schedule(
     job=tick_job,
     cron_schedule="0 * * * *",
@@ -43,6 +53,14 @@ hourly_analysis = dg.ScheduleDefinition(
     name="hourly_analysis",
     job=analysis_job,
     cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+nightly_rebuild = dg.ScheduleDefinition(
+    name="nightly_rebuild",
+    job=rebuild_job,
+    cron_schedule="40 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import ProgrammingError
 
 from assets.analytics.results import Analysed, analyse
 from assets.events.catalogue import Catalogue
@@ -20,8 +22,9 @@ from assets.journeys.definition import Journey
 from assets.journeys.dispatch import Dispatched, dispatch, load_journeys
 from assets.journeys.rendering import CannotRenderError, check_sender
 from assets.journeys.smtp import parse_smtp_url
+from assets.segments.history import Preview, preview
 from orchestration import dbt, ticks
-from orchestration.errors import UpnextError
+from orchestration.errors import UpnextError, nearest
 from orchestration.settings import Settings
 from orchestration.ticks import Tick
 from orchestration.warehouse import connect, database_url, exclusive
@@ -107,6 +110,61 @@ def build(platform: Platform, asked: datetime, *, is_explicit: bool) -> Tick:
     with open_tick(platform, asked, is_explicit=is_explicit) as tick, exclusive(platform.engine, "dbt"):
         platform.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
     return tick
+
+
+def rebuild(platform: Platform) -> dict[str, int]:
+    """Compute who is who and all features afresh, where they stand, and mend what differs.
+
+    Returns by how many rows each table was wrong: 0, or its keeping up to date has a mistake. What is mended is
+    looked at again by the next tick.
+    """
+    with exclusive(platform.engine, "tick"), exclusive(platform.engine, "dbt"):
+        with platform.engine.connect() as connection:
+            started_at = connection.scalar(sa.text("select now()"))
+        platform.dbt.invoke(["run", "--full-refresh", "--select", "config.materialized:identity", "upnext.features"])
+        with platform.engine.connect() as connection:
+            rows = connection.execute(
+                sa.text(
+                    "select model, coalesce(drift, 0) as drift from features.rebuilds where rebuilt_at > :started_at"
+                    " order by model"
+                ),
+                {"started_at": started_at},
+            )
+            return {row.model: row.drift for row in rows}
+
+
+def preview_segment(platform: Platform, path_or_name: str, *, with_ids: bool) -> Preview:
+    """Run a segment without touching anything. Raises `UpnextError` with the file for what cannot be run."""
+    file = dbt.find_segment(platform.settings, path_or_name)
+    features = dbt.load_features(platform.settings, platform.catalogue)
+    dbt.check_segments({**dbt.segment_files(platform.settings), file.stem: file}, features)
+    sql = platform.dbt.compile(file.read_text(encoding="utf-8"))
+    with platform.engine.connect().execution_options(postgresql_readonly=True) as connection:
+        try:
+            return preview(connection, file.stem, sql, with_ids=with_ids)
+        except ProgrammingError as error:
+            message = str(error.orig).strip().splitlines()[0]
+            known = {name for table in features.values() for name in table}
+            raise UpnextError(f"{file}: {dbt.with_nearest(message, columns=known)}") from None
+        except ValueError as error:
+            raise UpnextError(f"{file}: {error}") from None
+
+
+def release_segment(platform: Platform, segment: str) -> int:
+    """Let the next tick apply a change that is held, and return how many would enter and leave by the last look."""
+    if segment not in platform.segments:
+        raise UpnextError(f"unknown segment '{segment}'{nearest(segment, platform.segments)}")
+    with platform.engine.begin() as connection:
+        changes: int | None = connection.scalar(
+            sa.text(
+                "update segments.evaluations set is_released = true where segment = :segment and is_held and tick_id ="
+                " (select max(tick_id) from segments.evaluations where segment = :segment) returning entered + exited"
+            ),
+            {"segment": segment},
+        )
+    if changes is None:
+        raise UpnextError(f"segment '{segment}' is not held")
+    return changes
 
 
 def dispatch_journeys(

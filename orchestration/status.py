@@ -1,4 +1,4 @@
-"""What `upnext status` says: watermarks, members, messages, the last tick and drift."""
+"""What `upnext status` says: watermarks, members, messages, the last tick, what is held, and drift."""
 
 from typing import Any
 
@@ -24,6 +24,12 @@ def read_status(engine: Engine) -> dict[str, Any]:
         )
         messages = connection.execute(
             sa.text("select status, count(*) as messages from journeys.messages group by 1 order by 1")
+        )
+        held = connection.execute(
+            sa.text(
+                "select segment, entered + exited as changes from segments.evaluations"
+                " where is_held and tick_id = (select max(tick_id) from segments.evaluations) order by segment"
+            )
         )
         return {
             "watermarks": {
@@ -52,5 +58,11 @@ def read_status(engine: Engine) -> dict[str, Any]:
                 "published_at": last.published_at,
                 "is_published": last.published_at is not None,
             },
-            "drift": None,
+            "held": {row.segment: row.changes for row in held},
+            "drift": connection.scalar(
+                sa.text(
+                    "select sum(coalesce(drift, 0))::bigint from (select distinct on (model) drift"
+                    " from features.rebuilds where drift is not null order by model, rebuilt_at desc) as newest"
+                )
+            ),
         }

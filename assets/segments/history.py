@@ -93,6 +93,44 @@ class Preview:
     leaving_ids: list[str] | None
 
 
+@dataclass(frozen=True)
+class BeyondLimit:
+    """A change of a segment in one tick that is larger than its owner expects."""
+
+    segment: str
+    members: int
+    entered: int
+    exited: int
+    is_held: bool
+
+    def __str__(self) -> str:
+        held = f"; held back, `upnext release {self.segment}` lets it through" if self.is_held else ""
+        return (
+            f"segment '{self.segment}' had {self.members:,} members, {self.entered:,} entered and"
+            f" {self.exited:,} exited at once{held}"
+        )
+
+
+def beyond_limits(engine: Engine) -> list[BeyondLimit]:
+    """Return the changes of the newest tick that are larger than the segments' owners expect."""
+    statement = sa.text(
+        "select segment, members_before as members, entered, exited, is_held from segments.evaluations"
+        " where is_beyond_limit and tick_id = (select max(tick_id) from segments.ticks) order by segment"
+    )
+    with engine.connect() as connection:
+        return [BeyondLimit(**row._mapping) for row in connection.execute(statement)]
+
+
+def known_segments(engine: Engine) -> set[str]:
+    """Return every segment that the logs have ever had."""
+    with engine.connect() as connection:
+        return {
+            name
+            for log in LOGS.values()
+            for name in connection.scalars(sa.text(f"select distinct segment from {log.changes}"))  # noqa: S608
+        }
+
+
 def members_at(engine: Engine, segment: str, at: datetime) -> list[str]:
     """Return the ids of whoever was in a segment at an instant, by the published log."""
     with engine.connect() as connection:

@@ -6,8 +6,9 @@
     Where the SELECT asks of each row of user_features (or account_features) by itself, only those are looked at whose
     row, or whose membership of a segment that it names, has changed since the last look; else everybody is.
 
-    The model's meta: `limit: {change: 50%, hold: true}` says by what share of its members a segment may change in one
-    tick; beyond that it is warned about, and held where the owner says so, until somebody releases it.
+    The model's meta: `owner`, `priority` and `exclusive_group` (see primary_segment), and `limit: {change: 50%, at_least: 100,
+    hold: true}`: by what share of its members a segment may change in one tick. Beyond that it is warned about, and
+    held where the owner says so until somebody releases it. Few changes, less than `at_least`, are never too many.
 #}
 {% materialization segment, adapter='postgres' %}
     {%- if flags.EMPTY -%}
@@ -19,6 +20,7 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
+    {%- do check_meta(model.name, config.get('meta', {})) -%}
     {%- set unit = segment_unit(model.name, sql) -%}
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
@@ -35,6 +37,31 @@
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [view]}) }}
 {% endmaterialization %}
+
+{# What may stand in a segment's meta. #}
+{% macro check_meta(segment, meta) -%}
+    {%- set known = ['priority', 'exclusive_group', 'owner', 'limit'] -%}
+    {%- set known_of_limit = ['change', 'at_least', 'hold'] -%}
+    {%- for key in meta if key not in known and key != 'dagster' -%}
+        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': unknown meta '" ~ key ~ "'; known: " ~ known | join(', ')) }}
+    {%- endfor -%}
+    {%- if meta.priority is defined and meta.priority is not number -%}
+        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': priority is '" ~ meta.priority ~ "'; it must be a number") }}
+    {%- endif -%}
+    {%- for key in meta.limit or {} if key not in known_of_limit -%}
+        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': unknown limit '" ~ key ~ "'; known: " ~ known_of_limit | join(', ')) }}
+    {%- endfor -%}
+    {%- if meta.limit and not modules.re.match('^[1-9][0-9]*%$', meta.limit.change | string) -%}
+        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': limit: change is '" ~ meta.limit.change ~ "'; it must be a share such as 50%") }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Segments that say to which exclusive group they belong. #}
+{% macro exclusive_segments() -%}
+    {%- if not execute -%} {{ return([]) }} {%- endif -%}
+    {{ return(graph.nodes.values() | selectattr('config.materialized', 'equalto', 'segment')
+        | selectattr('config.meta.exclusive_group') | sort(attribute='name') | list) }}
+{%- endmacro %}
 
 {# Whom a segment is about: users or accounts, and where their features, changes and members are. #}
 {% macro segment_unit(segment, sql) -%}
@@ -67,9 +94,11 @@
 
     {%- set members = run_query("select count(*) as total from " ~ unit.members ~ " where segment = '" ~ segment ~ "'").rows[0].total -%}
     {%- set count = run_query("select count(*) filter (where change = 'entered') as entered, count(*) filter (where change = 'exited') as exited from differing").rows[0] -%}
-    {%- set limit = model.config.meta.limit or {} -%}
-    {%- set is_beyond = limit.change and members > 0 and (count.entered + count.exited) * 100 > members * (limit.change | replace('%', '') | float) -%}
-    {%- set is_held = is_beyond and limit.hold and not (last and last.is_held and last.is_released) -%}
+    {%- set limit = config.get('meta', {}).limit or {} -%}
+    {%- set changes = count.entered + count.exited -%}
+    {%- set is_beyond = limit and members > 0 and changes >= (limit.at_least or 0)
+        and changes * 100 > members * (limit.change | replace('%', '') | int) -%}
+    {%- set is_held = is_beyond and limit.hold and not (last.is_held and last.is_released) -%}
     {%- do run_query("
         insert into segments.evaluations
             (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held)

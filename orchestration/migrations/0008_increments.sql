@@ -3,6 +3,8 @@ alter table raw.loads add column tick_id bigint;
 create index loads_by_tick on raw.loads (tick_id);
 create index events_by_load on raw.events (load_id);
 create index events_by_time on raw.events (occurred_at);
+drop index raw.events_of_identity;
+create index events_of_identity on raw.events (user_id, occurred_at) where type in ('identify', 'alias', 'group');
 
 -- Up to which tick, and which instant, a table that is kept up to date has come; written with its rows.
 create table features.states (
@@ -82,6 +84,30 @@ create table segments.evaluations (
     is_released boolean not null default false,
     primary key (segment, tick_id)
 );
+
+-- One row per segment and day (UTC), for plots; `members` is how many there were when the day's last tick had ended.
+create view segments.daily_changes as
+select
+    segment,
+    day,
+    entered,
+    exited,
+    sum(entered - exited) over (partition by segment order by day)::bigint as members
+from (
+    select
+        changes.segment,
+        (changes.as_of at time zone 'UTC')::date as day,
+        count(*) filter (where changes.change = 'entered') as entered,
+        count(*) filter (where changes.change = 'exited') as exited
+    from (
+        select tick_id, segment, change, as_of from segments.membership_changes
+        union all
+        select tick_id, segment, change, as_of from segments.account_membership_changes
+    ) as changes
+    inner join segments.ticks on changes.tick_id = ticks.tick_id
+    where ticks.published_at is not null
+    group by changes.segment, day
+) as days;
 
 -- Whether these events, in their order, hold the wanted ones one after the other, from first to last in `within`.
 create function upnext.has_sequence(events text[], times timestamptz[], wanted text[], within interval)

@@ -3,8 +3,8 @@
     whoever they are counted for (`key`; user_id is always part of it); the model's columns say what is made of them.
 
     A tick adds the events that came in (newly loaded, or loaded before and reached by as_of) and takes off those that
-    left a window. Users for whom that is not enough are computed afresh from their own events: those who touched a
-    feature that has no difference, and those whom the models of `recompute_with` have touched (who is who, say).
+    left a window. A feature that has no difference is computed afresh for those whom such events are about, from their
+    events of that kind; everything is, for those whom the models of `recompute_with` have touched (who is who, say).
 #}
 {% materialization features, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -46,13 +46,14 @@
 {%- endmacro %}
 
 {# Features of everybody with an event by as_of, from all events that ticks have taken in. #}
-{% macro all_features(sql, key, features, progress) -%}
+{% macro all_features(sql, key, features, progress, condition='true') -%}
     select {{ key | join(', ') }}
         {%- for name, meta in features.items() %},
         {{ feature_expression(name, meta, progress.as_of) }} as {{ name }}
         {%- endfor %}
     from ({{ sql }}) as events
     where events.occurred_at <= {{ progress.as_of }} and events.load_id not in {{ loads_after(progress.tick_id) }}
+        and {{ condition }}
     group by {{ key | join(', ') }}
 {%- endmacro %}
 
@@ -65,39 +66,59 @@
 {%- endmacro %}
 
 {% macro advance_features(target, model_name, key, features, sql, progress, since) -%}
-    {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, features, progress)) -%}
-    {%- do run_query("create temporary table recomputed on commit drop as " ~ recomputed_users(features, progress, since)) -%}
-    {%- do run_query("analyze changed") -%}
-    {%- do run_query("analyze recomputed") -%}
-
     {%- set differential = {} -%}
+    {%- set others = {} -%}
     {%- set after = {} -%}
-    {%- for name, meta in features.items() if is_differential(meta) -%}
-        {%- do differential.update({name: meta}) -%}
+    {%- for name, meta in features.items() -%}
+        {%- do (differential if is_differential(meta) else others).update({name: meta}) -%}
         {%- do after.update({name: feature_after(name, meta)}) -%}
     {%- endfor -%}
     {%- set names = features.keys() | list -%}
-    {%- do run_query("
-        with written as (
-            insert into " ~ target ~ " as live (" ~ (key + names) | join(', ') ~ ")
-            " ~ differences(key, features, progress) ~ "
-            on conflict (" ~ key | join(', ') ~ ") do " ~ update_where_distinct(differential.keys() | list, after) ~ "
-            returning live." ~ key[0] ~ "
-        )
 
-        insert into features.touched (model, tick_id, key)
-        select distinct '" ~ model_name ~ "', " ~ progress.tick_id ~ ", " ~ key[0] ~ " from written
-    ") -%}
+    {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, features, progress)) -%}
+    {%- do run_query("create temporary table recomputed on commit drop as "
+        ~ ("select distinct key from (" ~ since ~ ") as touched" if since else "select null as key where false")) -%}
+    {%- do run_query("analyze changed") -%}
+    {%- do run_query("analyze recomputed") -%}
+    {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
+        insert into " ~ target ~ " as live (" ~ (key + names) | join(', ') ~ ")
+        " ~ differences(key, features, progress) ~ "
+        on conflict (" ~ key | join(', ') ~ ") do " ~ update_where_distinct(differential.keys() | list, after) ~ "
+        returning live." ~ key[0]
+    )) -%}
+    {%- if others -%}
+        {%- do run_query("create temporary table affected on commit drop as "
+            ~ "select distinct user_id from changed as events where (" ~ events_of_any(others) ~ ") and user_id not in (select key from recomputed)") -%}
+        {%- do run_query("analyze affected") -%}
+        {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
+            update " ~ target ~ " as live set " ~ assigned(others.keys()) ~ "
+            from affected cross join lateral (
+                select * from (" ~ all_features(sql, key, others, progress, "(" ~ events_of_any(others) ~ ")") ~ ") as features
+                where features.user_id = affected.user_id
+            ) as excluded
+            where (" ~ prefixed('live', key) ~ ") = (" ~ prefixed('excluded', key) ~ ")
+                and (" ~ prefixed('live', others.keys()) ~ ") is distinct from (" ~ prefixed('excluded', others.keys()) ~ ")
+            returning live." ~ key[0]
+        )) -%}
+    {%- endif -%}
     {%- do run_query("
         create temporary table fresh on commit drop as
         select features.* from recomputed cross join lateral (
-            select * from (" ~ all_features(sql, key, features, progress) ~ ") as rows
-            where rows.user_id = recomputed.user_id
+            select * from (" ~ all_features(sql, key, features, progress) ~ ") as features
+            where features.user_id = recomputed.key
         ) as features
     ") -%}
-    {%- do reconcile(
-        target, model_name, key, key + names, 'live.user_id in (select user_id from recomputed)', progress.tick_id
-    ) -%}
+    {%- do reconcile(target, model_name, key, key + names, 'live.user_id in (select key from recomputed)', progress.tick_id) -%}
+{%- endmacro %}
+
+{# Run a statement that returns keys, and log them as touched. #}
+{% macro logging_keys(model_name, key, tick_id, statement) -%}
+    with written as (
+        {{ statement }}
+    )
+
+    insert into features.touched (model, tick_id, key)
+    select distinct '{{ model_name }}', {{ tick_id }}, {{ key[0] }} from written
 {%- endmacro %}
 
 {# What a tick's difference is made of: `is_new` for the events that came, the others left a window. #}
@@ -130,14 +151,13 @@
     {{ return(conditions) }}
 {%- endmacro %}
 
-{# Users whose rows are computed afresh, from their own events. #}
-{% macro recomputed_users(features, progress, since) -%}
+{# A condition for the events that one of these features is about. #}
+{% macro events_of_any(features) -%}
     {%- set conditions = [] -%}
-    {%- for meta in features.values() if not is_differential(meta) -%}
-        {%- do conditions.append("(" ~ ("not events.is_derived" if 'most_in_session' in meta else event_condition(meta)) ~ ")") -%}
+    {%- for meta in features.values() -%}
+        {%- do conditions.append("not events.is_derived" if 'most_in_session' in meta else event_condition(meta)) -%}
     {%- endfor -%}
-    select user_id from changed as events where {{ conditions | join(' or ') or 'false' }}
-    {%- if since %} union {{ since }}{% endif %}
+    {{ return("(" ~ conditions | unique | join(') or (') ~ ")") }}
 {%- endmacro %}
 
 {# The difference of each row; of a new row that is all there is, and what has no difference is as of nothing. #}
@@ -147,6 +167,6 @@
         {{ feature_difference(name, meta, progress) if is_differential(meta) else feature_of_nothing(meta) }} as {{ name }}
         {%- endfor %}
     from changed as events
-    where events.user_id not in (select user_id from recomputed)
+    where events.user_id not in (select key from recomputed)
     group by {{ key | join(', ') }}
 {%- endmacro %}

@@ -82,6 +82,12 @@
         ~ ' where (' ~ prefixed('live', columns) ~ ') is distinct from (' ~ values | join(', ') ~ ')') }}
 {%- endmacro %}
 
+{% macro assigned(columns) -%}
+    {%- set assignments = [] -%}
+    {%- for column in columns -%} {%- do assignments.append(column ~ ' = excluded.' ~ column) -%} {%- endfor -%}
+    {{ return(assignments | join(', ')) }}
+{%- endmacro %}
+
 {% macro prefixed(relation, columns) -%}
     {%- set names = [] -%}
     {%- for column in columns -%} {%- do names.append(relation ~ '.' ~ column) -%} {%- endfor -%}

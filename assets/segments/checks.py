@@ -1,0 +1,28 @@
+"""Asset checks of segments and features: a change that nobody expected, and drift."""
+
+import dagster as dg
+
+from assets.segments.history import beyond_limits
+from orchestration.stages import Platform, rebuild
+
+_LOG = dg.AssetKey(["segments", "membership_changes"])
+_FEATURES = dg.AssetKey(["features", "user_features"])
+
+
+@dg.asset_check(asset=_LOG, description="The last tick changed no segment by more than its owner expects.")
+def segments_change_within_limits(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    """Warn before anybody is messaged; a segment whose owner says `hold` is held back as well."""
+    beyond = beyond_limits(platform.engine)
+    return dg.AssetCheckResult(
+        passed=not beyond,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(str, beyond)) or None,
+        metadata={change.segment: change.entered + change.exited for change in beyond},
+    )
+
+
+@dg.asset_check(asset=_FEATURES, description="Computed afresh, features and identities are what was kept up to date.")
+def features_do_not_drift(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    """Compute everything afresh beside the tables, compare, and mend them: every night, or when somebody asks."""
+    drift = rebuild(platform)
+    return dg.AssetCheckResult(passed=not any(drift.values()), severity=dg.AssetCheckSeverity.ERROR, metadata=drift)
