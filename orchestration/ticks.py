@@ -113,7 +113,7 @@ def _begin(engine: Engine, as_of: datetime) -> int:
     """Open a tick that takes in what has been loaded, and take back the one that a failure left open."""
     with engine.begin() as connection:
         left_open = connection.scalar(sa.text("select tick_id from segments.ticks where published_at is null"))
-        for statement in _TAKE_BACK:
+        for statement in _TAKE_BACK if left_open is not None else ():
             connection.execute(sa.text(statement), {"tick_id": left_open})
         tick_id = connection.scalar(
             sa.text("insert into segments.ticks (as_of) values (:as_of) returning tick_id"), {"as_of": as_of}
@@ -137,6 +137,10 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
                 sql = statement.format(log=log, members=members, unit=unit)
                 rows = connection.execute(sa.text(sql), values)
             changes |= {row.name: row.changes for row in rows}
+        connection.execute(
+            sa.text("delete from segments.evaluations where segment <> all(cast(:segments as text[]))"),
+            {"segments": list(segments)},
+        )
         connection.execute(sa.text("delete from features.touched where tick_id <= :tick_id"), {"tick_id": tick.tick_id})
         connection.execute(
             sa.text("update segments.ticks set published_at = :published_at where tick_id = :tick_id"),

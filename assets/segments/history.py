@@ -57,7 +57,7 @@ _PREVIEW = """
         where selected.id is null or members.id is null
     ),
 
-    overlaps as (
+    shared as (
         select others.segment, count(*) as users
         from {members} as others
         inner join selected on others.{unit} = selected.id
@@ -70,7 +70,7 @@ _PREVIEW = """
         (select count(*) from members) as members,
         (select count(*) from changed where change = 'would enter') as entering,
         (select count(*) from changed where change = 'would leave') as leaving,
-        (select coalesce(jsonb_object_agg(segment, users order by segment), '{{}}') from overlaps) as overlap,
+        (select coalesce(jsonb_object_agg(segment, users order by segment), '{{}}') from shared) as overlap,
         case when %(with_ids)s then (select array_agg(id order by id) from changed where change = 'would enter') end
             as entering_ids,
         case when %(with_ids)s then (select array_agg(id order by id) from changed where change = 'would leave') end

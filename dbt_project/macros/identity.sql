@@ -15,11 +15,7 @@
     {% if progress.mode == 'rebuild' %}
         {%- set taken_in = "events.occurred_at <= " ~ progress.as_of ~ " and events.load_id not in " ~ loads_after(progress.tick_id) -%}
         {%- do run_query("create temporary table claims on commit drop as " ~ claims_of([taken_in])) -%}
-        {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
-        {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
-        {%- set tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
-        {%- set drift = reconcile(target, model.name, key, columns, 'true', tick_id, logged='all') -%}
-        {%- do run_query(note_rebuild(model.name, progress, drift)) -%}
+        {%- do rebuild_table(target, model.name, key, sql, progress, definition) -%}
     {% elif progress.mode == 'advance' %}
         {%- do run_query("create temporary table new_claims on commit drop as " ~ claims_of(new_events(progress))) -%}
         {% if run_query("select 1 from new_claims limit 1").rows %}
@@ -27,12 +23,11 @@
             {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
             {%- do run_query(moved_users(target, model.name, progress.tick_id)) -%}
             {%- set scope = "(live.kind, live.id) in (select kind, id from connected_ids)" -%}
-            {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id, logged='none') -%}
+            {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id, is_logged=false) -%}
         {% endif %}
+        {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {% call statement('main') -%}
-        {{ save_state(model.name, progress, definition) }}
-    {%- endcall %}
+    {{ nothing_more_to_do() }}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}

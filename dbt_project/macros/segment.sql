@@ -27,10 +27,15 @@
     {%- else -%}
         {%- do evaluate_segment(model.name, unit, sql, tick_id | int) -%}
     {%- endif -%}
-    {% call statement('main') -%}
-        create or replace view {{ view }} as
-        select {{ unit.id }}, entered_at from {{ unit.members }} where segment = '{{ model.name }}'
-    {%- endcall %}
+    {% if types_of(view).keys() | list == [unit.id, 'entered_at'] %}
+        {{ nothing_more_to_do() }}
+    {% else %}
+        {% call statement('main') -%}
+            drop view if exists {{ view }};
+            create view {{ view }} as
+            select {{ unit.id }}, entered_at from {{ unit.members }} where segment = '{{ model.name }}'
+        {%- endcall %}
+    {% endif %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
@@ -80,80 +85,98 @@
 {% macro evaluate_segment(segment, unit, sql, tick_id) -%}
     {%- set definition = local_md5(sql) -%}
     {%- set select_now = with_members_of_this_tick(sql) -%}
-    {%- set found = run_query("select tick_id, definition, is_held, is_released from segments.evaluations where segment = '"
-        ~ segment ~ "' order by tick_id desc limit 1").rows -%}
+    {%- set found = run_query("
+        select tick_id, definition, is_held, is_released, members_before + case when is_held then 0 else entered - exited end as members
+        from segments.evaluations where segment = '" ~ segment ~ "' order by tick_id desc limit 1
+    ").rows -%}
     {%- set last = found[0] if found else none -%}
     {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
-    {%- set is_by_row = last and last.definition == definition and not last.is_held and asks_of_each_row(unit, sql) -%}
-    {%- if is_by_row -%}
-        {%- do run_query("create temporary table touched on commit drop as " ~ touched_members(unit, last.tick_id, tick_id)) -%}
-        {%- set is_by_row = not run_query("select 1 from touched where id is null").rows -%}
-        {%- do run_query("analyze touched") -%}
-    {%- endif -%}
-    {%- do run_query(changed_members(segment, unit, select_now, is_by_row)) -%}
-
-    {%- set members = run_query("select count(*) as total from " ~ unit.members ~ " where segment = '" ~ segment ~ "'").rows[0].total -%}
-    {%- set count = run_query("select count(*) filter (where change = 'entered') as entered, count(*) filter (where change = 'exited') as exited from differing").rows[0] -%}
+    {%- set is_by_row = last and last.definition == definition and not last.is_held
+        and asks_of_each_row(unit, sql) and not are_all_touched([unit.features], last.tick_id) -%}
     {%- set limit = config.get('meta', {}).limit or {} -%}
-    {%- set changes = count.entered + count.exited -%}
-    {%- set is_beyond = limit and members > 0 and changes >= (limit.at_least or 0)
-        and changes * 100 > members * (limit.change | replace('%', '') | int) -%}
-    {%- set is_held = is_beyond and limit.hold and not (last.is_held and last.is_released) -%}
+    {%- set may_hold = limit.hold and not (last.is_held and last.is_released) -%}
     {%- do run_query("
-        insert into segments.evaluations
-            (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held)
-        select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', "
-            ~ ('(select count(*) from touched)' if is_by_row else '(select count(*) from features.' ~ unit.features ~ ')') ~ ", "
-            ~ members ~ ", " ~ count.entered ~ ", " ~ count.exited ~ ", " ~ (is_beyond or false) ~ ", " ~ (is_held or false)
-    ) -%}
-    {%- if not is_held -%}
-        {%- do run_query("
-            insert into " ~ unit.changes ~ " (tick_id, segment, " ~ unit.id ~ ", change, as_of)
-            select " ~ tick_id ~ ", '" ~ segment ~ "', id, change, " ~ as_of() ~ " from differing order by id
-        ") -%}
-    {%- endif -%}
+        with " ~ changed_members(segment, unit, select_now, touched_members(unit, last.tick_id, tick_id) if is_by_row else none) ~ ",
+
+        counted as (
+            select
+                " ~ ('(select count(*) from touched)' if is_by_row else '(select count(*) from features.' ~ unit.features ~ ')') ~ " as looked_at,
+                " ~ (last.members if is_by_row else '(select count(*) from members)') ~ " as members_before,
+                count(*) filter (where change = 'entered') as entered,
+                count(*) filter (where change = 'exited') as exited
+            from changed
+        ),
+
+        judged as (
+            select
+                *,
+                members_before > 0 and entered + exited >= " ~ (limit.at_least or 0) ~ "
+                    and (entered + exited) * 100 > members_before * " ~ (limit.change | replace('%', '') if limit else "'infinity'::float8") ~ " as is_beyond
+            from counted
+        ),
+
+        evaluated as (
+            insert into segments.evaluations
+                (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held)
+            select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', looked_at, members_before, entered, exited,
+                is_beyond, is_beyond and " ~ (may_hold or false) ~ "
+            from judged
+        )
+
+        insert into " ~ unit.changes ~ " (tick_id, segment, " ~ unit.id ~ ", change, as_of)
+        select " ~ tick_id ~ ", '" ~ segment ~ "', changed.id, changed.change, " ~ as_of() ~ "
+        from changed
+        inner join judged on not (judged.is_beyond and " ~ (may_hold or false) ~ ")
+        order by changed.id
+    ") -%}
 {%- endmacro %}
 
-{# Who is selected and no member, or the other way round: of those touched, or of all. #}
-{% macro changed_members(segment, unit, sql, is_by_row) -%}
-    {%- set members = members_in_this_tick(unit, segment) -%}
-    create temporary table differing on commit drop as
-    select
-        coalesce(selected.id, members.id) as id,
-        case when members.id is null then 'entered' else 'exited' end as change
-    from (
-        {%- if is_by_row %}
+{# CTEs: who is selected and no member, or the other way round (`changed`), of those touched, or of all. #}
+{% macro changed_members(segment, unit, sql, touched) -%}
+    {%- if touched %}
+    touched as materialized (
+        {{ touched }}
+    ),
+    {% endif %}
+    selected as (
+        {%- if touched %}
         select distinct selected.{{ unit.id }} as id
         from touched
-        cross join lateral (
-            select * from (
-                {{ sql }}
-            ) as segment where segment.{{ unit.id }} = touched.id
-        ) as selected
+        inner join (
+            {{ sql }}
+        ) as selected on touched.id = selected.{{ unit.id }}
         {%- else %}
         select distinct {{ unit.id }} as id
         from (
             {{ sql }}
-        ) as segment
+        ) as selected
         where {{ unit.id }} is not null
         {%- endif %}
-    ) as selected
-    full join (
-        select {{ unit.id }} as id from ({{ members }}) as members
-        {%- if is_by_row %} where {{ unit.id }} in (select id from touched){% endif %}
-    ) as members on selected.id = members.id
-    where selected.id is null or members.id is null
+    ),
+
+    members as (
+        select {{ unit.id }} as id from ({{ members_in_this_tick(unit, segment) }}) as members
+        {%- if touched %} where {{ unit.id }} in (select id from touched){% endif %}
+    ),
+
+    changed as materialized (
+        select
+            coalesce(selected.id, members.id) as id,
+            case when members.id is null then 'entered' else 'exited' end as change
+        from selected
+        full join members on selected.id = members.id
+        where selected.id is null or members.id is null
+    )
 {%- endmacro %}
 
-{# Whose features, or whose membership of the segments that are named, a tick has changed; null for all. #}
+{# Whose features, or whose membership of the segments that are named, a tick has changed. #}
 {% macro touched_members(unit, last_tick_id, tick_id) -%}
-    select key as id from ({{ touched_since([unit.features], last_tick_id, tick_id) }}) as touched
+    select key as id from ({{ touched_since([unit.features], last_tick_id, tick_id) }}) as touched group by key
     {%- for segment in segments_named() %}
     union
     select {{ unit.id }} from {{ unit.changes }}
     where segment = '{{ segment.name }}' and tick_id > {{ last_tick_id }} and tick_id <= {{ tick_id }}
     {%- endfor %}
-    group by 1
 {%- endmacro %}
 
 {# The segments that this one is built on. #}

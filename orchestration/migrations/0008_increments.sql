@@ -11,14 +11,16 @@ create table features.states (
     model text primary key,
     tick_id bigint not null,
     as_of timestamptz not null,
-    definition text not null
+    definition text not null,
+    -- The tick for which any row may have changed, and not just those of touched keys.
+    all_touched_by bigint
 );
 
--- Whose rows a tick has changed (all, where the key is null), until all that follows from them has consumed it.
+-- Whose rows a tick has changed, until all that follows from them has consumed it.
 create table features.touched (
     model text not null,
     tick_id bigint not null,
-    key text
+    key text not null
 );
 create index touched_by_tick on features.touched (model, tick_id);
 

@@ -3,7 +3,7 @@
     make bench-tick                          10 M events of history
     make bench-tick EVENTS=5000000,50000000  the same change upon a short and a long history
 
-The events are made here, 10,000 an hour: so a longer history is longer in time, and the hour's change is the same.
+The events are made here, 4,000 an hour: so a longer history is longer in time, and the hour's change is the same.
 Work in SQL is what the server's own log says of the statements of dbt, start-up and planning by dbt left out.
 """
 
@@ -35,7 +35,7 @@ from orchestration.warehouse import connect
 BIN = Path(sys.executable).parent
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-RATE = 10_000
+RATE = 4_000
 USERS = 100_000
 SEGMENTS = ("basic_plan_power_users", "upgrade_curious", "low_usage_paid_users")
 # One in a hundred is of a visitor who has told, or will tell, who it is; one in two hundred names an account.

@@ -46,30 +46,23 @@
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
     {%- set progress = progress_of(model.name, target, definition) -%}
-    {% if progress.mode == 'advance' %}
-        {%- do run_query("create temporary table touched_accounts on commit drop as " ~ touched_accounts(progress)) -%}
-        {%- do run_query("analyze touched_accounts") -%}
-        {% if run_query("select 1 from touched_accounts where account_id is null").rows %} {%- do progress.update({'mode': 'rebuild'}) -%} {% endif %}
-    {% endif %}
-    {% if progress.mode == 'rebuild' %}
-        {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
-        {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
-        {%- set tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
-        {%- set drift = reconcile(target, model.name, key, columns, 'true', tick_id, logged='all') -%}
-        {%- do run_query(note_rebuild(model.name, progress, drift)) -%}
+    {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and are_all_touched(['account_users', 'user_features'], progress.last.tick_id)) %}
+        {%- do rebuild_table(target, model.name, key, sql, progress, definition) -%}
     {% elif progress.mode == 'advance' %}
+        {%- do run_query("create temporary table touched_accounts (account_id) on commit drop as " ~ touched_accounts(progress)) -%}
+        {%- do run_query("analyze touched_accounts") -%}
+        {#- `offset 0`: account by account, by an index, not all of them to be joined with some. -#}
         {%- do run_query("
             create temporary table fresh on commit drop as
             select totals.* from touched_accounts cross join lateral (
-                select * from (" ~ sql ~ ") as totals where totals.account_id = touched_accounts.account_id
+                select * from (" ~ sql ~ ") as totals where totals.account_id = touched_accounts.account_id offset 0
             ) as totals
         ") -%}
         {%- set scope = 'live.account_id in (select account_id from touched_accounts)' -%}
         {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id) -%}
+        {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {% call statement('main') -%}
-        {{ save_state(model.name, progress, definition) }}
-    {%- endcall %}
+    {{ nothing_more_to_do() }}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
@@ -77,13 +70,11 @@
     {{ return({'relations': [target]}) }}
 {% endmaterialization %}
 
-{# Accounts of which a user's part, or a user, has changed; null for all. #}
+{# Accounts of which a user's part, or a user, has changed. #}
 {% macro touched_accounts(progress) -%}
-    select key as account_id
-    from ({{ touched_since(['account_users'], progress.last.tick_id, progress.tick_id) }}) as touched
+    {{ touched_since(['account_users'], progress.last.tick_id, progress.tick_id) }}
     union
     select account_users.account_id
     from ({{ touched_since(['user_features'], progress.last.tick_id, progress.tick_id) }}) as touched
-    left join features.account_users on touched.key = account_users.user_id
-    where touched.key is null or account_users.account_id is not null
+    inner join features.account_users on touched.key = account_users.user_id
 {%- endmacro %}

@@ -17,17 +17,13 @@
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
     {%- set progress = progress_of(model.name, target, definition) -%}
-    {%- set since = touched_since(upstream, progress.last.tick_id, progress.tick_id) if upstream and progress.last else none -%}
-    {%- set is_all_touched = progress.mode == 'advance' and since and run_query("select 1 from (" ~ since ~ ") as touched where key is null limit 1").rows -%}
-
-    {% if progress.mode == 'rebuild' or is_all_touched %}
-        {%- do rebuild_features(target, model.name, key, features, sql, progress) -%}
+    {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and upstream and are_all_touched(upstream, progress.last.tick_id)) %}
+        {%- do rebuild_table(target, model.name, key, all_features(sql, key, features, progress), progress, definition) -%}
     {% elif progress.mode == 'advance' %}
-        {%- do advance_features(target, model.name, key, features, sql, progress, since) -%}
+        {%- do advance_features(target, model.name, key, features, sql, progress, upstream) -%}
+        {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {% call statement('main') -%}
-        {{ save_state(model.name, progress, definition) }}
-    {%- endcall %}
+    {{ nothing_more_to_do() }}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
@@ -45,7 +41,10 @@
     {{ return(features) }}
 {%- endmacro %}
 
-{# Features of everybody with an event by as_of, from all events that ticks have taken in. #}
+{#
+    Features of everybody with an event by as_of, from all events that ticks have taken in; or of those of a condition,
+    which stands inside the grouping: so a user's own events are found by an index.
+#}
 {% macro all_features(sql, key, features, progress, condition='true') -%}
     select {{ key | join(', ') }}
         {%- for name, meta in features.items() %},
@@ -57,15 +56,7 @@
     group by {{ key | join(', ') }}
 {%- endmacro %}
 
-{% macro rebuild_features(target, model_name, key, features, sql, progress) -%}
-    {%- do run_query("create temporary table fresh on commit drop as " ~ all_features(sql, key, features, progress)) -%}
-    {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
-    {%- set tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
-    {%- set drift = reconcile(target, model_name, key, columns, 'true', tick_id, logged='all') -%}
-    {%- do run_query(note_rebuild(model_name, progress, drift)) -%}
-{%- endmacro %}
-
-{% macro advance_features(target, model_name, key, features, sql, progress, since) -%}
+{% macro advance_features(target, model_name, key, features, sql, progress, upstream) -%}
     {%- set differential = {} -%}
     {%- set others = {} -%}
     {%- set after = {} -%}
@@ -75,10 +66,9 @@
     {%- endfor -%}
     {%- set names = features.keys() | list -%}
 
-    {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, features, progress)) -%}
+    {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, key, features, progress)) -%}
     {%- do run_query("create temporary table recomputed on commit drop as "
-        ~ ("select distinct key from (" ~ since ~ ") as touched" if since else "select null as key where false")) -%}
-    {%- do run_query("analyze changed") -%}
+        ~ "select distinct key from (" ~ touched_since(upstream or ['none'], progress.last.tick_id, progress.tick_id) ~ ") as touched") -%}
     {%- do run_query("analyze recomputed") -%}
     {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
         insert into " ~ target ~ " as live (" ~ (key + names) | join(', ') ~ ")
@@ -93,8 +83,7 @@
         {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
             update " ~ target ~ " as live set " ~ assigned(others.keys()) ~ "
             from affected cross join lateral (
-                select * from (" ~ all_features(sql, key, others, progress, "(" ~ events_of_any(others) ~ ")") ~ ") as features
-                where features.user_id = affected.user_id
+                " ~ all_features(sql, key, others, progress, "events.user_id = affected.user_id and (" ~ events_of_any(others) ~ ")") ~ "
             ) as excluded
             where (" ~ prefixed('live', key) ~ ") = (" ~ prefixed('excluded', key) ~ ")
                 and (" ~ prefixed('live', others.keys()) ~ ") is distinct from (" ~ prefixed('excluded', others.keys()) ~ ")
@@ -104,8 +93,7 @@
     {%- do run_query("
         create temporary table fresh on commit drop as
         select features.* from recomputed cross join lateral (
-            select * from (" ~ all_features(sql, key, features, progress) ~ ") as features
-            where features.user_id = recomputed.key
+            " ~ all_features(sql, key, features, progress, "events.user_id = recomputed.key") ~ "
         ) as features
     ") -%}
     {%- do reconcile(target, model_name, key, key + names, 'live.user_id in (select key from recomputed)', progress.tick_id) -%}
@@ -122,17 +110,23 @@
 {%- endmacro %}
 
 {# What a tick's difference is made of: `is_new` for the events that came, the others left a window. #}
-{% macro changed_events(sql, features, progress) -%}
+{% macro changed_events(sql, key, features, progress) -%}
+    {%- set columns = prefixed('events', key + ['type', 'event', 'occurred_at', 'is_derived'] + (['properties'] if are_properties_read(features) else [])) -%}
     {%- for condition in new_events(progress) %}
-    select events.*, true as is_new from ({{ sql }}) as events where {{ condition }}
+    select {{ columns }}, true as is_new from ({{ sql }}) as events where {{ condition }}
     {{ 'union all' if not loop.last }}
     {%- endfor %}
     {%- set leaving = left_windows(features, progress) %}
     {%- if leaving %}
     union all
-    select events.*, false as is_new from ({{ sql }}) as events
+    select {{ columns }}, false as is_new from ({{ sql }}) as events
     where ({{ leaving | join(' or ') }}) and events.load_id not in {{ loads_after(progress.last.tick_id) }}
     {%- endif %}
+{%- endmacro %}
+
+{% macro are_properties_read(features) -%}
+    {%- for meta in features.values() if meta.where or meta.sum_of -%} {{ return(true) }} {%- endfor -%}
+    {{ return(false) }}
 {%- endmacro %}
 
 {# Conditions for events that were in a window at the last tick and no longer are. #}

@@ -1,14 +1,27 @@
 {#
     Tables that are kept up to date: what a tick does to one follows what has changed, not what is stored. Its rows, its
-    state and the keys that it touched are written in one transaction. The log of touched keys has the first key column.
+    state and the keys that it touched are written in one transaction. The log of touched keys has the first key column;
+    where all rows may have changed, the state says so instead.
 #}
+
+{# Make `target` the rows of a SELECT of all, and save its state. #}
+{% macro rebuild_table(target, model_name, key, sql, progress, definition) -%}
+    {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+    {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
+    {%- set differing = reconcile(target, model_name, key, columns, 'true', progress.tick_id, is_logged=false) -%}
+    {%- do run_query(note_rebuild(model_name, progress, differing)) -%}
+    {%- do run_query("analyze " ~ target) -%}
+    {%- set next_tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
+    {%- do run_query(save_state(model_name, progress, definition, next_tick_id if differing else none)) -%}
+{%- endmacro %}
 
 {# Make a table exist with the columns of `fresh`, a temporary one. Grants, and rows of other columns, stay. #}
 {% macro fit_table(target, key, indexes) -%}
     {%- set wanted = types_of('pg_temp.fresh') -%}
     {%- set existing = types_of(target) -%}
     {%- if not existing -%}
-        {%- do run_query("create table " ~ target ~ " (like fresh, primary key (" ~ key | join(', ') ~ "))") -%}
+        {#- Room for the next version of a row on its page, so that a tick need not touch the indexes. -#}
+        {%- do run_query("create table " ~ target ~ " (like fresh, primary key (" ~ key | join(', ') ~ ")) with (fillfactor = 80)") -%}
         {%- for columns in indexes -%}
             {%- do run_query("create index on " ~ target ~ " (" ~ columns | join(', ') ~ ")") -%}
         {%- endfor -%}
@@ -35,9 +48,9 @@
 
 {#
     Make the rows of `target` within `scope` (a condition on it) those of `fresh`, write none that is equal, and
-    log the `keys` of the others, one row that stands for `all`, or `none`. Returns how many rows differed.
+    log the keys of the others where `is_logged`. Returns how many rows differed.
 #}
-{% macro reconcile(target, model_name, key, columns, scope, tick_id, logged='keys') -%}
+{% macro reconcile(target, model_name, key, columns, scope, tick_id, is_logged=true) -%}
     {%- set others = columns | reject('in', key) | list -%}
     {%- set differing = run_query("
         with gone as (
@@ -60,9 +73,7 @@
 
         logged as (
             insert into features.touched (model, tick_id, key)
-            select distinct '" ~ model_name ~ "', " ~ tick_id ~ ", " ~ (key[0] if logged == 'keys' else 'null::text') ~ "
-            from differing
-            where " ~ (logged != 'none') ~ "
+            select distinct '" ~ model_name ~ "', " ~ tick_id ~ ", " ~ key[0] ~ " from differing where " ~ is_logged ~ "
         )
 
         select count(*) as total from differing

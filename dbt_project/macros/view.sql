@@ -1,0 +1,26 @@
+{#
+    Views, in place of dbt's own: one that is the same already is left alone. So a tick neither waits for whoever reads
+    it, nor makes it vanish for a moment. What a view is made of stands in its comment, as a hash.
+#}
+{% materialization view, adapter='postgres' %}
+    {%- set view = this.incorporate(type='view') -%}
+    {%- set definition = local_md5(sql) -%}
+    {%- set found = run_query("select obj_description(to_regclass('" ~ view ~ "'), 'pg_class') as definition").rows[0].definition -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {% if found == definition %}
+        {{ nothing_more_to_do() }}
+    {% else %}
+        {% call statement('main') -%}
+            drop view if exists {{ view }} cascade;
+            create view {{ view }} as
+            {{ sql }};
+            comment on view {{ view }} is '{{ definition }}'
+        {%- endcall %}
+    {% endif %}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [view]}) }}
+{% endmaterialization %}

@@ -1,0 +1,70 @@
+"""The guide to features and segments, followed word for word."""
+
+import re
+import shutil
+import textwrap
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestration import dbt
+from orchestration.stages import Platform, build, preview_segment
+from tests.conftest import AS_OF, Product, rows
+
+DAY = timedelta(days=1)
+GUIDE = (dbt.PROJECT_DIR / "README.md").read_text()
+
+
+def block(begin: str) -> str:
+    """Return the code of the guide that begins with these words."""
+    [code] = [code for code in re.findall(r"```\w+\n(.*?)```", GUIDE, re.DOTALL) if code.startswith(begin)]
+    return str(code)
+
+
+def insert(path: Path, before: str, text: str, *, indent: int) -> None:
+    whole = path.read_text()
+    assert whole.count(before) == 1
+    path.write_text(whole.replace(before, textwrap.indent(text, " " * indent) + before))
+
+
+def test_the_walk_throughs(
+    platform: Platform, product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
+    monkeypatch.setattr(dbt, "CATALOGUE", project / "models" / "events" / "_catalogue.yml")
+    for day in range(1, 4):
+        product.track("ada", "exported report", AS_OF - day * DAY, properties={"rows": 500 * day})
+        product.track("bob", "exported report", AS_OF - DAY, properties={"rows": 5000})
+
+    models = project / "models"
+    insert(
+        models / "features" / "_features.yml", "\n  - name: account_features\n", block("# models/features"), indent=6
+    )
+    (models / "segments" / "report_lovers.sql").write_text(block("-- models/segments"))
+    with (models / "segments" / "_segments.yml").open("a") as file:
+        file.write(textwrap.indent(block("- name: report_lovers"), "  "))
+    catalogue = models / "events" / "_catalogue.yml"
+    catalogue.write_text(catalogue.read_text().replace("derived: {}", "derived:"))
+    with catalogue.open("a") as file:
+        file.write(textwrap.indent(block("# models/events"), " " * 10))
+    large = "- name: large_reports\n  config: {meta: {count_of: exported large report}}\n"
+    insert(models / "features" / "_features.yml", "\n  - name: account_features\n", large, indent=6)
+
+    platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
+    platform.check()
+    build(platform, AS_OF, is_explicit=True)
+    assert rows(
+        platform, "select user_id, report_days_30d, large_reports from features.user_features order by user_id"
+    ) == [("ada", 3, 2), ("bob", 1, 3)]
+    assert rows(platform, "select user_id from segments.report_lovers") == [("ada",)]
+    assert preview_segment(platform, "report_lovers", with_ids=False).size == 1
+
+
+def test_every_kind_is_explained() -> None:
+    from assets.features.definition import KINDS
+
+    for kind in KINDS:
+        assert f"`{kind}:" in GUIDE or f"`{kind}`" in GUIDE, kind

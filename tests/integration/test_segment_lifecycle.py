@@ -1,0 +1,292 @@
+"""Segments as their authors live with them: added, edited, removed, previewed, held, built on each other."""
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import yaml
+
+from assets.segments.history import beyond_limits, members_at
+from orchestration import dbt
+from orchestration.errors import UpnextError
+from orchestration.stages import Platform, build, preview_segment, rebuild, release_segment
+from tests.conftest import AS_OF, Product, rows
+
+DAY = timedelta(days=1)
+ACTIVE = "select user_id from {{ ref('user_features') }} where logins_10d >= 2"
+
+
+class Project:
+    """A copy of the dbt project, to edit; `reload` lets the platform see what has been edited."""
+
+    def __init__(self, folder: Path, platform: Platform) -> None:
+        self.folder = folder
+        self.platform = platform
+
+    def segment(self, name: str, sql: str | None) -> None:
+        path = self.folder / "models" / "segments" / f"{name}.sql"
+        path.unlink() if sql is None else path.write_text(sql)
+        self.reload()
+
+    def edit(self, file: str, change: Callable[[Any], None]) -> None:
+        path = self.folder / "models" / file
+        declared = yaml.safe_load(path.read_text())
+        change(declared)
+        path.write_text(yaml.safe_dump(declared))
+        self.reload()
+
+    def reload(self) -> None:
+        self.platform.dbt = dbt.Dbt(self.platform.settings, self.platform.engine.url)
+        vars(self.platform).pop("segments", None)
+
+
+@pytest.fixture
+def project(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    folder = tmp_path / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, folder, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt, "PROJECT_DIR", folder)
+    return Project(folder, platform)
+
+
+def log(platform: Platform, segment: str) -> list[tuple[str, str]]:
+    return rows(
+        platform,
+        "select user_id, change from segments.membership_changes where segment = :segment order by change_id",
+        segment=segment,
+    )
+
+
+def looked_at(platform: Platform, segment: str) -> list[int]:
+    found = rows(
+        platform,
+        "select looked_at from segments.evaluations where segment = :segment order by tick_id",
+        segment=segment,
+    )
+    return [count for (count,) in found]
+
+
+def test_a_segment_is_added_edited_renamed_and_removed(platform: Platform, product: Product, project: Project) -> None:
+    for user_id, times in (("ada", 2), ("bob", 3), ("cid", 1)):
+        product.track(user_id, "login", AS_OF - DAY, times=times)
+    build(platform, AS_OF, is_explicit=True)
+    project.segment("active", ACTIVE)
+    build(platform, AS_OF, is_explicit=True)
+    assert log(platform, "active") == [("ada", "entered"), ("bob", "entered")]
+
+    project.segment("active", ACTIVE.replace("2", "3"))
+    build(platform, AS_OF, is_explicit=True)
+    assert log(platform, "active")[2:] == [("ada", "exited")]
+
+    project.segment("active", None)
+    project.segment("very_active", ACTIVE.replace("2", "3"))
+    for _ in range(2):
+        build(platform, AS_OF, is_explicit=True)
+        assert log(platform, "active")[3:] == [("bob", "exited")], "they exit with it, once"
+        assert log(platform, "very_active") == [("bob", "entered")]
+    assert members_at(platform.engine, "active", AS_OF) == []
+    assert rows(platform, "select segment, entered, exited, members from segments.daily_changes order by 1") == [
+        ("active", 2, 2, 0), ("very_active", 1, 0, 1),
+    ]  # fmt: skip
+
+
+def test_only_touched_users_are_looked_at_again(platform: Platform, product: Product, project: Project) -> None:
+    project.segment("active", ACTIVE)
+    project.segment("first_two", ACTIVE + " order by user_id limit 2")
+    project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
+    for number in range(10):
+        product.track(f"u{number}", "login", AS_OF - DAY, times=2)
+    build(platform, AS_OF, is_explicit=True)
+    product.track("u3", "login", AS_OF)
+    product.track("new", "exported report", AS_OF)
+    project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 0 = 1")
+    for _ in range(2):
+        with pytest.raises(UpnextError, match=r"broken.sql: .*division by zero"):
+            build(platform, AS_OF + DAY, is_explicit=True)
+    project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
+    build(platform, AS_OF + DAY, is_explicit=True)
+    assert looked_at(platform, "active") == [10, 2], "those whom the ticks that failed had touched are kept"
+    assert looked_at(platform, "first_two") == [10, 11], "who is among the first two depends on the others"
+    assert rows(platform, "select count(*) from features.touched") == [(0,)]
+    build(platform, AS_OF + 11 * DAY, is_explicit=True)
+    assert looked_at(platform, "active")[2:] == [10], "logins left their window"
+    assert rows(platform, "select count(*) from segments.active") == [(0,)]
+
+
+def test_segments_on_segments_and_of_accounts(platform: Platform, product: Product, project: Project) -> None:
+    project.segment("active", ACTIVE)
+    project.segment(
+        "idle_payers",
+        "select user_id from {{ ref('user_features') }} where has_subscribed_premium"
+        " and not user_id in (select user_id from {{ ref('active') }})",
+    )
+    project.segment("team", "select account_id from {{ ref('account_features') }} where members >= 2")
+    product.track("ada", "subscribed to premium plan", AS_OF - 20 * DAY)
+    product.track("ada", "login", AS_OF - 9 * DAY, times=2)
+    product.store("group", AS_OF - DAY, user_id="ada", account_id="acme")
+    build(platform, AS_OF, is_explicit=True)
+    assert (log(platform, "active"), log(platform, "idle_payers")) == ([("ada", "entered")], [])
+    assert rows(platform, "select account_id from segments.team") == []
+
+    product.store("group", AS_OF, user_id="bob", account_id="acme")
+    build(platform, AS_OF + 2 * DAY, is_explicit=True)
+    assert log(platform, "active") == [("ada", "entered"), ("ada", "exited")]
+    assert log(platform, "idle_payers") == [("ada", "entered")], "in the same tick"
+    entered = [("team", "acme", "entered", AS_OF + 2 * DAY)]
+    assert (
+        rows(platform, "select segment, account_id, change, as_of from segments.account_membership_changes") == entered
+    )
+    assert rows(platform, "select account_id from segments.team") == [("acme",)]
+    assert members_at(platform.engine, "team", AS_OF + 2 * DAY) == ["acme"]
+    assert members_at(platform.engine, "active", AS_OF) == ["ada"]
+    assert (
+        members_at(platform.engine, "active", AS_OF - DAY)
+        == members_at(platform.engine, "active", AS_OF + 2 * DAY)
+        == []
+    )
+
+
+def test_one_segment_of_an_exclusive_group_is_primary(platform: Platform, product: Product) -> None:
+    product.power_user("ada", AS_OF)
+    for user_id in ("ada", "bob"):
+        product.track(user_id, "subscribed newsletter", AS_OF - DAY)
+        product.track(user_id, "viewed upgrade plan", AS_OF - DAY)
+    build(platform, AS_OF, is_explicit=True)
+    primary = "select user_id, exclusive_group, segment from segments.primary_segment order by 1"
+    assert rows(platform, "select count(*) from segments.current_members") == [(3,)]
+    assert rows(platform, primary) == [
+        ("ada", "upgrade", "basic_plan_power_users"), ("bob", "upgrade", "upgrade_curious"),
+    ]  # fmt: skip
+
+
+def test_a_change_beyond_the_limit_is_held_until_it_is_released(
+    platform: Platform, product: Product, project: Project
+) -> None:
+    limited = "{{ config(meta={'limit': {'change': '50%', 'at_least': 3, 'hold': true}}) }}" + ACTIVE
+    project.segment("active", limited)
+    for number in range(4):
+        product.track(f"u{number}", "login", AS_OF - DAY, times=2)
+    build(platform, AS_OF, is_explicit=True)
+    assert len(log(platform, "active")) == 4, "the first members are no change"
+    for number in range(10, 12):
+        product.track(f"u{number}", "login", AS_OF, times=2)
+    build(platform, AS_OF, is_explicit=True)
+    assert len(log(platform, "active")) == 6, "few changes are never too many"
+    with pytest.raises(UpnextError, match="segment 'active' is not held"):
+        release_segment(platform, "active")
+
+    for number in range(20, 24):
+        product.track(f"u{number}", "login", AS_OF, times=2)
+    for hour in range(2):
+        build(platform, AS_OF + hour * timedelta(hours=1), is_explicit=True)
+        assert len(log(platform, "active")) == 6
+        [held] = beyond_limits(platform.engine)
+        assert (held.segment, held.members, held.entered, held.exited, held.is_held) == ("active", 6, 4, 0, True)
+    with pytest.raises(UpnextError, match="unknown segment 'activ'; did you mean 'active'"):
+        release_segment(platform, "activ")
+    assert release_segment(platform, "active") == 4
+    build(platform, AS_OF + DAY, is_explicit=True)
+    assert len(log(platform, "active")) == 10
+    project.segment("active", limited.replace("50%", "half"))
+    with pytest.raises(UpnextError, match=r"limit: change is 'half'; it must be a share such as 50%"):
+        build(platform, AS_OF + DAY, is_explicit=True)
+    project.segment("active", limited.replace("limit", "limits"))
+    with pytest.raises(UpnextError, match=r"segment 'active': unknown meta 'limits'; known: priority, exclusive_group"):
+        build(platform, AS_OF + DAY, is_explicit=True)
+
+
+def test_a_preview_touches_nothing(platform: Platform, product: Product, project: Project, tmp_path: Path) -> None:
+    project.segment("active", ACTIVE)
+    for user_id, times in (("ada", 2), ("bob", 1)):
+        product.track(user_id, "login", AS_OF - DAY, times=times)
+        product.track(user_id, "subscribed newsletter", AS_OF - DAY)
+        product.track(user_id, "viewed upgrade plan", AS_OF - DAY)
+    build(platform, AS_OF, is_explicit=True)
+    before = rows(platform, "select xmin::text, * from segments.evaluations order by 2, 3")
+    project.segment("active", ACTIVE.replace("logins_10d >= 2", "logins_10d < 2 and 'a:b%' <> ''"))
+    found = preview_segment(platform, "active", with_ids=False)
+    assert (found.size, found.members, found.entering, found.leaving) == (1, 1, 1, 1)
+    assert (found.overlap, found.entering_ids) == ({"upgrade_curious": 1}, None)
+    draft = tmp_path / "draft.sql"
+    draft.write_text("select user_id from {{ ref('active') }} where user_id <> 'bob'")
+    found = preview_segment(platform, str(draft), with_ids=True)
+    assert (found.segment, found.size, found.entering_ids, found.leaving_ids) == ("draft", 1, ["ada"], None)
+    assert rows(platform, "select xmin::text, * from segments.evaluations order by 2, 3") == before
+
+    for sql, message in (
+        (
+            ACTIVE.replace("logins_10d", "logins_1d"),
+            r"draft.sql: column 'logins_1d' does not exist; did you mean 'logins_10d'",
+        ),
+        (ACTIVE.replace("user_features", "user_feature"), r"draft.sql:1: .*did you mean 'user_features'"),
+        (
+            ACTIVE.replace("select user_id", "select user_id, logins_10d"),
+            "draft.sql: selects user_id, logins_10d; it must",
+        ),
+        (ACTIVE.replace("logins_10d >= 2", "logins_10d >= 0"), "is always true"),
+    ):
+        draft.write_text(sql)
+        with pytest.raises(UpnextError, match=message):
+            preview_segment(platform, str(draft), with_ids=False)
+    with pytest.raises(UpnextError, match=r"no segment and no .sql file is called 'activ'; did you mean 'active'"):
+        preview_segment(platform, "activ", with_ids=False)
+
+
+def test_a_column_that_is_not_there_is_told_with_the_nearest(
+    platform: Platform, product: Product, project: Project
+) -> None:
+    project.segment("active", ACTIVE.replace("logins_10d", "logins_1d"))
+    with pytest.raises(UpnextError, match=r"active.sql: column 'logins_1d' does not exist; did you mean 'logins_10d'"):
+        build(platform, AS_OF, is_explicit=True)
+
+
+def test_an_edited_feature_is_computed_anew(platform: Platform, product: Product, project: Project) -> None:
+    product.track("ada", "login", AS_OF - DAY)
+    product.track("ada", "exported report", AS_OF - DAY, times=3)
+    build(platform, AS_OF, is_explicit=True)
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql("create role reader; grant select on features.user_features to reader")
+
+    def add(declared: Any) -> None:
+        meta = {"count_of": "exported report", "within": "30 days"}
+        declared["models"][0]["columns"] += [{"name": "reports_30d", "config": {"meta": meta}}]
+
+    def edit(declared: Any) -> None:
+        declared["models"][0]["columns"][-1]["config"]["meta"] = {"ever": "exported report"}
+
+    def remove(declared: Any) -> None:
+        declared["models"][0]["columns"].pop()
+
+    for change, expected in ((add, 3), (edit, True)):
+        project.edit("features/_features.yml", change)
+        build(platform, AS_OF, is_explicit=True)
+        assert rows(platform, "select logins_30d, reports_30d from features.user_features") == [(1, expected)]
+    project.edit("features/_features.yml", remove)
+    build(platform, AS_OF, is_explicit=True)
+    assert rows(platform, "select to_jsonb(user_features) ? 'reports_30d' from features.user_features") == [(False,)]
+    assert rows(platform, "select has_table_privilege('reader', 'features.user_features', 'select')") == [(True,)]
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql("drop owned by reader; drop role reader")
+
+
+def test_drift_is_found_mended_and_told(platform: Platform, product: Product) -> None:
+    product.power_user("ada", AS_OF)
+    product.track("bob", "login", AS_OF)
+    build(platform, AS_OF, is_explicit=True)
+    assert set(rebuild(platform).values()) == {0}
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text("update features.user_features set logins_30d = 0 where user_id = 'ada'"))
+        connection.execute(sa.text("delete from features.user_features where user_id = 'bob'"))
+    assert rebuild(platform)["user_features"] == 2
+    assert dict(rows(platform, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
+    build(platform, AS_OF, is_explicit=True)
+    for hour in range(1, 3):
+        with platform.engine.begin() as connection:
+            connection.execute(sa.text("update features.user_features set logins_30d = 0 where user_id = 'ada'"))
+        build(platform, AS_OF + hour * timedelta(hours=1), is_explicit=True)
+        assert rebuild(platform)["user_features"] == 1
+        build(platform, AS_OF + hour * timedelta(hours=1), is_explicit=True)
+        assert log(platform, "basic_plan_power_users") == [("ada", "entered")]

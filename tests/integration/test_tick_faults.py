@@ -1,0 +1,152 @@
+"""Ticks that are killed, or that meet: the next one heals, nothing is doubled, and nobody sees half a tick.
+
+A lock that the test holds stops the tick at a point that is known; the database's own list of waiting sessions proves
+that it stands there when it is killed. The judge is a warehouse of its own that nobody disturbed.
+"""
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import URL
+
+from orchestration.stages import Platform, build
+from tests.conftest import AS_OF, UPNEXT, Cli, Product, create_database, rows, settings_for
+
+DAY = timedelta(days=1)
+# What the tick waits for at each point: a table or a view that the test has locked.
+POINTS = {
+    "between features and segments": "segments.evaluations in access exclusive",
+    "in the middle of a segment": "segments.membership_changes in share",
+    "after the log and before the state": "features.states in share",
+    "in the middle of features": "features.user_features in share",
+    "before the tick is published": "segments.members in share",
+}
+
+
+def happen(product: Product, *, day: int) -> None:
+    product.track(f"new on day {day}", "login", AS_OF + day * DAY)
+    if day == 0:
+        product.power_user("ada", AS_OF)
+        product.power_user("bob", AS_OF)
+        product.track("cid", "subscribed to premium plan", AS_OF - 20 * DAY)
+        product.track("cid", "login", AS_OF - 9 * DAY)
+        product.track("visitor who is dan", "login", AS_OF - DAY)
+    else:
+        product.track("bob", "subscribed to premium plan", AS_OF + DAY)
+        product.track("ada", "subscribed newsletter", AS_OF + DAY)
+        product.track("ada", "viewed upgrade plan", AS_OF + DAY)
+        product.store("alias", AS_OF + DAY, user_id="dan", previous_id="visitor who is dan")
+
+
+def state(platform: Platform) -> dict[str, Any]:
+    """Everything that a tick leaves behind, but for ids of ticks."""
+    return {
+        "features": rows(platform, "select * from features.user_features order by user_id"),
+        "log": rows(
+            platform,
+            "select segment, user_id, change, as_of from segments.published_changes order by segment, as_of, user_id",
+        ),
+        "members": rows(platform, "select * from segments.current_members order by segment, user_id"),
+    }
+
+
+@pytest.fixture
+def warehouses(embedded_url: URL, cli: Cli) -> Iterator[tuple[Platform, Platform]]:
+    """Two warehouses with the same history after a first tick: the one under test, and the judge."""
+    tested = Platform(settings_for(cli.home, embedded_url.set(database="upnext_test")))
+    judge = Platform(settings_for(cli.home / "judge", create_database(embedded_url, name="upnext_judge")))
+    for platform in (tested, judge):
+        product = Product(platform)
+        happen(product, day=0)
+        build(platform, AS_OF, is_explicit=True)
+        happen(product, day=1)
+    yield tested, judge
+    for platform in (tested, judge):
+        platform.engine.dispose()
+
+
+@contextmanager
+def holding(platform: Platform, lock: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(
+        platform.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    ) as held:
+        held.execute(f"lock table {lock} mode")
+        yield held
+        held.rollback()
+
+
+def wait_until_it_waits(platform: Platform, process: subprocess.Popen[bytes]) -> None:
+    waiting = (
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        " and wait_event = 'relation'"
+    )
+    while rows(platform, waiting) == [(0,)]:
+        assert process.poll() is None, "it ended before it came to the point"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_tick_leaves_nothing_and_the_next_one_heals(
+    warehouses: tuple[Platform, Platform], cli: Cli, point: str
+) -> None:
+    tested, judge = warehouses
+    before = {name: value for name, value in state(tested).items() if name != "features"}
+    as_of = (AS_OF + DAY).isoformat()
+    with holding(tested, POINTS[point]):
+        process = subprocess.Popen([UPNEXT, "tick", "--as-of", as_of], env=cli.environment, stdout=subprocess.DEVNULL)
+        wait_until_it_waits(tested, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert {name: value for name, value in state(tested).items() if name != "features"} == before
+    assert rows(tested, "select count(*) from segments.ticks where published_at is null") == [(1,)]
+
+    done = cli.run("tick", "--as-of", (AS_OF + 2 * DAY).isoformat(), "--json")
+    assert done.returncode == 0, done.stderr
+    build(judge, AS_OF + 2 * DAY, is_explicit=True)
+    assert state(tested) == state(judge)
+    assert state(tested)["log"] != before["log"]
+
+
+def test_two_ticks_at_once(warehouses: tuple[Platform, Platform], cli: Cli) -> None:
+    tested, judge = warehouses
+    as_of = (AS_OF + DAY).isoformat()
+    both = [
+        subprocess.Popen([UPNEXT, "tick", "--as-of", as_of, "--json"], env=cli.environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    printed = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len({json.loads(text)["tick_id"] for text in printed}) == 2, "one waited for the other"
+    build(judge, AS_OF + DAY, is_explicit=True)
+    assert state(tested) == state(judge)
+
+
+def test_a_model_run_by_hand_and_a_long_reader_in_between(warehouses: tuple[Platform, Platform]) -> None:
+    tested, judge = warehouses
+    url = tested.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url) as reader:
+        seen = reader.execute("select count(*) from features.user_features").fetchall()
+        for name in ("segments.membership_changes", "segments.upgrade_curious", "events.user_events"):
+            reader.execute(f"select count(*) from {name}")
+        for models in (
+            ["user_features"],
+            ["+upnext.features", "upnext.segments"],
+            ["identity_links", "--full-refresh"],
+        ):
+            tested.dbt.invoke(["run", "--select", *models])
+        ticking = threading.Thread(target=lambda: build(tested, AS_OF + DAY, is_explicit=True))
+        ticking.start()
+        ticking.join(timeout=60)
+        assert not ticking.is_alive(), "a reader of the tables holds nobody up"
+        assert reader.execute("select count(*) from features.user_features").fetchall() != seen
+    build(judge, AS_OF + DAY, is_explicit=True)
+    assert state(tested) == state(judge)

@@ -1,0 +1,89 @@
+"""What a feature's description may say, and the mistakes that are told with their line."""
+
+from pathlib import Path
+
+import pytest
+
+from assets.features.definition import FeaturesFile, find_mistake
+from orchestration import dbt
+from orchestration.declarations import load
+from orchestration.errors import UpnextError
+from orchestration.settings import Settings
+
+EVENTS = {"login", "bought", "viewed"}
+
+
+def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path:
+    path = tmp_path / "features" / "_features.yml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"models:\n  - name: {model}\n    columns:\n      - name: user_id\n      - name: it\n"
+        f"        description: x\n        config: {{meta: {meta}}}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ("{count_off: login}", "unknown key 'count_off'; did you mean 'count_of'?"),
+        ("{}", "a feature with no kind; it needs one of count_of, sum_of"),
+        ("{count_of: login, ever: login}", "a feature with two kinds, count_of and ever"),
+        ("{count_of: login, within: -5 days}", "within: '-5 days' is not a length of time such as '30 days'"),
+        ("{count_of: login, within: 0 days}", "within: '0 days' is not a length of time"),
+        ("{count_of: login, within: 5}", "Expected `str | null`, got `int`"),
+        ("{count_of: login, is: login}", "'is' does not go with count_of; known: type, where, within"),
+        ("{sum_of: amount}", "sum_of needs 'of'"),
+        ("{latest: plan}", "latest needs 'of', an event, or 'type'"),
+        ("{sequence: [login, bought], in: soon}", "in: 'soon' is not a length of time"),
+        ("{latest_of: [login, bought], is: logn}", "is: 'logn' is none of latest_of; did you mean 'login'?"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, meta: str, message: str) -> None:
+    path = declared(tmp_path, meta)
+    with pytest.raises(UpnextError) as raised:
+        load(path, FeaturesFile)
+    assert str(raised.value).startswith(f"{path}:7: {message}")
+
+
+@pytest.mark.parametrize(
+    ("meta", "is_of_accounts", "message"),
+    [
+        (
+            "{count_of: logn}",
+            False,
+            "is about 'logn', which the catalogue of events does not list; did you mean 'login'?",
+        ),
+        ("{sequence: [login, viewd], in: 1 hour}", False, "is about 'viewd'"),
+        ("{distinct_users: true}", False, "cannot be made by distinct_users, which only accounts have"),
+        ("{days_of: login}", True, "cannot be made by days_of, which cannot be added up"),
+        (
+            "{members_where: is_premum}",
+            True,
+            "counts members by 'is_premum', which is no feature of users; did you mean",
+        ),
+        ("{count_of: any, within: 2 weeks}", False, None),
+        ("{members_where: any}", True, None),
+    ],
+)
+def test_what_a_feature_names_must_be_there(
+    tmp_path: Path, meta: str, is_of_accounts: bool, message: str | None
+) -> None:
+    [(_, _, _, column, feature)] = load(declared(tmp_path, meta), FeaturesFile).features()
+    found = find_mistake(
+        column, feature, is_of_accounts=is_of_accounts, events=EVENTS, user_features={"is_premium", "logins"}
+    )
+    assert found == message or (found or "").startswith(message or "-")
+
+
+def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = declared(tmp_path, "{count_of: logn}")
+    monkeypatch.setattr(dbt, "model_folders", lambda _: [tmp_path])
+    with pytest.raises(UpnextError, match=r"_features.yml:7: feature 'it' is about 'logn'.*did you mean 'login'"):
+        dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
+    assert path.exists()
+
+
+def test_the_features_that_ship_are_right() -> None:
+    tables = dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
+    assert {"logins_30d", "is_on_basic_plan"} <= tables["user_features"].keys()

@@ -1,0 +1,80 @@
+"""What a segment's file may hold, and the mistakes that are told with their line."""
+
+from pathlib import Path
+
+import pytest
+
+from assets.segments.definition import find_cycle, find_mistakes, references
+from orchestration import dbt
+from orchestration.errors import UpnextError
+
+KNOWN = {"user_features", "account_features", "active", "curious"}
+COUNTS = {"logins_30d"}
+FEATURES = "select user_id\nfrom {{ ref('user_features') }}\n"
+
+
+def mistakes(sql: str) -> list[tuple[int, str]]:
+    return list(find_mistakes(sql, known=KNOWN, counts=COUNTS))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        FEATURES + "where logins_30d >= 1",
+        "-- now() is the word\n" + FEATURES + "where plan = 'now()' /* random() */",
+        FEATURES + "where user_id in (select user_id from {{ ref('active') }}) and balance >= 0",
+        FEATURES + "order by logins_30d desc limit 100",
+        FEATURES + "where logins_30d >= 0.5 or logins_30d > 0",
+        "{{ config(meta={'owner': 'growth'}) }}\n" + FEATURES + "where not (logins_30d >= 10)",
+    ],
+)
+def test_what_is_right(sql: str) -> None:
+    assert mistakes(sql) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "line", "message"),
+    [
+        ("", 1, "holds no SELECT"),
+        ("select user_id from {{ ref('user_featurs') }} where x", 1, "reads 'user_featurs', which there is not"),
+        (FEATURES + "where user_id in (select\n user_id from {{ ref('activ') }})", 4, "reads 'activ', which"),
+        (FEATURES, 1, "has no condition, so everyone would be in it"),
+        (FEATURES + "where true", 3, "has a condition that is always true"),
+        (FEATURES + "where 1 = 1", 3, "has a condition that is always true"),
+        (FEATURES + "where\n    logins_30d >= 0", 4, "'logins_30d >= 0' is always true: logins_30d is never negative"),
+        (FEATURES + "where logins_30d > -1", 3, "'logins_30d > -1' is always true"),
+        (FEATURES + "where last_login_at < now() - interval '1 day'", 3, "asks now; a segment changes"),
+        (FEATURES + "where last_login_at < current_date", 3, "asks current_date"),
+        (FEATURES + "where last_login_at < {{ as_of() }}", 3, "asks as_of"),
+        (FEATURES + "where random() < 0.1", 3, "asks random"),
+        ("select user_id from {{ source('raw', 'events') }} where x", 1, "reads a source; a segment reads features"),
+        ("select user_id\nfrom raw.events where x", 2, "reads raw.events; a segment reads features and segments"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong(sql: str, line: int, message: str) -> None:
+    [(found_line, found), *_] = mistakes(sql)
+    assert (found_line, found[: len(message)]) == (line, message)
+
+
+def test_references_are_those_of_the_text_that_counts() -> None:
+    assert references(
+        "-- {{ ref('old') }}\nselect 1 from {{ ref('a') }} where x in (select 1 from {{ ref( \"b\" ) }})"
+    ) == ["a", "b"]
+
+
+def test_circles() -> None:
+    assert find_cycle({"a": ["b"], "b": ["c"], "c": []}) is None
+    assert find_cycle({"a": ["b"], "b": ["c"], "c": ["b"]}) == ["b", "c", "b"]
+    assert find_cycle({"a": ["a"]}) == ["a", "a"]
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    files = {}
+    for name, other in (("one", "two"), ("two", "one")):
+        files[name] = tmp_path / f"{name}.sql"
+        files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where true or x")
+    with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
+        dbt.check_segments(files, {})
+    files["one"].write_text("select user_id from {{ ref('thre') }} where x")
+    with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which there is not"):
+        dbt.check_segments(files, {})
