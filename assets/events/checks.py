@@ -15,6 +15,10 @@ from orchestration.stages import Platform
 
 _EVENTS = dg.AssetKey(["raw", "events"])
 
+_NOT_TAKEN_IN = """
+    select type, event, user_id, anonymous_id from raw.events
+    where load_id in (select load_id from raw.loads where tick_id is null)
+"""
 _CONTRACT = {
     "type_is_known": "Every event has a type of the Segment spec.",
     "track_names_its_event": "Every track names its event.",
@@ -30,7 +34,7 @@ _CONTRACT = {
     ],
 )
 def raw_events_contract(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
-    """Validate `raw.events` in SQL."""
+    """Validate, in SQL, the events that no tick has taken in yet."""
     import great_expectations.expectations as gxe  # noqa: PLC0415 - slow to import
     from great_expectations.expectations.row_conditions import Column  # noqa: PLC0415
 
@@ -38,6 +42,7 @@ def raw_events_contract(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         platform.url,
         schema="raw",
         table="events",
+        query=_NOT_TAKEN_IN,
         expectations={
             "type_is_known": gxe.ExpectColumnValuesToBeInSet(column="type", value_set=sorted(TYPES)),
             "track_names_its_event": gxe.ExpectColumnValuesToNotBeNull(

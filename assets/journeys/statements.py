@@ -103,19 +103,26 @@ CONVERT = sa.text("""
     set status = 'converted', reason = reached.event, ended_at = reached.occurred_at,
         next_step = null, next_due_at = null
     from (
-        select distinct on (entries.entry_id) entries.entry_id, events.event, events.occurred_at
+        select entries.entry_id, goal.event, goal.occurred_at
         from journeys.entries
         inner join journeys.definitions
             on definitions.journey = entries.journey and definitions.version = entries.version
-        inner join events.user_events as events
-            on events.user_id = entries.user_id
-            and definitions.definition -> 'goal' -> 'any_of' ? events.event
-            and events.occurred_at > entries.entered_at
-            and events.occurred_at
-                <= entries.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
-            and events.occurred_at <= :as_of
+        cross join lateral (
+            select events.event, events.occurred_at
+            from events.user_events as events
+            where
+                events.user_id = entries.user_id
+                and events.event = any(
+                    array(select jsonb_array_elements_text(definitions.definition -> 'goal' -> 'any_of'))
+                )
+                and events.occurred_at > entries.entered_at
+                and events.occurred_at
+                    <= entries.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
+                and events.occurred_at <= :as_of
+            order by events.occurred_at
+            limit 1
+        ) as goal
         where entries.journey = :journey and entries.status in ('active', 'completed')
-        order by entries.entry_id, events.occurred_at
     ) as reached
     where entries.entry_id = reached.entry_id
 """)

@@ -22,6 +22,8 @@
     By hand a table is rebuilt where it stands, so that what a tick does afterwards is right.
 #}
 {% macro progress_of(model_name, relation, definition) -%}
+    {#- Two runs of dbt at once: the second waits here, and finds nothing left to do. -#}
+    {%- do run_query("select pg_advisory_xact_lock(hashtextextended('upnext:" ~ model_name ~ "', 0))") -%}
     {%- set found = run_query("select tick_id, as_of::text as as_of, definition from features.states where model = '"
         ~ model_name ~ "' and to_regclass('" ~ relation ~ "') is not null").rows -%}
     {%- set last = found[0] if found else none -%}

@@ -7,6 +7,7 @@ that it stands there when it is killed. The judge is a warehouse of its own that
 import json
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,10 +19,22 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from orchestration.stages import Platform, build
+from orchestration.dbt import build_arguments
+from orchestration.stages import Platform, build, open_tick
 from tests.conftest import AS_OF, UPNEXT, Cli, Product, create_database, rows, settings_for
 
 DAY = timedelta(days=1)
+RUN_DBT = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from orchestration.dbt import Dbt
+from orchestration.settings import Settings
+from orchestration.warehouse import database_url
+
+settings = Settings.from_environment()
+Dbt(replace(settings, home=Path(sys.argv[2])), database_url(settings)).invoke(json.loads(sys.argv[1]))
+"""
 # What the tick waits for at each point: a table or a view that the test has locked.
 POINTS = {
     "between features and segments": "segments.evaluations in access exclusive",
@@ -126,6 +139,22 @@ def test_two_ticks_at_once(warehouses: tuple[Platform, Platform], cli: Cli) -> N
     printed = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert len({json.loads(text)["tick_id"] for text in printed}) == 2, "one waited for the other"
+    build(judge, AS_OF + DAY, is_explicit=True)
+    assert state(tested) == state(judge)
+
+
+def test_two_runs_of_dbt_for_one_tick(warehouses: tuple[Platform, Platform], cli: Cli) -> None:
+    tested, judge = warehouses
+    with open_tick(tested, AS_OF + DAY, is_explicit=True) as tick:
+        arguments = build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", RUN_DBT, json.dumps(arguments), cli.home / f"{nth}"], env=cli.environment
+            )
+            for nth in range(2)
+        ]
+        codes = sorted(process.wait() for process in both)
+        assert codes[0] == 0, "one of them at least ends well"
     build(judge, AS_OF + DAY, is_explicit=True)
     assert state(tested) == state(judge)
 

@@ -4,12 +4,16 @@ with goals as (
     select definition -> 'goal' -> 'any_of' as any_of from {{ source('journeys', 'definitions') }}
 ),
 
-{# An array, so that the events are found by index. #}
+{# An array, and a beginning, so that the events are found by index: nothing counts before the first exposure. #}
 events as (
     select user_id, event, occurred_at, properties ->> 'experience' as experience
     from {{ ref('user_events') }}
     where
         occurred_at <= {{ published_as_of() }}
+        and occurred_at >= least(
+            (select min(assigned_at) from {{ source('experiences', 'assignments') }}),
+            (select min(entered_at) from {{ source('journeys', 'entries') }})
+        )
         and event = any(
             array['experience viewed', 'experience clicked']
             || array(select distinct jsonb_array_elements_text(goals.any_of) from goals)
