@@ -63,7 +63,7 @@ def analytics_models(manifest: Path) -> dg.AssetsDefinition:
 
 
 def membership_log(segments: set[str]) -> list[dg.AssetSpec]:
-    """Return the two tables that a tick writes beside the segments."""
+    """Return the tables that a tick writes beside the segments."""
     built = [dg.AssetKey(["segments", segment]) for segment in sorted(segments)]
     changes = dg.AssetKey(["segments", "membership_changes"])
     return [
@@ -74,6 +74,14 @@ def membership_log(segments: set[str]) -> list[dg.AssetSpec]:
             owners=["analytics@otto.example"],
             kinds={"postgres", "table"},
             description="One row per entry to or exit from a segment; never changed. The segments' only state.",
+        ),
+        dg.AssetSpec(
+            ["segments", "members"],
+            deps=[changes],
+            group_name="segments",
+            owners=["analytics@otto.example"],
+            kinds={"postgres", "table"},
+            description="One row per segment and member now, by the published log.",
         ),
         dg.AssetSpec(
             ["segments", "ticks"],
