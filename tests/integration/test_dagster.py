@@ -54,7 +54,7 @@ def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.Dagster
     results = dg.AssetKey(["analytics", "experiment_results"])
     assert dg.AssetKey(["raw", "events"]) in graph.upstream_key_iterator(results)
     segments = {key.path[-1] for key in keys if key.path[0] == "segments"}
-    assert segments == platform.segments | {"ticks", "membership_changes"}
+    assert segments == platform.segments | {"ticks", "membership_changes", "members", "primary_segment"}
 
 
 def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform], tmp_path: Path) -> None:
@@ -72,6 +72,8 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
 
     dispatched = run(defs, instance, "dispatch", **{"upnext/as_of": AS_OF.isoformat()})
     assert dispatched.success
+    rebuilt = run(defs, instance, "rebuild")
+    assert [check.passed for check in rebuilt.get_asset_check_evaluations()] == [True], "nothing drifts"
     assert rows(platform, "select step, status from journeys.messages") == [("upgrade_benefits", "sent")]
     assert len(list((tmp_path / "mail" / "new").iterdir())) == 1
     assert rows(platform, "select count(*) from experiences.assignments") == [(2,)]
