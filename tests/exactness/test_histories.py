@@ -24,7 +24,7 @@ from tests.exactness.histories import START, Round, histories
 from tests.exactness.reference import History, Occurrence
 
 WORLDS = 10
-EXAMPLES = int(os.environ.get("UPNEXT_FUZZ_EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("UPNEXT_FUZZ_EXAMPLES", "1"))
 MODELS = ["run", "--select", "+upnext.features", "upnext.segments"]
 KEYS = {
     "features.user_features": "user_features", "features.all_kinds": "all_kinds",
