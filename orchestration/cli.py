@@ -98,7 +98,7 @@ def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> No
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def tick(as_of: str | None, as_json: bool) -> None:
     """Run one whole tick: ingest of the landing folder, dbt, segments, journeys, analytics."""
-    from assets.segments.history import beyond_limits  # noqa: PLC0415
+    from assets.segments.membership import beyond_limits  # noqa: PLC0415
     from orchestration import stages, ticks  # noqa: PLC0415
 
     asked = stages.utc_now() if as_of is None else ticks.parse_instant(as_of, option="--as-of")
@@ -155,7 +155,7 @@ def preview(segment: str, with_ids: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def members(segment: str, at: str | None, as_json: bool) -> None:
     """List who is in a segment, or was at an instant, one id a line."""
-    from assets.segments.history import known_segments, members_at  # noqa: PLC0415
+    from assets.segments.membership import known_segments, members_at  # noqa: PLC0415
     from orchestration import stages, ticks  # noqa: PLC0415
     from orchestration.warehouse import connect  # noqa: PLC0415
 

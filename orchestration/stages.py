@@ -22,7 +22,7 @@ from assets.journeys.definition import Journey
 from assets.journeys.dispatch import Dispatched, dispatch, load_journeys
 from assets.journeys.rendering import CannotRenderError, check_sender
 from assets.journeys.smtp import parse_smtp_url
-from assets.segments.history import Preview, preview
+from assets.segments.membership import Preview, preview
 from orchestration import dbt, ticks
 from orchestration.errors import UpnextError, nearest
 from orchestration.settings import Settings

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.segments.history import beyond_limits
+from assets.segments.membership import beyond_limits
 from orchestration.stages import Platform, rebuild
 
 _LOG = dg.AssetKey(["segments", "membership_changes"])

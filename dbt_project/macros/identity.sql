@@ -8,8 +8,7 @@
     {%- set key = ['kind', 'id', 'linked_to'] -%}
     {%- set definition = local_md5(sql) -%}
 
-    {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do run_pre_hooks() -%}
 
     {%- set progress = progress_of(model.name, target, definition) -%}
     {% if progress.mode == 'rebuild' %}
@@ -27,12 +26,7 @@
         {% endif %}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {{ nothing_more_to_do() }}
-
-    {{ run_hooks(post_hooks, inside_transaction=True) }}
-    {{ adapter.commit() }}
-    {{ run_hooks(post_hooks, inside_transaction=False) }}
-    {{ return({'relations': [target]}) }}
+    {{ return(committed(target)) }}
 {% endmaterialization %}
 
 {# What identify and alias say, each claim once: that an id, of a visitor or a user, stands for a user. #}

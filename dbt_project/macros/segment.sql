@@ -17,30 +17,28 @@
     {%- set view = this.incorporate(type='view') -%}
     {%- set tick_id = var('tick_id', none) -%}
 
-    {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do run_pre_hooks() -%}
 
     {%- do check_meta(model.name, config.get('meta', {})) -%}
-    {%- set unit = segment_unit(model.name, sql) -%}
+    {%- set columns = get_columns_in_query(sql) -%}
+    {%- set unit = unit_of(columns) -%}
+    {%- if unit is none -%}
+        {{ exceptions.raise_compiler_error("segment '" ~ model.name ~ "' selects " ~ columns | join(', ') ~ "; it must select user_id alone, or account_id alone") }}
+    {%- endif -%}
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
     {%- else -%}
         {%- do evaluate_segment(model.name, unit, sql, tick_id | int) -%}
     {%- endif -%}
-    {% if types_of(view).keys() | list == [unit.id, 'entered_at'] %}
-        {{ nothing_more_to_do() }}
-    {% else %}
-        {% call statement('main') -%}
-            drop view if exists {{ view }};
-            create view {{ view }} as
-            select {{ unit.id }}, entered_at from {{ unit.members }} where segment = '{{ model.name }}'
-        {%- endcall %}
+    {% if types_of(view).keys() | list != [unit.id, 'entered_at'] %}
+        {%- do run_query(
+            "drop view if exists " ~ view ~ ";"
+            ~ "create view " ~ view ~ " as"
+            ~ " select " ~ unit.id ~ ", entered_at from " ~ unit.members ~ " where segment = '" ~ model.name ~ "'"
+        ) -%}
     {% endif %}
 
-    {{ run_hooks(post_hooks, inside_transaction=True) }}
-    {{ adapter.commit() }}
-    {{ run_hooks(post_hooks, inside_transaction=False) }}
-    {{ return({'relations': [view]}) }}
+    {{ return(committed(view)) }}
 {% endmaterialization %}
 
 {# What may stand in a segment's meta. #}
@@ -68,18 +66,17 @@
         | selectattr('config.meta.exclusive_group') | sort(attribute='name') | list) }}
 {%- endmacro %}
 
-{# Whom a segment is about: users or accounts, and where their features, changes and members are. #}
-{% macro segment_unit(segment, sql) -%}
-    {%- set columns = get_columns_in_query(sql) -%}
-    {%- if columns == ['user_id'] -%}
-        {{ return({'id': 'user_id', 'features': 'user_features', 'changes': 'segments.membership_changes', 'members': 'segments.members'}) }}
-    {%- elif columns == ['account_id'] -%}
-        {{ return({
+{# Whom a SELECT of these columns is about, users or accounts, and where their features, changes and members are. #}
+{% macro unit_of(columns) -%}
+    {{ return({
+        'user_id': {
+            'id': 'user_id', 'features': 'user_features', 'changes': 'segments.membership_changes', 'members': 'segments.members'
+        },
+        'account_id': {
             'id': 'account_id', 'features': 'account_features',
             'changes': 'segments.account_membership_changes', 'members': 'segments.account_members'
-        }) }}
-    {%- endif -%}
-    {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "' selects " ~ columns | join(', ') ~ "; it must select user_id alone, or account_id alone") }}
+        },
+    }.get(columns | join(', '))) }}
 {%- endmacro %}
 
 {% macro evaluate_segment(segment, unit, sql, tick_id) -%}
@@ -202,7 +199,7 @@
     {{ return(
         words.count('select') == 1 and words.count('from') == 1
         and not words | select('in', ['join', 'group', 'having', 'limit', 'offset', 'fetch', 'over', 'distinct', 'tablesample', 'union', 'intersect', 'except', 'with']) | list
-        and re.match('(?is)\\s*select\\s+(\\w+[.])?' ~ unit.id ~ '\\s+from\\s+\\S+(\\s+as)?(\\s+\\w+)?\\s*(where\\s.*)?$', ns.text) is not none
+        and re.match('(?is)\\s*select\\s+(\\w+[.])?' ~ unit.id ~ '\\s+from\\s+[^\\s,]+(\\s+as)?(\\s+\\w+)?\\s*(where\\s.*)?$', ns.text) is not none
     ) }}
 {%- endmacro %}
 
@@ -219,10 +216,7 @@
 {% macro with_members_of_this_tick(sql) -%}
     {%- set ns = namespace(sql=sql) -%}
     {%- for segment in segments_named() -%}
-        {%- set unit = {'id': 'user_id', 'changes': 'segments.membership_changes', 'members': 'segments.members'} -%}
-        {%- if 'account_id' in get_columns_in_query('select * from ' ~ segment.relation_name) -%}
-            {%- do unit.update({'id': 'account_id', 'changes': 'segments.account_membership_changes', 'members': 'segments.account_members'}) -%}
-        {%- endif -%}
+        {%- set unit = unit_of(get_columns_in_query('select * from ' ~ segment.relation_name) | reject('equalto', 'entered_at')) -%}
         {%- set ns.sql = ns.sql | replace(segment.relation_name, '(' ~ members_in_this_tick(unit, segment.name) ~ ') as ' ~ segment.name) -%}
     {%- endfor -%}
     {{ return(ns.sql) }}

@@ -92,8 +92,3 @@
         definition = excluded.definition,
         all_touched_by = coalesce(excluded.all_touched_by, live.all_touched_by)
 {%- endmacro %}
-
-{# dbt asks for one statement of this name; the work is done by then. #}
-{% macro nothing_more_to_do() -%}
-    {% call statement('main') -%} select 1 {%- endcall %}
-{%- endmacro %}

@@ -7,20 +7,13 @@
     {%- set definition = local_md5(sql) -%}
     {%- set found = run_query("select obj_description(to_regclass('" ~ view ~ "'), 'pg_class') as definition").rows[0].definition -%}
 
-    {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {% if found == definition %}
-        {{ nothing_more_to_do() }}
-    {% else %}
-        {% call statement('main') -%}
-            drop view if exists {{ view }} cascade;
-            create view {{ view }} as
-            {{ sql }};
-            comment on view {{ view }} is '{{ definition }}'
-        {%- endcall %}
+    {%- do run_pre_hooks() -%}
+    {% if found != definition %}
+        {%- do run_query(
+            "drop view if exists " ~ view ~ " cascade;"
+            ~ "create view " ~ view ~ " as " ~ sql ~ ";"
+            ~ "comment on view " ~ view ~ " is '" ~ definition ~ "'"
+        ) -%}
     {% endif %}
-    {{ run_hooks(post_hooks, inside_transaction=True) }}
-    {{ adapter.commit() }}
-    {{ run_hooks(post_hooks, inside_transaction=False) }}
-    {{ return({'relations': [view]}) }}
+    {{ return(committed(view)) }}
 {% endmaterialization %}

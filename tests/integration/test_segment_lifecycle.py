@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from assets.segments.history import beyond_limits, members_at
+from assets.segments.membership import beyond_limits, members_at
 from orchestration import dbt
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform, build, preview_segment, rebuild, release_segment
@@ -96,6 +96,11 @@ def test_a_segment_is_added_edited_renamed_and_removed(platform: Platform, produ
 def test_only_touched_users_are_looked_at_again(platform: Platform, product: Product, project: Project) -> None:
     project.segment("active", ACTIVE)
     project.segment("first_two", ACTIVE + " order by user_id limit 2")
+    project.segment(
+        "pairs",
+        "select user_features.user_id from {{ ref('user_features') }},{{ ref('user_features') }} as others"
+        " where user_features.logins_10d = 2 and others.logins_10d = 3",
+    )
     project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
     for number in range(10):
         product.track(f"u{number}", "login", AS_OF - DAY, times=2)
@@ -110,6 +115,8 @@ def test_only_touched_users_are_looked_at_again(platform: Platform, product: Pro
     build(platform, AS_OF + DAY, is_explicit=True)
     assert looked_at(platform, "active") == [10, 2], "those whom the ticks that failed had touched are kept"
     assert looked_at(platform, "first_two") == [10, 11], "who is among the first two depends on the others"
+    assert looked_at(platform, "pairs") == [10, 11]
+    assert rows(platform, "select count(*) from segments.pairs") == [(9,)]
     assert rows(platform, "select count(*) from features.touched") == [(0,)]
     build(platform, AS_OF + 11 * DAY, is_explicit=True)
     assert looked_at(platform, "active")[2:] == [10], "logins left their window"

@@ -42,8 +42,7 @@
     {%- set key = config.require('key') -%}
     {%- set definition = local_md5(sql) -%}
 
-    {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do run_pre_hooks() -%}
 
     {%- set progress = progress_of(model.name, target, definition) -%}
     {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and are_all_touched(['account_users', 'user_features'], progress.last.tick_id)) %}
@@ -62,12 +61,7 @@
         {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {{ nothing_more_to_do() }}
-
-    {{ run_hooks(post_hooks, inside_transaction=True) }}
-    {{ adapter.commit() }}
-    {{ run_hooks(post_hooks, inside_transaction=False) }}
-    {{ return({'relations': [target]}) }}
+    {{ return(committed(target)) }}
 {% endmaterialization %}
 
 {# Accounts of which a user's part, or a user, has changed. #}

@@ -13,8 +13,7 @@
     {%- set features = features_of(model.name) -%}
     {%- set definition = local_md5(sql ~ tojson(features) ~ tojson(catalogue().get('derived', {})) ~ tojson(key)) -%}
 
-    {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do run_pre_hooks() -%}
 
     {%- set progress = progress_of(model.name, target, definition) -%}
     {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and upstream and are_all_touched(upstream, progress.last.tick_id)) %}
@@ -23,12 +22,7 @@
         {%- do advance_features(target, model.name, key, features, sql, progress, upstream) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {{ nothing_more_to_do() }}
-
-    {{ run_hooks(post_hooks, inside_transaction=True) }}
-    {{ adapter.commit() }}
-    {{ run_hooks(post_hooks, inside_transaction=False) }}
-    {{ return({'relations': [target]}) }}
+    {{ return(committed(target)) }}
 {% endmaterialization %}
 
 {# What a model's columns are made of, by their names; those of which `totals` are made among them. #}
