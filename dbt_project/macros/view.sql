@@ -8,6 +8,7 @@
     {%- set found = run_query("select obj_description(to_regclass('" ~ view ~ "'), 'pg_class') as definition").rows[0].definition -%}
 
     {%- do run_pre_hooks() -%}
+    {% if config.get('contract').enforced %} {%- do get_assert_columns_equivalent(sql) -%} {% endif %}
     {% if found != definition %}
         {%- do run_query(
             "drop view if exists " ~ view ~ " cascade;"

@@ -7,12 +7,20 @@
 {# Make `target` the rows of a SELECT of all, and save its state. #}
 {% macro rebuild_table(target, model_name, key, sql, progress, definition) -%}
     {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+    {%- do check_contract(types_of('pg_temp.fresh')) -%}
     {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
     {%- set differing = reconcile(target, model_name, key, columns, 'true', progress.tick_id, is_logged=false) -%}
     {%- do run_query(note_rebuild(model_name, progress, differing)) -%}
     {%- do run_query("analyze " ~ target) -%}
     {%- set next_tick_id = progress.tick_id if progress.is_tick else progress.tick_id ~ ' + 1' -%}
     {%- do run_query(save_state(model_name, progress, definition, next_tick_id if differing else none)) -%}
+{%- endmacro %}
+
+{# A column whose `data_type` is stated has that type: whoever reads the table relies on it. #}
+{% macro check_contract(types) -%}
+    {%- for column in model.columns.values() if column.data_type and column.name in types and types[column.name] != column.data_type -%}
+        {{ exceptions.raise_compiler_error("column '" ~ column.name ~ "' is " ~ types[column.name] ~ ", but its data_type says " ~ column.data_type) }}
+    {%- endfor -%}
 {%- endmacro %}
 
 {# Make a table exist with the columns of `fresh`, a temporary one. Grants, and rows of other columns, stay. #}
