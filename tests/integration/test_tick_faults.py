@@ -72,30 +72,30 @@ def state(platform: Platform) -> dict[str, Any]:
     }
 
 
-def copy_of(server: URL, home: Path, template: str, name: str) -> Platform:
-    """Return a warehouse that is a copy of another, which nobody is connected to."""
+def copy_of_template(server: URL, home: Path) -> Platform:
+    """Return a warehouse that is a copy of `upnext_template`; its name is that of the original, as views state it."""
     with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute(f"drop database if exists {name} with (force)")
-        connection.execute(f"create database {name} template {template}")
-    platform = Platform(settings_for(home, server.set(database=name)))
-    # The views name their database, so they are others in a copy.
-    platform.dbt.invoke(["run", "--select", "config.materialized:view"])
-    return platform
+        connection.execute("drop database if exists upnext_test with (force)")
+        connection.execute("create database upnext_test template upnext_template")
+    return Platform(settings_for(home, server.set(database="upnext_test")))
 
 
 @pytest.fixture(scope="module")
 def expected(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> dict[datetime, dict[str, Any]]:
     """What a tick leaves in a warehouse that nobody disturbs, by its `as_of`; `upnext_template` waits for that tick."""
     home = tmp_path_factory.mktemp("judge")
-    template = Platform(settings_for(home, create_database(embedded_url, name="upnext_template")))
+    template = Platform(settings_for(home, create_database(embedded_url)))
     product = Product(template)
     happen(product, day=0)
     build(template, AS_OF, is_explicit=True)
     happen(product, day=1)
     template.engine.dispose()
+    with psycopg.connect(embedded_url.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute("drop database if exists upnext_template with (force)")
+        connection.execute("alter database upnext_test rename to upnext_template")
     found = {}
     for as_of in (AS_OF + DAY, AS_OF + 2 * DAY):
-        judge = copy_of(embedded_url, home, "upnext_template", "upnext_judge")
+        judge = copy_of_template(embedded_url, home)
         build(judge, as_of, is_explicit=True)
         found[as_of] = state(judge)
         judge.engine.dispose()
@@ -105,7 +105,7 @@ def expected(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.fixture
 def tested(embedded_url: URL, cli: Cli, expected: dict[datetime, Any]) -> Iterator[Platform]:
     """A warehouse of the test's own that waits for the same tick."""
-    platform = copy_of(embedded_url, cli.home, "upnext_template", "upnext_test")
+    platform = copy_of_template(embedded_url, cli.home)
     yield platform
     platform.engine.dispose()
 
