@@ -278,13 +278,13 @@ def test_an_edited_feature_is_computed_anew(platform: Platform, product: Product
     project.edit("features/_features.yml", promise)
     with pytest.raises(UpnextError, match="column 'reports_30d' is boolean, but its data_type says bigint"):
         platform.dbt.invoke(["run", "--full-refresh", "--select", "user_features"])
-    project.edit("membership/_membership.yml", promise)
-    with pytest.raises(UpnextError, match="This model has an enforced contract that failed"):
-        platform.dbt.invoke(["run", "--select", "primary_segment"])
     project.edit("features/_features.yml", remove)
     build(platform, AS_OF, is_explicit=True)
     assert rows(platform, "select to_jsonb(user_features) ? 'reports_30d' from features.user_features") == [(False,)]
     assert rows(platform, "select has_table_privilege('reader', 'features.user_features', 'select')") == [(True,)]
+    project.edit("membership/_membership.yml", promise)
+    with pytest.raises(UpnextError, match="This model has an enforced contract that failed"):
+        platform.dbt.invoke(["run", "--select", "primary_segment"])
     with platform.engine.begin() as connection:
         connection.exec_driver_sql("drop owned by reader; drop role reader")
 
