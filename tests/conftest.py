@@ -1,5 +1,7 @@
 """Real parts for the tests: an embedded Postgres, a Postgres 15 where the machine has one, an SMTP server."""
 
+import atexit
+import functools
 import os
 import pwd
 import secrets
@@ -22,6 +24,7 @@ import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 from sqlalchemy.engine import URL, make_url
 
+from orchestration.dbt import Dbt
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
 from orchestration.stages import Platform
@@ -117,7 +120,14 @@ _parsed: dict[str, Any] = {}
 
 
 def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Settings:
-    """Return settings of a home and a database."""
+    """Return settings of a home that has dbt's cache of the parsed project, and of a database."""
+    settings = _settings(home, database, smtp_url)
+    if not settings.dbt_target.exists():
+        shutil.copytree(_dbt_cache(), settings.dbt_target)
+    return settings
+
+
+def _settings(home: Path, database: URL, smtp_url: str | None) -> Settings:
     return Settings(
         home=home,
         database_url=database.render_as_string(hide_password=False),
@@ -125,6 +135,20 @@ def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Sett
         mail_from="Otto <hello@otto.example>",
         models=None,
     )
+
+
+@functools.cache
+def _dbt_cache() -> Path:
+    """Parse the project, once a session: dbt itself finds out what has changed since."""
+    home = Path(tempfile.mkdtemp(prefix="upnext-parsed-"))
+    atexit.register(shutil.rmtree, home)
+    url = make_url("postgresql://tester@127.0.0.1/upnext_test")
+    settings = _settings(home, url, None)
+    Dbt(settings, url).invoke(["parse"])
+    cache = home / "cache"
+    cache.mkdir()
+    (settings.dbt_target / "partial_parse.msgpack").rename(cache / "partial_parse.msgpack")
+    return cache
 
 
 @pytest.fixture
@@ -253,7 +277,7 @@ class Cli:
     """Runs `upnext` in a home of its own."""
 
     def __init__(self, home: Path, database: URL) -> None:
-        self.home = home
+        self.home = settings_for(home, database).home
         self.environment = {
             **os.environ,
             "UPNEXT_HOME": str(home),

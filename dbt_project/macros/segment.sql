@@ -20,7 +20,9 @@
     {%- do run_pre_hooks() -%}
 
     {%- do check_meta(model.name, config.get('meta', {})) -%}
-    {%- set columns = get_columns_in_query(sql) -%}
+    {%- set last = last_evaluation(model.name, view) -%}
+    {%- set is_same = last is not none and last.definition == local_md5(sql) and last.id is not none -%}
+    {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
     {%- set unit = unit_of(columns) -%}
     {%- if unit is none -%}
         {{ exceptions.raise_compiler_error("segment '" ~ model.name ~ "' selects " ~ columns | join(', ') ~ "; it must select user_id alone, or account_id alone") }}
@@ -28,9 +30,9 @@
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
     {%- else -%}
-        {%- do evaluate_segment(model.name, unit, sql, tick_id | int) -%}
+        {%- do evaluate_segment(model.name, unit, sql, tick_id | int, last) -%}
     {%- endif -%}
-    {% if types_of(view).keys() | list != [unit.id, 'entered_at'] %}
+    {% if not is_same and types_of(view).keys() | list != [unit.id, 'entered_at'] %}
         {%- do run_query(
             "drop view if exists " ~ view ~ ";"
             ~ "create view " ~ view ~ " as"
@@ -79,17 +81,31 @@
     }.get(columns | join(', '))) }}
 {%- endmacro %}
 
-{% macro evaluate_segment(segment, unit, sql, tick_id) -%}
-    {%- set definition = local_md5(sql) -%}
-    {%- set select_now = with_members_of_this_tick(sql) -%}
+{#
+    What was found the last time, and whom the segment's view is about (`id`; none where there is no view). Features are
+    `rebuilt_by` the tick for which any row of a table of features may have changed.
+#}
+{% macro last_evaluation(segment, view) -%}
     {%- set found = run_query("
-        select tick_id, definition, is_held, is_released, members_before + case when is_held then 0 else entered - exited end as members
+        select
+            tick_id, definition, is_held, is_released,
+            members_before + case when is_held then 0 else entered - exited end as members,
+            (
+                select attname from pg_attribute
+                where attrelid = to_regclass('" ~ view ~ "') and attnum = 1
+            ) as id,
+            (select jsonb_object_agg(model, coalesce(all_touched_by, 0)) from features.states) as rebuilt_by
         from segments.evaluations where segment = '" ~ segment ~ "' order by tick_id desc limit 1
     ").rows -%}
-    {%- set last = found[0] if found else none -%}
+    {{ return(found[0] if found else none) }}
+{%- endmacro %}
+
+{% macro evaluate_segment(segment, unit, sql, tick_id, last) -%}
+    {%- set definition = local_md5(sql) -%}
+    {%- set select_now = with_members_of_this_tick(sql) -%}
     {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
     {%- set is_by_row = last and last.definition == definition and not last.is_held
-        and asks_of_each_row(unit, sql) and not are_all_touched([unit.features], last.tick_id) -%}
+        and asks_of_each_row(unit, sql) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = config.get('meta', {}).limit or {} -%}
     {%- set may_hold = limit.hold and not (last.is_held and last.is_released) -%}
     {%- do run_query("
@@ -152,8 +168,8 @@
     ),
 
     members as (
-        select {{ unit.id }} as id from ({{ members_in_this_tick(unit, segment) }}) as members
-        {%- if touched %} where {{ unit.id }} in (select id from touched){% endif %}
+        select {{ unit.id }} as id from {{ unit.members }} where segment = '{{ segment }}'
+        {%- if touched %} and {{ unit.id }} in (select id from touched){% endif %}
     ),
 
     changed as materialized (

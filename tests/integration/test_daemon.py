@@ -70,6 +70,7 @@ def graphql(port: int, query: str) -> dict[str, object]:
 
 def test_a_file_in_landing_becomes_a_mail(tmp_path: Path, embedded_url: URL, smtp: SmtpServer) -> None:
     database = create_database(embedded_url, "upnext_daemon")
+    platform = Platform(settings_for(tmp_path, database))
     (ada,) = users(held_out=False, count=1)
     landing = tmp_path / "landing" / "segment"
     landing.mkdir(parents=True)
@@ -84,7 +85,6 @@ def test_a_file_in_landing_becomes_a_mail(tmp_path: Path, embedded_url: URL, smt
     }  # fmt: skip
     assert all(asset["description"] for asset in assets)
     assert [message["To"] for message in smtp.accepted] == [f"{ada}@customer.example"]
-    platform = Platform(settings_for(tmp_path, database))
     assert rows(platform, "select journey, user_id, status from journeys.entries") == [
         ("encourage_upgrade", ada, "active")
     ]

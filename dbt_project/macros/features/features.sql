@@ -63,7 +63,6 @@
     {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, key, features, progress)) -%}
     {%- do run_query("create temporary table recomputed on commit drop as "
         ~ "select distinct key from (" ~ touched_since(upstream or ['none'], progress.last.tick_id, progress.tick_id) ~ ") as touched") -%}
-    {%- do run_query("analyze recomputed") -%}
     {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
         insert into " ~ target ~ " as live (" ~ (key + names) | join(', ') ~ ")
         " ~ differences(key, features, progress) ~ "
@@ -84,13 +83,15 @@
             returning live." ~ key[0]
         )) -%}
     {%- endif -%}
-    {%- do run_query("
-        create temporary table fresh on commit drop as
-        select features.* from recomputed cross join lateral (
-            " ~ all_features(sql, key, features, progress, "events.user_id = recomputed.key") ~ "
-        ) as features
-    ") -%}
-    {%- do reconcile(target, model_name, key, key + names, 'live.user_id in (select key from recomputed)', progress.tick_id) -%}
+    {%- if run_query("select 1 from recomputed limit 1").rows -%}
+        {%- do run_query("
+            create temporary table fresh on commit drop as
+            select features.* from recomputed cross join lateral (
+                " ~ all_features(sql, key, features, progress, "events.user_id = recomputed.key") ~ "
+            ) as features
+        ") -%}
+        {%- do reconcile(target, model_name, key, key + names, 'live.user_id in (select key from recomputed)', progress.tick_id) -%}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Run a statement that returns keys, and log them as touched. #}
