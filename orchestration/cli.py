@@ -187,6 +187,68 @@ def rebuild(as_json: bool) -> None:
     _show(stages.rebuild(_platform()), as_json, title="Rows that were wrong")
 
 
+@commands.group()
+def journeys() -> None:
+    """Check the journeys, ask what became of a user, render the copy, pause and resume."""
+
+
+@journeys.command("check")
+def check_journeys() -> None:
+    """Read every journey and write each of its messages for a made-up user: a mistake has its file and line."""
+    from orchestration import stages  # noqa: PLC0415
+
+    written = stages.check_journeys(_platform())
+    print("\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
+
+
+@journeys.command("explain")
+@click.argument("user")
+@click.argument("journey")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def explain_journey(user: str, journey: str, as_json: bool) -> None:
+    """Say step by step what became of a user in a journey, and why."""
+    from orchestration import stages  # noqa: PLC0415
+
+    lines = stages.explain_journey(_platform(), journey, user)
+    if as_json:
+        print(json.dumps([{"at": line.at, "text": line.text} for line in lines], default=_as_text))
+        return
+    for line in lines:
+        at = f"{line.at:%Y-%m-%d %H:%M}" if line.at is not None else ""
+        print(f"{at:16}  {line.text}")
+
+
+@journeys.command("render")
+@click.argument("journey")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
+def render_journey(journey: str, out: Path) -> None:
+    """Write each message of a journey for a made-up user, as HTML and as text, to look at."""
+    from orchestration import stages  # noqa: PLC0415
+
+    for path in stages.render_journey(_platform(), journey, out):
+        print(path)
+
+
+@journeys.command()
+@click.argument("journey")
+def pause(journey: str) -> None:
+    """Let nobody in a journey go on, and send none of its messages."""
+    from orchestration import stages  # noqa: PLC0415
+
+    stages.pause_journey(_platform(), journey)
+    print(f"paused: nobody in {journey} goes on until `upnext journeys resume {journey}`")
+
+
+@journeys.command()
+@click.argument("journey")
+def resume(journey: str) -> None:
+    """Let a journey go on; all that follows is put off by as long as the pause was, so that nothing piles up."""
+    from orchestration import stages  # noqa: PLC0415
+
+    entries = stages.resume_journey(_platform(), journey)
+    print(f"resumed: {entries:,} users go on where they were")
+
+
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """What people declare in YAML, checked on load: errors name the file, the line and the nearest match."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -50,9 +51,9 @@ def load(path: Path, kind: type[Declared]) -> Declared:
         raise UpnextError(f"{path}:{_line(tree, keys)}: {message}") from None
 
 
-def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
-    """Read each `*.yml` of a folder; the key is the file's stem, in the order of the names."""
-    paths = sorted(folder.glob("*.yml"))
+def load_folder(folder: Path, kind: type[Declared], *, besides: Collection[str] = ()) -> dict[str, Declared]:
+    """Read each `*.yml` of a folder, `besides` apart; the key is the file's stem, in the order of the names."""
+    paths = [path for path in sorted(folder.glob("*.yml")) if path.stem not in besides]
     for path in paths:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", path.stem):
             raise UpnextError(

@@ -7,6 +7,7 @@ from assets.events.assets import ingest
 from assets.events.checks import raw_events_contract, raw_events_health
 from assets.experiences.assets import experience_assets
 from assets.journeys.assets import journey_asset, journey_tables
+from assets.journeys.checks import outbox_works
 from assets.segments.checks import features_do_not_drift, segments_change_within_limits
 from orchestration import dbt
 from orchestration.dbt_assets import analytics_models, build_models, dbt_resource, membership_log
@@ -41,7 +42,13 @@ defs = dg.Definitions(
         results,
         what_worked,
     ],
-    asset_checks=[raw_events_contract, raw_events_health, segments_change_within_limits, features_do_not_drift],
+    asset_checks=[
+        raw_events_contract,
+        raw_events_health,
+        segments_change_within_limits,
+        features_do_not_drift,
+        outbox_works,
+    ],
     jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
     schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
     sensors=[arrivals, membership_changes, due_steps],

@@ -17,6 +17,9 @@ class Settings:
     smtp_url: str | None
     mail_from: str
     models: str | None
+    base_url: str | None = None
+    signing_keys: tuple[str, ...] = ()
+    webhook_networks: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -27,6 +30,9 @@ class Settings:
             smtp_url=environment.get("UPNEXT_SMTP_URL") or None,
             mail_from=environment.get("UPNEXT_MAIL_FROM") or "Otto <hello@otto.example>",
             models=environment.get("UPNEXT_MODELS") or None,
+            base_url=(environment.get("UPNEXT_BASE_URL") or "").rstrip("/") or None,
+            signing_keys=tuple(environment.get("UPNEXT_SIGNING_KEYS", "").replace(",", " ").split()),
+            webhook_networks=environment.get("UPNEXT_WEBHOOK_NETWORKS", ""),
         )
 
     @property

@@ -1,10 +1,12 @@
 """The stages of the loop as plain functions: the command line calls them in turn, Dagster's assets wrap them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,14 +20,23 @@ from assets.events.ingest import Ingested, ingest, sources
 from assets.events.ledger import not_loaded
 from assets.experiences.assign import assign, load_experiences
 from assets.experiences.definition import Experience
+from assets.features.definition import Feature, example
+from assets.journeys import declared, samples
 from assets.journeys.definition import Journey
-from assets.journeys.dispatch import Dispatched, dispatch, load_journeys
-from assets.journeys.rendering import CannotRenderError, check_sender
-from assets.journeys.smtp import parse_smtp_url
+from assets.journeys.dispatch import Dispatched, complete, expire_leases, groups, move, pause, paused, resume
+from assets.journeys.explain import Line, explain
+from assets.journeys.outbox import send_due
+from assets.journeys.policy import Policy
+from assets.journeys.render_process import RenderProcess
+from assets.journeys.rendering import CannotRenderError, Rendered, Sender, check_sender
+from assets.journeys.smtp import SmtpConnection, mail_server, parse_smtp_url
+from assets.journeys.webhook import WebhookConnection, parse_networks, targets
 from assets.segments.membership import Preview, preview
 from orchestration import dbt, ticks
+from orchestration.declarations import line_of
 from orchestration.errors import UpnextError, nearest
 from orchestration.settings import Settings
+from orchestration.signing import signing_keys
 from orchestration.ticks import Tick
 from orchestration.warehouse import connect, database_url, exclusive
 
@@ -67,9 +78,29 @@ class Platform:
         return dbt.load_catalogue()
 
     @cached_property
+    def features(self) -> dict[str, dict[str, Feature]]:
+        """The declared features of each table."""
+        return dbt.load_features(self.settings, self.catalogue)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What holds for all journeys."""
+        return declared.load_policy(parse_networks(self.settings.webhook_networks))
+
+    @cached_property
     def journeys(self) -> dict[str, Journey]:
         """The declared journeys by name."""
-        return load_journeys(self.segments)
+        return declared.load_journeys(
+            segments=self.segments,
+            events={*self.catalogue.events, *self.catalogue.derived},
+            features=set(self.features.get("user_features", {})),
+            policy=self.policy,
+        )
+
+    @cached_property
+    def sender(self) -> Sender:
+        """Who sends mails, and how their links are made."""
+        return Sender(self.settings.mail_from, self.settings.base_url, signing_keys(self.settings))
 
     @cached_property
     def experiences(self) -> dict[str, Experience]:
@@ -79,7 +110,7 @@ class Platform:
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
         _ = (self.journeys, self.experiences)
-        dbt.check_segments(dbt.segment_files(self.settings), dbt.load_features(self.settings, self.catalogue))
+        dbt.check_segments(dbt.segment_files(self.settings), self.features)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
         try:
@@ -136,7 +167,7 @@ def rebuild(platform: Platform) -> dict[str, int]:
 def preview_segment(platform: Platform, path_or_name: str, *, with_ids: bool) -> Preview:
     """Run a segment without touching anything. Raises `UpnextError` with the file for what cannot be run."""
     file = dbt.find_segment(platform.settings, path_or_name)
-    features = dbt.load_features(platform.settings, platform.catalogue)
+    features = platform.features
     dbt.check_segments({**dbt.segment_files(platform.settings), file.stem: file}, features)
     sql = platform.dbt.compile(file.read_text(encoding="utf-8"))
     with platform.engine.connect().execution_options(postgresql_readonly=True) as connection:
@@ -170,9 +201,114 @@ def release_segment(platform: Platform, segment: str) -> int:
 def dispatch_journeys(
     platform: Platform, as_of: datetime, *, only: set[str] | None = None, is_replay: bool = False
 ) -> Dispatched:
-    """Move people along the journeys (all, or `only` these) and send what is due."""
-    chosen = {name: journey for name, journey in platform.journeys.items() if only is None or name in only}
-    return dispatch(platform.engine, platform.settings, chosen, as_of=as_of, is_replay=is_replay)
+    """Move people along the journeys (all, or `only` these and their exclusive groups) and send what is due.
+
+    Raises `UpnextError` where a channel cannot be used, when all else is done: what is due there waits.
+    """
+    engine, journeys = platform.engine, platform.journeys
+    chosen = set(journeys) if only is None else only
+    done = move(engine, platform.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
+    moved = [name for names in groups(journeys, chosen) for name in names]
+    failures = []
+    if not is_replay:
+        expire_leases(engine, moved)
+        sending = [name for name in moved if name not in paused(engine)]
+        for channel, connections in CHANNELS.items():
+            try:
+                sent = send_due(
+                    engine, platform.policy, platform.sender, partial(connections, platform),
+                    channel=channel, journeys=sending, as_of=as_of,
+                )  # fmt: skip
+            except UpnextError as error:
+                failures.append(error)
+            else:
+                done.messages = dict(Counter(done.messages) + sent)
+    complete(engine, moved, as_of=as_of, done=done)
+    if failures:
+        raise failures[0]
+    return done
+
+
+@contextmanager
+def _mail_connections(platform: Platform) -> Iterator[Callable[[], SmtpConnection]]:
+    settings = platform.settings
+    with mail_server(settings.smtp_url, settings.maildir) as address:
+        yield lambda: SmtpConnection(address, platform.policy.email.timeout_seconds)
+
+
+@contextmanager
+def _webhook_connections(platform: Platform) -> Iterator[Callable[[], WebhookConnection]]:
+    endpoints = targets(platform.policy.endpoints)
+    networks = parse_networks(platform.settings.webhook_networks)
+    timeout = platform.policy.webhook.timeout_seconds
+    yield lambda: WebhookConnection(endpoints, networks, timeout, utc_now)
+
+
+CHANNELS: dict[str, Callable[[Platform], AbstractContextManager[Callable[[], Any]]]] = {
+    "email": _mail_connections,
+    "webhook": _webhook_connections,
+}
+
+
+def check_journeys(platform: Platform) -> dict[str, list[str]]:
+    """Write each message of each journey for a made-up user, and return the steps by journey.
+
+    Raises `UpnextError` with the file for what cannot be written.
+    """
+    return {
+        name: [step for step, _ in _sample_messages(platform, name, journey)]
+        for name, journey in platform.journeys.items()
+    }
+
+
+def render_journey(platform: Platform, name: str, folder: Path) -> Iterator[Path]:
+    """Write each message of a journey for a made-up user into a folder, and yield the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step, rendered in _sample_messages(platform, name, _declared_journey(platform, name)):
+        for suffix, content in samples.parts(rendered):
+            path = folder / f"{step}.{suffix}"
+            path.write_text(content, encoding="utf-8")
+            yield path
+
+
+def _sample_messages(platform: Platform, name: str, journey: Journey) -> Iterator[tuple[str, Rendered]]:
+    date = utc_now()
+    features = {feature: example(made_of, date) for feature, made_of in platform.features["user_features"].items()}
+    with RenderProcess(platform.sender) as process:
+        for position, request in samples.requests(name, journey, features=features, date=date):
+            rendered = process.render(request)
+            if rendered.reason is not None:
+                path = declared.JOURNEYS / f"{name}.yml"
+                raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {rendered.reason}")
+            yield samples.label(request), rendered
+
+
+def explain_journey(platform: Platform, name: str, user_id: str) -> list[Line]:
+    """Return what became of a user in a journey, in words."""
+    with platform.engine.connect() as connection:
+        return list(explain(connection, name, _declared_journey(platform, name), user_id))
+
+
+def pause_journey(platform: Platform, name: str) -> None:
+    """Let nobody in a journey go on."""
+    _declared_journey(platform, name)
+    if not pause(platform.engine, name, at=utc_now()):
+        raise UpnextError(f"journey '{name}' is paused already")
+
+
+def resume_journey(platform: Platform, name: str) -> int:
+    """Let a journey go on, and return for how many users."""
+    _declared_journey(platform, name)
+    entries = resume(platform.engine, name, at=utc_now())
+    if entries is None:
+        raise UpnextError(f"journey '{name}' is not paused")
+    return entries
+
+
+def _declared_journey(platform: Platform, name: str) -> Journey:
+    if name not in platform.journeys:
+        raise UpnextError(f"unknown journey '{name}'{nearest(name, platform.journeys)}")
+    return platform.journeys[name]
 
 
 def assign_experiences(platform: Platform, as_of: datetime) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -32,6 +33,10 @@ _PUBLISH = (
     "insert into {members} (segment, {unit}, entered_at)"
     " select segment, {unit}, as_of from {log} where tick_id = :tick_id and change = 'entered'",
     "select segment || ' ' || change as name, count(*) as changes from {log} where tick_id = :tick_id group by 1",
+)
+_KEEP_MOVED = (
+    "insert into segments.moved_users (tick_id, user_id)"
+    " select distinct :tick_id, key from features.touched where model = 'identity_links' and tick_id <= :tick_id"
 )
 
 
@@ -141,6 +146,7 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
             sa.text("delete from segments.evaluations where segment <> all(cast(:segments as text[]))"),
             {"segments": list(segments)},
         )
+        connection.execute(sa.text(_KEEP_MOVED), {"tick_id": tick.tick_id})
         connection.execute(sa.text("delete from features.touched where tick_id <= :tick_id"), {"tick_id": tick.tick_id})
         connection.execute(
             sa.text("update segments.ticks set published_at = :published_at where tick_id = :tick_id"),
@@ -155,22 +161,29 @@ def newest_published(connection: Connection) -> int:
     return int(newest or 0)
 
 
-def consumed_tick(connection: Connection, consumer: str) -> int | None:
-    """Return up to which tick `consumer` has acted on membership changes; None before its first time."""
-    consumed: int | None = connection.scalar(
-        sa.text("select tick_id from segments.consumers where consumer = :consumer"), {"consumer": consumer}
-    )
-    return consumed
+class Consumed(NamedTuple):
+    """Up to which tick a consumer has acted on membership changes, and up to which instant it has looked at events."""
+
+    tick_id: int
+    as_of: datetime | None
 
 
-def record_consumed(connection: Connection, consumer: str, tick_id: int) -> None:
-    """Remember, in the transaction of the work, up to which tick `consumer` has acted on membership changes."""
+def consumed(connection: Connection, consumer: str) -> Consumed | None:
+    """Return how far `consumer` has come; None before its first time."""
+    row = connection.execute(
+        sa.text("select tick_id, as_of from segments.consumers where consumer = :consumer"), {"consumer": consumer}
+    ).one_or_none()
+    return Consumed(row.tick_id, row.as_of) if row is not None else None
+
+
+def record_consumed(connection: Connection, consumer: str, tick_id: int, as_of: datetime) -> None:
+    """Remember, in the transaction of the work, how far `consumer` has come."""
     connection.execute(
         sa.text(
-            "insert into segments.consumers (consumer, tick_id) values (:consumer, :tick_id)"
-            " on conflict (consumer) do update set tick_id = excluded.tick_id"
+            "insert into segments.consumers (consumer, tick_id, as_of) values (:consumer, :tick_id, :as_of)"
+            " on conflict (consumer) do update set tick_id = excluded.tick_id, as_of = excluded.as_of"
         ),
-        {"consumer": consumer, "tick_id": tick_id},
+        {"consumer": consumer, "tick_id": tick_id, "as_of": as_of},
     )
 
 
@@ -185,4 +198,21 @@ def unconsumed(engine: Engine, segments_by_consumer: Mapping[str, Collection[str
             consumer
             for consumer, segments in segments_by_consumer.items()
             if connection.scalar(waiting, {"consumer": consumer, "segments": list(segments)})
+        }
+
+
+def unheard(engine: Engine, events_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the consumers whose events published ticks have taken in since they last looked."""
+    waiting = sa.text(
+        "select exists (select from events.user_events where event = any(:events) and load_id = any(array("
+        "select load_id from raw.loads where tick_id <= :published and tick_id > coalesce("
+        "(select tick_id from segments.consumers where consumer = :consumer), 0))))"
+    )
+    with engine.connect() as connection:
+        published = newest_published(connection)
+        return {
+            consumer
+            for consumer, events in events_by_consumer.items()
+            if published
+            and connection.scalar(waiting, {"consumer": consumer, "events": list(events), "published": published})
         }

@@ -1,14 +1,16 @@
-"""Published membership changes start the dispatch of the journeys concerned, and the assignment of experiences."""
+"""Published membership changes, and events that journeys listen to, start the dispatch of the journeys concerned."""
 
 from collections.abc import Collection
 from datetime import datetime
 
 import dagster as dg
 
+from assets.journeys.definition import listens_to
+from assets.journeys.dispatch import consumer_of
 from orchestration.runs import DISPATCH_JOB, as_of_tags
 from orchestration.schedules import dispatch_job
 from orchestration.stages import Platform, utc_now
-from orchestration.ticks import unconsumed
+from orchestration.ticks import unconsumed, unheard
 from sensors.job_state import JobState, read_job_state, why_wait
 
 EXPERIENCES = "experiences"
@@ -16,8 +18,15 @@ EXPERIENCES = "experiences"
 
 def consumers(platform: Platform) -> dict[str, set[str]]:
     """Return who acts on membership changes, and on those of which segments."""
-    by_journey = {f"journey:{name}": {journey.segment} for name, journey in platform.journeys.items()}
+    by_journey = {
+        consumer_of(name): {journey.segment} for name, journey in platform.journeys.items() if journey.segment
+    }
     return {**by_journey, EXPERIENCES: {experience.segment for experience in platform.experiences.values()}}
+
+
+def listeners(platform: Platform) -> dict[str, set[str]]:
+    """Return who acts on events, and on which."""
+    return {consumer_of(name): events for name, journey in platform.journeys.items() if (events := listens_to(journey))}
 
 
 def asset_of(consumer: str) -> dg.AssetKey:
@@ -41,6 +50,6 @@ def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.Ru
 def membership_changes(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Start the dispatch of the journeys whose segment changed."""
-    waiting = unconsumed(platform.engine, consumers(platform))
+    """Start the dispatch of the journeys whose segment changed, or that an event of a tick lets people into."""
+    waiting = unconsumed(platform.engine, consumers(platform)) | unheard(platform.engine, listeners(platform))
     return decide(waiting=waiting, state=read_job_state(context.instance, DISPATCH_JOB), now=utc_now())

@@ -1,5 +1,6 @@
 """Real parts for the tests: an embedded Postgres, a Postgres 15 where the machine has one, an SMTP server."""
 
+import asyncio
 import atexit
 import functools
 import os
@@ -164,12 +165,30 @@ def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Pl
 
 
 @dataclass
+class Hold:
+    """A point at which the other side waits: `reached` says that somebody is there, `go` lets it go on."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await asyncio.get_running_loop().run_in_executor(None, self.go.wait, 60)
+
+
+@dataclass
 class SmtpServer:
-    """A real SMTP server on loopback and its own log: what it accepted. `answers` are given before `250`."""
+    """A real SMTP server on loopback and its own log: what it accepted.
+
+    `answers` are given to DATA before `250`, `refused` are the answers to recipients, `holds` are points (`MAIL`,
+    `DATA`) at which it waits.
+    """
 
     port: int
     accepted: list[Message] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
     is_dropping: bool = False
     arrived: threading.Event = field(default_factory=threading.Event)
 
@@ -182,11 +201,25 @@ class SmtpServer:
         """The Message-IDs accepted, without brackets and domain."""
         return [message["Message-ID"].strip("<>").partition("@")[0] for message in self.accepted]
 
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+        if "MAIL" in self.holds:
+            await self.holds["MAIL"].wait()
+        envelope.mail_from = address
+        return "250 OK"
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+        if address in self.refused:
+            return self.refused[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
         if self.answers:
             return self.answers.pop(0)
         self.accepted.append(message_from_bytes(envelope.content))
         self.arrived.set()
+        if "DATA" in self.holds:
+            await self.holds["DATA"].wait()
         if self.is_dropping:
             server.transport.abort()
         return "250 OK"

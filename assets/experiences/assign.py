@@ -63,5 +63,5 @@ def assign(engine: Engine, experiences: dict[str, Experience], *, as_of: datetim
         connection.execute(_FORGET, {"experiences": list(experiences)})
         published_tick = newest_published(connection)
         assigned = connection.execute(_ASSIGN, {"as_of": as_of}).rowcount
-        record_consumed(connection, CONSUMER, published_tick)
+        record_consumed(connection, CONSUMER, published_tick, as_of)
     return assigned

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -123,6 +124,15 @@ class FeaturesFile(msgspec.Struct, frozen=True):
             for nth_column, column in enumerate(model.columns):
                 if column.config.meta is not None:
                     yield nth_model, nth_column, model.name, column, column.config.meta
+
+
+def example(feature: Feature, date: datetime) -> Any:
+    """Return a value such as the feature has for an active user, as JSON has it."""
+    if feature.kind in ("ever", "latest_of", "sequence"):
+        return True
+    if feature.kind in ("first_at", "last_at"):
+        return date.isoformat()
+    return "premium" if feature.kind in ("latest", "latest_trait") else 12
 
 
 def find_mistake(

@@ -14,7 +14,11 @@ def journey_asset(name: str, journey: Journey) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=["journeys", name],
-        deps=[["segments", "ticks"], ["segments", journey.segment], ["features", "user_features"]],
+        deps=[
+            ["segments", "ticks"],
+            ["segments", journey.segment] if journey.segment else ["events", "user_events"],
+            ["features", "user_features"],
+        ],
         group_name="journeys",
         owners=[journey.owner],
         kinds={"postgres", "view"},
@@ -33,6 +37,7 @@ def journey_tables(journeys: dict[str, Journey]) -> list[dg.AssetSpec]:
     writers = [dg.AssetKey(["journeys", name]) for name in journeys]
     tables = {
         "definitions": "One row per version of a journey that was ever dispatched.",
+        "steps": "One row per step of a version: where it leads, and when it is due.",
         "entries": "One row per user and entry into a journey, with its status and reason.",
         "messages": "One row per entry and step that fell due, sent or not, with the reason. The outbox.",
         "suppressions": "One row per user and channel that nothing may be sent to.",

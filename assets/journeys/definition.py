@@ -1,70 +1,188 @@
-"""What a journey is: its YAML, checked. Pure."""
+"""What a journey is: its YAML, checked, and the plan of its steps that the dispatch follows. Pure."""
 
 import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from orchestration.declarations import Declaration, Duration, Name, Share
+from orchestration.errors import nearest
 
-RESERVED = frozenset({"definitions", "entries", "messages", "suppressions"})
+RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
+END = "end"
+MESSAGES = ("email", "webhook", "cta")
+MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
+DAYS: tuple["Day", ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+"""A time of day such as `08:30`, by the user's own clock."""
+
+Link = Annotated[str, msgspec.Meta(pattern=r"^(https://[^/\s]|/($|[^/\\]))[^\s]*$")]
+"""Where a click leads: an https address, or a path of the site that shows it."""
+
+Events = Annotated[list[str], msgspec.Meta(min_length=1)]
+Late = Literal["send", "skip", "shift"]
 
 
-class Goal(Declaration, frozen=True):
-    """What the journey is for: any of these events, within a time after entry. Reaching it ends the journey."""
+class Entry(Declaration, frozen=True):
+    """Any of these events lets a user in."""
 
-    any_of: Annotated[list[str], msgspec.Meta(min_length=1)]
+    any_of: Events
+
+
+class Goal(Declaration, frozen=True, kw_only=True):
+    """What the journey is for: any of these events, within a time after entry; reaching it ends the journey, or not."""
+
+    any_of: Events
     within: Duration
+    then: Literal["exit", "continue"] = "exit"
 
 
-class Email(Declaration, frozen=True, tag_field="channel", tag="email"):
-    """A step that sends an email; `template` names `templates/<template>.txt` and `.html`."""
+class Reentry(Declaration, frozen=True):
+    """A user may enter again so long after the last entry."""
+
+    after: Duration
+
+
+class Hours(Declaration, frozen=True):
+    """A part of each day by the user's own clock; it may go over midnight. `days` are those on which it begins."""
+
+    start: Clock = msgspec.field(name="from")
+    end: Clock = msgspec.field(name="to")
+
+
+class SendWindow(Hours, frozen=True, kw_only=True):
+    """When messages may be sent: a part of these days."""
+
+    days: Annotated[list[Day], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: list(DAYS))
+
+
+class Variant(Declaration, frozen=True, kw_only=True):
+    """Copy in place of the step's own, for `weight` per cent of the users."""
+
+    weight: Annotated[int, msgspec.Meta(gt=0, le=100)]
+
+
+class EmailVariant(Variant, frozen=True, kw_only=True):
+    """Another subject, or another template."""
+
+    subject: str | None = None
+    template: Name | None = None
+
+
+class CtaVariant(Variant, frozen=True, kw_only=True):
+    """Another text, or another link."""
+
+    copy: str | None = None
+    url: Link | None = None
+
+
+class Message(Declaration, frozen=True, kw_only=True):
+    """A step that reaches out: so long after entry (`after`), or after the step was reached (`wait`)."""
 
     name: Name
-    after: Duration
+    after: Duration | None = None
+    wait: Duration | None = None
+    late: Late | None = None
+    next: Name | None = None
+
+
+class Email(Message, frozen=True, kw_only=True, tag_field="do", tag="email"):
+    """A step that sends an email; `template` names `templates/<template>.txt` and `.mjml`."""
+
     subject: str
     template: Name
+    variants: dict[Name, EmailVariant] = {}
 
 
-class Cta(Declaration, frozen=True, tag_field="channel", tag="cta"):
+class Cta(Message, frozen=True, kw_only=True, tag_field="do", tag="cta"):
     """A step that puts an offer before the user, in a slot, for a time."""
 
-    name: Name
-    after: Duration
     surface: Literal["web", "in_app"]
     slot: Name
-    copy: str
-    url: str
+    copy: Annotated[str, msgspec.Meta(min_length=1)]
+    url: Link
     lasts: Duration
+    variants: dict[Name, CtaVariant] = {}
 
 
-class Journey(Declaration, frozen=True):
+class Webhook(Message, frozen=True, kw_only=True, tag_field="do", tag="webhook"):
+    """A step that calls an endpoint of the policy; `data` are templates, rendered to texts."""
+
+    endpoint: Name
+    data: dict[str, str] = {}
+
+
+class Wait(Declaration, frozen=True, kw_only=True, tag_field="do", tag="wait"):
+    """A step that waits for any of these events, and no longer than `within`."""
+
+    name: Name
+    any_of: Events
+    within: Duration
+    then: Name | None = None
+    otherwise: Name | None = None
+
+
+class Branch(Declaration, frozen=True, kw_only=True, tag_field="do", tag="branch"):
+    """A step that chooses the way: by a feature, or by whether any of these events happened since entry."""
+
+    name: Name
+    then: Name | None = None
+    otherwise: Name | None = None
+    feature: Name | None = None
+    equals: bool | int | float | str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    any_of: Events | None = None
+
+
+Step = Email | Cta | Webhook | Wait | Branch
+
+
+class Journey(Declaration, frozen=True, kw_only=True):
     """One file of `assets/journeys/*.yml`; the file's name is the journey's."""
 
     description: str
     owner: str
-    segment: Name
-    existing_members: Literal["enroll", "ignore"]
-    reentry: Literal["never", "always"]
-    exit_on_leaving: bool
+    segment: Name | None = None
+    event: Entry | None = None
+    existing_members: Literal["enroll", "ignore"] | None = None
+    reentry: Literal["never", "always"] | Reentry
+    exit_on_leaving: bool = False
     goal: Goal
     holdout: Share
-    steps: Annotated[list[Email | Cta], msgspec.Meta(min_length=1)]
-
-    def __post_init__(self) -> None:
-        names = [step.name for step in self.steps]
-        repeated = {name for name in names if names.count(name) > 1}
-        if repeated:
-            raise ValueError(f"two steps are called '{min(repeated)}'")
-        offsets = [hours(step.after) for step in self.steps]
-        if offsets != sorted(offsets):
-            raise ValueError("steps stand in the order of their offsets")
+    exclusive_group: Name | None = None
+    priority: int = 0
+    takes_over: bool = False
+    send_window: SendWindow | None = None
+    quiet_hours: Hours | None = None
+    late: Late = "send"
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
 
 
-def hours(duration: str) -> float:
-    """Return a declared duration in hours."""
+@dataclass(frozen=True)
+class Known:
+    """What a journey may name: for the nearest match of what it names wrongly."""
+
+    segments: Collection[str]
+    events: Collection[str]
+    features: Collection[str]
+    templates: Collection[str]
+    endpoints: Collection[str]
+
+
+Mistake = tuple[list[str | int], str]
+"""Where a mistake stands, as keys of the YAML, and what is wrong."""
+
+
+def minutes(duration: str) -> int:
+    """Return a declared duration in minutes."""
     number, unit = duration.split()
-    return int(number) * {"minute": 1 / 60, "hour": 1, "day": 24}[unit.removesuffix("s")]
+    return int(number) * MINUTES[unit.removesuffix("s")]
 
 
 def as_json(journey: Journey) -> dict[str, Any]:
@@ -76,3 +194,223 @@ def as_json(journey: Journey) -> dict[str, Any]:
 def version(journey: Journey) -> str:
     """Return the version of a definition: the same content has the same version."""
     return hashlib.sha256(msgspec.json.encode(as_json(journey), order="sorted")).hexdigest()[:12]
+
+
+def ways(journey: Journey) -> dict[str, dict[str, str | None]]:
+    """Return where each step leads: `next`, and `otherwise` for waits and branches; None is the end."""
+    following = dict(
+        zip([step.name for step in journey.steps], [step.name for step in journey.steps[1:]], strict=False)
+    )
+
+    def target(step: Step, named: str | None) -> str | None:
+        return following.get(step.name) if named is None else None if named == END else named
+
+    return {
+        step.name: {"next": target(step, step.then), "otherwise": target(step, step.otherwise)}
+        if isinstance(step, Wait | Branch)
+        else {"next": target(step, step.next)}
+        for step in journey.steps
+    }
+
+
+def plan(journey: Journey) -> list[dict[str, Any]]:
+    """Return a row of `journeys.steps` for each step; what a kind of step has not is null."""
+    leads = ways(journey)
+    rows = []
+    for position, step in enumerate(journey.steps):
+        definition = msgspec.to_builtins(step)
+        rows.append(
+            {
+                "position": position,
+                "step": step.name,
+                "kind": definition["do"],
+                "next": leads[step.name]["next"],
+                "otherwise": leads[step.name].get("otherwise"),
+                "after": definition.get("after"),
+                "wait": definition.get("wait"),
+                "within": definition.get("within"),
+                "any_of": definition.get("any_of"),
+                "late": (definition["late"] or journey.late) if isinstance(step, Message) else None,
+                "variants": variant_ranges(step),
+                "definition": definition,
+            }
+        )
+    return rows
+
+
+def variant_ranges(step: Step) -> list[dict[str, Any]] | None:
+    """Return each copy variant's half-open range of buckets; None where the step has one copy alone."""
+    if not isinstance(step, Email | Cta) or not step.variants:
+        return None
+    ranges: list[dict[str, Any]] = []
+    low = 0
+    # By name: the order in the file is lost on the way through the database.
+    for name, variant in sorted(step.variants.items()):
+        ranges.append({"variant": name, "low": low / 100, "high": (low + variant.weight) / 100})
+        low += variant.weight
+    return ranges
+
+
+def longest(journey: Journey) -> int:
+    """Return for how many minutes an entry can take up its place: to the last offset, and all waits on top."""
+    offsets = [minutes(step.after) for step in journey.steps if isinstance(step, Message) and step.after]
+    waits = [minutes(step.wait) for step in journey.steps if isinstance(step, Message) and step.wait]
+    limits = [minutes(step.within) for step in journey.steps if isinstance(step, Wait)]
+    return max(offsets, default=0) + sum(waits) + sum(limits)
+
+
+def names_events(journey: Journey) -> list[str]:
+    """Return the events after which somebody in the journey may be somewhere else: goals, and what is waited for."""
+    waited_for = [name for step in journey.steps if isinstance(step, Wait) for name in step.any_of]
+    return sorted({*journey.goal.any_of, *waited_for})
+
+
+def listens_to(journey: Journey) -> set[str]:
+    """Return the events that cannot wait for a membership change or a step: those that let in, or are waited for."""
+    waited_for = {name for step in journey.steps if isinstance(step, Wait) for name in step.any_of}
+    return waited_for | set(journey.event.any_of if journey.event is not None else [])
+
+
+def find_mistakes(name: str, journey: Journey, known: Known) -> Iterator[Mistake]:
+    """Yield what makes a journey impossible, or something else than its author means."""
+    if name in RESERVED:
+        yield [], f"'{name}' is the name of a table; choose another"
+    yield from _mistakes_of_entry(journey, known)
+    yield from _unknown(["goal", "any_of"], "event", journey.goal.any_of, known.events)
+    if minutes(journey.goal.within) == 0:
+        yield ["goal", "within"], "nothing can be reached within no time"
+    if journey.takes_over and journey.exclusive_group is None:
+        yield ["takes_over"], "there is nothing to take over without an exclusive_group"
+    if not _is_ever_open(journey):
+        yield ["quiet_hours"], "they leave no time to send anything"
+    names = [step.name for step in journey.steps]
+    for position, step in enumerate(journey.steps):
+        place: list[str | int] = ["steps", position]
+        if step.name == END:
+            yield [*place, "name"], f"'{END}' is where a journey ends, and no name of a step"
+        if names.index(step.name) < position:
+            yield [*place, "name"], f"two steps are called '{step.name}'"
+        for key in ("next", "then", "otherwise"):
+            target = getattr(step, key, None)
+            if target is not None and target not in (*names, END):
+                yield [*place, key], f"no step is called '{target}'{nearest(target, [*names, END])}"
+        yield from ((place + keys, message) for keys, message in _mistakes_of_step(step, known))
+    yield from _mistakes_of_ways(journey)
+
+
+def _mistakes_of_entry(journey: Journey, known: Known) -> Iterator[Mistake]:
+    if (journey.segment is None) == (journey.event is None):
+        yield [], "exactly one of segment and event lets people in"
+    if journey.segment is not None:
+        yield from _unknown(["segment"], "segment", [journey.segment], known.segments)
+        if journey.existing_members is None:
+            yield ["segment"], "existing_members must be stated: enroll those who are in the segment already, or ignore"
+    if journey.event is not None:
+        yield from _unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
+        if journey.existing_members is not None:
+            yield ["existing_members"], "an event has no members; leave it out"
+        if journey.exit_on_leaving:
+            yield ["exit_on_leaving"], "an event cannot be left; leave it out"
+
+
+def _mistakes_of_step(step: Step, known: Known) -> Iterator[Mistake]:
+    if isinstance(step, Message) and (step.after is None) == (step.wait is None):
+        yield [], "exactly one of after (from entry) and wait (from the step before) says when"
+    if isinstance(step, Email):
+        yield from _unknown(["template"], "template", [step.template], known.templates)
+        for name, variant in step.variants.items():
+            keys: list[str | int] = ["variants", name, "template"]
+            yield from _unknown(keys, "template", filter(None, [variant.template]), known.templates)
+    if isinstance(step, Email | Cta) and step.variants:
+        total = sum(variant.weight for variant in step.variants.values())
+        if total != 100:
+            yield ["variants"], f"the weights add up to {total}; they are per cents and must add up to 100"
+    if isinstance(step, Webhook):
+        yield from _unknown(["endpoint"], "endpoint", [step.endpoint], known.endpoints)
+    if isinstance(step, Wait):
+        yield from _unknown(["any_of"], "event", step.any_of, known.events)
+        if minutes(step.within) == 0:
+            yield ["within"], "a wait of no time is none"
+    if isinstance(step, Branch):
+        tests = [value for value in (step.equals, step.at_least, step.at_most) if value is not None]
+        if (step.feature is None) == (step.any_of is None) or len(tests) != (step.feature is not None):
+            yield [], "a branch asks for any_of, or for one feature with one of equals, at_least, at_most"
+        if step.feature is not None:
+            yield from _unknown(["feature"], "feature", [step.feature], known.features)
+        yield from _unknown(["any_of"], "event", step.any_of or [], known.events)
+
+
+def _mistakes_of_ways(journey: Journey) -> Iterator[Mistake]:
+    """Steps that nobody comes to, offsets that go back, and circles that take no time."""
+    leads = ways(journey)
+    steps = {step.name: step for step in journey.steps}
+    reached, found = {journey.steps[0].name}, [journey.steps[0].name]
+    while found:
+        targets = [target for target in leads[found.pop()].values() if target in steps and target not in reached]
+        reached.update(targets)
+        found.extend(targets)
+    for position, (name, step) in enumerate(steps.items()):
+        if name not in reached:
+            yield ["steps", position], f"no way leads to step '{name}'"
+        following = steps.get(leads[name]["next"] or "")
+        if (
+            isinstance(step, Message)
+            and isinstance(following, Message)
+            and list(steps).index(following.name) > position
+            and minutes(following.after or "9999 days") < minutes(step.after or "0 days")
+        ):
+            yield (
+                ["steps", position + 1],
+                f"comes before '{name}', which leads to it: steps stand in order of their time",
+            )
+    circle = _circle_without_time(steps, leads)
+    if circle is not None:
+        position = list(steps).index(circle)
+        yield ["steps", position], f"step '{circle}' comes round to itself and takes no time: wait somewhere on the way"
+
+
+def _circle_without_time(steps: dict[str, Step], leads: dict[str, dict[str, str | None]]) -> str | None:
+    """Return a step on a way round on which no step waits; None where there is none."""
+
+    def takes_time(step: Step) -> bool:
+        return isinstance(step, Wait) or (isinstance(step, Message) and minutes(step.wait or "0 days") > 0)
+
+    instant = {
+        name: [other for other in targets.values() if other in steps and not takes_time(steps[other])]
+        for name, targets in leads.items()
+    }
+    for start in instant:
+        seen: set[str] = set()
+        found = [start]
+        while found:
+            for other in instant[found.pop()]:
+                if other == start:
+                    return start
+                if other not in seen:
+                    seen.add(other)
+                    found.append(other)
+    return None
+
+
+def _unknown(keys: list[str | int], kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Mistake]:
+    for name in names:
+        if name not in known:
+            yield keys, f"unknown {kind} '{name}'{nearest(name, known)}"
+
+
+def _is_ever_open(journey: Journey) -> bool:
+    """Whether there is a minute of the day in the send window and out of the quiet hours."""
+    if journey.quiet_hours is None:
+        return True
+    window = journey.send_window or SendWindow(start="00:00", end="00:00")
+    starts = [_minute(window.start), _minute(journey.quiet_hours.end)]
+    return any(_is_within(minute, window) and not _is_within(minute, journey.quiet_hours) for minute in starts)
+
+
+def _minute(clock: str) -> int:
+    return int(clock[:2]) * 60 + int(clock[3:])
+
+
+def _is_within(minute: int, hours: Hours) -> bool:
+    start, end = _minute(hours.start), _minute(hours.end)
+    return start <= minute < end if start < end else minute >= start or minute < end

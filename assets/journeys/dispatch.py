@@ -1,12 +1,12 @@
-"""Dispatch: who enters a journey, which step is due, and the outbox that a sender works through.
+"""Dispatch: who enters a journey, who leaves it, and which step is due.
 
-Moving people is set-based SQL in one transaction a journey; sending claims one row at a time, checks consent and the
-goal in the claim, marks it `sending` before the call and records the answer after it.
+Moving people is set-based SQL, in one transaction for the journeys of an exclusive group; each membership change is
+acted on in the order of the ticks, so that it does not matter how many ticks there were since the last dispatch.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,17 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from assets.journeys import statements
-from assets.journeys.definition import RESERVED, Cta, Email, Journey, as_json, version
-from assets.journeys.rendering import CannotRenderError, Recipient, compile_step, render_email, template_names
-from assets.journeys.smtp import Outcome, SmtpConnection, mail_connection
-from orchestration.declarations import line_of, load_folder
-from orchestration.errors import UpnextError, nearest
-from orchestration.settings import Settings
-from orchestration.ticks import consumed_tick, newest_published, record_consumed
+from assets.journeys.definition import Journey, Reentry, as_json, longest, names_events, plan, version
+from assets.journeys.outbox import why_not_values
+from assets.journeys.policy import Policy
+from orchestration.ticks import Consumed, consumed, newest_published, record_consumed
 from orchestration.warehouse import exclusive
 
-JOURNEYS = Path(__file__).parent
-MAX_ATTEMPTS = 5
+MERGES = "merges"
+CONSENT = "consent"
 
 
 @dataclass
@@ -33,6 +30,7 @@ class Dispatched:
 
     enrolled: int = 0
     held_out: int = 0
+    excluded: int = 0
     converted: int = 0
     left: int = 0
     completed: int = 0
@@ -40,160 +38,236 @@ class Dispatched:
     messages: dict[str, int] = field(default_factory=dict)
 
 
-def load_journeys(segments: set[str], folder: Path = JOURNEYS) -> dict[str, Journey]:
-    """Return the declared journeys by name. Raises `UpnextError` for an unknown segment or template."""
-    journeys = load_folder(folder, Journey)
-    templates = template_names()
+def consumer_of(journey: str) -> str:
+    """Return the name under which a journey remembers how far it has come."""
+    return f"journey:{journey}"
+
+
+def groups(journeys: Mapping[str, Journey], only: set[str]) -> list[list[str]]:
+    """Return the journeys that have to be moved together, the strongest first: an exclusive group, or one alone.
+
+    Where one of a group is asked for, all of it is moved.
+    """
+    by_group: dict[str, list[str]] = {}
     for name, journey in journeys.items():
-        if name in RESERVED:
-            raise UpnextError(f"{folder / name}.yml: '{name}' is the name of a table; choose another")
-        path = folder / f"{name}.yml"
-        if journey.segment not in segments:
-            hint = nearest(journey.segment, segments)
-            raise UpnextError(f"{path}:{line_of(path, ['segment'])}: unknown segment '{journey.segment}'{hint}")
-        for position, step in enumerate(journey.steps):
-            if isinstance(step, Email) and step.template not in templates:
-                line = line_of(path, ["steps", position, "template"])
-                raise UpnextError(f"{path}:{line}: no template '{step.template}'{nearest(step.template, templates)}")
-            if isinstance(step, Email):
-                try:
-                    compile_step(step)
-                except CannotRenderError as error:
-                    raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {error}") from None
-    return journeys
+        by_group.setdefault(journey.exclusive_group or f"only {name}", []).append(name)
+    return [
+        sorted(names, key=lambda name: (-journeys[name].priority, name))
+        for names in by_group.values()
+        if only.intersection(names)
+    ]
 
 
-def dispatch(
+def move(
     engine: Engine,
-    settings: Settings,
-    journeys: dict[str, Journey],
+    policy: Policy,
+    journeys: Mapping[str, Journey],
     *,
+    only: set[str],
     as_of: datetime,
     is_replay: bool = False,
 ) -> Dispatched:
-    """Move everybody in `journeys` to where they are due at `as_of`, and send what is due.
+    """Move everybody in the journeys to where they are due at `as_of`; messages that are due wait in the outbox.
 
-    In a replay, messages are written as `skipped` and nothing is sent. Source of every decision: published ticks,
-    loaded events, and `as_of`; before the first tick there is nobody to move. Raises `UpnextError` where the mail
-    server cannot be reached: what is due waits.
+    In a replay they are written as `skipped`. Source of every decision: published ticks, loaded events, and `as_of`;
+    before the first tick there is nobody to move.
     """
     done = Dispatched()
     with exclusive(engine, "dispatch") as session:
         if newest_published(session) == 0:
             return done
-        for name, journey in journeys.items():
-            with engine.begin() as connection:
-                _move(connection, name, journey, as_of, is_replay, done)
-        if not is_replay:
-            _send_due(engine, settings, list(journeys), as_of, done)
         with engine.begin() as connection:
-            completed = connection.execute(statements.COMPLETE, {"journeys": list(journeys), "as_of": as_of})
-            done.completed += completed.rowcount
+            _merge(connection, as_of)
+            _record_consent(connection, as_of)
+        for names in groups(journeys, only):
+            with engine.begin() as connection:
+                _move_group(connection, policy, {name: journeys[name] for name in names}, as_of, is_replay, done)
     return done
 
 
+def complete(engine: Engine, journeys: list[str], *, as_of: datetime, done: Dispatched) -> None:
+    """End the entries that have no step and no message left."""
+    with engine.begin() as connection:
+        ended = connection.scalars(statements.COMPLETE, {"journeys": journeys, "as_of": as_of})
+        done.completed += sum(status == "completed" for status in ended)
+
+
 def journeys_with_work(engine: Engine, names: set[str], *, now: datetime) -> set[str]:
-    """Return the journeys in which a step is due at `now`, or a message waits for a sender."""
+    """Return the journeys in which a step is due at `now`, or a message waits for a sender; none that is paused."""
     with engine.connect() as connection:
         rows = connection.execute(statements.JOURNEYS_WITH_WORK, {"journeys": list(names), "now": now})
         return set(rows.scalars())
 
 
-def _move(
-    connection: Connection, name: str, journey: Journey, as_of: datetime, is_replay: bool, done: Dispatched
-) -> None:
-    consumer = f"journey:{name}"
-    published_tick = newest_published(connection)
-    consumed = consumed_tick(connection, consumer)
-    values = {
-        "journey": name,
-        "published_tick": published_tick,
-        "version": version(journey),
-        "definition": msgspec.json.encode(as_json(journey)).decode(),
-        "segment": journey.segment,
-        "holdout": journey.holdout,
-        "consumed_tick": published_tick if consumed is None else consumed,
-        "is_enrolling_members": consumed is None and journey.existing_members == "enroll",
-        "is_reentry_allowed": journey.reentry == "always",
-        "as_of": as_of,
-    }
-    connection.execute(statements.RECORD_DEFINITION, values)
-    if connection.scalar(sa.text("select to_regclass('journeys.' || :journey)"), values) is None:
-        connection.exec_driver_sql(statements.CREATE_VIEW.format(journey=name))
-    connection.execute(statements.RECORD_CONSENT)
-    connection.execute(statements.EXPIRE_LEASES, values)
-    drawn = {row.status: row.entries for row in connection.execute(statements.ENROL, values)}
-    done.enrolled += drawn.get("active", 0)
-    done.held_out += drawn.get("held_out", 0)
-    done.converted += connection.execute(statements.CONVERT, values).rowcount
-    if journey.exit_on_leaving:
-        done.left += connection.execute(statements.LEAVE, values).rowcount
-    due = connection.execute(statements.ADVANCE, {**values, "status": "skipped" if is_replay else "pending"})
-    done.due += due.rowcount
-    connection.execute(statements.SHOW_CTAS, values)
-    connection.execute(statements.SKIP_ENDED, values)
-    record_consumed(connection, consumer, published_tick)
-
-
-def _send_due(engine: Engine, settings: Settings, names: list[str], as_of: datetime, done: Dispatched) -> None:
+def paused(engine: Engine) -> set[str]:
+    """Return the journeys in which nobody goes on."""
     with engine.connect() as connection:
-        if connection.scalar(statements.HAS_PENDING, {"journeys": names}) is None:
-            return
-    with mail_connection(settings.smtp_url, settings.maildir) as mail, engine.connect() as connection:
-        mail.open()
-        while (claim := _claim(connection, names, as_of)) is not None:
-            status = "skipped"
-            if claim["status"] == "sending":
-                status = _send_one(connection, mail, claim, settings.mail_from, as_of)
-            done.messages[status] = done.messages.get(status, 0) + 1
+        return set(connection.scalars(statements.PAUSED))
 
 
-def _claim(connection: Connection, names: list[str], as_of: datetime) -> dict[str, Any] | None:
-    with connection.begin():
-        row = connection.execute(statements.CLAIM, {"journeys": names, "as_of": as_of}).mappings().first()
-    return dict(row) if row is not None else None
+def pause(engine: Engine, journey: str, *, at: datetime) -> bool:
+    """Let nobody in a journey go on; False where it is paused already."""
+    with engine.begin() as connection:
+        return connection.execute(statements.PAUSE, {"journey": journey, "at": at}).rowcount == 1
 
 
-def _send_one(
-    connection: Connection, mail: SmtpConnection, claim: dict[str, Any], mail_from: str, as_of: datetime
-) -> str:
-    step = _step(claim)
-    recipient = Recipient(claim["user_id"], claim["traits"] or {}, claim["features"] or {})
-    try:
-        message = render_email(
-            step, recipient=recipient, message_id=claim["message_id"], mail_from=mail_from, date=as_of
-        )
-    except CannotRenderError as error:
-        return _record(connection, claim, "skipped", str(error), as_of)
-    try:
-        outcome, reason = mail.send(message)
-    except UpnextError as error:
-        _record(connection, claim, "pending", str(error), as_of, is_attempt=False)
-        raise
-    if outcome is Outcome.RETRY:
-        status = "pending" if claim["attempts"] + 1 < MAX_ATTEMPTS else "failed"
-        return _record(connection, claim, status, reason, as_of)
-    return _record(connection, claim, outcome.value, reason, as_of)
+def resume(engine: Engine, journey: str, *, at: datetime) -> int | None:
+    """Let a journey go on, everybody as much later as the pause was long; None where it is not paused."""
+    with exclusive(engine, "dispatch"), engine.begin() as connection:
+        done = connection.execute(statements.RESUME, {"journey": journey, "at": at}).one()
+    return done.entries if done.ended else None
 
 
-def _step(claim: dict[str, Any]) -> Email:
-    journey = msgspec.convert(claim["definition"], Journey)
-    step: Email | Cta = next(step for step in journey.steps if step.name == claim["step"])
-    if not isinstance(step, Email):
-        raise TypeError(f"step {step.name} is not an email")
-    return step
+def expire_leases(engine: Engine, journeys: list[str]) -> None:
+    """Take the messages back whose sender has gone away."""
+    with engine.begin() as connection:
+        connection.execute(statements.EXPIRE_LEASES, {"journeys": journeys})
 
 
-def _record(
+def count_troubles(engine: Engine, *, now: datetime) -> dict[str, dict[str, int]]:
+    """Return what is wrong with the outbox at `now`, by check: how many of what, nothing where all is well."""
+    with engine.connect() as connection:
+        return {
+            check: {row.name: row.troubles for row in connection.execute(statement, {"now": now})}
+            for check, statement in statements.TROUBLES.items()
+        }
+
+
+def _merge(connection: Connection, as_of: datetime) -> None:
+    published = newest_published(connection)
+    since = consumed(connection, MERGES)
+    values = {"consumed_tick": since.tick_id if since else 0, "as_of": as_of}
+    if since is None or since.tick_id < published:
+        for statement in statements.MERGE:
+            connection.execute(statement, values)
+        record_consumed(connection, MERGES, published, as_of)
+
+
+def _record_consent(connection: Connection, as_of: datetime) -> None:
+    since = consumed(connection, CONSENT)
+    connection.execute(statements.RECORD_CONSENT, {"consumed_tick": since.tick_id if since else 0})
+    record_consumed(connection, CONSENT, newest_published(connection), as_of)
+
+
+def _move_group(
     connection: Connection,
-    claim: dict[str, Any],
-    status: str,
-    reason: str | None,
+    policy: Policy,
+    journeys: Mapping[str, Journey],
     as_of: datetime,
-    *,
-    is_attempt: bool = True,
-) -> str:
-    values = {"message_id": claim["message_id"], "fence": claim["fence"], "status": status, "reason": reason}
-    with connection.begin():
-        connection.execute(statements.RECORD_OUTCOME, {**values, "as_of": as_of, "is_attempt": is_attempt})
-    return status
+    is_replay: bool,
+    done: Dispatched,
+) -> None:
+    published = newest_published(connection)
+    since = {name: consumed(connection, consumer_of(name)) for name in journeys}
+    values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}
+    for name, journey in journeys.items():
+        _record(connection, name, journey, values[name])
+    newcomers = [name for name in journeys if since[name] is None]
+    first = min((known.tick_id for known in since.values() if known is not None), default=published)
+    span = {"consumed_tick": first, "published_tick": published}
+    for tick in connection.execute(statements.PUBLISHED_SINCE, span).all():
+        for name, journey in journeys.items():
+            known = since[name]
+            if known is not None and tick.tick_id > known.tick_id:
+                at = {**values[name], "tick_id": tick.tick_id, "as_of": tick.as_of}
+                _enter_and_leave(connection, journey, at, known, done)
+    for name in newcomers:
+        if journeys[name].existing_members == "enroll":
+            at = {**values[name], "tick_id": published, "consumed_tick": published, "consumed_as_of": as_of}
+            _find_touched(connection, at)
+            _count(done, connection.execute(statements.ENROL_MEMBERS, at).all())
+    for name, journey in journeys.items():
+        known = since[name] or Consumed(published, as_of)
+        at = {**values[name], "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or as_of}
+        _find_touched(connection, at)
+        if journey.event is not None and since[name] is not None:
+            _count(done, connection.execute(statements.ENROL_BY_EVENT, at).all())
+        done.converted += connection.execute(statements.CONVERT, at).rowcount
+        if connection.scalar(statements.IS_PAUSED, at) is None:
+            _advance(connection, {**at, "is_replay": is_replay}, done)
+        connection.execute(statements.SKIP_ENDED, at)
+        record_consumed(connection, consumer_of(name), published, as_of)
+
+
+def _enter_and_leave(
+    connection: Connection, journey: Journey, at: dict[str, Any], known: Consumed, done: Dispatched
+) -> None:
+    """Act on one tick: who enters, who has reached the goal, and then who leaves."""
+    at = {**at, "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or at["as_of"]}
+    _find_touched(connection, at)
+    if journey.segment is not None:
+        _count(done, connection.execute(statements.ENROL, at).all())
+    done.converted += connection.execute(statements.CONVERT, at).rowcount
+    if journey.exit_on_leaving:
+        done.left += connection.execute(statements.LEAVE, at).rowcount
+
+
+def _advance(connection: Connection, at: dict[str, Any], done: Dispatched) -> None:
+    """Go on, step by step, until nobody is due any more."""
+    while True:
+        connection.execute(statements.WAKE, at)
+        moved = connection.execute(statements.ADVANCE, at).one()
+        done.due += moved.due
+        if not moved.moved:
+            break
+    connection.execute(statements.SHOW_CTAS, at)
+
+
+def _find_touched(connection: Connection, at: dict[str, Any]) -> None:
+    for statement in statements.FIND_TOUCHED:
+        connection.execute(statement, at)
+
+
+def _count(done: Dispatched, drawn: Sequence[sa.Row[Any]]) -> None:
+    counts = {row.status: row.entries for row in drawn}
+    done.enrolled += counts.get("active", 0)
+    done.held_out += counts.get("held_out", 0)
+    done.excluded += counts.get("excluded", 0)
+
+
+def _record(connection: Connection, name: str, journey: Journey, values: dict[str, Any]) -> None:
+    """Keep the definition and its steps, so that whoever enters goes on with this version."""
+    connection.execute(
+        statements.RECORD_DEFINITION,
+        {**values, "definition": msgspec.json.encode(as_json(journey)).decode()},
+    )
+    for row in connection.execute(statements.DEFINITIONS_WITHOUT_STEPS, {"journey": name}).all():
+        steps = plan(msgspec.convert(row.definition, Journey))
+        connection.execute(
+            statements.RECORD_STEP,
+            [
+                {
+                    **step,
+                    "journey": name,
+                    "version": row.version,
+                    "variants": None if step["variants"] is None else msgspec.json.encode(step["variants"]).decode(),
+                    "definition": msgspec.json.encode(step["definition"]).decode(),
+                }
+                for step in steps
+            ],
+        )
+    if connection.scalar(sa.text("select to_regclass('journeys.' || :journey)"), {"journey": name}) is None:
+        connection.exec_driver_sql(statements.CREATE_VIEW.format(journey=name))
+
+
+def _values(
+    name: str, journey: Journey, group: Mapping[str, Journey], policy: Policy, as_of: datetime
+) -> dict[str, Any]:
+    others = [other for other in group if other != name]
+    weaker = [other for other in others if journey.takes_over and group[other].priority < journey.priority]
+    return {
+        **why_not_values(policy, as_of),
+        "journey": name,
+        "version": version(journey),
+        "segment": journey.segment,
+        "entry_events": journey.event.any_of if journey.event is not None else [],
+        "events": names_events(journey),
+        "holdout": journey.holdout,
+        "global_holdout": policy.global_holdout,
+        "is_enrolling_members": journey.existing_members == "enroll",
+        "reentry": "after" if isinstance(journey.reentry, Reentry) else journey.reentry,
+        "reentry_after": journey.reentry.after if isinstance(journey.reentry, Reentry) else None,
+        "longest": f"{longest(journey)} minutes",
+        "stronger": [other for other in others if other not in weaker],
+        "weaker": weaker,
+    }

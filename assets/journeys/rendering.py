@@ -1,33 +1,78 @@
-"""Rendering a step's copy for one user: Jinja in a sandbox, undefined names are errors. Pure."""
+"""Rendering a step's copy for one user: Jinja in a sandbox, undefined names are errors, output is bounded. Pure.
 
-from dataclasses import dataclass
+HTML is written in MJML, which becomes what mail clients show. Where a link leads is said by `link(...)`, so that
+clicks can be counted and nothing but a web page is ever linked.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateSyntaxError
+import email_validator
+import msgspec
+from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from mjml import mjml2html
 
-from assets.journeys.definition import Email
+from assets.journeys.links import Links
 
 TEMPLATES = Path(__file__).parent / "templates"
+MAX_CHARACTERS = 500_000
+# Header lines are not folded: List-Unsubscribe has to stand on one.
+_POLICY = SMTP.clone(max_line_length=998)
+_HREF = re.compile(r"""\bhref\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
+_SAFE_HREF = re.compile(
+    r"""^["'](\{\{ *(link\(|unsubscribe_url *\}\})|\{% block \w+ %\}|https://[^{]*$|mailto:[^{]*$)"""
+)
+
+# Whether a domain is one that the internet knows is for the mail server to say.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
 class CannotRenderError(Exception):
     """This one message cannot be made: the reason, without personal data."""
 
 
-@dataclass(frozen=True)
-class Recipient:
-    """Whom a message is for: traits of the latest identifies, and the user's row of features."""
+class Request(msgspec.Struct, frozen=True):
+    """What a message is made of: the step's definition, and whom it is for (traits, and the row of features)."""
 
+    message_id: str
+    journey: str
+    step: dict[str, Any]
+    variant: str | None
     user_id: str
     traits: dict[str, Any]
     features: dict[str, Any]
+    date: datetime
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """Who sends, and under which address links are served (None: direct links, no pixel)."""
+
+    mail_from: str
+    base_url: str | None
+    keys: list[str]
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A message as it goes out (MIME from one address to another, or JSON to an endpoint), or why there is none.
+
+    `links` are the addresses that its links lead to, by their ids.
+    """
+
+    message_id: str
+    content: bytes = b""
+    sender: str = ""
+    recipient: str = ""
+    links: dict[str, str] = {}
+    reason: str | None = None
 
 
 class _Traits(dict[str, Any]):
@@ -35,12 +80,6 @@ class _Traits(dict[str, Any]):
 
     def __missing__(self, key: str) -> None:
         return None
-
-
-def template_names() -> set[str]:
-    """Return the templates that exist both as text and as HTML."""
-    text = {path.stem for path in TEMPLATES.glob("*.txt")}
-    return text & {path.stem for path in TEMPLATES.glob("*.html")}
 
 
 def _environment(*, autoescape: bool) -> ImmutableSandboxedEnvironment:
@@ -53,62 +92,167 @@ _TEXT = _environment(autoescape=False)
 _HTML = _environment(autoescape=True)
 
 
-def render_email(step: Email, *, recipient: Recipient, message_id: str, mail_from: str, date: Any) -> EmailMessage:
-    """Return the MIME message, text and HTML, of one step for one user. Raises `CannotRenderError`."""
-    address = recipient.traits.get("email")
-    if not isinstance(address, str) or not address:
-        raise CannotRenderError("no address")
-    if not address.isascii():
-        raise CannotRenderError("address is not ASCII")
-    name, sender = parseaddr(mail_from)
-    domain = sender.rpartition("@")[2]
-    unsubscribe = f"mailto:{sender}?subject={quote(f'unsubscribe {message_id}')}"
-    values = {
-        "subject": step.subject,
-        "user": _Traits(recipient.traits),
-        "features": recipient.features,
-        "unsubscribe_url": unsubscribe,
-    }
-    message = EmailMessage(policy=SMTP)
-    try:
-        message["From"] = Address(name, addr_spec=sender)
-        message["To"] = Address(addr_spec=address)
-    except Exception as error:  # the header registry raises parse errors of several unrelated kinds
-        raise CannotRenderError(f"address is not valid: {type(error).__name__}") from None
-    message["Date"] = format_datetime(date)
-    message["Message-ID"] = f"<{message_id}@{domain}>"
-    message["List-Unsubscribe"] = f"<{unsubscribe}>"
-    try:
-        subject, text, html = (template.render(values) for template in compile_step(step))
-        message["Subject"] = subject
-    except CannotRenderError:
-        raise
-    except Exception as error:  # a template can raise whatever its expressions do; its text may quote the user
-        raise CannotRenderError(f"template {step.template} or its subject: {type(error).__name__}") from None
-    message.set_content(text)
-    message.add_alternative(html, subtype="html")
-    return message
+def template_names() -> set[str]:
+    """Return the templates that exist both as text and as MJML."""
+    text = {path.stem for path in TEMPLATES.glob("*.txt")}
+    return text & {path.stem for path in TEMPLATES.glob("*.mjml")}
 
 
-def compile_step(step: Email) -> tuple[Template, Template, Template]:
-    """Return the templates of subject, text and HTML. Raises `CannotRenderError` for a mistake in them."""
+def render(request: Request, sender: Sender) -> Rendered:
+    """Return the message of one step for one user, as MIME or as the body of a webhook; or the reason why not."""
     try:
-        return (
-            _TEXT.from_string(step.subject),
-            _TEXT.get_template(f"{step.template}.txt"),
-            _HTML.get_template(f"{step.template}.html"),
-        )
-    except TemplateSyntaxError as error:
-        where = f"templates/{error.name}:{error.lineno}" if error.name else "subject"
-        raise CannotRenderError(f"{where}: {error.message}") from None
+        return _RENDERERS[request.step["do"]](request, sender)
+    except CannotRenderError as error:
+        return Rendered(request.message_id, reason=str(error))
+    except MemoryError:
+        return Rendered(request.message_id, reason=f"{_name_of(request)}: takes too much memory")
+
+
+def copy_of(step: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
+    """Return a step's definition with what its variant has in place of it."""
+    chosen = step.get("variants", {}).get(variant) or {}
+    return {**step, **{key: value for key, value in chosen.items() if value is not None}}
+
+
+def find_mistakes(name: str) -> Iterator[str]:
+    """Yield what is wrong in the text of a template: mistakes of Jinja, and links that nobody has checked."""
+    for path in (TEMPLATES / f"{name}.txt", TEMPLATES / f"{name}.mjml"):
+        source = path.read_text(encoding="utf-8")
+        try:
+            _TEXT.parse(source, filename=str(path))
+        except TemplateSyntaxError as error:
+            yield f"{path}:{error.lineno}: {error.message}"
+        for number, line in enumerate(source.splitlines(), start=1):
+            for href in _HREF.findall(line):
+                if not _SAFE_HREF.match(href):
+                    yield f"{path}:{number}: href={href}: write {{{{ link('https://...') }}}}, which is checked"
 
 
 def check_sender(mail_from: str) -> None:
     """Raise `CannotRenderError` where nothing can be sent from this address."""
     name, sender = parseaddr(mail_from)
     try:
-        Address(name, addr_spec=sender)
-    except Exception:  # see render_email
-        sender = ""
-    if "@" not in sender or not sender.isascii():
-        raise CannotRenderError(f"'{mail_from}' is not an address such as Otto <hello@otto.example>")
+        Address(name, addr_spec=_valid(sender))
+    except Exception:  # the header registry raises parse errors of several unrelated kinds
+        raise CannotRenderError(f"'{mail_from}' is not an address such as Otto <hello@otto.example>") from None
+
+
+def _email(request: Request, sender: Sender) -> Rendered:
+    step = copy_of(request.step, request.variant)
+    address = request.traits.get("email")
+    if not isinstance(address, str) or not address:
+        raise CannotRenderError("no address")
+    try:
+        recipient = _valid(address)
+    except email_validator.EmailNotValidError as error:
+        is_international = "nternationalized" in str(error)
+        raise CannotRenderError(
+            "address needs SMTPUTF8, which few servers have" if is_international else "address is not valid"
+        ) from None
+    name, mail_from = parseaddr(sender.mail_from)
+    links = Links(sender.base_url, sender.keys, request.message_id)
+    unsubscribe = links.unsubscribe or f"mailto:{mail_from}?subject={quote(f'unsubscribe {request.message_id}')}"
+    values = {
+        **_values(request),
+        "subject": step["subject"],
+        "link": _checked(links.click),
+        "open_url": links.open,
+        "unsubscribe_url": unsubscribe,
+    }
+    subject = _run(f"{_name_of(request)}, subject", _compiler(step["subject"]), values)
+    # A line break would begin another header.
+    values["subject"] = " ".join(subject.split())
+    text, mjml = (
+        _run(f"template {step['template']}.{suffix}", _loader(environment, f"{step['template']}.{suffix}"), values)
+        for environment, suffix in ((_TEXT, "txt"), (_HTML, "mjml"))
+    )
+    try:
+        html = mjml2html(mjml)
+    except ValueError as error:
+        raise CannotRenderError(f"template {step['template']}.mjml is not valid MJML: {error}") from None
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = Address(name, addr_spec=mail_from)
+    message["To"] = Address(addr_spec=recipient)
+    message["Subject"] = values["subject"]
+    message["Date"] = format_datetime(request.date)
+    message["Message-ID"] = f"<{request.message_id}@{mail_from.rpartition('@')[2]}>"
+    message["List-Unsubscribe"] = f"<{unsubscribe}>"
+    if links.unsubscribe:
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message.set_content(text)
+    message.add_alternative(html, subtype="html")
+    return Rendered(request.message_id, message.as_bytes(), mail_from, recipient, links.used)
+
+
+def _webhook(request: Request, sender: Sender) -> Rendered:
+    values = _values(request)
+    data = {
+        key: _run(f"{_name_of(request)}, data.{key}", _compiler(template), values)
+        for key, template in request.step.get("data", {}).items()
+    }
+    body = {
+        "type": f"journey.{request.journey}.{request.step['name']}",
+        "timestamp": request.date.isoformat(),
+        "data": {"user_id": request.user_id, "message_id": request.message_id, **data},
+    }
+    return Rendered(request.message_id, msgspec.json.encode(body), recipient=request.step["endpoint"])
+
+
+_RENDERERS: dict[str, Callable[[Request, Sender], Rendered]] = {"email": _email, "webhook": _webhook}
+
+
+def _values(request: Request) -> dict[str, Any]:
+    return {"user": _Traits(request.traits), "features": request.features}
+
+
+def _valid(address: str) -> str:
+    """Return an address in ASCII, its domain too. Raises `EmailNotValidError`."""
+    valid = email_validator.validate_email(
+        address, check_deliverability=False, allow_smtputf8=False, strict=True, globally_deliverable=False
+    )
+    return valid.ascii_email or ""
+
+
+def _name_of(request: Request) -> str:
+    return f"step {request.step['name']}"
+
+
+def _loader(environment: ImmutableSandboxedEnvironment, name: str) -> Callable[[], Template]:
+    return lambda: environment.get_template(name)
+
+
+def _compiler(text: str) -> Callable[[], Template]:
+    return lambda: _TEXT.from_string(text)
+
+
+def _checked(click: Callable[[str], str]) -> Callable[[str], str]:
+    def link(url: str) -> str:
+        parts = urlsplit(url) if isinstance(url, str) and url.isprintable() and " " not in url else urlsplit("")
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise CannotRenderError("link(...) leads to web pages alone, https://...")
+        return click(url)
+
+    return link
+
+
+def _run(name: str, compiled: Callable[[], Template], values: dict[str, Any]) -> str:
+    """Render a template. Raises `CannotRenderError`; the values that it read are never told."""
+    parts: list[str] = []
+    length = 0
+    try:
+        for part in compiled().generate(values):
+            length += len(part)
+            if length > MAX_CHARACTERS:
+                raise CannotRenderError(f"{name}: longer than {MAX_CHARACTERS:,} characters")
+            parts.append(part)
+    except (CannotRenderError, MemoryError):
+        raise
+    except UndefinedError as error:
+        raise CannotRenderError(f"{name}: {error.message}") from None
+    except TemplateSyntaxError as error:
+        raise CannotRenderError(f"{name}, line {error.lineno}: {error.message}") from None
+    except TemplateError as error:
+        raise CannotRenderError(f"{name}: {type(error).__name__} {error.message or ''}".rstrip()) from None
+    except Exception as error:  # a template can raise whatever its expressions do; its text may quote the user
+        raise CannotRenderError(f"{name}: {type(error).__name__}") from None
+    return "".join(parts)

@@ -1,32 +1,26 @@
 """The email channel: one kept-open SMTP connection, and the local catcher where no server is configured."""
 
 import ipaddress
+import re
 import smtplib
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from email.message import EmailMessage
-from enum import Enum
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Mailbox
 
+from assets.journeys.channel import Answer, Outcome
+from assets.journeys.rendering import Rendered
 from orchestration.errors import UpnextError
 
-TIMEOUT_SECONDS = 30
-
-
-class Outcome(Enum):
-    """What became of one message at the server."""
-
-    SENT = "sent"
-    RETRY = "retry"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
+# Without an enhanced status code: no such mailbox, not here, not allowed as a name.
+_NO_SUCH_ADDRESS = (550, 551, 553)
+_LINE_OF_DOTS = re.compile(rb"^\.", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -61,39 +55,48 @@ def parse_smtp_url(url: str) -> SmtpAddress:
 class SmtpConnection:
     """Sends messages one by one; connects when needed, and again after the server hung up."""
 
-    def __init__(self, address: SmtpAddress) -> None:
+    def __init__(self, address: SmtpAddress, timeout_seconds: float) -> None:
         self._address = address
+        self._timeout_seconds = timeout_seconds
         self._client: smtplib.SMTP | None = None
 
-    def send(self, message: EmailMessage) -> tuple[Outcome, str | None]:
-        """Hand one message over. Only an end of connection after DATA leaves it unknown whether it was accepted.
+    def send(self, message: Rendered) -> Answer:
+        """Hand one message over. Only an end of connection after its text leaves it unknown whether it was accepted.
 
         Raises `UpnextError` where the server cannot be reached, before anything was handed over.
         """
-        content = message.as_bytes()
-        sender, recipient = (message[header].addresses[0].addr_spec for header in ("From", "To"))
-        client = self.open()
+        client = self._connected()
         try:
-            for command, address in ((client.mail, sender), (client.rcpt, recipient)):
-                code, _ = command(address)
+            for command, address in ((client.mail, message.sender), (client.rcpt, message.recipient)):
+                code, words = command(address)
                 if code >= 400:
-                    self._reset()
-                    return _refused(code)
+                    return self._refused(code, words, is_of_recipient=command == client.rcpt)
+            code, words = client.docmd("DATA")
+            if code != 354:
+                return self._refused(code, words)
         except (OSError, smtplib.SMTPException) as error:
             self.close()
-            return Outcome.RETRY, f"smtp: {type(error).__name__}"
+            return Answer(Outcome.RETRY, f"smtp: {type(error).__name__}")
         try:
-            code, _ = client.data(content)
-        except smtplib.SMTPDataError as error:
-            self._reset()
-            return _refused(error.smtp_code)
+            client.send(_LINE_OF_DOTS.sub(b"..", message.content) + b".\r\n")
+            code, words = client.getreply()
         except (OSError, smtplib.SMTPException) as error:
             self.close()
-            return Outcome.UNKNOWN, f"smtp: {type(error).__name__} after DATA"
-        return (Outcome.SENT, None) if code == 250 else _refused(code)
+            return Answer(Outcome.UNKNOWN, f"smtp: {type(error).__name__} after DATA")
+        return Answer(Outcome.SENT) if code == 250 else self._refused(code, words)
 
-    def open(self) -> smtplib.SMTP:
+    def open(self) -> None:
         """Connect and log in, where there is no connection. Raises `UpnextError` where that fails."""
+        self._connected()
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        if self._client is not None:
+            with suppress(OSError, smtplib.SMTPException):
+                self._client.quit()
+            self._client = None
+
+    def _connected(self) -> smtplib.SMTP:
         if self._client is None:
             try:
                 self._client = self._connect()
@@ -104,25 +107,31 @@ class SmtpConnection:
                 ) from None
         return self._client
 
-    def close(self) -> None:
-        """End the connection, if there is one."""
-        if self._client is not None:
-            with suppress(OSError, smtplib.SMTPException):
-                self._client.quit()
-            self._client = None
-
-    def _reset(self) -> None:
+    def _refused(self, code: int, words: bytes, *, is_of_recipient: bool = False) -> Answer:
+        """Keep the codes alone: the server's words may repeat the address."""
+        if code == 421:
+            self.close()
         with suppress(OSError, smtplib.SMTPException):
             if self._client is not None:
                 self._client.rset()
+        enhanced = re.match(rb"([45]\.\d{1,3}\.\d{1,3})\b", words)
+        status = enhanced[1].decode() if enhanced else ""
+        is_dead = status.startswith("5.1.") or (is_of_recipient and not enhanced and code in _NO_SUCH_ADDRESS)
+        return Answer(
+            Outcome.RETRY if code < 500 else Outcome.FAILED,
+            f"smtp {code} {status}".rstrip(),
+            is_address_dead=code >= 500 and is_dead,
+        )
 
     def _connect(self) -> smtplib.SMTP:
         address = self._address
         tls = ssl.create_default_context()
         if address.is_tls:
-            client: smtplib.SMTP = smtplib.SMTP_SSL(address.host, address.port, timeout=TIMEOUT_SECONDS, context=tls)
+            client: smtplib.SMTP = smtplib.SMTP_SSL(
+                address.host, address.port, timeout=self._timeout_seconds, context=tls
+            )
         else:
-            client = smtplib.SMTP(address.host, address.port, timeout=TIMEOUT_SECONDS)
+            client = smtplib.SMTP(address.host, address.port, timeout=self._timeout_seconds)
         client.ehlo()
         is_private = address.is_tls
         if not is_private and client.has_extn("starttls"):
@@ -151,26 +160,13 @@ def local_catcher(maildir: Path) -> Iterator[SmtpAddress]:
 
 
 @contextmanager
-def mail_connection(smtp_url: str | None, maildir: Path) -> Iterator[SmtpConnection]:
-    """Yield a connection to the configured server, or to the local catcher."""
+def mail_server(smtp_url: str | None, maildir: Path) -> Iterator[SmtpAddress]:
+    """Yield where the configured server is, or the local catcher."""
     if smtp_url is not None:
-        connection = SmtpConnection(parse_smtp_url(smtp_url))
-        try:
-            yield connection
-        finally:
-            connection.close()
+        yield parse_smtp_url(smtp_url)
         return
     with local_catcher(maildir) as address:
-        connection = SmtpConnection(address)
-        try:
-            yield connection
-        finally:
-            connection.close()
-
-
-def _refused(code: int) -> tuple[Outcome, str]:
-    """Keep the code alone: the server's words may repeat the address."""
-    return (Outcome.RETRY if code < 500 else Outcome.FAILED), f"smtp {code}"
+        yield address
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The SQL of the dispatch, each statement by its name."""
+"""The SQL of the dispatch, each statement by its name: first how people are moved, then the outbox."""
 
 import sqlalchemy as sa
 
@@ -8,209 +8,638 @@ RECORD_DEFINITION = sa.text("""
     on conflict (journey, version) do nothing
 """)
 
+# Definitions of before the steps had a table of their own have none yet.
+DEFINITIONS_WITHOUT_STEPS = sa.text("""
+    select version, definition from journeys.definitions
+    where journey = :journey and not exists (
+        select from journeys.steps
+        where steps.journey = definitions.journey and steps.version = definitions.version
+    )
+""")
+
+RECORD_STEP = sa.text("""
+    insert into journeys.steps
+        (journey, version, step, position, kind, next, otherwise, after, wait, within, any_of, late, variants,
+            definition)
+    values (
+        :journey, :version, :step, :position, :kind, :next, :otherwise, cast(:after as interval),
+        cast(:wait as interval), cast(:within as interval), :any_of, :late, cast(:variants as jsonb),
+        cast(:definition as jsonb)
+    )
+""")
+
 # What a journey's key in the graph points to.
 CREATE_VIEW = """
     create view journeys.{journey} as
     select entry_id, user_id, entered_at, status, reason, ended_at from journeys.entries where journey = '{journey}'
 """
 
-# A consent event acts from the moment it is loaded, whatever its occurred_at.
+# A consent event acts from the moment it is loaded, whatever its occurred_at. A bounce that says that it is soft is
+# no reason to stop; a user who was absorbed by another takes the suppression along.
 RECORD_CONSENT = sa.text("""
     insert into journeys.suppressions (user_id, channel, reason, since)
     select
         messages.user_id,
         messages.channel,
-        min(case events.event when 'message bounced' then 'bounced' else 'unsubscribed' end),
+        min(replace(events.event, 'message ', '')),
         min(events.occurred_at)
     from raw.events
     inner join journeys.messages on messages.message_id = events.properties ->> 'message_id'
-    where events.event in ('message unsubscribed', 'message bounced')
+    where
+        events.event in ('message unsubscribed', 'message bounced', 'message complained')
+        and events.properties ->> 'kind' is distinct from 'soft'
+        and events.load_id = any(array(
+            select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick
+        ))
     group by messages.user_id, messages.channel
     on conflict (user_id, channel) do nothing
 """)
 
-# Whoever held an expired lease may or may not have handed the message over.
+# Whoever held an expired lease may or may not have handed the message over. A mail is not tried again; a webhook is,
+# under the same id, which its receiver knows.
 EXPIRE_LEASES = sa.text("""
     update journeys.messages
-    set status = 'unknown', reason = 'the sender went away while sending'
-    where journey = :journey and status = 'sending' and lease_until < clock_timestamp()
+    set
+        status = case when channel = 'webhook' then 'pending' else 'unknown' end,
+        reason = 'the sender went away while sending',
+        fence = fence + 1,
+        lease_until = null
+    where journey = any(:journeys) and status = 'sending' and lease_until < clock_timestamp()
 """)
 
-# One row per published entry into the segment since the last dispatch. At a journey's first one, whoever is a member
-# enters now, or nobody: the past is not made up for.
-ENROL = sa.text("""
-    with entered as (
-        select changes.change_id, changes.user_id, changes.as_of
-        from segments.published_changes as changes
+# What belonged to a user who is another's now goes to the survivor.
+MERGE = (
+    sa.text("""
+        create temporary table merged on commit drop as
+        select links.id as absorbed, links.user_id
+        from events.identity_links as links
         where
-            changes.segment = :segment
-            and changes.change = 'entered'
-            and changes.tick_id > :consumed_tick
-            and changes.tick_id <= :published_tick
-        union all
-        select latest.change_id, latest.user_id, ticks.as_of
-        from (
-            select distinct on (user_id) user_id, change_id, change
-            from segments.published_changes
-            where segment = :segment and tick_id <= :published_tick
-            order by user_id, change_id desc
-        ) as latest
-        inner join segments.ticks on ticks.tick_id = :published_tick
-        where latest.change = 'entered' and cast(:is_enrolling_members as boolean)
+            links.kind = 'user'
+            and links.user_id <> links.id
+            and links.id in (select user_id from segments.moved_users where tick_id > :consumed_tick)
+    """),
+    sa.text("update journeys.entries set user_id = merged.user_id from merged where entries.user_id = merged.absorbed"),
+    sa.text(
+        "update journeys.messages set user_id = merged.user_id from merged where messages.user_id = merged.absorbed"
+    ),
+    sa.text("""
+        insert into journeys.suppressions (user_id, channel, reason, since)
+        select merged.user_id, suppressions.channel, min(suppressions.reason), min(suppressions.since)
+        from merged
+        inner join journeys.suppressions on suppressions.user_id = merged.absorbed
+        group by merged.user_id, suppressions.channel
+        on conflict (user_id, channel) do nothing
+    """),
+    # Of several entries of one person the earliest goes on; who was in both arms is told from others.
+    sa.text("""
+        with entries_of_merged as (
+            select
+                entries.entry_id,
+                entries.journey,
+                entries.user_id,
+                entries.status,
+                entries.ended_at,
+                row_number() over (
+                    partition by entries.journey, entries.user_id
+                    order by entries.ended_at is not null, entered_at, entry_id
+                ) as nth,
+                bool_or(entries.status = 'held_out') over (partition by entries.journey, entries.user_id)
+                and bool_or(entries.status not in ('held_out', 'excluded'))
+                    over (partition by entries.journey, entries.user_id) as is_in_both_arms
+            from journeys.entries
+            where entries.user_id in (select user_id from merged)
+        )
+
+        update journeys.entries
+        set
+            is_in_both_arms = entries_of_merged.is_in_both_arms,
+            status = case when is_double then 'excluded' else entries.status end,
+            reason = case when is_double then 'merged' else entries.reason end,
+            ended_at = case when is_double then :as_of else entries.ended_at end,
+            step = case when not is_double then entries.step end,
+            next_due_at = case when not is_double then entries.next_due_at end
+        from entries_of_merged
+        cross join lateral (select nth > 1 and entries_of_merged.ended_at is null as is_double) as judged
+        where entries.entry_id = entries_of_merged.entry_id and (is_double or entries_of_merged.is_in_both_arms)
+    """),
+)
+
+PUBLISHED_SINCE = sa.text("""
+    select tick_id, as_of from segments.ticks
+    where published_at is not null and tick_id > :consumed_tick and tick_id <= :published_tick
+    order by tick_id
+""")
+
+# Whom an event that counts in the journey, loaded or come to pass since the last look, or a merge, is about.
+FIND_TOUCHED = (
+    sa.text("create temporary table if not exists touched_users (user_id text primary key) on commit drop"),
+    sa.text("delete from touched_users"),
+    sa.text("""
+        insert into touched_users (user_id)
+        select user_id from events.user_events
+        where
+            event = any(:events)
+            and load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick))
+        union
+        select user_id from events.user_events
+        where event = any(:events) and occurred_at > :consumed_as_of and occurred_at <= :as_of
+        union
+        select user_id from segments.moved_users where tick_id > :consumed_tick
+    """),
+)
+
+_ENTERED_SEGMENT = """
+    select changes.user_id, changes.as_of as entered_at, 'change ' || changes.change_id as cause, changes.change_id
+    from segments.membership_changes as changes
+    where
+        changes.segment = :segment
+        and changes.tick_id = :tick_id
+        and changes.change = 'entered'
+        -- Whom an edit of the segment lets in is a member already, as it were.
+        and (
+            cast(:is_enrolling_members as boolean)
+            or not exists (
+                select from segments.evaluations
+                left join lateral (
+                    select definition from segments.evaluations as others
+                    where others.segment = evaluations.segment and others.tick_id < evaluations.tick_id
+                    order by others.tick_id desc
+                    limit 1
+                ) as earlier on true
+                where
+                    evaluations.segment = :segment
+                    and evaluations.tick_id = :tick_id
+                    and evaluations.definition is distinct from earlier.definition
+            )
+        )
+        -- Nobody is let in by a merge: whoever took the place of a member has been in all along.
+        and not exists (
+            select from events.identity_links as links
+            inner join segments.membership_changes as exits
+                on exits.user_id = links.id and exits.segment = changes.segment and exits.tick_id = changes.tick_id
+            where
+                links.kind = 'user' and links.user_id = changes.user_id and links.id <> changes.user_id
+                and exits.change = 'exited'
+        )
+"""
+
+# At a journey's first dispatch whoever is a member enters now: the past is not made up for.
+_MEMBERS = """
+    select
+        members.user_id,
+        cast(:as_of as timestamptz) as entered_at,
+        'change ' || latest.change_id as cause,
+        latest.change_id
+    from segments.members
+    cross join lateral (
+        select max(change_id) as change_id from segments.membership_changes as changes
+        where changes.segment = members.segment and changes.user_id = members.user_id and changes.tick_id <= :tick_id
+    ) as latest
+    where members.segment = :segment
+"""
+
+_HAD_EVENT = """
+    select
+        events.user_id,
+        events.occurred_at as entered_at,
+        'event ' || events.source || '/' || events.message_id as cause,
+        cast(null as bigint) as change_id
+    from events.user_events as events
+    where
+        events.event = any(:entry_events)
+        and events.occurred_at <= :as_of
+        and events.occurred_at > (
+            select min(first_dispatched_at) from journeys.definitions where definitions.journey = :journey
+        )
+        and (
+            events.load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick))
+            or events.occurred_at > :consumed_as_of
+        )
+"""
+
+# Eligibility, then the exclusive group, then the draws: of the journey's rivals, `weaker` ones make room.
+_ENROL = """
+    with entered as (
+        {entered}
     ),
 
     eligible as (
-        select *
-        from (select *, row_number() over (partition by user_id order by change_id) as nth from entered) as numbered
-        where
-            cast(:is_reentry_allowed as boolean)
-            or (
-                nth = 1
-                and not exists (
-                    select from journeys.entries
-                    where entries.journey = :journey and entries.user_id = numbered.user_id
+        select distinct on (user_id) *
+        from entered
+        where not exists (
+            select from journeys.entries
+            where
+                entries.journey = :journey
+                and entries.user_id = entered.user_id
+                and entries.status <> 'excluded'
+                and (
+                    :reentry = 'never'
+                    or entries.ended_at is null
+                    or (
+                        :reentry = 'after'
+                        and entries.entered_at > entered.entered_at - cast(:reentry_after as interval)
+                    )
+                    or entries.cause = entered.cause
                 )
-            )
+        )
+        order by user_id, entered_at, cause
+    ),
+
+    placed as (
+        select
+            eligible.*,
+            occupied.journey as occupied_by,
+            upnext.bucket('global holdout', user_id) < :global_holdout as is_held_out_globally,
+            upnext.bucket('journey:' || :journey, user_id) < :holdout as is_held_out
+        from eligible
+        left join lateral (
+            select entries.journey from journeys.entries
+            where
+                entries.user_id = eligible.user_id and entries.ended_at is null and entries.journey = any(:stronger)
+            order by entries.entered_at, entries.entry_id
+            limit 1
+        ) as occupied on true
+    ),
+
+    displaced as (
+        update journeys.entries
+        set status = 'excluded', reason = 'taken over by ' || :journey, ended_at = placed.entered_at,
+            step = null, next_due_at = null
+        from placed
+        where
+            placed.occupied_by is null
+            and entries.user_id = placed.user_id
+            and entries.ended_at is null
+            and entries.journey = any(:weaker)
+    ),
+
+    judged as (
+        select
+            *,
+            case
+                when occupied_by is not null then 'excluded'
+                when is_held_out_globally or is_held_out then 'held_out'
+                else 'active'
+            end as status,
+            case
+                when occupied_by is not null then 'is in ' || occupied_by
+                when is_held_out_globally then 'global holdout'
+                when is_held_out then 'holdout of the journey'
+            end as reason
+        from placed
     ),
 
     enrolled as (
         insert into journeys.entries
-            (journey, version, user_id, change_id, entered_at, status, reason, next_step, next_due_at)
+            (journey, version, user_id, change_id, cause, entered_at, status, reason, step, reached_at, next_due_at,
+                ended_at)
         select
             :journey,
             :version,
-            user_id,
-            change_id,
-            as_of,
-            case when is_held_out then 'held_out' else 'active' end,
-            case when is_held_out then 'holdout of the journey' end,
-            case when not is_held_out then 1 end,
-            case when not is_held_out then
-                as_of + cast(cast(:definition as jsonb) -> 'steps' -> 0 ->> 'after' as interval)
-            end
-        from eligible
-        cross join lateral (select upnext.bucket('journey:' || :journey, user_id) < :holdout as is_held_out) as draw
-        order by change_id
-        on conflict (journey, change_id) do nothing
-        returning status
+            judged.user_id,
+            judged.change_id,
+            judged.cause,
+            judged.entered_at,
+            judged.status,
+            judged.reason,
+            case when judged.status = 'active' then steps.step end,
+            judged.entered_at,
+            case judged.status
+                when 'active' then judged.entered_at + coalesce(steps.after, steps.wait, steps.within, interval '0')
+                when 'held_out' then judged.entered_at + cast(:longest as interval)
+            end,
+            case when judged.status = 'excluded' then judged.entered_at end
+        from judged
+        inner join journeys.steps
+            on steps.journey = :journey and steps.version = :version and steps.position = 0
+        order by judged.entered_at, judged.user_id
+        on conflict (journey, cause) do nothing
+        returning user_id, status
+    ),
+
+    touched as (
+        insert into touched_users (user_id) select distinct user_id from enrolled on conflict do nothing
     )
 
     select status, count(*) as entries from enrolled group by status
-""")
+"""
+ENROL = sa.text(_ENROL.format(entered=_ENTERED_SEGMENT))
+ENROL_MEMBERS = sa.text(_ENROL.format(entered=_MEMBERS))
+ENROL_BY_EVENT = sa.text(_ENROL.format(entered=_HAD_EVENT))
 
 CONVERT = sa.text("""
     update journeys.entries
-    set status = 'converted', reason = reached.event, ended_at = reached.occurred_at,
-        next_step = null, next_due_at = null
+    set
+        goal_reached_at = reached.occurred_at,
+        status = case when reached.is_end and entries.status <> 'held_out' then 'converted' else entries.status end,
+        reason = case when reached.is_end and entries.status <> 'held_out' then reached.event else entries.reason end,
+        ended_at = case
+            when reached.is_end then coalesce(entries.ended_at, reached.occurred_at)
+            else entries.ended_at
+        end,
+        step = case when not reached.is_end then entries.step end,
+        next_due_at = case when not reached.is_end then entries.next_due_at end
     from (
-        select entries.entry_id, goal.event, goal.occurred_at
-        from journeys.entries
+        select
+            open.entry_id,
+            goal.event,
+            goal.occurred_at,
+            definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' as is_end
+        from touched_users
+        inner join journeys.entries as open on open.user_id = touched_users.user_id and open.journey = :journey
         inner join journeys.definitions
-            on definitions.journey = entries.journey and definitions.version = entries.version
+            on definitions.journey = open.journey and definitions.version = open.version
         cross join lateral (
             select events.event, events.occurred_at
             from events.user_events as events
             where
-                events.user_id = entries.user_id
+                events.user_id = open.user_id
                 and events.event = any(
                     array(select jsonb_array_elements_text(definitions.definition -> 'goal' -> 'any_of'))
                 )
-                and events.occurred_at > entries.entered_at
+                and events.occurred_at > open.entered_at
                 and events.occurred_at
-                    <= entries.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
+                    <= open.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
                 and events.occurred_at <= :as_of
             order by events.occurred_at
             limit 1
         ) as goal
-        where entries.journey = :journey and entries.status in ('active', 'completed')
+        where open.status in ('active', 'completed', 'held_out') and open.goal_reached_at is null
     ) as reached
     where entries.entry_id = reached.entry_id
 """)
 
 LEAVE = sa.text("""
     update journeys.entries
-    set status = 'left', reason = 'left the segment', ended_at = changes.as_of, next_step = null, next_due_at = null
-    from (
-        select segment, user_id, change_id, as_of from segments.published_changes where change = 'exited'
-    ) as changes
+    set
+        status = case when status = 'held_out' then status else 'left' end,
+        reason = case when status = 'held_out' then reason else 'left the segment' end,
+        ended_at = :as_of,
+        step = null,
+        next_due_at = null
     where
         entries.journey = :journey
-        and entries.status = 'active'
-        and changes.segment = :segment
-        and changes.user_id = entries.user_id
-        and changes.change_id > entries.change_id
+        and entries.ended_at is null
+        and (
+            exists (
+                select from segments.membership_changes as changes
+                where
+                    changes.tick_id = :tick_id
+                    and changes.segment = :segment
+                    and changes.change = 'exited'
+                    and changes.user_id = entries.user_id
+                    and changes.change_id > entries.change_id
+            )
+            -- Who came here by a merge may be no member.
+            or (
+                entries.user_id in (select user_id from segments.moved_users where tick_id = :tick_id)
+                and not exists (
+                    select from segments.members
+                    where members.segment = :segment and members.user_id = entries.user_id
+                )
+            )
+        )
+        and entries.user_id in (
+            select user_id from segments.membership_changes
+            where tick_id = :tick_id and segment = :segment and change = 'exited'
+            union
+            select user_id from segments.moved_users where tick_id = :tick_id
+        )
 """)
 
-# All steps that are due become messages, and the entry moves on, in one statement.
+# What is waited for has happened: the wait is over at that instant.
+WAKE = sa.text("""
+    update journeys.entries
+    set is_woken = true, next_due_at = heard.occurred_at
+    from (
+        select waiting.entry_id, event.occurred_at
+        from touched_users
+        inner join journeys.entries as waiting
+            on waiting.user_id = touched_users.user_id and waiting.journey = :journey and waiting.status = 'active'
+        inner join journeys.steps
+            on steps.journey = waiting.journey and steps.version = waiting.version and steps.step = waiting.step
+        cross join lateral (
+            select events.occurred_at
+            from events.user_events as events
+            where
+                events.user_id = waiting.user_id
+                and events.event = any(steps.any_of)
+                and events.occurred_at > waiting.reached_at
+                and events.occurred_at <= least(waiting.next_due_at, :as_of)
+            order by events.occurred_at
+            limit 1
+        ) as event
+        where steps.kind = 'wait' and not waiting.is_woken
+    ) as heard
+    where entries.entry_id = heard.entry_id
+""")
+
+# Each entry that is due goes one step on, and a message that is due becomes a row: in one statement. An instant counts
+# by when it was due, not by when somebody looked, but where lateness shifts what follows.
 ADVANCE = sa.text("""
     with due as (
         select
             entries.entry_id,
+            entries.version,
             entries.user_id,
             entries.entered_at,
+            entries.shifted,
+            entries.next_due_at as due_at,
             steps.step,
-            entries.entered_at + cast(steps.step ->> 'after' as interval) as due_at
+            steps.kind,
+            steps.late,
+            steps.variants,
+            case
+                when steps.kind in ('email', 'webhook', 'cta') then steps.next
+                when steps.kind = 'wait' then case when entries.is_woken then steps.next else steps.otherwise end
+                when branch.is_taken then steps.next
+                else steps.otherwise
+            end as target,
+            steps.kind in ('email', 'webhook', 'cta')
+            and cast(:as_of as timestamptz) > entries.next_due_at + cast(:late_after as interval) as is_late
         from journeys.entries
-        inner join journeys.definitions
-            on definitions.journey = entries.journey and definitions.version = entries.version
-        cross join lateral
-            jsonb_array_elements(definitions.definition -> 'steps') with ordinality as steps (step, position)
+        inner join journeys.steps
+            on steps.journey = entries.journey and steps.version = entries.version and steps.step = entries.step
+        left join lateral (
+            select
+                case
+                    when steps.definition ->> 'feature' is not null then (
+                        select upnext.passes(
+                            to_jsonb(user_features) -> (steps.definition ->> 'feature'), steps.definition
+                        )
+                        from features.user_features
+                        where user_features.user_id = entries.user_id
+                    )
+                    else exists (
+                        select from events.user_events as events
+                        where
+                            events.user_id = entries.user_id
+                            and events.event = any(steps.any_of)
+                            and events.occurred_at > entries.entered_at
+                            and events.occurred_at <= :as_of
+                    )
+                end as is_taken
+        ) as branch on steps.kind = 'branch'
         where
             entries.journey = :journey
             and entries.status = 'active'
+            and entries.ended_at is null
             and entries.next_due_at <= :as_of
-            and steps.position >= entries.next_step
-            and entries.entered_at + cast(steps.step ->> 'after' as interval) <= :as_of
+    ),
+
+    reached as (
+        select
+            *,
+            case when is_late and late = 'shift' then cast(:as_of as timestamptz) else due_at end as reached_at,
+            case
+                when is_late and late = 'shift' then shifted + (cast(:as_of as timestamptz) - due_at)
+                else shifted
+            end as shifted_by
+        from due
     ),
 
     moved as (
         update journeys.entries
-        set next_step = next_step + passed.steps,
-            next_due_at = entries.entered_at + cast(
-                definitions.definition -> 'steps' -> cast(entries.next_step + passed.steps - 1 as integer)
-                ->> 'after' as interval
-            )
-        from journeys.definitions, (select entry_id, cast(count(*) as integer) as steps from due group by 1) as passed
-        where
-            definitions.journey = entries.journey
-            and definitions.version = entries.version
-            and passed.entry_id = entries.entry_id
+        set
+            step = reached.target,
+            reached_at = reached.reached_at,
+            shifted = reached.shifted_by,
+            is_woken = false,
+            next_due_at = case
+                when targets.kind = 'wait' then reached.reached_at + targets.within
+                when targets.kind = 'branch' then reached.reached_at
+                when targets.wait is not null then reached.reached_at + targets.wait
+                when targets.after is not null
+                    then greatest(reached.entered_at + targets.after + reached.shifted_by, reached.reached_at)
+            end
+        from reached
+        left join journeys.steps as targets
+            on targets.journey = :journey and targets.version = reached.version and targets.step = reached.target
+        where entries.entry_id = reached.entry_id
+        returning entries.user_id
+    ),
+
+    touched as (
+        insert into touched_users (user_id) select distinct user_id from moved on conflict do nothing
+    ),
+
+    written as (
+        insert into journeys.messages
+            (message_id, entry_id, journey, step, visit, channel, user_id, variant, due_at, status, reason)
+        select
+            cast(cast(md5(concat_ws(
+                '/', cast(:journey as text), reached.user_id, extract(epoch from reached.entered_at), reached.step,
+                nullif(visits.visit, 1)
+            )) as uuid) as text),
+            reached.entry_id,
+            :journey,
+            reached.step,
+            visits.visit,
+            reached.kind,
+            reached.user_id,
+            (
+                select ranges.variant
+                from jsonb_to_recordset(reached.variants)
+                    as ranges (variant text, low double precision, high double precision)
+                cross join lateral (
+                    select upnext.bucket('copy:' || :journey || '/' || reached.step, reached.user_id) as bucket
+                ) as draw
+                where draw.bucket >= ranges.low and draw.bucket < ranges.high
+            ),
+            reached.due_at,
+            case when cast(:is_replay as boolean) or (is_late and late = 'skip') then 'skipped' else 'pending' end,
+            case when cast(:is_replay as boolean) then 'replay' when is_late and late = 'skip' then 'late' end
+        from reached
+        cross join lateral (
+            select cast(count(*) as integer) + 1 as visit
+            from journeys.messages
+            where messages.entry_id = reached.entry_id and messages.step = reached.step
+        ) as visits
+        where reached.kind in ('email', 'webhook', 'cta')
+        order by reached.due_at, reached.user_id
+        returning 1
     )
 
-    insert into journeys.messages (message_id, entry_id, journey, step, channel, user_id, due_at, status, reason)
-    select
-        cast(cast(md5(
-            concat_ws('/', cast(:journey as text), user_id, extract(epoch from entered_at), step ->> 'name')
-        ) as uuid) as text),
-        entry_id,
-        :journey,
-        step ->> 'name',
-        step ->> 'channel',
-        user_id,
-        due_at,
-        :status,
-        case when :status = 'skipped' then 'replay' end
-    from due
-    order by due_at, user_id
-    on conflict do nothing
+    select (select count(*) from moved) as moved, (select count(*) from written) as due
 """)
 
+# Why a message must not go out, looked at when it is prepared and again when it is claimed; null where it may.
+_STOPPED_BY = """
+    case
+        when entries.status in ('converted', 'left', 'excluded') then entries.status
+        when suppressions.user_id is not null then suppressions.reason
+        when messages.channel = 'webhook' and exists (
+            select from journeys.endpoints where endpoints.endpoint = steps.definition ->> 'endpoint'
+        ) then 'endpoint is gone'
+        when exists (
+            select from journeys.messages as earlier
+            inner join raw.events on events.properties ->> 'message_id' = earlier.message_id
+            where
+                earlier.user_id = messages.user_id
+                and earlier.channel = messages.channel
+                and events.event in ('message unsubscribed', 'message bounced', 'message complained')
+                and events.properties ->> 'kind' is distinct from 'soft'
+        ) then 'unsubscribed'
+        when definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' and exists (
+            select from events.user_events as events
+            where
+                events.user_id = messages.user_id
+                and definitions.definition -> 'goal' -> 'any_of' ? events.event
+                and events.occurred_at > entries.entered_at
+                and events.occurred_at
+                    <= entries.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
+                and events.occurred_at <= :as_of
+        ) then 'converted'
+        when
+            steps.late = 'skip' and messages.attempts = 0
+            and cast(:as_of as timestamptz)
+                > greatest(messages.due_at, messages.not_before) + cast(:late_after as interval)
+            then 'late'
+        when (
+            select count(*) from journeys.messages as others
+            where
+                others.user_id = messages.user_id
+                and others.message_id <> messages.message_id
+                and (
+                    others.status = 'sending'
+                    or others.status in ('sent', 'unknown')
+                    and coalesce(others.sent_at, others.due_at)
+                        > cast(:as_of as timestamptz) - cast(:cap_per as interval)
+                )
+        ) >= cast(:cap_messages as integer) then 'frequency cap'
+    end
+"""
+_OF_MESSAGE = """
+    inner join journeys.entries on entries.entry_id = messages.entry_id
+    inner join journeys.definitions
+        on definitions.journey = entries.journey and definitions.version = entries.version
+    inner join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+    left join journeys.suppressions
+        on suppressions.user_id = messages.user_id and suppressions.channel in (messages.channel, 'all')
+"""
+
 # A call to action needs no sender: it stands from now on, for as long as its step says.
-SHOW_CTAS = sa.text("""
+SHOW_CTAS = sa.text(f"""
+    with judged as (
+        select
+            messages.message_id,
+            {_STOPPED_BY} as stopped_by,
+            cast(steps.definition ->> 'lasts' as interval) as lasts
+        from journeys.messages
+        {_OF_MESSAGE}
+        where messages.journey = :journey and messages.status = 'pending' and messages.channel = 'cta'
+    )
+
     update journeys.messages
-    set status = 'sent', sent_at = :as_of, ends_at = :as_of + cast(steps.step ->> 'lasts' as interval)
-    from journeys.entries, journeys.definitions,
-        lateral jsonb_array_elements(definitions.definition -> 'steps') as steps (step)
-    where
-        messages.journey = :journey
-        and messages.status = 'pending'
-        and messages.channel = 'cta'
-        and entries.entry_id = messages.entry_id
-        and entries.status = 'active'
-        and definitions.journey = entries.journey
-        and definitions.version = entries.version
-        and steps.step ->> 'name' = messages.step
-""")
+    set
+        status = case when judged.stopped_by is null then 'sent' else 'skipped' end,
+        reason = judged.stopped_by,
+        sent_at = case when judged.stopped_by is null then cast(:as_of as timestamptz) end,
+        ends_at = case when judged.stopped_by is null then cast(:as_of as timestamptz) + judged.lasts end
+    from judged
+    where messages.message_id = judged.message_id
+""")  # noqa: S608 - made of the constants above
 
 SKIP_ENDED = sa.text("""
     update journeys.messages
@@ -225,87 +654,199 @@ SKIP_ENDED = sa.text("""
 
 COMPLETE = sa.text("""
     update journeys.entries
-    set status = 'completed', ended_at = :as_of
+    set
+        status = case when status = 'active' then 'completed' else status end,
+        ended_at = :as_of
     where
         entries.journey = any(:journeys)
-        and entries.status = 'active'
-        and entries.next_due_at is null
-        and not exists (
-            select from journeys.messages
-            where messages.entry_id = entries.entry_id and messages.status in ('pending', 'sending')
+        and entries.ended_at is null
+        and (
+            (
+                entries.status = 'active'
+                and entries.next_due_at is null
+                and not exists (
+                    select from journeys.messages
+                    where messages.entry_id = entries.entry_id and messages.status in ('pending', 'sending')
+                )
+            )
+            or (entries.status = 'held_out' and entries.next_due_at <= :as_of)
         )
+    returning entries.status
 """)
 
 JOURNEYS_WITH_WORK = sa.text("""
-    select journey from journeys.entries
-    where journey = any(:journeys) and status = 'active' and next_due_at <= :now
-    union
-    select journey from journeys.messages
+    select journeys.name
+    from unnest(cast(:journeys as text [])) as journeys (name)
     where
-        journey = any(:journeys)
-        and status in ('pending', 'sending')
-        and (lease_until is null or lease_until < clock_timestamp())
+        not exists (select from journeys.pauses where pauses.journey = journeys.name)
+        and (
+            exists (
+                select from journeys.entries
+                where
+                    entries.journey = journeys.name
+                    and entries.status = 'active'
+                    and entries.ended_at is null
+                    and entries.next_due_at <= :now
+            )
+            or exists (
+                select from journeys.messages
+                where
+                    messages.journey = journeys.name
+                    and (
+                        messages.status = 'pending'
+                        and (messages.not_before is null or messages.not_before <= :now)
+                        and (messages.retry_at is null or messages.retry_at <= clock_timestamp())
+                        or messages.status = 'sending' and messages.lease_until < clock_timestamp()
+                    )
+            )
+        )
 """)
 
-HAS_PENDING = sa.text("""
-    select 1 from journeys.messages
-    where journey = any(:journeys) and status = 'pending' and (lease_until is null or lease_until < clock_timestamp())
-    limit 1
+# Pausing lets nobody go on; resuming puts off everything that follows by as long as it took, so that no steps pile up.
+PAUSE = sa.text("""
+    insert into journeys.pauses (journey, paused_at) values (:journey, :at) on conflict (journey) do nothing
 """)
+RESUME = sa.text("""
+    with ended as (
+        delete from journeys.pauses where journey = :journey returning paused_at
+    ),
 
-# One message for one sender: what must stop it is looked at while its row is locked.
-CLAIM = sa.text("""
-    with next as (
-        select
-            messages.message_id,
-            messages.user_id,
-            entries.status as entry_status,
-            entries.entered_at,
-            entries.journey,
-            entries.version
+    shifted as (
+        update journeys.entries
+        set
+            shifted = shifted + (cast(:at as timestamptz) - ended.paused_at),
+            next_due_at = next_due_at + (cast(:at as timestamptz) - ended.paused_at)
+        from ended
+        where journey = :journey and status = 'active' and ended_at is null
+        returning 1
+    )
+
+    select (select count(*) from ended) as ended, (select count(*) from shifted) as entries
+""")
+PAUSED = sa.text("select journey from journeys.pauses")
+IS_PAUSED = sa.text("select 1 from journeys.pauses where journey = :journey")
+
+_DUE = """
+    messages.status = 'pending'
+    and messages.channel = :channel
+    and messages.journey = any(:journeys)
+    and (messages.not_before is null or messages.not_before <= :as_of)
+    and (messages.retry_at is null or messages.retry_at <= clock_timestamp())
+"""
+COUNT_DUE = sa.text(f"select count(*) from (select from journeys.messages where {_DUE} limit :at_most) as due")  # noqa: S608
+
+# A page of what is due, with all that it takes to write it; the next page begins after the last of this one.
+PREPARE = sa.text(f"""
+    with page as (
+        select messages.*
         from journeys.messages
-        inner join journeys.entries on entries.entry_id = messages.entry_id
         where
-            messages.journey = any(:journeys)
-            and messages.status = 'pending'
-            and messages.channel = 'email'
-            and (messages.lease_until is null or messages.lease_until < clock_timestamp())
+            {_DUE}
+            and (messages.due_at, messages.message_id) > (:after_due_at, :after_message_id)
         order by messages.due_at, messages.message_id
+        limit :page
+    )
+
+    select
+        messages.message_id,
+        messages.journey,
+        messages.channel,
+        messages.user_id,
+        messages.variant,
+        messages.due_at,
+        messages.attempts,
+        steps.definition as step,
+        {_STOPPED_BY} as stopped_by,
+        upnext.first_allowed(
+            :as_of,
+            zones.zone,
+            nullif(definitions.definition -> 'send_window', 'null'),
+            nullif(definitions.definition -> 'quiet_hours', 'null')
+        ) as allowed_at,
+        traits.traits,
+        to_jsonb(user_features) as features
+    from page as messages
+    {_OF_MESSAGE}
+    left join features.user_features on user_features.user_id = messages.user_id
+    cross join lateral (
+        select coalesce(
+            jsonb_object_agg(
+                traits.key, traits.value
+                order by events.occurred_at, events.source collate "C", events.message_id collate "C"
+            ),
+            '{{}}'
+        ) as traits
+        from events.user_events as events
+        cross join lateral jsonb_each(events.properties) as traits
+        where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
+    ) as traits
+    cross join lateral (
+        select coalesce(
+            (
+                select zone
+                from (
+                    select traits.traits ->> :time_zone_trait as zone, 1 as place
+                    union all
+                    (
+                        select accounts.properties ->> :time_zone_trait, 2
+                        from features.user_accounts
+                        inner join raw.events as accounts
+                            on accounts.type = 'group' and accounts.account_id = user_accounts.account_id
+                        where
+                            user_accounts.user_id = messages.user_id
+                            and accounts.occurred_at <= :as_of
+                            and accounts.properties ? :time_zone_trait
+                        order by accounts.occurred_at desc
+                        limit 1
+                    )
+                ) as stated
+                where upnext.is_time_zone(zone)
+                order by place
+                limit 1
+            ),
+            'UTC'
+        ) as zone
+        where
+            definitions.definition -> 'send_window' <> 'null' or definitions.definition -> 'quiet_hours' <> 'null'
+        union all
+        select 'UTC'
         limit 1
-        for update of messages skip locked
+    ) as zones
+    order by messages.due_at, messages.message_id
+""")  # noqa: S608 - made of the constants above
+
+SKIP = sa.text("""
+    update journeys.messages set status = 'skipped', reason = :reason
+    where message_id = :message_id and status = 'pending'
+""")
+
+POSTPONE = sa.text("""
+    update journeys.messages set not_before = :until where message_id = :message_id and status = 'pending'
+""")
+
+RECORD_LINKS = sa.text("""
+    insert into journeys.links (link_id, url) values (:link_id, :url) on conflict (link_id) do nothing
+""")
+
+# Two senders never judge one user's messages at the same time, so that no two go out beyond the cap.
+LOCK_USER = sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:messages of ' || :user_id, 0))")
+
+# One message for one sender: what must stop it is looked at again, while its row is locked.
+CLAIM = sa.text(f"""
+    with locked as (
+        select message_id from journeys.messages
+        where
+            message_id = :message_id
+            and status = 'pending'
+            and (retry_at is null or retry_at <= clock_timestamp())
+        for update skip locked
     ),
 
     judged as (
-        select
-            next.*,
-            definitions.definition,
-            case
-                when next.entry_status in ('converted', 'left', 'excluded') then next.entry_status
-                when suppressions.user_id is not null then suppressions.reason
-                when exists (
-                    select from journeys.messages as earlier
-                    inner join raw.events on events.properties ->> 'message_id' = earlier.message_id
-                    where
-                        earlier.user_id = next.user_id
-                        and earlier.channel = 'email'
-                        and events.event in ('message unsubscribed', 'message bounced')
-                ) then 'unsubscribed'
-                when exists (
-                    select from events.user_events as events
-                    where
-                        events.user_id = next.user_id
-                        and definitions.definition -> 'goal' -> 'any_of' ? events.event
-                        and events.occurred_at > next.entered_at
-                        and events.occurred_at
-                            <= next.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval)
-                        and events.occurred_at <= :as_of
-                ) then 'converted'
-            end as stopped_by
-        from next
-        inner join journeys.definitions
-            on definitions.journey = next.journey and definitions.version = next.version
-        left join journeys.suppressions
-            on suppressions.user_id = next.user_id and suppressions.channel = 'email'
+        select messages.message_id, {_STOPPED_BY} as stopped_by
+        from locked
+        inner join journeys.messages on messages.message_id = locked.message_id
+        {_OF_MESSAGE}
     )
 
     update journeys.messages
@@ -313,34 +854,13 @@ CLAIM = sa.text("""
         status = case when judged.stopped_by is null then 'sending' else 'skipped' end,
         reason = judged.stopped_by,
         fence = messages.fence + 1,
-        lease_until = clock_timestamp() + interval '120 seconds'
+        lease_until = case when judged.stopped_by is null then clock_timestamp() + interval '120 seconds' end
     from judged
     where messages.message_id = judged.message_id
-    returning
-        messages.message_id,
-        messages.user_id,
-        messages.step,
-        messages.status,
-        messages.fence,
-        messages.attempts,
-        judged.definition,
-        (
-            select jsonb_object_agg(
-                traits.key, traits.value
-                order by events.occurred_at, events.source collate "C", events.message_id collate "C"
-            )
-            from events.user_events as events
-            cross join lateral jsonb_each(events.properties) as traits
-            where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
-        ) as traits,
-        (
-            select to_jsonb(user_features) from features.user_features
-            where user_features.user_id = messages.user_id
-        ) as features
-""")
+    returning messages.message_id, messages.status, messages.fence
+""")  # noqa: S608 - made of the constants above
 
-# Only the holder of the newest fence may write. A refusal counts as an attempt and waits for five minutes; where the
-# server was not reached, the message was not tried.
+# Only the holder of the newest fence may write. Where nothing was handed over, it was no attempt.
 RECORD_OUTCOME = sa.text("""
     update journeys.messages
     set
@@ -348,8 +868,59 @@ RECORD_OUTCOME = sa.text("""
         reason = :reason,
         sent_at = case when :status = 'sent' then cast(:as_of as timestamptz) end,
         attempts = attempts + cast(:is_attempt as integer),
-        lease_until = case
-            when :status = 'pending' and cast(:is_attempt as boolean) then clock_timestamp() + interval '5 minutes'
-        end
+        lease_until = null,
+        retry_at = clock_timestamp() + cast(:retry_after as interval)
     where message_id = :message_id and status = 'sending' and fence = :fence
 """)
+
+SUPPRESS = sa.text("""
+    insert into journeys.suppressions (user_id, channel, reason, since)
+    values (:user_id, :channel, 'bounced', :as_of)
+    on conflict (user_id, channel) do nothing
+""")
+
+DISABLE_ENDPOINT = sa.text("""
+    insert into journeys.endpoints (endpoint, disabled_at, reason) values (:endpoint, :as_of, :reason)
+    on conflict (endpoint) do nothing
+""")
+
+# What is wrong with the outbox, by the check that tells of it.
+TROUBLES = {
+    "steps_are_not_overdue": sa.text("""
+        select journeys.name, entries.overdue + messages.overdue as troubles
+        from (select distinct journey as name from journeys.definitions) as journeys
+        cross join lateral (
+            select count(*) as overdue from journeys.entries
+            where
+                entries.journey = journeys.name
+                and entries.status = 'active'
+                and entries.ended_at is null
+                and entries.next_due_at < cast(:now as timestamptz) - interval '1 hour'
+        ) as entries
+        cross join lateral (
+            select count(*) as overdue from journeys.messages
+            where
+                messages.journey = journeys.name
+                and messages.status = 'pending'
+                and greatest(messages.due_at, messages.not_before, messages.retry_at)
+                    < cast(:now as timestamptz) - interval '1 hour'
+        ) as messages
+        where
+            entries.overdue + messages.overdue > 0
+            and not exists (select from journeys.pauses where pauses.journey = journeys.name)
+        order by journeys.name
+    """),
+    "outcomes_are_known": sa.text("""
+        select journey as name, count(*) as troubles from journeys.messages
+        where status = 'unknown' and due_at > cast(:now as timestamptz) - interval '7 days'
+        group by journey
+        order by journey
+    """),
+    "channels_do_not_fail": sa.text("""
+        select channel as name, count(*) filter (where status = 'failed') as troubles from journeys.messages
+        where status in ('sent', 'failed') and due_at > cast(:now as timestamptz) - interval '1 day'
+        group by channel
+        having count(*) filter (where status = 'failed') * 20 > count(*)
+        order by channel
+    """),
+}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from assets.experiences.definition import bucket
 from assets.journeys import statements
+from assets.journeys.outbox import why_not_values
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform, build, dispatch_journeys, tick
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
@@ -30,6 +32,15 @@ def keep_active(product: Product, user_id: str, at: datetime) -> None:
 
 def messages(platform: Platform) -> list[tuple[str, str, str | None]]:
     return rows(platform, "select step, status, reason from journeys.messages order by due_at, user_id")
+
+
+def claim_of(platform: Platform, user_id: str, as_of: datetime = AS_OF) -> sa.Row[Any]:
+    """Claim the message of a user, as a sender does."""
+    written = "select message_id from journeys.messages where user_id = :user_id"
+    ((message_id,),) = rows(platform, written, user_id=user_id)
+    with platform.engine.begin() as connection:
+        values = {**why_not_values(platform.policy, as_of), "message_id": message_id}
+        return connection.execute(statements.CLAIM, values).one()
 
 
 def entries(platform: Platform) -> list[tuple[str, str, str | None]]:
@@ -122,7 +133,7 @@ def test_a_refusal_is_recorded(platform: Platform, product: Product, smtp: SmtpS
     dispatch_journeys(platform, AS_OF)
     assert smtp.accepted == [], "a retry waits"
     with platform.engine.begin() as connection:
-        connection.execute(sa.text("update journeys.messages set lease_until = now() - interval '1 second'"))
+        connection.execute(sa.text("update journeys.messages set retry_at = now() - interval '1 second'"))
     dispatch_journeys(platform, AS_OF)
     assert len(smtp.accepted) == 1
     assert sorted(status for _, status, _ in messages(platform)) == ["failed", "sent"]
@@ -149,20 +160,24 @@ def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
     tick(platform, AS_OF, is_replay=True)
     with platform.engine.begin() as connection:
         connection.execute(sa.text("update journeys.messages set status = 'pending', reason = null"))
-        claim = connection.execute(statements.CLAIM, {"journeys": [JOURNEY], "as_of": AS_OF}).mappings().one()
+    claim = claim_of(platform, ada)
+    with platform.engine.begin() as connection:
         connection.execute(sa.text("update journeys.messages set lease_until = now() - interval '1 second'"))
-    assert claim["status"] == "sending"
+    assert claim.status == "sending"
     dispatch_journeys(platform, AS_OF)
     unknown = [("upgrade_benefits", "unknown", "the sender went away while sending")]
     assert messages(platform) == unknown
     assert smtp.accepted == []
 
-    late = {"message_id": claim["message_id"], "status": "sent", "reason": None, "as_of": AS_OF, "is_attempt": True}
+    late = {
+        "message_id": claim.message_id, "status": "sent", "reason": None, "retry_after": None, "as_of": AS_OF,
+        "is_attempt": True,
+    }  # fmt: skip
     with platform.engine.begin() as connection:
-        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim["fence"]}).rowcount == 0
+        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}).rowcount == 0
         connection.execute(sa.text("update journeys.messages set status = 'sending', fence = fence + 1"))
-        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim["fence"]}).rowcount == 0
-        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim["fence"] + 1}).rowcount == 1
+        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}).rowcount == 0
+        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim.fence + 2}).rowcount == 1
 
 
 def test_a_server_that_is_down_loses_no_message(platform: Platform, product: Product, smtp: SmtpServer) -> None:
@@ -189,10 +204,8 @@ def test_what_was_loaded_since_stops_a_message_in_its_claim(platform: Platform, 
     ((message_id,),) = rows(platform, written, user_id=leaver)
     product.track(buyer, "subscribed to premium plan", AS_OF + timedelta(minutes=1))
     product.track("mail provider", "message unsubscribed", AS_OF, properties={"message_id": message_id})
-    with platform.engine.begin() as connection:
-        values = {"journeys": [JOURNEY], "as_of": AS_OF + timedelta(hours=1)}
-        for _ in range(2):
-            connection.execute(statements.CLAIM, values)
+    for user_id in (buyer, leaver):
+        assert claim_of(platform, user_id, AS_OF + timedelta(hours=1)).status == "skipped"
     assert dict(rows(platform, "select user_id, reason from journeys.messages where status = 'skipped'")) == {
         buyer: "converted",
         leaver: "unsubscribed",

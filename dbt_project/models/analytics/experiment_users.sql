@@ -65,7 +65,10 @@ experience_users as (
     inner join experiences on exposures.experiment = experiences.experience
 ),
 
-{# By intent to treat: everybody drawn, whatever was sent, against those held out; a user's first entry counts. #}
+{#
+    By intent to treat: everybody drawn, whatever was sent, against those held out; a user's first entry counts. Who is
+    held out of everything is no fair comparison for one journey.
+#}
 journey_users as (
     select distinct on (entries.journey, entries.user_id)
         entries.journey as experiment,
@@ -78,7 +81,7 @@ journey_users as (
         cast(journeys.definition -> 'goal' ->> 'within' as interval) as goal_within
     from entries
     inner join journeys on entries.journey = journeys.journey and entries.version = journeys.version
-    where entries.status <> 'excluded'
+    where entries.status <> 'excluded' and entries.reason is distinct from 'global holdout'
     order by entries.journey, entries.user_id, entries.entry_id
 ),
 

@@ -10,14 +10,10 @@ messages as (
     select * from {{ source('journeys', 'messages') }}
 ),
 
-definitions as (
-    select * from {{ source('journeys', 'definitions') }}
-),
-
 steps as (
-    select distinct definitions.journey, steps.step ->> 'name' as step
-    from definitions
-    cross join lateral jsonb_array_elements(definitions.definition -> 'steps') as steps (step)
+    select distinct journey, step
+    from {{ source('journeys', 'steps') }}
+    where kind in ('email', 'webhook', 'cta')
 ),
 
 entered as (

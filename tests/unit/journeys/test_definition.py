@@ -1,49 +1,180 @@
-"""The journeys of the product, and what their versions depend on."""
+"""The journeys of the product, what makes a journey impossible, and what its versions depend on."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
-from assets.journeys.definition import as_json, hours, version
-from assets.journeys.dispatch import JOURNEYS, load_journeys
-from orchestration.dbt import segment_files
+from assets.journeys.declared import JOURNEYS, load_journeys, load_policy
+from assets.journeys.definition import Message, as_json, longest, minutes, plan, variant_ranges, version
+from assets.journeys.policy import Policy
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
+from orchestration.stages import Platform
 
-SEGMENTS = set(segment_files(Settings.from_environment({})))
+PLATFORM = Platform(Settings.from_environment({}))
+EVENTS = set(PLATFORM.catalogue.events)
+
+
+def load(folder: Path, **known: Any) -> Any:
+    return load_journeys(
+        **{
+            "segments": PLATFORM.segments,
+            "events": EVENTS,
+            "features": {"logins_30d", "is_on_basic_plan"},
+            "policy": Policy(),
+            "folder": folder,
+            **known,
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(JOURNEYS / "encourage_upgrade.yml", tmp_path)
+    return tmp_path
 
 
 def test_the_two_journeys_of_the_product() -> None:
-    journeys = load_journeys(SEGMENTS)
-    offsets = {name: [hours(step.after) / 24 for step in journey.steps] for name, journey in journeys.items()}
+    journeys = PLATFORM.journeys
+    offsets = {
+        name: [minutes(step.after or "") / 1440 for step in journey.steps if isinstance(step, Message)]
+        for name, journey in journeys.items()
+    }
     assert offsets == {"encourage_upgrade": [0, 2, 5], "reactivate_low_usage_paid": [0, 3, 7]}
     assert {journey.holdout for journey in journeys.values()} == {0.1}
 
 
-def test_an_unknown_segment_names_the_line_and_the_nearest() -> None:
+def test_an_unknown_segment_names_the_line_and_the_nearest(folder: Path) -> None:
     with pytest.raises(
         UpnextError, match=r"encourage_upgrade.yml:3: unknown segment .* did you mean 'basic_plan_users'"
     ):
-        load_journeys({"basic_plan_users", "low_usage_paid_users"})
+        load(folder, segments={"basic_plan_users", "low_usage_paid_users"})
 
 
-def test_a_missing_template_names_the_line_and_the_nearest(tmp_path: Path) -> None:
-    text = (JOURNEYS / "encourage_upgrade.yml").read_text().replace("template: premium_reminder", "template: reminder")
-    (tmp_path / "encourage_upgrade.yml").write_text(text)
-    with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:21: no template 'reminder'; did you mean"):
-        load_journeys(SEGMENTS, tmp_path)
+def email(name: str, **values: Any) -> dict[str, Any]:
+    values = {"wait" if "wait" in values else "after": "0 days", **values}
+    return {"name": name, "do": "email", "subject": "Hello", "template": "check_in", **values}
+
+
+def wait(name: str, **values: Any) -> dict[str, Any]:
+    return {"name": name, "do": "wait", "any_of": ["login"], "within": "2 days", **values}
+
+
+def branch(name: str, **values: Any) -> dict[str, Any]:
+    return {"name": name, "do": "branch", "feature": "logins_30d", "at_least": 3, **values}
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "neither segment nor event": ({"segment": None}, "exactly one of segment and event"),
+    "both": ({"event": {"any_of": ["login"]}}, "exactly one of segment and event"),
+    "members not stated": ({"existing_members": None}, "existing_members must be stated"),
+    "members of an event": ({"segment": None, "event": {"any_of": ["login"]}}, "an event has no members"),
+    "an unknown goal": ({"goal": {"any_of": ["subscribed to premium"], "within": "1 day"}}, "unknown event .* did you"),
+    "a goal in no time": ({"goal": {"any_of": ["login"], "within": "0 days"}}, "no time"),
+    "takeover of nothing": ({"takes_over": True}, "without an exclusive_group"),
+    "no time to send": (
+        {"send_window": {"from": "22:00", "to": "07:00"}, "quiet_hours": {"from": "21:00", "to": "08:00"}},
+        "no time to send",
+    ),
+    "a bad clock": ({"quiet_hours": {"from": "25:00", "to": "08:00"}}, "matching regex"),
+    "two of a name": ({"steps": [email("a"), email("a")]}, "two steps are called 'a'"),
+    "a step called end": ({"steps": [email("end")]}, "no name of a step"),
+    "nowhere": ({"steps": [email("first", next="secnd"), email("second")]}, "no step is called 'secnd'.* 'second'"),
+    "nobody comes": ({"steps": [email("a", next="end"), email("b")]}, "no way leads to step 'b'"),
+    "no time stated": ({"steps": [email("a", after=None)]}, "exactly one of after"),
+    "both times": ({"steps": [email("a", after="1 day", wait="1 day")]}, "exactly one of after"),
+    "back in time": ({"steps": [email("a", after="2 days"), email("b", after="1 day")]}, "comes before 'a'"),
+    "a circle": ({"steps": [email("a"), branch("b", then="a", otherwise="end")]}, "takes no time"),
+    "a circle of itself": ({"steps": [email("a", wait="0 days", next="a")]}, "takes no time"),
+    "no template": ({"steps": [email("a", template="chek_in")]}, "unknown template .* 'check_in'"),
+    "bad splits": (
+        {"steps": [email("a", variants={"x": {"weight": 50}, "y": {"weight": 40}})]}, "add up to 90; .* 100",
+    ),
+    "an unknown endpoint": (
+        {"steps": [{"name": "a", "do": "webhook", "after": "0 days", "endpoint": "crm"}]}, "unknown endpoint 'crm'",
+    ),
+    "an unknown feature": ({"steps": [branch("a", feature="logins_31d")]}, "unknown feature .* 'logins_30d'"),
+    "two tests": ({"steps": [branch("a", at_most=9)]}, "one of equals, at_least, at_most"),
+    "a wait of no time": ({"steps": [wait("a", within="0 days")]}, "a wait of no time"),
+    "a script as link": (
+        {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
+                    "url": "javascript:alert(1)", "lasts": "1 day"}]}, "matching regex",
+    ),
+    "a link to anywhere": (
+        {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
+                    "url": "//evil.example/x", "lasts": "1 day"}]}, "matching regex",
+    ),
+    "an unknown key": ({"steps": [email("a", templat="x")]}, "unknown key 'templat'; did you mean 'template'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_has_its_line_and_the_nearest(folder: Path, changes: dict[str, Any], message: str) -> None:
+    path = folder / "encourage_upgrade.yml"
+    declared = {**yaml.safe_load(path.read_text()), **changes}
+    if "event" in changes and "segment" in changes:
+        declared["exit_on_leaving"] = False
+    path.write_text(yaml.safe_dump({key: value for key, value in declared.items() if value is not None}))
+    with pytest.raises(UpnextError, match=rf"encourage_upgrade.yml:\d+: .*{message}"):
+        load(folder)
+
+
+def test_waits_branches_and_circles_that_take_time_are_fine(folder: Path) -> None:
+    path = folder / "encourage_upgrade.yml"
+    steps = [
+        email("hello", variants={"x": {"weight": 30}, "y": {"weight": 70, "subject": "Hi"}}),
+        wait("until_login", then="enough", otherwise="again"),
+        branch("enough", then="end", otherwise="again"),
+        email("again", wait="1 day", next="until_login"),
+    ]
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": steps}))
+    journey = load(folder)["encourage_upgrade"]
+    assert [(row["step"], row["next"], row["otherwise"]) for row in plan(journey)] == [
+        ("hello", "until_login", None), ("until_login", "enough", "again"), ("enough", None, "again"),
+        ("again", "until_login", None),
+    ]  # fmt: skip
+    assert variant_ranges(journey.steps[0]) == [
+        {"variant": "x", "low": 0, "high": 0.3}, {"variant": "y", "low": 0.3, "high": 1},
+    ]  # fmt: skip
+    assert longest(journey) == 3 * 1440
 
 
 @pytest.mark.parametrize("name", ["entries", "messages"])
 def test_a_journey_is_not_named_like_a_table(tmp_path: Path, name: str) -> None:
-    (tmp_path / f"{name}.yml").write_text((JOURNEYS / "encourage_upgrade.yml").read_text())
+    shutil.copy(JOURNEYS / "encourage_upgrade.yml", tmp_path / f"{name}.yml")
     with pytest.raises(UpnextError, match="choose another"):
-        load_journeys(SEGMENTS, tmp_path)
+        load(tmp_path)
 
 
 def test_the_same_content_is_the_same_version() -> None:
-    journey = load_journeys(SEGMENTS)["encourage_upgrade"]
+    journey = PLATFORM.journeys["encourage_upgrade"]
     copy = msgspec.convert(as_json(journey), type(journey))
     assert version(copy) == version(journey)
     assert version(msgspec.structs.replace(journey, holdout=0.2)) != version(journey)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://127.0.0.1/x", "own network"),
+        ("https://[::ffff:10.0.0.1]/x", "own network"),
+        ("https://169.254.169.254/latest", "own network"),
+        ("https://2130706433/x", "own network"),
+        ("https://0x7f.1/x", "own network"),
+        ("https://localhost:8080/x", "own network"),
+        ("http://hooks.example/x", "is not https"),
+        ("ftp://hooks.example/x", "is not an address"),
+        ("https://user:secret@hooks.example/x", "has a password"),
+        ("https://hooks.example:x/", "is not an address"),
+    ],
+)
+def test_an_endpoint_is_somewhere_else(tmp_path: Path, url: str, message: str) -> None:
+    assert load_policy([]).endpoints == {}
+    content = {"endpoints": {"crm": {"url": url, "secret": "UPNEXT_CRM_SECRET"}}}
+    (tmp_path / "policy.yml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UpnextError, match=rf"policy.yml:4: the url of endpoint 'crm' .*{message}"):
+        load_policy([], tmp_path)

@@ -1,62 +1,116 @@
 """Every template renders; what must not be sent has a reason."""
 
 from datetime import UTC, datetime
+from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assets.journeys.definition import Email
-from assets.journeys.rendering import CannotRenderError, Recipient, check_sender, render_email, template_names
+from assets.journeys import rendering
+from assets.journeys.render_process import MAX_DEATHS, RenderProcess
+from assets.journeys.rendering import (
+    CannotRenderError,
+    Rendered,
+    Request,
+    Sender,
+    check_sender,
+    find_mistakes,
+    render,
+    template_names,
+)
 
-DATE = datetime(2026, 3, 1, tzinfo=UTC)
 FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12}
+DIRECT = Sender("Otto <hello@otto.example>", None, ["key"])
+TRACKED = Sender("Otto <hello@otto.example>", "https://mail.otto.example", ["key"])
 
 
-def render(step: Email | None = None, **traits: Any) -> EmailMessage:
-    recipient = Recipient("u1", {"email": "ada@customer.example", "name": "Ada", **traits}, FEATURES)
-    step = step or Email(name="s", after="0 days", subject="Hello", template="upgrade_benefits")
-    return render_email(step, recipient=recipient, message_id="m-1", mail_from="Otto <hello@otto.example>", date=DATE)
+def request(step: dict[str, Any] | None = None, variant: str | None = None, **traits: Any) -> Request:
+    return Request(
+        message_id="m-1",
+        journey="j",
+        step={"name": "s", "do": "email", "subject": "Hello", "template": "upgrade_benefits", **(step or {})},
+        variant=variant,
+        user_id="u1",
+        traits={"email": "ada@customer.example", "name": "Ada", **traits},
+        features=FEATURES,
+        date=datetime(2026, 3, 1, tzinfo=UTC),
+    )
+
+
+def message(rendered: Rendered) -> EmailMessage:
+    assert rendered.reason is None
+    return message_from_bytes(rendered.content, _class=EmailMessage, policy=policy.default)
+
+
+def part(rendered: Rendered, kind: str) -> str:
+    body = message(rendered).get_body((kind,))
+    assert body is not None
+    return str(body.get_content())
 
 
 @pytest.mark.parametrize("template", sorted(template_names()))
 def test_every_template_renders_as_text_and_html(template: str) -> None:
-    message = render(Email(name="s", after="0 days", subject="Hello", template=template))
-    text, html = message.get_body(("plain",)), message.get_body(("html",))
-    assert text is not None
-    assert html is not None
-    for part in (text, html):
-        assert "Hi Ada," in part.get_content()
-        assert "mailto:hello@otto.example?subject=unsubscribe%20m-1" in part.get_content()
+    assert list(find_mistakes(template)) == []
+    rendered = render(request({"template": template}), DIRECT)
+    for kind in ("plain", "html"):
+        assert "Hi Ada," in part(rendered, kind)
+        assert "mailto:hello@otto.example?subject=unsubscribe%20m-1" in part(rendered, kind)
+        assert "https://otto.example/" in part(rendered, kind)
+    assert rendered.links == {}
+
+
+def test_links_and_opens_are_counted_where_an_address_serves_them() -> None:
+    rendered = render(request(), TRACKED)
+    ((link_id, url),) = rendered.links.items()
+    assert url == "https://otto.example/upgrade"
+    html = part(rendered, "html")
+    assert "https://otto.example/upgrade" not in html
+    assert html.count("https://mail.otto.example/") == 3
+    raw = rendered.content.decode("ascii")
+    (header,) = [line for line in raw.splitlines() if line.startswith("List-Unsubscribe:")]
+    assert header.startswith("List-Unsubscribe: <https://mail.otto.example/u/")
+    assert header.endswith(">"), "on one line"
+    assert message(rendered)["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert link_id not in html
 
 
 def test_a_user_without_a_name_is_greeted_all_the_same() -> None:
-    body = render(name=None).get_body(("plain",))
-    assert body is not None
-    assert "Hi there," in body.get_content()
+    assert "Hi there," in part(render(request(name=None), DIRECT), "plain")
 
 
 def test_the_message_id_comes_from_the_row() -> None:
-    assert render()["Message-ID"] == "<m-1@otto.example>"
+    assert message(render(request(), DIRECT))["Message-ID"] == "<m-1@otto.example>"
 
 
-def test_html_in_a_trait_is_escaped() -> None:
-    body = render(name="<script>").get_body(("html",))
-    assert body is not None
-    assert "&lt;script&gt;" in body.get_content()
+def test_a_variant_has_copy_of_its_own() -> None:
+    step = {"variants": {"short": {"weight": 100, "subject": "Hi {{ user.name }}", "template": None}}}
+    assert message(render(request(step, "short"), DIRECT))["Subject"] == "Hi Ada"
+    assert message(render(request(step), DIRECT))["Subject"] == "Hello"
+
+
+def test_what_a_user_says_of_itself_is_no_html_and_no_header() -> None:
+    rendered = render(request({"subject": "Hi {{ user.name }}"}, name="<b>A</b>\r\nBcc: x@y.example"), DIRECT)
+    assert "&lt;b&gt;" in part(rendered, "html")
+    assert message(rendered)["Subject"] == "Hi <b>A</b> Bcc: x@y.example"
+    assert message(rendered)["Bcc"] is None
 
 
 @pytest.mark.parametrize(
-    "address", ["", None, "a@b.example\r\nBcc: x@y.example", "a@b.example, c@d.example", "no address", 5]
-)
+    "address",
+    [
+        "", None, "a@b.example\r\nBcc: x@y.example", "a@b.example, c@d.example", "no address", 5,
+        "a" * 65 + "@b.example", "a@" + "b" * 250 + ".example", "ad\u00e4@b.example",
+    ],
+)  # fmt: skip
 def test_a_bad_address_is_not_mailed(address: object) -> None:
-    with pytest.raises(CannotRenderError, match="address"):
-        render(email=address)
+    reason = render(request(email=address), DIRECT).reason
+    assert reason in ("no address", "address is not valid", "address needs SMTPUTF8, which few servers have")
 
 
-def test_an_international_address_has_a_reason() -> None:
-    with pytest.raises(CannotRenderError, match="not ASCII"):
-        render(email="ada@b\u00fccher.example")
+def test_an_international_domain_is_written_in_ascii() -> None:
+    assert render(request(email="ada@b\u00fccher.example"), DIRECT).recipient == "ada@xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize("sender", ["Otto", "", "Otto <hello>", "Otto <a@b@c>"])
@@ -66,7 +120,58 @@ def test_a_sender_is_an_address(sender: str) -> None:
     check_sender("Otto <hello@otto.example>")
 
 
-@pytest.mark.parametrize("subject", ["{{ nobody }}", "{{ user.__class__ }}", "{% bad", "{{ 1 + 'a' }}"])
-def test_a_bad_template_is_not_mailed(subject: str) -> None:
-    with pytest.raises(CannotRenderError, match="subject"):
-        render(Email(name="s", after="0 days", subject=subject, template="check_in"))
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("{{ nobody }}", "step s, subject: 'nobody' is undefined"),
+        ("{{ features.logins }}", "step s, subject: 'dict object' has no attribute 'logins'"),
+        ("{{ user.__class__ }}", "step s, subject: SecurityError access to attribute '__class__'"),
+        ("{% bad", "step s, subject, line 1: Encountered unknown tag 'bad'"),
+        ("{{ 1 + user.name }}", "step s, subject: TypeError"),
+        ("{{ link('javascript:alert(1)') }}", "link(...) leads to web pages alone"),
+        ("{{ link('//evil.example') }}", "link(...) leads to web pages alone"),
+        ("{{ 'x' * 100000000 }}", "step s, subject: longer than 500,000 characters"),
+    ],
+)
+def test_a_bad_template_is_not_mailed(subject: str, reason: str) -> None:
+    rendered = render(request({"subject": subject}), DIRECT)
+    assert rendered.reason is not None
+    assert rendered.reason.startswith(reason)
+
+
+def test_a_template_cannot_stop_what_sends(tmp_path: Path) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with RenderProcess(DIRECT) as process:
+        assert process.render(request()).reason is None
+        for _ in range(MAX_DEATHS + 2):
+            reason = process.render(request({"name": "endless", "subject": endless})).reason
+            assert reason == "step endless: takes more than 2 s of processor time or 1024 MB of memory"
+        assert process.render(request({"name": "big", "subject": "{{ 'x' * 10 ** 10 }}"})).reason is not None
+        assert process.render(request()).reason is None, "others go on"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('<a href="{{ user.page }}">x</a>', "write {{ link("),
+        ('<a href="javascript:alert(1)">x</a>', "write {{ link("),
+        ("<a href=//evil.example>x</a>", "write {{ link("),
+        ("{% for %}", "t.mjml:1: "),
+    ],
+)
+def test_links_that_nobody_checks_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.setattr(rendering, "TEMPLATES", tmp_path)
+    (tmp_path / "t.txt").write_text("Hi")
+    (tmp_path / "t.mjml").write_text(line)
+    (mistake,) = find_mistakes("t")
+    assert message in mistake
+
+
+def test_a_webhook_is_json() -> None:
+    step = {"do": "webhook", "endpoint": "crm", "data": {"plan": "{{ user.plan or 'basic' }}"}}
+    rendered = render(request(step), DIRECT)
+    assert rendered.recipient == "crm"
+    assert b'"type":"journey.j.s"' in rendered.content
+    assert b'"plan":"basic"' in rendered.content

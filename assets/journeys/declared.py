@@ -1,0 +1,52 @@
+"""Reading what is declared of journeys, checked: errors name the file, the line and the nearest match."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from assets.journeys.definition import Email, Journey, Known, find_mistakes
+from assets.journeys.policy import Policy
+from assets.journeys.rendering import find_mistakes as find_template_mistakes
+from assets.journeys.rendering import template_names
+from assets.journeys.webhook import Network
+from assets.journeys.webhook import find_mistake as find_endpoint_mistake
+from orchestration.declarations import line_of, load, load_folder
+from orchestration.errors import UpnextError
+
+JOURNEYS = Path(__file__).parent
+POLICY = "policy"
+
+
+def load_policy(networks: list[Network], folder: Path = JOURNEYS) -> Policy:
+    """Return what holds for all journeys. Raises `UpnextError` with file and line."""
+    path = folder / f"{POLICY}.yml"
+    policy = load(path, Policy)
+    for name, endpoint in policy.endpoints.items():
+        mistake = find_endpoint_mistake(endpoint.url, networks)
+        if mistake is not None:
+            line = line_of(path, ["endpoints", name, "url"])
+            raise UpnextError(f"{path}:{line}: the url of endpoint '{name}' {mistake}")
+    return policy
+
+
+def load_journeys(
+    *, segments: set[str], events: set[str], features: set[str], policy: Policy, folder: Path = JOURNEYS
+) -> dict[str, Journey]:
+    """Return the declared journeys by name. Raises `UpnextError` with file and line for the first mistake."""
+    journeys = load_folder(folder, Journey, besides={POLICY})
+    known = Known(
+        segments=segments, events=events, features=features, templates=template_names(), endpoints=policy.endpoints
+    )
+    for name, journey in journeys.items():
+        path = folder / f"{name}.yml"
+        for keys, mistake in find_mistakes(name, journey, known):
+            raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+    for template in sorted(_templates(journeys)):
+        for mistake in find_template_mistakes(template):
+            raise UpnextError(mistake)
+    return journeys
+
+
+def _templates(journeys: Mapping[str, Journey]) -> set[str]:
+    emails = [step for journey in journeys.values() for step in journey.steps if isinstance(step, Email)]
+    own = {email.template for email in emails}
+    return own | {variant.template for email in emails for variant in email.variants.values() if variant.template}

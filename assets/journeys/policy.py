@@ -1,0 +1,43 @@
+"""What holds for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
+
+from typing import Annotated
+
+import msgspec
+
+from orchestration.declarations import Declaration, Duration, Name, Share
+
+Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
+
+
+class Cap(Declaration, frozen=True):
+    """No user gets more than so many messages, over all journeys and channels, in any such time."""
+
+    messages: Count
+    per: Duration
+
+
+class Channel(Declaration, frozen=True):
+    """How a channel sends: over so many connections, no faster than so many a second (null: as fast as it goes)."""
+
+    connections: Annotated[int, msgspec.Meta(gt=0, le=64)] = 4
+    per_second: Count | None = None
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=110)] = 30
+
+
+class Endpoint(Declaration, frozen=True):
+    """Where webhooks go; the secret (`whsec_...`) is in the environment variable that `secret` names."""
+
+    url: str
+    secret: Annotated[str, msgspec.Meta(pattern=r"^UPNEXT_[A-Z0-9_]+$")]
+
+
+class Policy(Declaration, frozen=True):
+    """`assets/journeys/policy/policy.yml`."""
+
+    global_holdout: Share = 0
+    cap: Cap | None = None
+    late_after: Duration = "6 hours"
+    time_zone_trait: str = "timezone"
+    email: Channel = Channel()
+    webhook: Channel = Channel(timeout_seconds=15)
+    endpoints: dict[Name, Endpoint] = {}

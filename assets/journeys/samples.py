@@ -1,0 +1,54 @@
+"""Messages for a made-up user, with which copy is checked and looked at. Pure."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+import msgspec
+
+from assets.journeys.definition import Email, Journey, Webhook
+from assets.journeys.rendering import Rendered, Request
+
+_TRAITS = {"email": "ada@customer.example", "name": "Ada", "timezone": "Europe/Berlin"}
+
+
+def requests(
+    name: str, journey: Journey, *, features: Mapping[str, Any], date: datetime
+) -> Iterator[tuple[int, Request]]:
+    """Yield the place of each step that sends, and what its message is made of: once for each copy variant."""
+    for position, step in enumerate(journey.steps):
+        if not isinstance(step, Email | Webhook):
+            continue
+        for variant in (None, *(step.variants if isinstance(step, Email) else ())):
+            yield (
+                position,
+                Request(
+                    message_id="00000000-0000-0000-0000-000000000000",
+                    journey=name,
+                    step=msgspec.to_builtins(step),
+                    variant=variant,
+                    user_id="ada",
+                    traits=_TRAITS,
+                    features=dict(features),
+                    date=date,
+                ),
+            )
+
+
+def label(request: Request) -> str:
+    """Return a name for a message: its step, and its variant."""
+    return ".".join(filter(None, (request.step["name"], request.variant)))
+
+
+def parts(rendered: Rendered) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a message by the suffix of a file: `html` and `txt` of an email, `json` of a webhook."""
+    if not rendered.sender:
+        yield "json", rendered.content.decode()
+        return
+    message = message_from_bytes(rendered.content, _class=EmailMessage, policy=policy.default)
+    for subtype, suffix in (("html", "html"), ("plain", "txt")):
+        body = message.get_body((subtype,))
+        if body is not None:
+            yield suffix, body.get_content()

@@ -1,0 +1,528 @@
+"""The rules of journeys, each on its own: who enters, which way they go, when, and what stops them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from assets.experiences.definition import bucket
+from assets.journeys.definition import Journey
+from assets.journeys.policy import Cap, Policy
+from orchestration.errors import UpnextError
+from orchestration.stages import (
+    Platform,
+    build,
+    dispatch_journeys,
+    explain_journey,
+    open_tick,
+    pause_journey,
+    resume_journey,
+)
+from orchestration.ticks import Tick
+from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+def journey(*steps: dict[str, Any], **values: Any) -> Journey:
+    """Return a journey on upgrade_curious that sends `check_in` at once, but for what is said."""
+    declared = {
+        "description": "A journey.", "owner": "growth@otto.example", "segment": "upgrade_curious",
+        "existing_members": "ignore", "reentry": "never", "exit_on_leaving": True, "holdout": 0,
+        "goal": {"any_of": ["subscribed to premium plan"], "within": "14 days"},
+        "steps": list(steps) or [mail("hello")], **values,
+    }  # fmt: skip
+    return msgspec.convert({key: value for key, value in declared.items() if value is not None}, Journey)
+
+
+def mail(name: str, **values: Any) -> dict[str, Any]:
+    if "wait" not in values:
+        values = {"after": "0 days", **values}
+    return {"do": "email", "name": name, "subject": name, "template": "check_in", **values}
+
+
+class Journeys:
+    """A warehouse with journeys of the test's own; membership changes are published without a build."""
+
+    def __init__(self, platform: Platform, product: Product) -> None:
+        self.platform = platform
+        self.product = product
+
+    def declare(self, **journeys: Journey) -> None:
+        self.platform.journeys = journeys
+
+    def dispatch(self, at: datetime = AS_OF) -> Any:
+        return dispatch_journeys(self.platform, at)
+
+    def person(self, *users: str, **traits: Any) -> None:
+        for user in users:
+            self.product.identify(user, AS_OF - 20 * DAY, email=f"{user}@customer.example", **traits)
+
+    def tick(self, at: datetime, change: str = "entered", *users: str, segment: str = "upgrade_curious") -> None:
+        with open_tick(self.platform, at, is_explicit=True) as tick:
+            self.change(tick, dict.fromkeys(users, change), segment)
+
+    def change(self, tick: Tick, changes: dict[str, str], segment: str = "upgrade_curious") -> None:
+        values = {"tick_id": tick.tick_id, "segment": segment, "as_of": tick.as_of}
+        for user, change in changes.items():
+            self.write(
+                "insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)"
+                " values (:tick_id, :segment, :user_id, :change, :as_of)",
+                user_id=user,
+                change=change,
+                **values,
+            )
+
+    def write(self, statement: str, **values: Any) -> None:
+        with self.platform.engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
+
+    def entries(self, columns: str = "user_id, status, reason") -> list[Any]:
+        return rows(self.platform, f"select {columns} from journeys.entries order by entered_at, entry_id")
+
+    def messages(self, columns: str = "step, status, reason") -> list[Any]:
+        return rows(self.platform, f"select {columns} from journeys.messages order by due_at, user_id, step")
+
+
+@pytest.fixture
+def journeys(platform: Platform, product: Product) -> Iterator[Journeys]:
+    product.identify("somebody", AS_OF - 30 * DAY)
+    build(platform, AS_OF - DAY, is_explicit=True)
+    platform.policy = Policy()
+    yield Journeys(platform, product)
+
+
+def test_an_event_lets_people_in_once_for_each_of_its_kind(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    journeys.product.track("bob", "book demo", AS_OF - 2 * HOUR)
+    journeys.declare(
+        demo=journey(segment=None, existing_members=None, exit_on_leaving=False, event={"any_of": ["book demo"]},
+                     reentry={"after": "2 days"}, late="send"),
+    )  # fmt: skip
+    journeys.dispatch()
+    assert journeys.entries() == [], "the past is not made up for"
+    for at in (AS_OF + HOUR, AS_OF + 2 * HOUR, AS_OF + 30 * HOUR, AS_OF + 50 * HOUR):
+        journeys.product.track("ada", "book demo", at)
+    for at in (AS_OF + 3 * HOUR, AS_OF + 31 * HOUR, AS_OF + 51 * HOUR, AS_OF + 52 * HOUR):
+        journeys.dispatch(at)
+    assert journeys.entries("user_id, entered_at") == [("ada", AS_OF + HOUR), ("ada", AS_OF + 50 * HOUR)]
+    assert len(smtp.accepted) == 2
+
+
+def test_reentry(journeys: Journeys) -> None:
+    journeys.person("ada")
+    journeys.declare(never=journey(), always=journey(reentry="always"), sometimes=journey(reentry={"after": "3 days"}))
+    journeys.dispatch()
+    for day in range(5):
+        journeys.tick(AS_OF + day * DAY, "entered", "ada")
+        journeys.tick(AS_OF + day * DAY + HOUR, "exited", "ada")
+        journeys.dispatch(AS_OF + day * DAY + 2 * HOUR)
+    entered = rows(journeys.platform, "select journey, count(*) from journeys.entries group by 1 order by 1")
+    assert entered == [("always", 5), ("never", 1), ("sometimes", 2)]
+    assert {status for _, status, _ in journeys.entries()} == {"left"}
+
+
+def test_many_ticks_at_once_are_as_good_as_one_by_one(journeys: Journeys) -> None:
+    journeys.person("ada")
+    journeys.declare(often=journey(mail("first"), mail("second", after="2 days"), reentry="always"))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.tick(AS_OF + HOUR, "exited", "ada")
+    journeys.tick(AS_OF + 2 * HOUR, "entered", "ada")
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert journeys.entries("status, entered_at") == [("left", AS_OF), ("active", AS_OF + 2 * HOUR)]
+    assert journeys.messages("step, status, due_at") == [("first", "sent", AS_OF + 2 * HOUR)]
+
+
+def test_whom_an_edit_lets_in_is_a_member_already(journeys: Journeys) -> None:
+    journeys.declare(ignoring=journey(), enrolling=journey(existing_members="enroll"))
+    journeys.dispatch()
+    journeys.person("ada", "bob")
+    with open_tick(journeys.platform, AS_OF, is_explicit=True) as tick:
+        journeys.write(
+            "insert into segments.evaluations select segment, :tick_id, 'edited', 1, 1, 0, 0, false, false"
+            " from segments.evaluations where segment = 'upgrade_curious'",
+            tick_id=tick.tick_id,
+        )
+        journeys.change(tick, {"ada": "entered"})
+    journeys.dispatch()
+    assert journeys.entries("journey") == [("enrolling",)]
+
+
+def test_the_stronger_of_a_group_wins_and_may_take_over(journeys: Journeys) -> None:
+    journeys.person("ada", "bob", "cid")
+    group = {"exclusive_group": "upgrade"}
+    journeys.declare(
+        weak=journey(mail("w"), mail("w2", after="5 days"), segment="upgrade_curious", priority=1, **group),
+        strong=journey(mail("s"), segment="basic_plan_power_users", priority=2, **group),
+        boss=journey(mail("b"), segment="low_usage_paid_users", priority=3, takes_over=True, **group),
+    )
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "bob", "cid")
+    journeys.tick(AS_OF, "entered", "ada", segment="upgrade_curious")
+    journeys.tick(AS_OF, "entered", "bob", segment="basic_plan_power_users")
+    journeys.dispatch()
+    journeys.tick(AS_OF + HOUR, "entered", "cid", segment="low_usage_paid_users")
+    journeys.dispatch(AS_OF + HOUR)
+    assert sorted(journeys.entries("user_id, journey, status, reason")) == [
+        ("ada", "weak", "active", None),
+        ("bob", "strong", "excluded", "is in weak"),
+        ("bob", "weak", "active", None),
+        ("cid", "boss", "completed", None),
+        ("cid", "weak", "excluded", "taken over by boss"),
+    ]
+    dispatch_journeys(journeys.platform, AS_OF + HOUR, only={"strong"})
+
+
+def test_in_one_tick_the_stronger_wins_and_the_held_out_keep_their_place(journeys: Journeys) -> None:
+    held = next(f"u{n}" for n in range(100) if bucket("journey:strong", f"u{n}") < 0.5)
+    drawn = next(f"u{n}" for n in range(100) if bucket("journey:strong", f"u{n}") >= 0.5)
+    journeys.person(held, drawn)
+    group = {"exclusive_group": "upgrade"}
+    journeys.declare(
+        alpha=journey(priority=1, **group),
+        strong=journey(segment="basic_plan_power_users", priority=2, holdout=0.5, **group),
+    )
+    journeys.dispatch()
+    with open_tick(journeys.platform, AS_OF, is_explicit=True) as tick:
+        for segment in ("upgrade_curious", "basic_plan_power_users"):
+            journeys.change(tick, {held: "entered", drawn: "entered"}, segment)
+    journeys.dispatch()
+    assert sorted(journeys.entries("journey, user_id, status, reason")) == sorted(
+        [
+            ("strong", held, "held_out", "holdout of the journey"), ("strong", drawn, "completed", None),
+            ("alpha", held, "excluded", "is in strong"), ("alpha", drawn, "excluded", "is in strong"),
+        ]
+    )  # fmt: skip
+
+
+def test_the_global_holdout_gets_nothing(journeys: Journeys, smtp: SmtpServer) -> None:
+    held, drawn = (
+        next(f"u{n}" for n in range(100) if (bucket("global holdout", f"u{n}") < 0.3) is is_held)
+        for is_held in (True, False)
+    )
+    journeys.person(held, drawn)
+    journeys.platform.policy = Policy(global_holdout=0.3)
+    journeys.declare(hello=journey())
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", held, drawn)
+    journeys.dispatch()
+    assert set(journeys.entries()) == {(held, "held_out", "global holdout"), (drawn, "completed", None)}
+    assert [message["To"] for message in smtp.accepted] == [f"{drawn}@customer.example"]
+
+
+def test_waits_and_branches(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("quick", "slow", "never", "keen")
+    steps = [
+        mail("hello"),
+        {"do": "wait", "name": "login", "any_of": ["login"], "within": "3 days", "then": "many",
+         "otherwise": "reminder"},
+        {"do": "branch", "name": "many", "feature": "products_viewed", "at_least": 2, "then": "offer",
+         "otherwise": "end"},
+        mail("reminder", wait="1 day", next="end"),
+        mail("offer", wait="0 days"),
+    ]  # fmt: skip
+    journeys.product.track("keen", "product viewed", AS_OF - 2 * DAY, times=2)
+    build(journeys.platform, AS_OF - HOUR, is_explicit=True)
+    journeys.declare(paths=journey(*steps))
+    journeys.dispatch(AS_OF - HOUR)
+    journeys.tick(AS_OF, "entered", "quick", "slow", "never", "keen")
+    journeys.dispatch()
+    journeys.product.track("quick", "login", AS_OF + DAY)
+    journeys.product.track("keen", "login", AS_OF + DAY)
+    journeys.product.track("slow", "login", AS_OF + 3 * DAY + timedelta(microseconds=1))
+    journeys.dispatch(AS_OF + 2 * DAY)
+    journeys.dispatch(AS_OF + 10 * DAY)
+    sent = rows(
+        journeys.platform, "select user_id, step, due_at from journeys.messages where step <> 'hello' order by 1"
+    )
+    assert sent == [
+        ("keen", "offer", AS_OF + DAY),
+        ("never", "reminder", AS_OF + 4 * DAY),
+        ("slow", "reminder", AS_OF + 4 * DAY),
+    ]
+    assert {status for _, status, _ in journeys.entries()} == {"completed"}
+    assert len(smtp.accepted) == 7
+
+
+def test_steps_may_come_round_again(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    steps = [
+        mail("nudge", wait="1 day"),
+        {"do": "branch", "name": "enough", "any_of": ["login"], "then": "end", "otherwise": "nudge"},
+    ]
+    journeys.declare(nagging=journey(*steps))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    for day in range(1, 4):
+        journeys.dispatch(AS_OF + day * DAY)
+    journeys.product.track("ada", "login", AS_OF + 3 * DAY + HOUR)
+    for day in range(4, 8):
+        journeys.dispatch(AS_OF + day * DAY)
+    assert journeys.messages("step, visit, status") == [("nudge", visit, "sent") for visit in (1, 2, 3, 4)]
+    assert len(set(smtp.ids)) == 4
+
+
+def test_copies_are_drawn_by_weight(journeys: Journeys, smtp: SmtpServer) -> None:
+    users = [f"u{number}" for number in range(40)]
+    journeys.person(*users)
+    variants = {"plain": {"weight": 25}, "bold": {"weight": 75, "subject": "bold"}}
+    journeys.declare(copies=journey(mail("hello", variants=variants)))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", *users)
+    journeys.dispatch()
+    drawn = dict(journeys.messages("user_id, variant"))
+    assert drawn == {user: "bold" if bucket("copy:copies/hello", user) < 0.75 else "plain" for user in users}
+    assert {message["Subject"] for message in smtp.accepted} == {"hello", "bold"}
+    assert 4 <= list(drawn.values()).count("plain") <= 18
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        ("send", [("first", "sent", 0), ("second", "sent", 1), ("third", "sent", 5)]),
+        ("skip", [("first", "skipped", 0), ("second", "skipped", 1), ("third", "sent", 5)]),
+        ("shift", [("first", "sent", 0), ("second", "sent", 4), ("third", "sent", 8)]),
+    ],
+)
+def test_down_for_three_days(journeys: Journeys, late: str, expected: list[tuple[str, str, int]]) -> None:
+    journeys.person("ada")
+    journeys.declare(
+        hello=journey(mail("first"), mail("second", after="1 day"), mail("third", after="5 days"), late=late)
+    )
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    for day in range(3, 9):
+        journeys.dispatch(AS_OF + day * DAY)
+        if day == 3:
+            burst = len([step for step, status, _ in journeys.messages() if status == "sent"])
+            assert burst == {"send": 2, "skip": 0, "shift": 1}[late]
+    assert [(step, status, (due - AS_OF).days) for step, status, due in journeys.messages("step, status, due_at")] == (
+        expected
+    )
+
+
+def test_a_message_that_could_not_be_sent_for_long_follows_the_rule_too(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    journeys.declare(hello=journey(late="skip"))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    reachable = journeys.platform.settings
+    journeys.platform.settings = replace(reachable, smtp_url=f"smtp://127.0.0.1:{free_port()}")
+    with pytest.raises(UpnextError, match="what is due waits"):
+        journeys.dispatch()
+    assert journeys.messages() == [("hello", "pending", None)]
+    journeys.platform.settings = reachable
+    journeys.dispatch(AS_OF + 7 * HOUR)
+    assert journeys.messages() == [("hello", "skipped", "late")]
+    assert smtp.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "zone", "allowed"),
+    [
+        ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, None, AS_OF),
+        ({"quiet_hours": {"from": "10:00", "to": "15:30"}}, None, AS_OF + timedelta(hours=3.5)),
+        ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "America/Los_Angeles", AS_OF + 3 * HOUR),
+        ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "Nowhere/Land", AS_OF),
+        ({"send_window": {"from": "09:00", "to": "11:00"}}, "UTC", AS_OF + 21 * HOUR),
+        ({"send_window": {"from": "09:00", "to": "11:00", "days": ["mon"]}}, "UTC", AS_OF + 6 * DAY - 3 * HOUR),
+        ({"send_window": {"from": "22:00", "to": "13:00", "days": ["mon"]}}, "UTC", AS_OF),
+        ({"send_window": {"from": "09:00", "to": "17:00"}}, "Asia/Kolkata", AS_OF + timedelta(hours=15.5)),
+    ],
+)  # fmt: skip
+def test_hours_are_by_the_users_own_clock(
+    journeys: Journeys, smtp: SmtpServer, hours: dict[str, Any], zone: str | None, allowed: datetime
+) -> None:
+    journeys.person("ada", **({"timezone": zone} if zone else {}))
+    journeys.declare(hello=journey(**hours))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    at = AS_OF
+    while at <= AS_OF + 7 * DAY and not smtp.accepted:
+        journeys.dispatch(at)
+        at += timedelta(minutes=30)
+    assert journeys.messages("sent_at") == [(allowed,)]
+
+
+def test_an_account_has_a_clock_too(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    for user in ("ada", "bob"):
+        traits = {"timezone": "America/Los_Angeles"} if user == "bob" else {}
+        journeys.product.store("group", AS_OF - 2 * DAY, user_id=user, account_id="acme", properties=traits)
+    build(journeys.platform, AS_OF - HOUR, is_explicit=True)
+    journeys.declare(hello=journey(quiet_hours={"from": "21:00", "to": "08:00"}))
+    journeys.dispatch(AS_OF - HOUR)
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    assert journeys.messages("status, not_before") == [("pending", AS_OF + 3 * HOUR)]
+
+
+def test_nobody_gets_more_than_the_cap(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    offer = {"do": "cta", "name": "offer", "after": "0 days", "surface": "web", "slot": "s", "copy": "c", "url": "/x",
+             "lasts": "1 day"}  # fmt: skip
+    journeys.platform.policy = Policy(cap=Cap(messages=2, per="2 days"))
+    journeys.declare(one=journey(mail("a"), mail("b")), other=journey(offer, mail("late", after="3 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    journeys.dispatch(AS_OF + 3 * DAY)
+    found = journeys.messages("step, status, reason")
+    assert sorted(status for _, status, _ in found) == ["sent", "sent", "sent", "skipped"]
+    assert {reason for _, status, reason in found if status == "skipped"} == {"frequency cap"}
+    assert ("late", "sent", None) in found
+
+
+def test_a_goal_may_be_reached_and_the_journey_go_on(journeys: Journeys, smtp: SmtpServer) -> None:
+    goal = {"any_of": ["login"], "within": "14 days", "then": "continue"}
+    journeys.person("ada")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="2 days"), goal=goal))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    journeys.product.track("ada", "login", AS_OF + HOUR)
+    journeys.dispatch(AS_OF + DAY)
+    assert journeys.entries("status, goal_reached_at") == [("active", AS_OF + HOUR)]
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert len(smtp.accepted) == 2
+
+
+def test_a_pause_puts_off_what_follows(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="1 day"), mail("c", after="2 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    with pytest.raises(UpnextError, match="unknown journey 'helo'; did you mean 'hello'"):
+        pause_journey(journeys.platform, "helo")
+    with pytest.raises(UpnextError, match="is not paused"):
+        resume_journey(journeys.platform, "hello")
+    pause_journey(journeys.platform, "hello")
+    with pytest.raises(UpnextError, match="is paused already"):
+        pause_journey(journeys.platform, "hello")
+    journeys.write("update journeys.pauses set paused_at = now() - interval '10 days'")
+    journeys.tick(AS_OF + DAY, "entered", "bob")
+    journeys.dispatch(AS_OF + 5 * DAY)
+    assert len(smtp.accepted) == 1
+    assert resume_journey(journeys.platform, "hello") == 2
+    sent = []
+    for day in range(5, 15):
+        journeys.dispatch(AS_OF + day * DAY + HOUR)
+        sent.append(len(smtp.accepted) - 1)
+    assert sent == [0, 0, 0, 0, 0, 0, 2, 4, 5, 5], "at the distances that they had"
+
+
+def test_those_inside_go_on_with_their_version(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="2 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    journeys.declare(hello=journey(mail("x"), mail("y", after="1 day")))
+    journeys.tick(AS_OF + HOUR, "entered", "bob")
+    for hours in (1, 25, 48):
+        journeys.dispatch(AS_OF + hours * HOUR)
+    assert sorted(journeys.messages("user_id, step, status")) == [
+        ("ada", "a", "sent"), ("ada", "b", "sent"), ("bob", "x", "sent"), ("bob", "y", "sent"),
+    ]  # fmt: skip
+
+
+def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("old", "second")
+    journeys.product.identify("new", AS_OF - DAY, email="new@customer.example")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="2 days"), reentry="always"))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "old")
+    journeys.tick(AS_OF + HOUR, "entered", "second")
+    journeys.dispatch(AS_OF + HOUR)
+    journeys.write("insert into journeys.suppressions values ('second', 'webhook', 'unsubscribed', now())")
+    for name in ("old", "second"):
+        journeys.product.store("alias", AS_OF + 2 * HOUR, user_id="new", previous_id=name)
+    with open_tick(journeys.platform, AS_OF + 3 * HOUR, is_explicit=True) as tick:
+        journeys.platform.dbt.invoke(
+            ["run", "--select", "identity_links", "--vars",
+             f"{{tick_id: {tick.tick_id}, as_of: '{tick.as_of.isoformat()}'}}"]
+        )  # fmt: skip
+        journeys.change(tick, {"old": "exited", "second": "exited", "new": "entered"})
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert journeys.entries() == [("new", "active", None), ("new", "excluded", "merged")]
+    suppressed = rows(journeys.platform, "select user_id, channel from journeys.suppressions order by 1")
+    assert suppressed == [("new", "webhook"), ("second", "webhook")]
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert [message["To"] for message in smtp.accepted] == [
+        "old@customer.example", "second@customer.example", "new@customer.example",
+    ]  # fmt: skip
+
+
+def test_a_complaint_stops_and_a_soft_bounce_does_not(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="1 day")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    ids = dict(journeys.messages("user_id, message_id"))
+    journeys.product.track("ada", "message complained", AS_OF + HOUR, properties={"message_id": ids["ada"]})
+    soft = {"message_id": ids["bob"], "kind": "soft"}
+    journeys.product.track("bob", "message bounced", AS_OF + HOUR, properties=soft)
+    journeys.dispatch(AS_OF + DAY)
+    assert journeys.messages("user_id, step, status, reason")[2:] == [
+        ("ada", "b", "skipped", "complained"), ("bob", "b", "sent", None),
+    ]  # fmt: skip
+
+
+def test_the_clock_goes_back_an_hour(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="1 day")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch(AS_OF + HOUR)
+    journeys.dispatch(AS_OF)
+    journeys.product.track("ada", "subscribed to premium plan", AS_OF + 2 * HOUR)
+    journeys.dispatch(AS_OF + DAY)
+    assert journeys.entries() == [("ada", "converted", "subscribed to premium plan")]
+    assert len(smtp.accepted) == 1
+
+
+def test_why_did_this_user_not_get_it(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    journeys.product.identify("bob", AS_OF, email="")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="2 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    journeys.tick(AS_OF + DAY, "exited", "ada")
+    journeys.dispatch(AS_OF + DAY)
+
+    def words(user: str) -> list[str]:
+        return [line.text for line in explain_journey(journeys.platform, "hello", user)]
+
+    version = journeys.entries("version")[0][0]
+    assert words("ada") == [
+        "entered the segment upgrade_curious",
+        "exited the segment upgrade_curious",
+        f"entered the journey (version {version})",
+        "a (email) was due: sent at 2026-03-31 12:00",
+        "left the segment",
+    ]
+    assert words("bob")[2:] == ["a (email) was due: skipped: no address", "b is next"]
+    assert words("nobody") == [
+        "has never been in the segment upgrade_curious, which lets people in", "has not entered",
+    ]  # fmt: skip
+
+
+def test_summer_time(platform: Platform) -> None:
+    quiet = '{"from": "01:00", "to": "02:30"}'
+    at = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
+    ((allowed,),) = rows(
+        platform,
+        "select upnext.first_allowed(:at, 'Europe/Berlin', null, cast(:quiet as jsonb))",
+        at=at,
+        quiet=quiet,
+    )
+    assert allowed == datetime(2026, 3, 29, 1, 30, tzinfo=UTC), "there is no 02:30 that night; it is 03:30"

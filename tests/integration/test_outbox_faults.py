@@ -1,0 +1,292 @@
+"""Senders that are killed, stopped, or meet; servers that refuse, stall or hang up. The server's own log is the judge:
+at most one mail for each message, none after a suppression, and every message has a status."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from assets.journeys.policy import Channel, Policy
+from orchestration.stages import Platform, build, dispatch_journeys
+from tests.conftest import AS_OF, Hold, Product, SmtpServer, rows
+from tests.integration.test_journeys import users
+
+HOUR = timedelta(hours=1)
+DISPATCH = """
+import sys
+from datetime import datetime
+from orchestration.settings import Settings
+from orchestration.stages import Platform, dispatch_journeys
+
+platform = Platform(Settings.from_environment())
+dispatch_journeys(platform, datetime.fromisoformat(sys.argv[1]), only={"encourage_upgrade"})
+"""
+
+
+class Outbox:
+    """People whose first mail is due, and dispatchers in processes of their own."""
+
+    def __init__(self, platform: Platform, product: Product, home: Path) -> None:
+        self.platform = platform
+        self.product = product
+        self.home = home
+
+    def due(self, count: int) -> list[str]:
+        names = users(held_out=False, count=count)
+        for name in names:
+            self.product.power_user(name, AS_OF)
+        build(self.platform, AS_OF, is_explicit=True)
+        return names
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "UPNEXT_HOME": str(self.home),
+            "UPNEXT_DATABASE_URL": self.platform.settings.database_url or "",
+            "UPNEXT_SMTP_URL": self.platform.settings.smtp_url or "",
+        }
+        return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat()], env=environment)
+
+    def dispatch(self, hours: float = 0) -> None:
+        dispatch_journeys(self.platform, AS_OF + hours * HOUR, only={"encourage_upgrade"})
+
+    def statuses(self) -> list[tuple[str, str | None]]:
+        return rows(self.platform, "select status, reason from journeys.messages order by user_id, due_at")
+
+    def let_leases_expire(self) -> None:
+        with self.platform.engine.begin() as connection:
+            past = "update journeys.messages set lease_until = clock_timestamp() - interval '1 second'"
+            connection.execute(sa.text(f"{past} where status = 'sending'"))
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(self.platform.settings.database_url or "") as connection:
+            yield connection
+            connection.rollback()
+
+    def wait_until_it_waits(self, process: subprocess.Popen[bytes], kind: str) -> None:
+        waiting = (
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            " and wait_event = :kind"
+        )
+        while rows(self.platform, waiting, kind=kind) == [(0,)]:
+            assert process.poll() is None, "it ended before it came to the point"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def outbox(platform: Platform, product: Product, tmp_path: Path) -> Outbox:
+    platform.policy = Policy(cap=platform.policy.cap, email=Channel(connections=2, timeout_seconds=1))
+    return Outbox(platform, product, tmp_path)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def killed_while_waiting_for(outbox: Outbox, lock: str, kind: str) -> None:
+    with outbox.connection() as connection:
+        connection.execute(lock)
+        process = outbox.start()
+        outbox.wait_until_it_waits(process, kind)
+        kill(process)
+
+
+def killed_in_enrolment(outbox: Outbox, smtp: SmtpServer) -> None:
+    killed_while_waiting_for(outbox, "lock table journeys.entries in share mode", "relation")
+
+
+def killed_writing_messages(outbox: Outbox, smtp: SmtpServer) -> None:
+    killed_while_waiting_for(outbox, "lock table journeys.messages in share mode", "relation")
+
+
+def killed_before_the_claim(outbox: Outbox, smtp: SmtpServer) -> None:
+    (user,) = users(held_out=False, count=1)
+    claim = f"select pg_advisory_xact_lock(hashtextextended('upnext:messages of {user}', 0))"
+    killed_while_waiting_for(outbox, claim, "advisory")
+
+
+def killed_at(point: str) -> Callable[[Outbox, SmtpServer], None]:
+    def killed(outbox: Outbox, smtp: SmtpServer) -> None:
+        smtp.holds[point] = hold = Hold()
+        process = outbox.start()
+        assert hold.reached.wait(60)
+        kill(process)
+        smtp.holds.clear()
+        hold.go.set()
+
+    return killed
+
+
+def killed_before_it_is_marked_sent(outbox: Outbox, smtp: SmtpServer) -> None:
+    smtp.holds["DATA"] = hold = Hold()
+    process = outbox.start()
+    assert hold.reached.wait(60)
+    with outbox.connection() as connection:
+        connection.execute("select from journeys.messages for update")
+        hold.go.set()
+        outbox.wait_until_it_waits(process, "transactionid")
+        kill(process)
+    smtp.holds.clear()
+
+
+POINTS: dict[str, tuple[Callable[[Outbox, SmtpServer], None], int, str]] = {
+    "while it enrols": (killed_in_enrolment, 1, "sent"),
+    "while it writes the outbox": (killed_writing_messages, 1, "sent"),
+    "before the claim": (killed_before_the_claim, 1, "sent"),
+    "after the claim": (killed_at("MAIL"), 0, "unknown"),
+    "after the text, before the answer": (killed_at("DATA"), 1, "unknown"),
+    "after the answer, before it is marked sent": (killed_before_it_is_marked_sent, 1, "unknown"),
+}
+
+
+@pytest.mark.parametrize(("killed", "mails", "status"), POINTS.values(), ids=POINTS)
+def test_a_killed_sender_sends_nothing_twice(
+    outbox: Outbox, smtp: SmtpServer, killed: Callable[[Outbox, SmtpServer], None], mails: int, status: str
+) -> None:
+    outbox.due(1)
+    killed(outbox, smtp)
+    outbox.let_leases_expire()
+    for _ in range(2):
+        outbox.dispatch()
+    assert len(smtp.accepted) == mails
+    assert [found for found, _ in outbox.statuses()] == [status]
+
+
+def test_a_sender_that_was_stopped_past_its_lease_cannot_write(outbox: Outbox, smtp: SmtpServer) -> None:
+    outbox.due(1)
+    smtp.holds["DATA"] = hold = Hold()
+    process = outbox.start()
+    assert hold.reached.wait(60)
+    process.send_signal(signal.SIGSTOP)
+    outbox.let_leases_expire()
+    outbox.dispatch()
+    unknown = [("unknown", "the sender went away while sending")]
+    assert outbox.statuses() == unknown
+    smtp.holds.clear()
+    hold.go.set()
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
+    assert outbox.statuses() == unknown, "its late word is refused"
+    assert len(smtp.accepted) == 1
+
+
+def test_two_dispatchers_share_the_work(outbox: Outbox, smtp: SmtpServer) -> None:
+    outbox.due(30)
+    both = [outbox.start() for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(smtp.ids) == len(set(smtp.ids)) == 30
+    assert Counter(status for status, _ in outbox.statuses()) == {"sent": 30}
+
+
+def test_who_unsubscribes_while_a_message_is_written_does_not_get_it(outbox: Outbox, smtp: SmtpServer) -> None:
+    (user,) = outbox.due(1)
+    with outbox.connection() as connection:
+        connection.execute(f"select pg_advisory_xact_lock(hashtextextended('upnext:messages of {user}', 0))")
+        process = outbox.start()
+        outbox.wait_until_it_waits(process, "advisory")
+        ((message_id,),) = rows(outbox.platform, "select message_id from journeys.messages")
+        outbox.product.track(user, "message unsubscribed", AS_OF, properties={"message_id": message_id})
+    assert process.wait() == 0
+    assert outbox.statuses() == [("skipped", "unsubscribed")]
+    assert smtp.accepted == []
+
+
+def test_a_recipient_that_is_refused_stops_no_other(outbox: Outbox, smtp: SmtpServer) -> None:
+    first, second, third = outbox.due(3)
+    smtp.refused = {f"{second}@customer.example": "550 5.1.1 no such user"}
+    outbox.dispatch()
+    assert outbox.statuses() == [("sent", None), ("failed", "smtp 550 5.1.1"), ("sent", None)]
+    assert sorted(message["To"] for message in smtp.accepted) == [
+        f"{first}@customer.example",
+        f"{third}@customer.example",
+    ]
+    suppressed = rows(outbox.platform, "select user_id, channel, reason from journeys.suppressions")
+    assert suppressed == [(second, "email", "bounced")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reason"),
+    [
+        ("421 4.3.2 closing", "pending", "smtp 421 4.3.2"),
+        ("451 later", "pending", "smtp 451"),
+        ("550 5.7.1 looks like spam", "failed", "smtp 550 5.7.1"),
+        ("554 no", "failed", "smtp 554"),
+    ],
+)
+def test_an_answer_says_whether_to_try_again(
+    outbox: Outbox, smtp: SmtpServer, answer: str, status: str, reason: str
+) -> None:
+    outbox.due(2)
+    smtp.answers = [answer]
+    outbox.platform.policy = Policy(email=Channel(connections=1))
+    outbox.dispatch()
+    assert sorted(outbox.statuses()) == sorted([(status, reason), ("sent", None)])
+    assert rows(outbox.platform, "select count(*) from journeys.suppressions") == [(0,)]
+    waits = rows(outbox.platform, "select retry_at - clock_timestamp() from journeys.messages where status = 'pending'")
+    assert all(timedelta(minutes=4) < wait <= timedelta(minutes=5) for (wait,) in waits)
+
+
+def test_retries_come_to_an_end(outbox: Outbox, smtp: SmtpServer) -> None:
+    outbox.due(1)
+    smtp.answers = ["451 later"] * 10
+    for _ in range(8):
+        outbox.dispatch()
+        with outbox.platform.engine.begin() as connection:
+            connection.execute(sa.text("update journeys.messages set retry_at = clock_timestamp()"))
+    assert outbox.statuses() == [("failed", "smtp 451")]
+    assert len(smtp.answers) == 4, "six tries"
+
+
+@pytest.mark.parametrize(("point", "status", "mails"), [("MAIL", "pending", 0), ("DATA", "unknown", 1)])
+def test_a_server_that_stalls(outbox: Outbox, smtp: SmtpServer, point: str, status: str, mails: int) -> None:
+    outbox.due(1)
+    smtp.holds[point] = hold = Hold()
+    outbox.dispatch()
+    hold.go.set()
+    assert [found for found, _ in outbox.statuses()] == [status]
+    assert len(smtp.accepted) == mails
+
+
+def test_the_database_goes_away_while_sending(outbox: Outbox, smtp: SmtpServer) -> None:
+    outbox.due(1)
+    smtp.holds["DATA"] = hold = Hold()
+    failed: list[BaseException] = []
+
+    def dispatch() -> None:
+        try:
+            outbox.dispatch()
+        except sa.exc.DBAPIError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=dispatch)
+    thread.start()
+    assert hold.reached.wait(60)
+    ended = (
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    with outbox.connection() as connection:
+        connection.execute(ended)
+    smtp.holds.clear()
+    hold.go.set()
+    thread.join()
+    assert len(failed) == 1
+    outbox.platform.engine.dispose()
+    outbox.let_leases_expire()
+    outbox.dispatch()
+    assert [status for status, _ in outbox.statuses()] == ["unknown"]
+    assert len(smtp.accepted) == 1
