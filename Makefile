@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ bench-ingest: setup $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, 
 
 bench-tick: setup $(VENV)/bench/.ready ## what an hourly tick costs; EVENTS=10000000[,...], TICKS=
 	$(BIN)/python -m tests.benchmarks.tick --events $(or $(EVENTS),10000000) --ticks $(or $(TICKS),5)
+
+bench-dispatch: setup ## what it costs to move people and to send; MAILS=, ENTRIES=, ROUNDS=
+	$(BIN)/python -m tests.benchmarks.dispatch --mails $(or $(MAILS),20000) --entries $(or $(ENTRIES),1000000) \
+		--rounds $(or $(ROUNDS),2)
 
 $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)/bench

@@ -204,9 +204,11 @@ def _enter_and_leave(
 
 def _advance(connection: Connection, at: dict[str, Any], done: Dispatched) -> None:
     """Go on, step by step, until nobody is due any more."""
+    steps = connection.execute(statements.STEPS_OF, at).one()
     while True:
-        connection.execute(statements.WAKE, at)
-        moved = connection.execute(statements.ADVANCE, at).one()
+        if steps.can_wait:
+            connection.execute(statements.WAKE, at)
+        moved = connection.execute(statements.ADVANCE, {**at, "can_come_round": steps.can_come_round}).one()
         done.due += moved.due
         if not moved.moved:
             break

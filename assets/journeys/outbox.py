@@ -137,7 +137,7 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
         for row in page:
             if row.stopped_by is not None or row.allowed_at > values["as_of"]:
                 continue
-            message = process.render(_request(row, values["as_of"]))
+            message = process.render(request_of(row, values["as_of"]))
             links = [{"link_id": link, "url": url} for link, url in message.links.items() if link not in stored]
             with database.begin():
                 if links:
@@ -153,7 +153,8 @@ def _skip(database: Database, message_id: str, reason: str) -> int:
     return database.execute(statements.SKIP, {"message_id": message_id, "reason": reason}).rowcount
 
 
-def _request(row: sa.Row[Any], as_of: datetime) -> Request:
+def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
+    """Return what a message is made of, from a row of `PREPARE`."""
     return Request(
         message_id=row.message_id,
         journey=row.journey,

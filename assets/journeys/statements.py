@@ -407,6 +407,22 @@ LEAVE = sa.text("""
         )
 """)
 
+# What the steps of a journey, in all its versions, ask for.
+STEPS_OF = sa.text("""
+    select
+        coalesce(bool_or(kind = 'wait'), false) as can_wait,
+        coalesce(bool_or(targets.position <= steps.position), false) as can_come_round
+    from journeys.steps
+    left join lateral (
+        select min(others.position) as position from journeys.steps as others
+        where
+            others.journey = steps.journey
+            and others.version = steps.version
+            and others.step in (steps.next, steps.otherwise)
+    ) as targets on true
+    where steps.journey = :journey
+""")
+
 # What is waited for has happened: the wait is over at that instant.
 WAKE = sa.text("""
     update journeys.entries
@@ -516,11 +532,17 @@ ADVANCE = sa.text("""
         left join journeys.steps as targets
             on targets.journey = :journey and targets.version = reached.version and targets.step = reached.target
         where entries.entry_id = reached.entry_id
-        returning entries.user_id
+        returning entries.user_id, entries.version, entries.step
     ),
 
     touched as (
-        insert into touched_users (user_id) select distinct user_id from moved on conflict do nothing
+        insert into touched_users (user_id)
+        select distinct moved.user_id
+        from moved
+        inner join journeys.steps
+            on steps.journey = :journey and steps.version = moved.version and steps.step = moved.step
+        where steps.kind = 'wait'
+        on conflict do nothing
     ),
 
     written as (
@@ -551,9 +573,11 @@ ADVANCE = sa.text("""
             case when cast(:is_replay as boolean) then 'replay' when is_late and late = 'skip' then 'late' end
         from reached
         cross join lateral (
-            select cast(count(*) as integer) + 1 as visit
-            from journeys.messages
-            where messages.entry_id = reached.entry_id and messages.step = reached.step
+            select case when cast(:can_come_round as boolean) then (
+                select cast(count(*) as integer)
+                from journeys.messages
+                where messages.entry_id = reached.entry_id and messages.step = reached.step
+            ) else 0 end + 1 as visit
         ) as visits
         where reached.kind in ('email', 'webhook', 'cta')
         order by reached.due_at, reached.user_id

@@ -70,7 +70,8 @@ alter table journeys.entries
 drop index journeys.entries_due;
 create index entries_due on journeys.entries (journey, next_due_at) where ended_at is null;
 create index entries_at_the_end on journeys.entries (journey) where status = 'active' and next_due_at is null;
-create index entries_of_user on journeys.entries (user_id) where ended_at is null;
+drop index journeys.entries_by_user;
+create index entries_by_user on journeys.entries (user_id, journey, entered_at);
 
 -- A step can come round again. `not_before` is when the user's own clock allows it; `retry_at`, like the lease, is by
 -- the clock of the database.

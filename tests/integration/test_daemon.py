@@ -26,7 +26,7 @@ def write_power_user(path: Path, user_id: str, at: datetime) -> None:
     events = [{"type": "identify", "traits": {"email": f"{user_id}@customer.example"}}]
     events += [{"type": "track", "event": name} for name in names]
     lines = [
-        json.dumps({**event, "userId": user_id, "messageId": f"m{number}", "timestamp": at.isoformat()})
+        json.dumps({**event, "userId": user_id, "messageId": f"{user_id}-{number}", "timestamp": at.isoformat()})
         for number, event in enumerate(events)
     ]
     path.with_suffix(".part").write_text("\n".join(lines) + "\n")

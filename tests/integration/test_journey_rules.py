@@ -455,7 +455,7 @@ def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, s
     suppressed = rows(journeys.platform, "select user_id, channel from journeys.suppressions order by 1")
     assert suppressed == [("new", "webhook"), ("second", "webhook")]
     journeys.dispatch(AS_OF + 2 * DAY)
-    assert [message["To"] for message in smtp.accepted] == [
+    assert [*sorted(message["To"] for message in smtp.accepted[:2]), smtp.accepted[2]["To"]] == [
         "old@customer.example", "second@customer.example", "new@customer.example",
     ]  # fmt: skip
 

@@ -1,0 +1,254 @@
+"""What the dispatch costs: sending 20,000 mails against a bare loop, and moving people in SQL.
+
+The bare loop renders the same templates into the same MIME, and hands them to smtplib over as many connections; both
+send to a server in a process of its own that answers at once.
+"""
+
+import argparse
+import smtplib
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+from assets.journeys import statements
+from assets.journeys.dispatch import Dispatched, move
+from assets.journeys.outbox import request_of, why_not_values
+from assets.journeys.rendering import Request, Sender, render
+from orchestration.embedded import EmbeddedServer
+from orchestration.settings import Settings
+from orchestration.stages import Platform, build, dispatch_journeys
+from tests.conftest import free_port
+
+AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
+JOURNEY = "encourage_upgrade"
+_WAITING = "update journeys.messages set status = 'pending', reason = null, sent_at = null"
+SINK = """
+import sys, threading
+from aiosmtpd.controller import Controller
+
+class Sink:
+    async def handle_DATA(self, server, session, envelope):
+        return "250 OK"
+
+controller = Controller(Sink(), hostname="127.0.0.1", port=int(sys.argv[1]))
+controller.start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def sink(port: int) -> Iterator[None]:
+    """Run an SMTP server that answers at once, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SINK, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def fill(platform: Platform, people: int) -> None:
+    """Store people who are all power users of the basic plan."""
+    with platform.engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                insert into raw.loads (
+                    source, path, fingerprint, size, modified_at, received, stored, duplicate, rejected, loaded_at
+                )
+                values ('bench', 'bench', '', 0, now(), 0, 0, 0, 0, now())
+            """)
+        )
+        connection.execute(
+            sa.text("""
+                insert into raw.events
+                    (source, message_id, type, event, user_id, occurred_at, received_at, load_id, properties)
+                select
+                    'bench', concat_ws('-', who, kind.name, nth), kind.type, kind.name, 'u' || who, :at, :at,
+                    (select max(load_id) from raw.loads),
+                    case when kind.type = 'identify'
+                        then jsonb_build_object('email', 'u' || who || '@customer.example', 'name', 'Ada ' || who)
+                        else '{}'
+                    end
+                from generate_series(1, :people) as who
+                cross join (values
+                    ('identify', null, 1), ('track', 'subscribed to basic plan', 1), ('track', 'product viewed', 1),
+                    ('track', 'login', 10), ('track', 'created ml task', 5)
+                ) as kind (type, name, times)
+                cross join lateral generate_series(1, kind.times) as nth
+            """),
+            {"people": people, "at": AS_OF - timedelta(days=2)},
+        )
+        connection.execute(sa.text("analyze raw.events"))
+
+
+def requests(platform: Platform) -> list[Request]:
+    """Return what the messages that wait are made of."""
+    values = {
+        **why_not_values(platform.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
+        "time_zone_trait": "timezone", "after_due_at": datetime(1, 1, 1, tzinfo=UTC), "after_message_id": "",
+        "page": 10_000_000,
+    }  # fmt: skip
+    with platform.engine.connect() as connection:
+        return [request_of(row, AS_OF) for row in connection.execute(statements.PREPARE, values)]
+
+
+def bare_loop(messages: list[Request], sender: Sender, *, port: int, connections: int) -> float:
+    """Render and send with smtplib alone, a thread for each connection; return the seconds."""
+
+    def work(part: list[Request]) -> None:
+        with smtplib.SMTP("127.0.0.1", port) as client:
+            for message in part:
+                rendered = render(message, sender)
+                client.sendmail(rendered.sender, [rendered.recipient], rendered.content)
+
+    threads = [threading.Thread(target=work, args=[messages[n::connections]]) for n in range(connections)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
+
+
+def measure_sending(platform: Platform, port: int, rounds: int, table: Table) -> None:
+    """Measure, in turn, the bare loop, rendering alone and the dispatch on the same messages."""
+    connections = platform.policy.email.connections
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text(_WAITING))
+    messages = requests(platform)
+    ratios: list[float] = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for message in messages[:2000]:
+            render(message, platform.sender)
+        rendering = (time.perf_counter() - started) / len(messages[:2000])
+        bare = bare_loop(messages, platform.sender, port=port, connections=connections)
+        with platform.engine.begin() as connection:
+            connection.execute(
+                sa.text("update journeys.messages set status = 'pending', reason = null, sent_at = null")
+            )
+        started = time.perf_counter()
+        sent = dispatch_journeys(platform, AS_OF, only={JOURNEY}).messages
+        ours = time.perf_counter() - started
+        assert sent == {"sent": len(messages)}, sent
+        ratios.append(bare / ours)
+        table.add_row(
+            f"{len(messages):,}", f"{connections}", f"{1 / rendering:,.0f}/s ({rendering * 1000:.2f} ms)",
+            f"{len(messages) / bare:,.0f}/s", f"{len(messages) / ours:,.0f}/s", f"{bare / ours:.2f}",
+        )  # fmt: skip
+    table.caption = f"median {statistics.median(ratios):.2f} of the bare loop"
+
+
+def enter(connection: sa.Connection, at: datetime) -> None:
+    """Publish a tick in which 100,000 people enter the journey's segment."""
+    tick = "insert into segments.ticks (as_of, published_at) values (:at, now()) returning tick_id"
+    tick_id = connection.scalar(sa.text(tick), {"at": at})
+    connection.execute(
+        sa.text("""
+            insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
+            select :tick_id, 'basic_plan_power_users', 'e' || n, 'entered', :at from generate_series(1, 100000) as n
+        """),
+        {"tick_id": tick_id, "at": at},
+    )
+
+
+def measure_moving(platform: Platform, entries: int, table: Table) -> None:
+    """Enrol 100,000 people; then go on with many active entries of which one in a hundred is due."""
+    engine, journeys = platform.engine, {JOURNEY: platform.journeys[JOURNEY]}
+
+    def timed(as_of: datetime) -> tuple[float, Dispatched]:
+        started = time.perf_counter()
+        done = move(engine, platform.policy, journeys, only={JOURNEY}, as_of=as_of, is_replay=True)
+        return time.perf_counter() - started, done
+
+    for hour, first in enumerate(("1 hour", "0 hours"), start=1):
+        step = msgspec.structs.replace(platform.journeys[JOURNEY].steps[0], after=first)
+        journey = msgspec.structs.replace(
+            platform.journeys[JOURNEY], steps=[step, *platform.journeys[JOURNEY].steps[1:]]
+        )
+        journeys = {JOURNEY: journey}
+        at = AS_OF + timedelta(hours=hour)
+        with engine.begin() as connection:
+            connection.execute(sa.text("truncate journeys.messages, journeys.entries"))
+            enter(connection, at)
+        seconds, done = timed(at)
+        what = "enrol 100,000" + (", and write their first messages" if done.due else "")
+        table.add_row(what, f"{done.enrolled:,}", f"{done.due:,}", f"{seconds:.2f} s")
+    for count in (entries // 10, entries):
+        with engine.begin() as connection:
+            connection.execute(sa.text("truncate journeys.messages, journeys.entries"))
+            connection.execute(
+                sa.text("""
+                    insert into journeys.entries
+                        (journey, version, user_id, change_id, cause, entered_at, status, step, reached_at, next_due_at)
+                    select
+                        journey, version, 'a' || n, n, 'change ' || n, :at, 'active', 'premium_reminder', :at,
+                        case when n <= :due then :at else :at + interval '1 day' end
+                    from generate_series(1, :count) as n
+                    cross join (select journey, version from journeys.steps where journey = :journey limit 1) as steps
+                """),
+                {"journey": JOURNEY, "count": count, "due": entries // 100, "at": AS_OF + timedelta(hours=3)},
+            )
+            connection.execute(sa.text("analyze journeys.entries"))
+        seconds, done = timed(AS_OF + timedelta(hours=3))
+        table.add_row(f"advance, {count:,} active entries", "", f"{done.due:,}", f"{seconds:.2f} s")
+
+
+def main() -> None:
+    """Run both parts and print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mails", type=int, default=20_000)
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="upnext-bench-", dir=".") as folder:
+        home = Path(folder).resolve()
+        server = EmbeddedServer(home / "postgres")
+        server.start()
+        port = free_port()
+        settings = replace(Settings.from_environment({"UPNEXT_HOME": str(home)}), smtp_url=f"smtp://127.0.0.1:{port}")
+        platform = Platform(settings)
+        try:
+            with console.status("making people whose first mail is due"):
+                fill(platform, arguments.mails)
+                build(platform, AS_OF, is_explicit=True)
+                everybody = msgspec.structs.replace(platform.journeys[JOURNEY], holdout=0)
+                platform.journeys = {JOURNEY: everybody}
+                dispatch_journeys(platform, AS_OF, only={JOURNEY}, is_replay=True)
+            sending = Table(title="Sending, to a server that answers at once", title_justify="left")
+            for column in ("mails", "connections", "rendering alone", "bare loop", "dispatch", "dispatch / bare loop"):
+                sending.add_column(column, justify="right")
+            with sink(port):
+                measure_sending(platform, port, arguments.rounds, sending)
+            console.print(sending)
+            moving = Table(title="Moving people, in SQL", title_justify="left")
+            for column in ("what", "entered", "messages written", "time"):
+                moving.add_column(column, justify="right")
+            measure_moving(platform, arguments.entries, moving)
+            console.print(moving)
+        finally:
+            platform.engine.dispose()
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
