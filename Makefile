@@ -36,9 +36,10 @@ bench-ingest: setup $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, 
 bench-tick: setup $(VENV)/bench/.ready ## what an hourly tick costs; EVENTS=10000000[,...], TICKS=
 	$(BIN)/python -m tests.benchmarks.tick --events $(or $(EVENTS),10000000) --ticks $(or $(TICKS),5)
 
-bench-dispatch: setup ## what it costs to move people and to send; MAILS=, ENTRIES=, ROUNDS=
+bench-dispatch: setup ## what it costs to move people and to send; MAILS=, ENTRIES=, ROUNDS=, TRIES=
 	$(BIN)/python -m tests.benchmarks.dispatch --mails $(or $(MAILS),20000) --entries $(or $(ENTRIES),1000000) \
 		--rounds $(or $(ROUNDS),2)
+	$(BIN)/python -m tests.benchmarks.latency --tries $(or $(TRIES),10)
 
 $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)/bench

@@ -21,6 +21,8 @@ from tests.integration.test_journeys import users
 
 RUNS = "{ runsOrError(limit: 40) { ... on Runs { results { jobName creationTime startTime endTime } } } }"
 
+PARTS = ("sensor", "start of the tick", "tick and sensor", "start of the dispatch", "dispatch")
+
 
 class Sink:
     """Tells when a mail was accepted."""

@@ -1,4 +1,4 @@
-"""The guide to features and segments, followed word for word."""
+"""The guides to features, segments and journeys, followed word for word."""
 
 import re
 import shutil
@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from assets.journeys.declared import JOURNEYS, load_journeys
 from orchestration import dbt
-from orchestration.stages import Platform, build, preview_segment
+from orchestration.stages import Platform, build, check_journeys, preview_segment
 from tests.conftest import AS_OF, Product, rows
 
 DAY = timedelta(days=1)
 GUIDE = (dbt.PROJECT_DIR / "README.md").read_text()
+JOURNEYS_GUIDE = (JOURNEYS / "README.md").read_text()
 
 
-def block(begin: str) -> str:
-    """Return the code of the guide that begins with these words."""
-    [code] = [code for code in re.findall(r"```\w+\n(.*?)```", GUIDE, re.DOTALL) if code.startswith(begin)]
+def block(begin: str, guide: str = GUIDE) -> str:
+    """Return the code of a guide that begins with these words."""
+    [code] = [code for code in re.findall(r"```\w+\n(.*?)```", guide, re.DOTALL) if code.startswith(begin)]
     return str(code)
 
 
@@ -68,3 +70,16 @@ def test_every_kind_is_explained() -> None:
 
     for kind in KINDS:
         assert f"`{kind}:" in GUIDE or f"`{kind}`" in GUIDE, kind
+
+
+def test_the_journey_of_the_guide(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "win_back.yml").write_text(block("# assets/journeys", JOURNEYS_GUIDE))
+    platform.journeys = load_journeys(
+        segments=platform.segments,
+        events=set(platform.catalogue.events),
+        features=set(platform.features["user_features"]),
+        policy=platform.policy,
+        folder=tmp_path,
+    )
+    assert check_journeys(platform) == {"win_back": ["hello", "hello.plain", "hello.short", "reminder"]}
+    assert all((JOURNEYS / picture).exists() for picture in re.findall(r"pictures/\w+.png", JOURNEYS_GUIDE))
