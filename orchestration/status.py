@@ -58,6 +58,7 @@ def read_status(engine: Engine) -> dict[str, Any]:
                 "published_at": last.published_at,
                 "is_published": last.published_at is not None,
             },
+            "paused": list(connection.scalars(sa.text("select journey from journeys.pauses order by journey"))),
             "held": {row.segment: row.changes for row in held},
             "drift": connection.scalar(
                 sa.text(

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from assets.experiences.definition import Experience, as_json
 from orchestration.declarations import line_of, load_folder
 from orchestration.errors import UpnextError, nearest
-from orchestration.ticks import newest_published, record_consumed
+from orchestration.ticks import consumed, newest_published, record_consumed
 
 CONSUMER = "experiences"
 EXPERIENCES = Path(__file__).parent
@@ -22,6 +22,43 @@ _RECORD = sa.text("""
 """)
 
 _FORGET = sa.text("delete from experiences.definitions where experience <> all(:experiences)")
+
+# By a merge the earliest assignment of a person stands; who was in two arms is told from others.
+_MERGE = sa.text("""
+    with merged as (
+        select links.id as absorbed, links.user_id
+        from events.identity_links as links
+        where
+            links.kind = 'user'
+            and links.user_id <> links.id
+            and links.id in (select user_id from segments.moved_users where tick_id > :consumed_tick)
+    ),
+
+    assigned as (
+        select assignments.experience, merged.user_id, assignments.variant, assignments.assigned_at
+        from merged
+        inner join experiences.assignments on assignments.user_id = merged.absorbed
+        union all
+        select experience, user_id, variant, assigned_at
+        from experiences.assignments
+        where user_id in (select user_id from merged)
+    )
+
+    insert into experiences.assignments (experience, user_id, variant, assigned_at, is_in_both_arms)
+    select
+        experience,
+        user_id,
+        (array_agg(variant order by assigned_at, variant)) [1],
+        min(assigned_at),
+        count(distinct variant) > 1
+    from assigned
+    group by experience, user_id
+    on conflict (experience, user_id) do update
+    set
+        variant = excluded.variant,
+        assigned_at = excluded.assigned_at,
+        is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms
+""")
 
 _ASSIGN = sa.text("""
     insert into experiences.assignments (experience, user_id, variant, assigned_at)
@@ -62,6 +99,9 @@ def assign(engine: Engine, experiences: dict[str, Experience], *, as_of: datetim
             connection.execute(_RECORD, rows)
         connection.execute(_FORGET, {"experiences": list(experiences)})
         published_tick = newest_published(connection)
+        since = consumed(connection, CONSUMER)
+        if published_tick:
+            connection.execute(_MERGE, {"consumed_tick": since.tick_id if since is not None else 0})
         assigned = connection.execute(_ASSIGN, {"as_of": as_of}).rowcount
         record_consumed(connection, CONSUMER, published_tick, as_of)
     return assigned

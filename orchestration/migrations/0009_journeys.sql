@@ -173,6 +173,9 @@ return case when send_window is null and quiet_hours is null then at else (
         and (quiet_hours is null or not upnext.is_within(local.wall::time, quiet_hours))
 ) end;
 
+-- Whoever was of two arms and is one person by a merge.
+alter table experiences.assignments add column is_in_both_arms boolean not null default false;
+
 create or replace view experiences.live_ctas as
 with clock as (
     select max(as_of) as as_of from segments.ticks where published_at is not null

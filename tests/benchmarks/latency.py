@@ -76,7 +76,7 @@ def main() -> None:
                 write_power_user(landing / f"{user}.jsonl", user, datetime.now(UTC) - timedelta(hours=1))
                 landed_at = time.time()
                 mailed_at = sink.accepted.get(timeout=300)
-                time.sleep(30)
+                time.sleep(15)
                 if number == 0:
                     continue
                 runs: Any = graphql(ui_port, RUNS)["runsOrError"]

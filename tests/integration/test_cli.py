@@ -115,3 +115,22 @@ def test_rejected_lines_are_listed_and_tried_again(cli: Cli, tmp_path: Path) -> 
     }  # fmt: skip
     assert "did you mean 'segment'" in cli.fails("rejected", "--source", "segmnt")
     assert "did you mean 'segment'" in cli.fails("replay-rejected", "--source", "segmnt")
+
+
+def test_journeys_by_hand(cli: Cli, tmp_path: Path) -> None:
+    checked = cli.run("journeys", "check")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.splitlines()[0] == "encourage_upgrade: upgrade_benefits, premium_reminder"
+    rendered = cli.run("journeys", "render", "reactivate_low_usage_paid", "--out", tmp_path / "mails")
+    assert rendered.returncode == 0, rendered.stderr
+    assert {path.name for path in (tmp_path / "mails").iterdir()} == {
+        "check_in.html", "check_in.txt", "video_walkthrough.html", "video_walkthrough.txt",
+    }  # fmt: skip
+    assert "unknown journey 'encourage'; did you mean" in cli.fails("journeys", "render", "encourage", "--out", "x")
+    assert cli.run("tick", "--as-of", "2026-03-02T00:00:00Z").returncode == 0
+    explained = json.loads(cli.run("journeys", "explain", "ada", "encourage_upgrade", "--json").stdout)
+    assert [line["text"] for line in explained][-1] == "has not entered"
+    assert cli.run("journeys", "pause", "encourage_upgrade").returncode == 0
+    assert json.loads(cli.run("status", "--json").stdout)["paused"] == ["encourage_upgrade"]
+    assert "is paused already" in cli.fails("journeys", "pause", "encourage_upgrade")
+    assert cli.run("journeys", "resume", "encourage_upgrade").stdout.startswith("resumed: 0 users")

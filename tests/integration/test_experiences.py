@@ -104,3 +104,24 @@ def test_an_analysis_can_be_run_again(platform: Platform) -> None:
     analyse_results(platform, AS_OF)
     assert rows(platform, "select * from analytics.journey_funnel order by journey, step") == first
     assert len(first) == 6
+
+
+def test_by_a_merge_the_earliest_assignment_stands(platform: Platform, product: Product) -> None:
+    product.identify("old", AS_OF - DAY)
+    product.identify("new", AS_OF - DAY)
+    build(platform, AS_OF, is_explicit=True)
+    assign_experiences(platform, AS_OF)
+    with platform.engine.begin() as connection:
+        for user_id, variant, at in (("new", "unlock", AS_OF), ("old", "control", AS_OF - DAY)):
+            connection.execute(
+                sa.text("insert into experiences.assignments values ('upgrade_banner', :user_id, :variant, :at)"),
+                {"user_id": user_id, "variant": variant, "at": at},
+            )
+    product.store("alias", AS_OF, user_id="new", previous_id="old")
+    build(platform, AS_OF, is_explicit=True)
+    for _ in range(2):
+        assert assign_experiences(platform, AS_OF) == 0
+        assert rows(
+            platform,
+            "select variant, assigned_at, is_in_both_arms from experiences.assignments where user_id = 'new'",
+        ) == [("control", AS_OF - DAY, True)]

@@ -1,8 +1,10 @@
 """The rules of journeys, each on its own: who enters, which way they go, when, and what stops them."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,12 +12,16 @@ import pytest
 import sqlalchemy as sa
 
 from assets.experiences.definition import bucket
+from assets.journeys.checks import TROUBLES
 from assets.journeys.definition import Journey
+from assets.journeys.dispatch import count_troubles
 from assets.journeys.policy import Cap, Policy
+from orchestration import dbt
 from orchestration.errors import UpnextError
 from orchestration.stages import (
     Platform,
     build,
+    check_journeys,
     dispatch_journeys,
     explain_journey,
     open_tick,
@@ -526,3 +532,51 @@ def test_summer_time(platform: Platform) -> None:
         quiet=quiet,
     )
     assert allowed == datetime(2026, 3, 29, 1, 30, tzinfo=UTC), "there is no 02:30 that night; it is 03:30"
+
+
+def test_copy_that_cannot_be_written_is_found_before_anybody_is_mailed(journeys: Journeys) -> None:
+    wrong = journey(mail("a"), mail("b", after="1 day", subject="{{ features.logins }}"))
+    journeys.declare(encourage_upgrade=wrong)
+    with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:\d+: step b, subject: .* has no attribute 'logins'"):
+        check_journeys(journeys.platform)
+
+
+def test_what_users_do_with_messages_are_events_like_any_other(
+    journeys: Journeys, smtp: SmtpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
+    features = project / "models" / "features" / "_features.yml"
+    opens = "      - name: mails_opened_30d\n        config: {meta: {count_of: message opened, within: 30 days}}\n"
+    first = "      - name: logins_30d\n"
+    features.write_text(features.read_text().replace(first, opens + first, 1))
+    select = "select user_id from {{ ref('user_features') }} where mails_opened_30d >= 1"
+    (project / "models" / "segments" / "readers.sql").write_text(select)
+    journeys.platform.dbt = dbt.Dbt(journeys.platform.settings, journeys.platform.engine.url)
+    journeys.person("ada")
+    journeys.declare(hello=journey())
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    journeys.product.track("ada", "message opened", AS_OF + HOUR, properties={"message_id": smtp.ids[0]})
+    build(journeys.platform, AS_OF + DAY, is_explicit=True)
+    assert rows(journeys.platform, "select user_id from segments.readers") == [("ada",)]
+
+
+def test_troubles_are_counted_by_check(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob", "cid")
+    journeys.declare(hello=journey(mail("a"), mail("b", after="1 day")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob", "cid")
+    engine = journeys.platform.engine
+    assert count_troubles(engine, now=AS_OF) == {check: {} for check in TROUBLES}
+    smtp.refused = {"bob@customer.example": "550 no"}
+    journeys.dispatch()
+    journeys.write("update journeys.messages set status = 'unknown' where user_id = 'cid'")
+    assert count_troubles(engine, now=AS_OF + HOUR) == {
+        "steps_are_not_overdue": {}, "outcomes_are_known": {"hello": 1}, "channels_do_not_fail": {"email": 1},
+    }  # fmt: skip
+    assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {"hello": 3}
+    pause_journey(journeys.platform, "hello")
+    assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {}
