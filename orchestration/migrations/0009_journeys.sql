@@ -40,6 +40,9 @@ set definition = jsonb_set(
     )
 );
 
+-- dbt makes these anew; they hold on to columns that go.
+drop view if exists analytics.journey_steps, analytics.experiment_users, analytics.experiment_moments cascade;
+
 -- `cause` is what let the user in: a membership change, or an event. `shifted` is how far pauses and lateness have put
 -- off what follows.
 alter table journeys.entries
