@@ -34,6 +34,15 @@ _PUBLISH = (
     " select segment, {unit}, as_of from {log} where tick_id = :tick_id and change = 'entered'",
     "select segment || ' ' || change as name, count(*) as changes from {log} where tick_id = :tick_id group by 1",
 )
+# Users who are another's since a tick that a consumer names, and whose they are.
+MERGED_SINCE = """
+    select links.id as absorbed, links.user_id
+    from events.identity_links as links
+    where
+        links.kind = 'user'
+        and links.user_id <> links.id
+        and links.id in (select user_id from segments.moved_users where tick_id > :consumed_tick)
+"""
 _KEEP_MOVED = (
     "insert into segments.moved_users (tick_id, user_id)"
     " select distinct :tick_id, key from features.touched where model = 'identity_links' and tick_id <= :tick_id"

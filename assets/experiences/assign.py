@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from assets.experiences.definition import Experience, as_json
 from orchestration.declarations import line_of, load_folder
 from orchestration.errors import UpnextError, nearest
-from orchestration.ticks import consumed, newest_published, record_consumed
+from orchestration.ticks import MERGED_SINCE, consumed, newest_published, record_consumed
 
 CONSUMER = "experiences"
 EXPERIENCES = Path(__file__).parent
@@ -24,15 +24,8 @@ _RECORD = sa.text("""
 _FORGET = sa.text("delete from experiences.definitions where experience <> all(:experiences)")
 
 # By a merge the earliest assignment of a person stands; who was in two arms is told from others.
-_MERGE = sa.text("""
-    with merged as (
-        select links.id as absorbed, links.user_id
-        from events.identity_links as links
-        where
-            links.kind = 'user'
-            and links.user_id <> links.id
-            and links.id in (select user_id from segments.moved_users where tick_id > :consumed_tick)
-    ),
+_MERGE = sa.text(f"""
+    with merged as ({MERGED_SINCE}),
 
     assigned as (
         select assignments.experience, merged.user_id, assignments.variant, assignments.assigned_at
@@ -58,7 +51,7 @@ _MERGE = sa.text("""
         variant = excluded.variant,
         assigned_at = excluded.assigned_at,
         is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms
-""")
+""")  # noqa: S608 - made of a constant
 
 _ASSIGN = sa.text("""
     insert into experiences.assignments (experience, user_id, variant, assigned_at)

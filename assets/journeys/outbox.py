@@ -7,7 +7,7 @@ claimed, and what must stop it is looked at in the claim: between the claim and 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def send_due(
     done: Counter[str] = Counter()
     with RenderProcess(sender) as process, engine.connect() as database, connections() as connect:
         written = _written(database, process, {**values, "time_zone_trait": policy.time_zone_trait}, done)
-        shared = _Shared(_paced(written, settings.per_second))
+        shared = _Shared(paced(written, settings.per_second))
         with ThreadPoolExecutor(max_workers=waiting) as pool:
             at_work = [pool.submit(_work, engine, connect(), shared, values) for _ in range(waiting)]
     failures = []
@@ -107,13 +107,19 @@ class _Shared(Iterator[Ready]):
             return next(self._source)
 
 
-def _paced(messages: Iterator[Ready], per_second: int | None) -> Iterator[Ready]:
-    """Yield no faster than the channel's rate."""
-    next_at = time.monotonic()
+def paced(
+    messages: Iterable[Ready],
+    per_second: int | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Ready]:
+    """Yield no faster than the channel's rate, by a clock in seconds; time that nobody used is not made up for."""
+    next_at = clock()
     for message in messages:
         if per_second is not None:
-            time.sleep(max(0.0, next_at - time.monotonic()))
-            next_at = max(next_at, time.monotonic()) + 1 / per_second
+            sleep(max(0.0, next_at - clock()))
+            next_at = max(next_at, clock()) + 1 / per_second
         yield message
 
 

@@ -2,6 +2,8 @@
 
 import sqlalchemy as sa
 
+from orchestration.ticks import MERGED_SINCE
+
 RECORD_DEFINITION = sa.text("""
     insert into journeys.definitions (journey, version, definition, first_dispatched_at)
     values (:journey, :version, cast(:definition as jsonb), :as_of)
@@ -69,15 +71,7 @@ EXPIRE_LEASES = sa.text("""
 
 # What belonged to a user who is another's now goes to the survivor.
 MERGE = (
-    sa.text("""
-        create temporary table merged on commit drop as
-        select links.id as absorbed, links.user_id
-        from events.identity_links as links
-        where
-            links.kind = 'user'
-            and links.user_id <> links.id
-            and links.id in (select user_id from segments.moved_users where tick_id > :consumed_tick)
-    """),
+    sa.text(f"create temporary table merged on commit drop as {MERGED_SINCE}"),
     sa.text("update journeys.entries set user_id = merged.user_id from merged where entries.user_id = merged.absorbed"),
     sa.text(
         "update journeys.messages set user_id = merged.user_id from merged where messages.user_id = merged.absorbed"

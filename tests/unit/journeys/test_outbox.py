@@ -1,0 +1,31 @@
+"""How fast a channel sends."""
+
+from assets.journeys.outbox import Ready, paced
+from assets.journeys.rendering import Rendered
+
+
+class Clock:
+    """A clock that moves when somebody sleeps, or is at work."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def instants(work: list[float], per_second: int | None) -> list[float]:
+    """Return when each message goes out, after so many seconds of work on each."""
+    clock = Clock()
+    messages = [Ready("email", "ada", 0, Rendered(str(number))) for number, _ in enumerate(work)]
+    found = []
+    for seconds, _ in zip(work, paced(messages, per_second, clock=lambda: clock.now, sleep=clock.sleep), strict=True):
+        found.append(round(clock.now - 100, 3))
+        clock.now += seconds
+    return found
+
+
+def test_a_channel_is_no_faster_than_its_rate() -> None:
+    assert instants([0, 0, 0, 0], 4) == [0, 0.25, 0.5, 0.75]
+    assert instants([0.1, 1, 0, 0], 4) == [0, 0.25, 1.25, 1.5], "what was missed is not made up for"
+    assert instants([0, 0], None) == [0, 0]
