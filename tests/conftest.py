@@ -107,12 +107,12 @@ def server_url(request: pytest.FixtureRequest) -> URL:
     return url
 
 
-def create_database(server: URL, name: str = "upnext_test") -> URL:
-    """Create an empty database on the server, in place of one of that name."""
+def create_database(server: URL, name: str = "upnext_test", template: str = "template1") -> URL:
+    """Create a database on the server, empty or a copy of another, in place of one of that name."""
     engine = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sa.text(f"drop database if exists {name} with (force)"))
-        connection.execute(sa.text(f"create database {name}"))
+        connection.execute(sa.text(f"create database {name} template {template}"))
     engine.dispose()
     return server.set(database=name)
 
@@ -238,9 +238,9 @@ def smtp() -> Iterator[SmtpServer]:
 class Product:
     """Writes events straight into `raw.events`, for tests of what follows from them."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, stored_already: int = 0) -> None:
         self._platform = platform
-        self._count = 0
+        self._count = stored_already
 
     def track(
         self,

@@ -41,7 +41,6 @@ def test_members_are_assigned_once_and_for_good(platform: Platform, product: Pro
     assert assign_experiences(platform, AS_OF + DAY) == 0
 
 
-@pytest.mark.oldest_server
 def test_control_holds_its_slot_without_copy(platform: Platform, product: Product) -> None:
     for number in range(20):
         product.power_user(f"u{number}", AS_OF)

@@ -22,7 +22,6 @@ def refused(platform: Platform) -> list[tuple[str, str, str, str]]:
     )
 
 
-@pytest.mark.oldest_server
 def test_earlier_activity_comes_along(platform: Platform, product: Product) -> None:
     def login(at: int, **ids: str) -> None:
         product.track(ids.pop("user_id", None), "login", AS_OF - at * DAY, **ids)

@@ -95,7 +95,6 @@ def test_the_latest_subscription_counts_and_ties_have_an_order(platform: Platfor
     ) == [(0,)]
 
 
-@pytest.mark.oldest_server
 def test_the_log_grows_only_by_changes(platform: Platform, product: Product) -> None:
     product.power_user("ada", AS_OF)
     product.power_user("bob", AS_OF)
