@@ -212,7 +212,8 @@ def dispatch_journeys(
     failures = []
     if not is_replay:
         expire_leases(engine, moved)
-        sending = [name for name in moved if name not in paused(engine)]
+        resting = paused(engine)
+        sending = [name for name in moved if name not in resting]
         for channel, connections in CHANNELS.items():
             try:
                 sent = send_due(

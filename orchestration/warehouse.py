@@ -42,6 +42,8 @@ def connect(settings: Settings) -> Engine:
         url.set(drivername="postgresql+psycopg"),
         connect_args={"options": "-c timezone=UTC", "connect_timeout": 10},
         pool_pre_ping=True,
+        # Each sender of a channel has a connection; how many there are is for the policy to say.
+        max_overflow=-1,
     )
     try:
         migrate(engine)
