@@ -6,6 +6,8 @@ import dagster as dg
 
 from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
 
+# Sensors ask for the journeys that have work, and not for checks: these are looked at every hour.
+_OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
 
 tick_job = dg.define_asset_job(
@@ -24,8 +26,8 @@ dispatch_job = dg.define_asset_job(
 
 analysis_job = dg.define_asset_job(
     ANALYSIS_JOB,
-    selection=dg.AssetSelection.groups("analytics"),
-    description="Compute what experiments, journeys and copies were worth.",
+    selection=dg.AssetSelection.groups("analytics") | _OUTBOX,
+    description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
     executor_def=dg.in_process_executor,
 )
 

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from assets.events.checks import raw_events_contract
+from assets.journeys.checks import TROUBLES
 from orchestration.instance import prepare
 from orchestration.stages import Platform
 from tests.conftest import AS_OF, Product, create_database, rows, settings_for
@@ -81,7 +82,9 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert rows(platform, "select count(*) from experiences.assignments") == [(2,)]
 
     product.track(ada, "subscribed to premium plan", AS_OF + timedelta(days=1))
-    assert run(defs, instance, "analysis").success
+    analysed = run(defs, instance, "analysis")
+    assert analysed.success
+    assert {check.check_name for check in analysed.get_asset_check_evaluations()} >= set(TROUBLES)
     page = json.loads((tmp_path / "notebooks" / "what_worked.ipynb").read_text())
     outputs = [output for cell in page["cells"] for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
