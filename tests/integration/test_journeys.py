@@ -12,7 +12,7 @@ from assets.experiences.definition import bucket
 from assets.journeys import statements
 from assets.journeys.outbox import why_not_values
 from orchestration.errors import UpnextError
-from orchestration.stages import Platform, build, dispatch_journeys, tick
+from orchestration.stages import Platform, Ticked, build, dispatch_journeys, replay, tick
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
 
 DAY = timedelta(days=1)
@@ -118,6 +118,21 @@ def test_a_replay_mails_nobody(platform: Platform, product: Product, smtp: SmtpS
     assert messages(platform) == [("upgrade_benefits", "skipped", "replay")]
     tick(platform, AS_OF + DAY)
     assert smtp.accepted == []
+
+
+def test_a_replay_of_a_year_mails_nobody(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    ada, bob = users(held_out=False, count=2)
+    product.power_user(ada, AS_OF - 365 * DAY)
+    product.power_user(bob, AS_OF - 146 * DAY)
+    done: list[Ticked] = []
+    replay(
+        platform, start=AS_OF - 365 * DAY, end=AS_OF, every=73 * DAY, is_sending=False, on_tick=done.append
+    )  # fmt: skip
+    assert len(done) == 6
+    tick(platform, AS_OF + DAY)
+    assert smtp.accepted == []
+    assert {(user_id, status) for user_id, status, _ in entries(platform)} == {(ada, "left"), (bob, "left")}
+    assert {(status, reason) for _, status, reason in messages(platform)} == {("skipped", "replay")}
 
 
 def test_a_refusal_is_recorded(platform: Platform, product: Product, smtp: SmtpServer) -> None:
