@@ -259,12 +259,6 @@ def longest(journey: Journey) -> int:
     return max(offsets, default=0) + sum(waits) + sum(limits)
 
 
-def names_events(journey: Journey) -> list[str]:
-    """Return the events after which somebody in the journey may be somewhere else: goals, and what is waited for."""
-    waited_for = [name for step in journey.steps if isinstance(step, Wait) for name in step.any_of]
-    return sorted({*journey.goal.any_of, *waited_for})
-
-
 def listens_to(journey: Journey) -> set[str]:
     """Return the events that cannot wait for a membership change or a step: those that let in, or are waited for."""
     waited_for = {name for step in journey.steps if isinstance(step, Wait) for name in step.any_of}

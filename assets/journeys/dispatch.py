@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from assets.journeys import statements
-from assets.journeys.definition import Journey, Reentry, as_json, longest, names_events, plan, version
+from assets.journeys.definition import Journey, Reentry, as_json, longest, plan, version
 from assets.journeys.outbox import why_not_values
 from assets.journeys.policy import Policy
 from orchestration.ticks import Consumed, consumed, newest_published, record_consumed
@@ -144,9 +144,10 @@ def _merge(connection: Connection, as_of: datetime) -> None:
 
 
 def _record_consent(connection: Connection, as_of: datetime) -> None:
+    published = newest_published(connection)
     since = consumed(connection, CONSENT)
     connection.execute(statements.RECORD_CONSENT, {"consumed_tick": since.tick_id if since else 0})
-    record_consumed(connection, CONSENT, newest_published(connection), as_of)
+    record_consumed(connection, CONSENT, published, as_of)
 
 
 def _move_group(
@@ -162,6 +163,7 @@ def _move_group(
     values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}
     for name, journey in journeys.items():
         _record(connection, name, journey, values[name])
+        values[name]["events"] = connection.scalars(statements.EVENTS_OF, {"journey": name}).all()
     newcomers = [name for name in journeys if since[name] is None]
     first = min((known.tick_id for known in since.values() if known is not None), default=published)
     span = {"consumed_tick": first, "published_tick": published}
@@ -263,7 +265,6 @@ def _values(
         "version": version(journey),
         "segment": journey.segment,
         "entry_events": journey.event.any_of if journey.event is not None else [],
-        "events": names_events(journey),
         "holdout": journey.holdout,
         "global_holdout": policy.global_holdout,
         "is_enrolling_members": journey.existing_members == "enroll",

@@ -118,6 +118,15 @@ MERGE = (
     """),
 )
 
+# After which events somebody in the journey may be somewhere else: goals, and what is waited for, of all its versions.
+EVENTS_OF = sa.text("""
+    select jsonb_array_elements_text(definition -> 'goal' -> 'any_of') from journeys.definitions
+    where journey = :journey
+    union
+    select unnest(any_of) from journeys.steps
+    where journey = :journey and kind = 'wait'
+""")
+
 PUBLISHED_SINCE = sa.text("""
     select tick_id, as_of from segments.ticks
     where published_at is not null and tick_id > :consumed_tick and tick_id <= :published_tick

@@ -450,6 +450,23 @@ def test_those_inside_go_on_with_their_version(journeys: Journeys, smtp: SmtpSer
     ]  # fmt: skip
 
 
+def test_those_inside_keep_the_goal_and_the_waits_of_their_version(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    wait = {"do": "wait", "name": "until", "any_of": ["login"], "within": "9 days"}
+    journeys.declare(hello=journey(wait, mail("after", wait="0 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    journeys.declare(hello=journey(goal={"any_of": ["book demo"], "within": "14 days"}))
+    journeys.product.track("ada", "subscribed to premium plan", AS_OF + HOUR)
+    journeys.product.track("bob", "login", AS_OF + HOUR)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    assert sorted(journeys.entries()) == [
+        ("ada", "converted", "subscribed to premium plan"), ("bob", "completed", None),
+    ]  # fmt: skip
+    assert journeys.messages("user_id, step, status") == [("bob", "after", "sent")]
+
+
 def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, smtp: SmtpServer) -> None:
     journeys.person("old", "second")
     journeys.product.identify("new", AS_OF - DAY, email="new@customer.example")
