@@ -23,7 +23,7 @@ from assets.experiences.definition import Experience
 from assets.features.definition import Feature, example
 from assets.journeys import declared, samples
 from assets.journeys.definition import Journey
-from assets.journeys.dispatch import Dispatched, complete, expire_leases, groups, move, pause, paused, resume
+from assets.journeys.dispatch import Dispatched, complete, expire_leases, groups, move, pause, resume
 from assets.journeys.explain import Line, explain
 from assets.journeys.outbox import send_due
 from assets.journeys.policy import Policy
@@ -212,13 +212,11 @@ def dispatch_journeys(
     failures = []
     if not is_replay:
         expire_leases(engine, moved)
-        resting = paused(engine)
-        sending = [name for name in moved if name not in resting]
         for channel, connections in CHANNELS.items():
             try:
                 sent = send_due(
                     engine, platform.policy, platform.sender, partial(connections, platform),
-                    channel=channel, journeys=sending, as_of=as_of,
+                    channel=channel, journeys=moved, as_of=as_of,
                 )  # fmt: skip
             except UpnextError as error:
                 failures.append(error)

@@ -99,12 +99,6 @@ def journeys_with_work(engine: Engine, names: set[str], *, now: datetime) -> set
         return set(rows.scalars())
 
 
-def paused(engine: Engine) -> set[str]:
-    """Return the journeys in which nobody goes on."""
-    with engine.connect() as connection:
-        return set(connection.scalars(statements.PAUSED))
-
-
 def pause(engine: Engine, journey: str, *, at: datetime) -> bool:
     """Let nobody in a journey go on; False where it is paused already."""
     with engine.begin() as connection:

@@ -750,7 +750,6 @@ RESUME = sa.text("""
 
     select (select count(*) from ended) as ended, (select count(*) from shifted) as entries
 """)
-PAUSED = sa.text("select journey from journeys.pauses")
 IS_PAUSED = sa.text("select 1 from journeys.pauses where journey = :journey")
 
 _DUE = """
@@ -759,6 +758,7 @@ _DUE = """
     and messages.journey = any(:journeys)
     and (messages.not_before is null or messages.not_before <= :as_of)
     and (messages.retry_at is null or messages.retry_at <= clock_timestamp())
+    and messages.journey not in (select journey from journeys.pauses)
 """
 COUNT_DUE = sa.text(f"select count(*) from (select from journeys.messages where {_DUE} limit :at_most) as due")  # noqa: S608
 
@@ -866,6 +866,7 @@ CLAIM = sa.text(f"""
             message_id = :message_id
             and status = 'pending'
             and (retry_at is null or retry_at <= clock_timestamp())
+            and journey not in (select journey from journeys.pauses)
         for update skip locked
     ),
 

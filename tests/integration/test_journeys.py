@@ -12,7 +12,7 @@ from assets.experiences.definition import bucket
 from assets.journeys import statements
 from assets.journeys.outbox import why_not_values
 from orchestration.errors import UpnextError
-from orchestration.stages import Platform, Ticked, build, dispatch_journeys, replay, tick
+from orchestration.stages import Platform, Ticked, build, dispatch_journeys, pause_journey, replay, resume_journey, tick
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
 
 DAY = timedelta(days=1)
@@ -226,6 +226,22 @@ def test_what_was_loaded_since_stops_a_message_in_its_claim(platform: Platform, 
         buyer: "converted",
         leaver: "unsubscribed",
     }
+
+
+def test_a_pause_stops_what_is_about_to_be_sent(platform: Platform, product: Product, smtp: SmtpServer) -> None:
+    ada, *_ = users(held_out=False, count=1)
+    product.power_user(ada, AS_OF)
+    tick(platform, AS_OF, is_replay=True)
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text("update journeys.messages set status = 'pending', reason = null"))
+    pause_journey(platform, JOURNEY)
+    with pytest.raises(sa.exc.NoResultFound):
+        claim_of(platform, ada)
+    dispatch_journeys(platform, AS_OF)
+    assert (messages(platform), smtp.accepted) == ([("upgrade_benefits", "pending", None)], [])
+    resume_journey(platform, JOURNEY)
+    dispatch_journeys(platform, AS_OF)
+    assert len(smtp.accepted) == 1
 
 
 def test_a_new_journey_does_not_make_up_for_the_past(platform: Platform, product: Product, smtp: SmtpServer) -> None:
