@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench-dispatch: setup ## what it costs to move people and to send; MAILS=, ENTRI
 	$(BIN)/python -m tests.benchmarks.dispatch --mails $(or $(MAILS),20000) --entries $(or $(ENTRIES),1000000) \
 		--rounds $(or $(ROUNDS),2)
 	$(BIN)/python -m tests.benchmarks.latency --tries $(or $(TRIES),10)
+
+bench-statistics: setup ## what the statistics promise, by simulation; RUNS=
+	$(BIN)/python -m tests.benchmarks.proof --runs $(or $(RUNS),4000)
 
 $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)/bench

@@ -1,7 +1,7 @@
 """What people declare in YAML, checked on load: errors name the file, the line and the nearest match."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -19,7 +19,13 @@ Duration = Annotated[str, msgspec.Meta(pattern=r"^\d{1,4} (minute|hour|day)s?$")
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 """A part of all users, 0 up to but not including 1."""
 
+Link = Annotated[str, msgspec.Meta(pattern=r"^(https://[^/\s]|/($|[^/\\]))[^\s]*$")]
+"""Where a click leads: an https address, or a path of the site that shows it."""
+
 ANY = "..."
+
+Mistake = tuple[list[str | int], str]
+"""Where a mistake stands, as keys of the YAML, and what is wrong."""
 
 Declared = TypeVar("Declared", bound=msgspec.Struct)
 
@@ -33,6 +39,7 @@ def load(path: Path, kind: type[Declared]) -> Declared:
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_keys(tree, path)
         value = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -54,6 +61,8 @@ def load(path: Path, kind: type[Declared]) -> Declared:
 def load_folder(folder: Path, kind: type[Declared], *, besides: Collection[str] = ()) -> dict[str, Declared]:
     """Read each `*.yml` of a folder, `besides` apart; the key is the file's stem, in the order of the names."""
     paths = [path for path in sorted(folder.glob("*.yml")) if path.stem not in besides]
+    for path in folder.glob("*.yaml"):
+        raise UpnextError(f"{path}: files that declare something end in .yml; rename it")
     for path in paths:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", path.stem):
             raise UpnextError(
@@ -62,9 +71,44 @@ def load_folder(folder: Path, kind: type[Declared], *, besides: Collection[str] 
     return {path.stem: load(path, kind) for path in paths}
 
 
+def check(folder: Path, name: str, mistakes: Iterable[Mistake]) -> None:
+    """Raise `UpnextError` with file and line for the first of the mistakes in `<name>.yml`."""
+    for keys, mistake in mistakes:
+        path = folder / f"{name}.yml"
+        raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+
+
+def unknown(keys: list[str | int], kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Mistake]:
+    """Yield a mistake for each name that is not known, with its nearest match."""
+    for name in names:
+        if name not in known:
+            yield keys, f"unknown {kind} '{name}'{nearest(name, known)}"
+
+
+def markup(keys: list[str | int], text: str) -> Iterator[Mistake]:
+    """Yield a mistake where a text holds HTML or a script: what shows it may not escape it."""
+    found = re.search(r"<\s*[A-Za-z/!?][^>]*>?|&(#\w+|[A-Za-z]+);|javascript:", text, re.IGNORECASE)
+    if found:
+        yield keys, f"copy is plain text, and '{found[0]}' is markup; leave it out"
+
+
 def line_of(path: Path, keys: list[str | int]) -> int:
     """Return the line, counted from 1, at which a key of a YAML file stands."""
     return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
+
+
+def _check_keys(node: yaml.Node | None, path: Path) -> None:
+    """Raise `UpnextError` for a key that stands twice: YAML would keep the last and drop the rest in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise UpnextError(f"{path}:{key.start_mark.line + 1}: '{key.value}' stands here twice")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            _check_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value, path)
 
 
 def _keys(where: str) -> list[str | int]:

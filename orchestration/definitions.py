@@ -37,7 +37,7 @@ defs = dg.Definitions(
         *membership_log(_platform.segments),
         *(journey_asset(name, journey) for name, journey in _platform.journeys.items()),
         *journey_tables(_platform.journeys),
-        *experience_assets(_platform.experiences),
+        *experience_assets(_platform.experiences, _platform.journeys),
         analytics_models(_manifest),
         results,
         what_worked,

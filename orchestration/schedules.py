@@ -6,7 +6,8 @@ import dagster as dg
 
 from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
 
-# Sensors ask for the journeys that have work, and not for checks: these are looked at every hour.
+# Sensors ask for what has work. What the hour alone changes is looked at every hour: checks, and experiences that begin
+# or end.
 _OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
 
@@ -26,7 +27,7 @@ dispatch_job = dg.define_asset_job(
 
 analysis_job = dg.define_asset_job(
     ANALYSIS_JOB,
-    selection=dg.AssetSelection.groups("analytics") | _OUTBOX,
+    selection=dg.AssetSelection.groups("analytics", "experiences") | _OUTBOX,
     description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
     executor_def=dg.in_process_executor,
 )

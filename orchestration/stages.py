@@ -18,8 +18,9 @@ from assets.events.catalogue import Catalogue
 from assets.events.files import find_landed
 from assets.events.ingest import Ingested, ingest, sources
 from assets.events.ledger import not_loaded
-from assets.experiences.assign import assign, load_experiences
-from assets.experiences.definition import Experience
+from assets.experiences.assign import Shown, assign, show
+from assets.experiences.declared import load_experiences, load_slots
+from assets.experiences.definition import Experience, Known, Slot
 from assets.features.definition import Feature, example
 from assets.journeys import declared, samples
 from assets.journeys.definition import Journey
@@ -78,6 +79,11 @@ class Platform:
         return dbt.load_catalogue()
 
     @cached_property
+    def events(self) -> set[str]:
+        """Names of the declared events, derived ones too."""
+        return {*self.catalogue.events, *self.catalogue.derived}
+
+    @cached_property
     def features(self) -> dict[str, dict[str, Feature]]:
         """The declared features of each table."""
         return dbt.load_features(self.settings, self.catalogue)
@@ -92,8 +98,9 @@ class Platform:
         """The declared journeys by name."""
         return declared.load_journeys(
             segments=self.segments,
-            events={*self.catalogue.events, *self.catalogue.derived},
+            events=self.events,
             features=set(self.features.get("user_features", {})),
+            slots=set(self.slots),
             policy=self.policy,
         )
 
@@ -103,9 +110,14 @@ class Platform:
         return Sender(self.settings.mail_from, self.settings.base_url, signing_keys(self.settings))
 
     @cached_property
+    def slots(self) -> dict[str, Slot]:
+        """The places of the product that can show a call to action."""
+        return load_slots()
+
+    @cached_property
     def experiences(self) -> dict[str, Experience]:
         """The declared experiences by name."""
-        return load_experiences(self.segments)
+        return load_experiences(Known(self.segments, self.events, self.slots, self.journeys))
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
@@ -315,6 +327,11 @@ def assign_experiences(platform: Platform, as_of: datetime) -> int:
     return assign(platform.engine, platform.experiences, as_of=as_of)
 
 
+def show_ctas(platform: Platform) -> Shown:
+    """Bring what each user sees up to the newest published tick."""
+    return show(platform.engine)
+
+
 def analyse_results(platform: Platform, as_of: datetime) -> Analysed:
     """Write the results of experiments, journeys and copies at `as_of`."""
     return analyse(platform.engine, as_of=as_of)
@@ -340,6 +357,7 @@ def tick(platform: Platform, asked: datetime, *, is_explicit: bool = True, is_re
     built = build(platform, asked, is_explicit=is_explicit)
     assigned = assign_experiences(platform, built.as_of)
     dispatched = dispatch_journeys(platform, built.as_of, is_replay=is_replay)
+    shown = show_ctas(platform)
     analysed = analyse_results(platform, built.as_of)
     return Ticked(
         as_of=built.as_of,
@@ -347,7 +365,7 @@ def tick(platform: Platform, asked: datetime, *, is_explicit: bool = True, is_re
         ingest={**ingested.counts, "files_refused": len(ingested.refused)},
         segments=built.changes,
         journeys=asdict(dispatched),
-        experiences={"assigned": assigned},
+        experiences={"assigned": assigned, "live_ctas": shown.live},
         analytics=asdict(analysed),
     )
 

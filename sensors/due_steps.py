@@ -9,7 +9,7 @@ from assets.journeys.dispatch import journeys_with_work
 from orchestration.runs import DISPATCH_JOB, as_of_tags
 from orchestration.schedules import dispatch_job
 from orchestration.stages import Platform, utc_now
-from sensors.job_state import JobState, read_job_state, why_wait
+from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
 
 
 def decide(*, journeys: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
@@ -19,7 +19,7 @@ def decide(*, journeys: Collection[str], state: JobState, now: datetime) -> dg.R
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
         return dg.SkipReason(f"{len(journeys)} journeys have steps due; {waiting_for}")
-    selection = [dg.AssetKey(["journeys", name]) for name in sorted(journeys)]
+    selection = [*(dg.AssetKey(["journeys", name]) for name in sorted(journeys)), LIVE_CTAS]
     return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 

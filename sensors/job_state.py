@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 BACKOFF = timedelta(minutes=5)
+# What users see follows from journeys and assignments alike, so every dispatch ends with it.
+LIVE_CTAS = dg.AssetKey(["experiences", "live_ctas"])
 
 
 @dataclass(frozen=True)

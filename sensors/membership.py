@@ -11,7 +11,7 @@ from orchestration.runs import DISPATCH_JOB, as_of_tags
 from orchestration.schedules import dispatch_job
 from orchestration.stages import Platform, utc_now
 from orchestration.ticks import unconsumed, unheard
-from sensors.job_state import JobState, read_job_state, why_wait
+from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
 
 EXPERIENCES = "experiences"
 
@@ -43,7 +43,8 @@ def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.Ru
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
         return dg.SkipReason(f"{len(waiting)} consumers have changes; {waiting_for}")
-    return dg.RunRequest(asset_selection=[asset_of(name) for name in sorted(waiting)], tags=as_of_tags(now))
+    selection = [*(asset_of(name) for name in sorted(waiting)), LIVE_CTAS]
+    return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 
 @dg.sensor(job=dispatch_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)

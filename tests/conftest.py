@@ -28,7 +28,7 @@ from sqlalchemy.engine import URL, make_url
 from orchestration.dbt import Dbt
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
-from orchestration.stages import Platform
+from orchestration.stages import Platform, build
 
 UPNEXT = str(Path(sys.executable).parent / "upnext")
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -286,6 +286,24 @@ class Product:
         self.track(user_id, "product viewed", at - timedelta(days=5))
         self.track(user_id, "login", at - timedelta(days=3), times=10)
         self.track(user_id, "created ml task", at - timedelta(days=3), times=5)
+
+
+@pytest.fixture(scope="session")
+def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database in which one tick was published, to be copied; under the name that the copies will have."""
+    platform = Platform(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
+    Product(platform).identify("somebody", AS_OF - timedelta(days=30))
+    build(platform, AS_OF - timedelta(days=1), is_explicit=True)
+    platform.engine.dispose()
+    create_database(embedded_url, "upnext_first_tick", template="upnext_test")
+    return "upnext_first_tick"
+
+
+@pytest.fixture
+def ticked(first_tick: str, embedded_url: URL, platform: Platform) -> Platform:
+    """A warehouse with one tick, a day before AS_OF."""
+    create_database(embedded_url, template=first_tick)
+    return platform
 
 
 @pytest.fixture

@@ -1,15 +1,23 @@
 """Experiences as Dagster assets."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 
 from assets.experiences.definition import Experience
 from orchestration.runs import asked_as_of
-from orchestration.stages import Platform, assign_experiences
+from orchestration.stages import Platform, assign_experiences, show_ctas
 
 _OWNER = ["growth@otto.example"]
+_TABLES = {
+    "definitions": "One row per experience as declared: segment, slot, trigger, copy and shares.",
+    "shares": "One row per experience and change of its shares: by which ones users were drawn, from when on.",
+}
 
 
-def experience_assets(experiences: dict[str, Experience]) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def experience_assets(
+    experiences: dict[str, Experience], journeys: Iterable[str]
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return the assignments, and what a site reads from them."""
     segments = sorted({experience.segment for experience in experiences.values()})
 
@@ -28,22 +36,31 @@ def experience_assets(experiences: dict[str, Experience]) -> list[dg.AssetsDefin
         return dg.MaterializeResult(metadata={"assigned": assigned})
 
     drawn = dg.AssetKey(["experiences", "assignments"])
+
+    @dg.asset(
+        key=["experiences", "live_ctas"],
+        deps=[drawn, *(["journeys", journey] for journey in journeys)],
+        group_name="experiences",
+        owners=_OWNER,
+        kinds={"postgres", "table"},
+        description="One row per user, surface and slot: the call to action to show; control holds its slot.",
+    )
+    def live_ctas(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+        shown = show_ctas(platform)
+        return dg.MaterializeResult(metadata={"dagster/row_count": shown.live, "changed": shown.changed})
+
     return [
         assignments,
-        dg.AssetSpec(
-            ["experiences", "definitions"],
-            deps=[drawn],
-            group_name="experiences",
-            owners=_OWNER,
-            kinds={"postgres", "table"},
-            description="One row per experience as declared: segment, slot, copy and shares.",
-        ),
-        dg.AssetSpec(
-            ["experiences", "live_ctas"],
-            deps=[drawn, ["journeys", "messages"]],
-            group_name="experiences",
-            owners=_OWNER,
-            kinds={"postgres", "view"},
-            description="One row per user, surface and slot: the call to action to show; control holds its slot.",
+        live_ctas,
+        *(
+            dg.AssetSpec(
+                ["experiences", table],
+                deps=[drawn],
+                group_name="experiences",
+                owners=_OWNER,
+                kinds={"postgres", "table"},
+                description=description,
+            )
+            for table, description in _TABLES.items()
         ),
     ]

@@ -9,7 +9,7 @@ from assets.journeys.rendering import find_mistakes as find_template_mistakes
 from assets.journeys.rendering import template_names
 from assets.journeys.webhook import Network
 from assets.journeys.webhook import find_mistake as find_endpoint_mistake
-from orchestration.declarations import line_of, load, load_folder
+from orchestration.declarations import check, line_of, load, load_folder
 from orchestration.errors import UpnextError
 
 JOURNEYS = Path(__file__).parent
@@ -29,17 +29,26 @@ def load_policy(networks: list[Network], folder: Path = JOURNEYS) -> Policy:
 
 
 def load_journeys(
-    *, segments: set[str], events: set[str], features: set[str], policy: Policy, folder: Path = JOURNEYS
+    *,
+    segments: set[str],
+    events: set[str],
+    features: set[str],
+    slots: set[str],
+    policy: Policy,
+    folder: Path = JOURNEYS,
 ) -> dict[str, Journey]:
     """Return the declared journeys by name. Raises `UpnextError` with file and line for the first mistake."""
     journeys = load_folder(folder, Journey, besides={POLICY})
     known = Known(
-        segments=segments, events=events, features=features, templates=template_names(), endpoints=policy.endpoints
+        segments=segments,
+        events=events,
+        features=features,
+        templates=template_names(),
+        endpoints=policy.endpoints,
+        slots=slots,
     )
     for name, journey in journeys.items():
-        path = folder / f"{name}.yml"
-        for keys, mistake in find_mistakes(name, journey, known):
-            raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+        check(folder, name, find_mistakes(name, journey, known))
     for template in sorted(_templates(journeys)):
         for mistake in find_template_mistakes(template):
             raise UpnextError(mistake)

@@ -1,13 +1,13 @@
 """What a journey is: its YAML, checked, and the plan of its steps that the dispatch follows. Pure."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from orchestration.declarations import Declaration, Duration, Name, Share
+from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, unknown
 from orchestration.errors import nearest
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
@@ -20,9 +20,6 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 """A time of day such as `08:30`, by the user's own clock."""
-
-Link = Annotated[str, msgspec.Meta(pattern=r"^(https://[^/\s]|/($|[^/\\]))[^\s]*$")]
-"""Where a click leads: an https address, or a path of the site that shows it."""
 
 Events = Annotated[list[str], msgspec.Meta(min_length=1)]
 Late = Literal["send", "skip", "shift"]
@@ -173,10 +170,7 @@ class Known:
     features: Collection[str]
     templates: Collection[str]
     endpoints: Collection[str]
-
-
-Mistake = tuple[list[str | int], str]
-"""Where a mistake stands, as keys of the YAML, and what is wrong."""
+    slots: Collection[str]
 
 
 def minutes(duration: str) -> int:
@@ -270,7 +264,7 @@ def find_mistakes(name: str, journey: Journey, known: Known) -> Iterator[Mistake
     if name in RESERVED:
         yield [], f"'{name}' is the name of a table; choose another"
     yield from _mistakes_of_entry(journey, known)
-    yield from _unknown(["goal", "any_of"], "event", journey.goal.any_of, known.events)
+    yield from unknown(["goal", "any_of"], "event", journey.goal.any_of, known.events)
     if minutes(journey.goal.within) == 0:
         yield ["goal", "within"], "nothing can be reached within no time"
     if journey.takes_over and journey.exclusive_group is None:
@@ -296,11 +290,11 @@ def _mistakes_of_entry(journey: Journey, known: Known) -> Iterator[Mistake]:
     if (journey.segment is None) == (journey.event is None):
         yield [], "exactly one of segment and event lets people in"
     if journey.segment is not None:
-        yield from _unknown(["segment"], "segment", [journey.segment], known.segments)
+        yield from unknown(["segment"], "segment", [journey.segment], known.segments)
         if journey.existing_members is None:
             yield ["segment"], "existing_members must be stated: enroll those who are in the segment already, or ignore"
     if journey.event is not None:
-        yield from _unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
+        yield from unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
         if journey.existing_members is not None:
             yield ["existing_members"], "an event has no members; leave it out"
         if journey.exit_on_leaving:
@@ -311,18 +305,20 @@ def _mistakes_of_step(step: Step, known: Known) -> Iterator[Mistake]:
     if isinstance(step, Message) and (step.after is None) == (step.wait is None):
         yield [], "exactly one of after (from entry) and wait (from the step before) says when"
     if isinstance(step, Email):
-        yield from _unknown(["template"], "template", [step.template], known.templates)
+        yield from unknown(["template"], "template", [step.template], known.templates)
         for name, variant in step.variants.items():
             keys: list[str | int] = ["variants", name, "template"]
-            yield from _unknown(keys, "template", filter(None, [variant.template]), known.templates)
+            yield from unknown(keys, "template", filter(None, [variant.template]), known.templates)
     if isinstance(step, Email | Cta) and step.variants:
         total = sum(variant.weight for variant in step.variants.values())
         if total != 100:
             yield ["variants"], f"the weights add up to {total}; they are per cents and must add up to 100"
+    if isinstance(step, Cta):
+        yield from _mistakes_of_offer(step, known)
     if isinstance(step, Webhook):
-        yield from _unknown(["endpoint"], "endpoint", [step.endpoint], known.endpoints)
+        yield from unknown(["endpoint"], "endpoint", [step.endpoint], known.endpoints)
     if isinstance(step, Wait):
-        yield from _unknown(["any_of"], "event", step.any_of, known.events)
+        yield from unknown(["any_of"], "event", step.any_of, known.events)
         if minutes(step.within) == 0:
             yield ["within"], "a wait of no time is none"
     if isinstance(step, Branch):
@@ -330,8 +326,15 @@ def _mistakes_of_step(step: Step, known: Known) -> Iterator[Mistake]:
         if (step.feature is None) == (step.any_of is None) or len(tests) != (step.feature is not None):
             yield [], "a branch asks for any_of, or for one feature with one of equals, at_least, at_most"
         if step.feature is not None:
-            yield from _unknown(["feature"], "feature", [step.feature], known.features)
-        yield from _unknown(["any_of"], "event", step.any_of or [], known.events)
+            yield from unknown(["feature"], "feature", [step.feature], known.features)
+        yield from unknown(["any_of"], "event", step.any_of or [], known.events)
+
+
+def _mistakes_of_offer(offer: Cta, known: Known) -> Iterator[Mistake]:
+    yield from unknown(["slot"], "slot", [offer.slot], known.slots)
+    yield from markup(["copy"], offer.copy)
+    for name, variant in offer.variants.items():
+        yield from markup(["variants", name, "copy"], variant.copy or "")
 
 
 def _mistakes_of_ways(journey: Journey) -> Iterator[Mistake]:
@@ -384,12 +387,6 @@ def _circle_without_time(steps: dict[str, Step], leads: dict[str, dict[str, str 
                     seen.add(other)
                     found.append(other)
     return None
-
-
-def _unknown(keys: list[str | int], kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Mistake]:
-    for name in names:
-        if name not in known:
-            yield keys, f"unknown {kind} '{name}'{nearest(name, known)}"
 
 
 def _is_ever_open(journey: Journey) -> bool:

@@ -1,61 +1,176 @@
 """Assignments, what a site shows, and the results of it all."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
-from assets.experiences.definition import bucket
-from orchestration.stages import Platform, analyse_results, assign_experiences, build, tick
+from assets.experiences.assign import Shown
+from assets.experiences.definition import Experience, arm_of, arm_ranges, as_json, bucket
+from orchestration.stages import Platform, analyse_results, assign_experiences, build, show_ctas, tick
 from tests.conftest import AS_OF, Product, rows
 
 DAY = timedelta(days=1)
+ODD = " é'\\"
+
+
+def declared(**changes: Any) -> Experience:
+    """An experience on the members of upgrade_curious."""
+    value = {
+        "description": "x", "owner": "o", "segment": "upgrade_curious", "surface": "web", "slot": "homepage_banner",
+        "trigger": {"when": "page_view"}, "priority": 1, "control": 0.5,
+        "goal": {"any_of": ["subscribed to premium plan"], "within": "7 days"},
+        "variants": {"a": {"copy": "A", "url": "/a"}}, **changes,
+    }  # fmt: skip
+    return msgspec.convert(value, Experience)
+
+
+def members(platform: Platform, *user_ids: str, segment: str = "upgrade_curious") -> None:
+    """Publish a tick of whom a segment has."""
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text("delete from segments.members"))
+        connection.execute(
+            sa.text("insert into segments.members select :segment, unnest(cast(:users as text[])), :at"),
+            {"segment": segment, "users": list(user_ids), "at": AS_OF},
+        )
+
+
+def publish(platform: Platform, as_of: datetime = AS_OF) -> None:
+    with platform.engine.begin() as connection:
+        connection.execute(
+            sa.text("insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)"), {"as_of": as_of}
+        )
+
+
+def seen(platform: Platform, columns: str = "source") -> list[Any]:
+    show_ctas(platform)
+    return rows(platform, f"select {columns} from experiences.live_ctas order by user_id, surface, slot")
 
 
 @pytest.mark.oldest_server
-def test_sql_and_python_draw_alike(platform: Platform) -> None:
-    names = [f"user {number} é'\\" for number in range(5000)]
-    with platform.engine.connect() as connection:
-        drawn = connection.scalars(
-            sa.text(
-                "select upnext.bucket('experience:x', name)"
-                " from unnest(cast(:names as text[])) with ordinality as given (name, nth) order by nth"
-            ),
-            {"names": names},
-        ).all()
-    assert drawn == [bucket("experience:x", name) for name in names]
-
-
-def test_members_are_assigned_once_and_for_good(platform: Platform, product: Product) -> None:
-    for number in range(20):
-        product.power_user(f"u{number}", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    assert assign_experiences(platform, AS_OF) == 40
-    assert assign_experiences(platform, AS_OF) == 0
-    drawn = rows(platform, "select user_id, variant from experiences.assignments where experience = 'upgrade_banner'")
-    for user_id, variant in drawn:
-        expected = "control" if bucket("experience:upgrade_banner", user_id) < 0.5 else "unlock"
-        assert variant == expected
+def test_sql_and_python_draw_a_million_alike(platform: Platform) -> None:
+    experience = declared(
+        control=0.1, variants={name: {"copy": name, "url": "/", "weight": weight} for name, weight in
+                               (("a", 33), ("b", 33), ("c", 34))}
+    )  # fmt: skip
     with platform.engine.begin() as connection:
-        connection.execute(sa.text("update experiences.assignments set variant = 'kept'"))
-    assert assign_experiences(platform, AS_OF + DAY) == 0
+        connection.execute(
+            sa.text("insert into experiences.definitions values ('thirds', cast(:definition as jsonb))"),
+            {"definition": msgspec.json.encode(as_json(experience)).decode()},
+        )
+        drawn = connection.execute(
+            sa.text("""
+                select bucket, variant
+                from generate_series(1, 1000000) as number
+                cross join lateral upnext.bucket('experience:thirds', 'user ' || number || :odd) as bucket
+                inner join experiences.definitions on true
+                inner join lateral jsonb_to_recordset(definition -> 'ranges')
+                    as arms (variant text, low double precision, high double precision)
+                    on bucket >= arms.low and bucket < arms.high
+                order by number
+            """),
+            {"odd": ODD},
+        ).all()
+    ranges = [(arm["low"], arm["high"], arm["variant"]) for arm in arm_ranges(experience)]
+    expected = []
+    for number in range(1, 1_000_001):
+        at = bucket("experience:thirds", f"user {number}{ODD}")
+        expected.append((at, next(variant for low, high, variant in ranges if low <= at < high)))
+    assert [tuple(row) for row in drawn] == expected
 
 
-def test_control_holds_its_slot_without_copy(platform: Platform, product: Product) -> None:
-    for number in range(20):
-        product.power_user(f"u{number}", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    assign_experiences(platform, AS_OF)
-    shown = rows(platform, "select variant, copy, url from experiences.live_ctas where source = 'upgrade_banner'")
-    assert len(shown) == 20
-    assert set(shown) == {
-        ("control", None, None),
-        ("unlock", "Upgrade to unlock team workflows and advanced reports", "https://otto.example/upgrade"),
+def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
+    users = [f"u{number}" for number in range(40)]
+    publish(ticked)
+    members(ticked, *users)
+    ticked.experiences = {"offer": declared()}
+    assert assign_experiences(ticked, AS_OF) == 40
+    assert assign_experiences(ticked, AS_OF) == 0
+    drawn = dict(rows(ticked, "select user_id, variant from experiences.assignments"))
+    assert drawn == {user: arm_of("offer", declared(), user) for user in users}
+
+    changed = declared(control=0.05)
+    ticked.experiences = {"offer": changed}
+    members(ticked, *users, *(f"new{number}" for number in range(40)))
+    assert assign_experiences(ticked, AS_OF + DAY) == 40
+    after = dict(rows(ticked, "select user_id, variant from experiences.assignments"))
+    assert {user: after[user] for user in users} == drawn, "who was drawn stays, whatever the shares are"
+    assert {after[user] for user in after if user not in drawn} == {"control", "a"}
+    assert all(after[user] == arm_of("offer", changed, user) for user in after if user not in drawn)
+    assert rows(ticked, "select since, weights ->> 'control' from experiences.shares order by since") == [
+        (AS_OF, "0.5"), (AS_OF + DAY, "0.05"),
+    ]  # fmt: skip
+
+
+def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> None:
+    users = [f"u{number}" for number in range(20)]
+    publish(ticked)
+    members(ticked, *users)
+    ticked.experiences = {"offer": declared()}
+    assign_experiences(ticked, AS_OF)
+    assert set(seen(ticked, "variant, copy, url, trigger ->> 'when'")) == {
+        ("control", None, None, "page_view"), ("a", "A", "/a", "page_view"),
+    }  # fmt: skip
+    members(ticked, *users[1:])
+    assert users[0] not in [row[0] for row in seen(ticked, "user_id")]
+    assert rows(ticked, "select count(*) from experiences.assignments") == [(20,)]
+    members(ticked, *users)
+    assert assign_experiences(ticked, AS_OF + DAY) == 0, "who comes back has the variant of before"
+    assert show_ctas(ticked).live == 20
+    ticked.experiences = {"offer": declared(variants={"other": {"copy": "B", "url": "/b"}})}
+    assign_experiences(ticked, AS_OF + DAY)
+    assert {row[0] for row in seen(ticked, "variant")} == {"control"}, "a variant that is gone is not shown"
+
+
+def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: Platform) -> None:
+    publish(ticked)
+    users = [f"u{number}" for number in range(30)]
+    members(ticked, *users)
+    strong = declared(priority=9)
+    for others, expected in (
+        ({"weak": declared()}, {"strong"}),
+        ({"weak": declared(slot="nav_bar_button")}, {"strong", "weak"}),
+        ({"also_strong": declared(priority=9)}, {"also_strong"}),
+    ):
+        ticked.experiences = {"strong": strong, **others}
+        assign_experiences(ticked, AS_OF)
+        found = seen(ticked, "user_id, source, variant")
+        assert {source for _, source, _ in found} == expected
+        assert len(found) == 30 * len(expected), "control does not give way to whom it beat"
+        assert "control" in {variant for _, _, variant in found}
+    in_group = {
+        "strong": declared(priority=9, exclusive_group="upgrade"),
+        "weak": declared(exclusive_group="upgrade", slot="nav_bar_button"),
+        "apart": declared(slot="product_tour"),
     }
-    product.track("u0", "subscribed to premium plan", AS_OF + DAY)
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert rows(platform, "select count(*) from experiences.live_ctas where user_id = 'u0'") == [(0,)]
-    assert rows(platform, "select count(*) from experiences.assignments where user_id = 'u0'") == [(2,)]
+    ticked.experiences = in_group
+    assign_experiences(ticked, AS_OF)
+    assert {row[0] for row in seen(ticked)} == {"strong", "apart"}
+
+
+def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Platform) -> None:
+    members(ticked, "ada")
+    ticked.experiences = {"offer": declared(starts_at=AS_OF.isoformat(), ends_at=(AS_OF + DAY).isoformat())}
+    counts = []
+    for as_of in (AS_OF - DAY, AS_OF, AS_OF + DAY - timedelta(microseconds=1), AS_OF + DAY):
+        publish(ticked, as_of)
+        counts.append((assign_experiences(ticked, as_of), len(seen(ticked))))
+    assert counts == [(0, 0), (1, 1), (0, 1), (0, 0)]
+
+
+def test_a_page_load_is_one_look_up_by_the_key(ticked: Platform) -> None:
+    publish(ticked)
+    members(ticked, *(f"u{number}" for number in range(5000)))
+    ticked.experiences = {"offer": declared()}
+    assign_experiences(ticked, AS_OF)
+    assert show_ctas(ticked) == Shown(live=5000, changed=5000)
+    assert show_ctas(ticked) == Shown(live=5000, changed=0), "what is the same is not written again"
+    with ticked.engine.begin() as connection:
+        connection.execute(sa.text("analyze experiences.live_ctas"))
+    plan = rows(ticked, "explain (costs off) select * from experiences.live_ctas where user_id = 'u7'")
+    assert plan == [("Index Scan using live_ctas_pkey on live_ctas",), ("  Index Cond: (user_id = 'u7'::text)",)]
 
 
 @pytest.mark.oldest_server

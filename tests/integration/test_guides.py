@@ -78,6 +78,7 @@ def test_the_journey_of_the_guide(platform: Platform, tmp_path: Path) -> None:
         segments=platform.segments,
         events=set(platform.catalogue.events),
         features=set(platform.features["user_features"]),
+        slots=set(platform.slots),
         policy=platform.policy,
         folder=tmp_path,
     )

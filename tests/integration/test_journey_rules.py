@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import URL
 
 from assets.experiences.definition import bucket
 from assets.journeys.checks import TROUBLES
@@ -29,7 +28,7 @@ from orchestration.stages import (
     resume_journey,
 )
 from orchestration.ticks import Tick
-from tests.conftest import AS_OF, Product, SmtpServer, create_database, free_port, rows, settings_for
+from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -95,23 +94,11 @@ class Journeys:
         return rows(self.platform, f"select {columns} from journeys.messages order by due_at, user_id, step")
 
 
-@pytest.fixture(scope="session")
-def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database in which one tick was published, to be copied; under the name that the copies will have."""
-    platform = Platform(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
-    Product(platform).identify("somebody", AS_OF - 30 * DAY)
-    build(platform, AS_OF - DAY, is_explicit=True)
-    platform.engine.dispose()
-    create_database(embedded_url, "upnext_first_tick", template="upnext_test")
-    return "upnext_first_tick"
-
-
 @pytest.fixture
-def journeys(first_tick: str, embedded_url: URL, platform: Platform) -> Journeys:
+def journeys(ticked: Platform) -> Journeys:
     """A warehouse with one tick, and an outbox without rules of the policy."""
-    create_database(embedded_url, template=first_tick)
-    platform.policy = Policy()
-    return Journeys(platform, Product(platform, stored_already=1))
+    ticked.policy = Policy()
+    return Journeys(ticked, Product(ticked, stored_already=1))
 
 
 def test_an_event_lets_people_in_once_for_each_of_its_kind(journeys: Journeys, smtp: SmtpServer) -> None:

@@ -1,18 +1,32 @@
 """Comparisons, held against scipy and against the formulas written out."""
 
 import doctest
+from dataclasses import replace
 from math import exp, log, sqrt
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from assets.analytics import statistics
-from assets.analytics.statistics import adjust, compare_means, compare_proportions, sample_ratio_p, wilson
+from assets.analytics.statistics import (
+    Comparison,
+    adjust,
+    compare_means,
+    compare_means_cuped,
+    compare_proportions,
+    compare_ratios,
+    days_left,
+    decide,
+    minimal_detectable_lift,
+    sample_ratio_p,
+    wilson,
+)
 
 
 def test_the_examples_in_the_docstrings_run() -> None:
-    assert doctest.testmod(statistics).attempted >= 8
+    assert doctest.testmod(statistics).attempted >= 16
     assert doctest.testmod(statistics).failed == 0
 
 
@@ -78,15 +92,6 @@ def test_an_empty_arm_says_nothing_but_why(control: tuple[int, int], arm: tuple[
     assert result.reason
 
 
-@pytest.mark.parametrize(("x_control", "x_arm"), [(0, 0), (50, 50)])
-def test_all_or_none_converted_is_not_a_certainty(x_control: int, x_arm: int) -> None:
-    result = compare_proportions(n_control=50, x_control=x_control, n_arm=50, x_arm=x_arm)
-    assert result.p_value == 1
-    assert result.diff_low is not None
-    assert result.diff_high is not None
-    assert result.diff_low < 0 < result.diff_high
-
-
 def test_means_without_variance_have_no_p() -> None:
     result = compare_means(n_control=5, mean_control=1, var_control=0, n_arm=5, mean_arm=2, var_arm=0)
     assert (result.diff, result.p_value) == (1, None)
@@ -94,33 +99,11 @@ def test_means_without_variance_have_no_p() -> None:
     assert compare_means(n_control=1, mean_control=1, var_control=0, n_arm=9, mean_arm=2, var_arm=1).reason
 
 
-def test_a_negative_base_has_a_lift_but_no_ratio() -> None:
-    result = compare_means(n_control=50, mean_control=-2, var_control=1, n_arm=50, mean_arm=-1, var_arm=1)
-    assert result.lift == pytest.approx(0.5)
-    assert result.lift_low is None
-
-
 def test_counts_that_cannot_be_are_errors() -> None:
     with pytest.raises(ValueError, match="not a share"):
         compare_proportions(n_control=5, x_control=6, n_arm=5, x_arm=1)
     with pytest.raises(ValueError, match="alpha"):
         compare_proportions(n_control=5, x_control=1, n_arm=5, x_arm=1, alpha=1.5)
-
-
-def test_far_tails_are_not_zero() -> None:
-    result = compare_proportions(n_control=100_000, x_control=10_000, n_arm=100_000, x_arm=13_000)
-    assert result.p_value is not None
-    assert 0 < result.p_value < 1e-50
-
-
-def test_true_nulls_are_rejected_at_the_level() -> None:
-    random = np.random.default_rng(11)
-    draws = random.binomial(2000, 0.1, size=(2000, 2))
-    p_values = [
-        compare_proportions(n_control=2000, x_control=int(c), n_arm=2000, x_arm=int(a)).p_value for c, a in draws
-    ]
-    rejected = sum(p is not None and p < 0.05 for p in p_values) / len(p_values)
-    assert 0.036 < rejected < 0.065
 
 
 def test_sample_ratio() -> None:
@@ -143,7 +126,189 @@ def test_adjusted_p_values() -> None:
         adjust([0.1], method="bonferroni")  # type: ignore[arg-type]
 
 
-def test_wilson_agrees_with_scipy() -> None:
-    interval = stats.binomtest(7, 50).proportion_ci(method="wilson")
-    assert wilson(n=50, x=7) == pytest.approx((interval.low, interval.high))
-    assert wilson(n=0, x=0) is None
+# What others compute
+
+
+def test_cuped_is_the_coefficient_of_a_regression() -> None:
+    import statsmodels.api as sm
+
+    random = np.random.default_rng(5)
+    pre, arm = random.gamma(2, 3, 900), random.random(900) < 0.3
+    during = 2 + 0.8 * pre + 0.5 * arm + random.normal(0, 2, 900)
+    fitted = sm.OLS(during, sm.add_constant(np.column_stack([arm, pre]))).fit()
+    result = compare_means_cuped(**cuped_moments(pre, during, arm))
+    assert result.diff == pytest.approx(fitted.params[1], rel=1e-9)
+
+
+def test_agrees_with_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+    from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+    random = np.random.default_rng(6)
+    control, arm = random.gamma(2, 3, 400), random.gamma(2, 3.3, 700)
+    compared = CompareMeans(DescrStatsW(arm), DescrStatsW(control))
+    result = compare_means(**mean_moments(control, arm))
+    assert result.p_value == pytest.approx(compared.ttest_ind(usevar="unequal")[1], rel=1e-9)
+    assert (result.diff_low, result.diff_high) == pytest.approx(compared.tconfint_diff(usevar="unequal"), rel=1e-9)
+    few = compare_proportions(n_control=300, x_control=2, n_arm=200, x_arm=7)
+    newcombe = confint_proportions_2indep(7, 200, 2, 300, compare="diff", method="newcomb")
+    assert (few.diff_low, few.diff_high) == pytest.approx(newcombe, rel=1e-9)
+    many = compare_proportions(n_control=3000, x_control=200, n_arm=2000, x_arm=170)
+    ratio = confint_proportions_2indep(170, 2000, 200, 3000, compare="ratio", method="log")
+    assert (many.lift_low, many.lift_high) == pytest.approx([end - 1 for end in ratio], rel=1e-9)
+    assert wilson(n=50, x=7) == pytest.approx(proportion_confint(7, 50, method="wilson"), rel=1e-9)
+    p_values = list(random.random(40) ** 3)
+    for ours, theirs in (("holm", "holm"), ("benjamini-hochberg", "fdr_bh")):
+        assert adjust(p_values, method=ours) == pytest.approx(  # type: ignore[arg-type]
+            list(multipletests(p_values, method=theirs)[1]), rel=1e-9
+        )
+
+
+def test_agrees_with_tea_tasting() -> None:
+    import pandas as pd
+    import tea_tasting as tt
+
+    random = np.random.default_rng(7)
+    sessions = 1 + random.poisson(4, 3000)
+    data = pd.DataFrame(
+        {
+            "variant": random.integers(0, 2, 3000), "sessions": sessions, "revenue": random.gamma(2, 3, 3000),
+            "orders": random.binomial(sessions, 0.2), "bought": random.binomial(1, 0.3, 3000),
+        }
+    )  # fmt: skip
+    theirs = tt.Experiment(
+        revenue=tt.Mean("revenue"), bought=tt.Mean("bought"), per_session=tt.RatioOfMeans("orders", "sessions"),
+        ratio=tt.SampleRatio(method="norm", correction=False),
+    ).analyze(data)  # fmt: skip
+    control, arm = (data[data.variant == side] for side in (0, 1))
+    ratio_moments = {
+        key: value
+        for side, rows in (("control", control), ("arm", arm))
+        for key, value in {
+            f"n_{side}": len(rows), f"mean_num_{side}": rows.orders.mean(), f"mean_den_{side}": rows.sessions.mean(),
+            f"var_num_{side}": rows.orders.var(), f"var_den_{side}": rows.sessions.var(),
+            f"cov_{side}": rows.orders.cov(rows.sessions),
+        }.items()
+    }  # fmt: skip
+    for ours, their in (
+        (compare_means(**mean_moments(control.revenue, arm.revenue)), theirs["revenue"]),
+        (compare_ratios(**ratio_moments), theirs["per_session"]),
+    ):
+        assert ours.p_value == pytest.approx(their.pvalue, rel=1e-9)
+        assert ours.lift == pytest.approx(their.rel_effect_size, rel=1e-9)
+        assert (ours.diff_low, ours.diff_high) == pytest.approx(
+            (their.effect_size_ci_lower, their.effect_size_ci_upper), rel=1e-9
+        )
+    assert sample_ratio_p(observed=[len(control), len(arm)], expected_weights=[1, 1]) == pytest.approx(
+        theirs["ratio"].pvalue, rel=1e-9
+    )
+
+
+# What cannot be said
+
+
+def test_a_pre_period_that_does_not_vary_changes_nothing() -> None:
+    flat = {"pre_mean_control": 0, "pre_var_control": 0, "cov_control": 0} | {
+        "pre_mean_arm": 0, "pre_var_arm": 0, "cov_arm": 0,
+    }  # fmt: skip
+    means = {"n_control": 50, "mean_control": 1, "var_control": 2, "n_arm": 60, "mean_arm": 2, "var_arm": 3}
+    result = compare_means_cuped(**means, **flat)
+    assert result.reason
+    assert replace(result, reason=None) == compare_means(**means)
+
+
+def test_a_ratio_without_a_denominator_is_none() -> None:
+    side = {"mean_num": 0, "mean_den": 0, "var_num": 0, "var_den": 0, "cov": 0}
+    sides = {f"{key}_{arm}": value for arm in ("control", "arm") for key, value in side.items()}
+    result = compare_ratios(n_control=9, n_arm=9, **sides)
+    assert (result.diff, result.reason) == (None, "the denominator of control is not positive")
+
+
+@pytest.mark.parametrize("counts", [(50, 0, 50, 0), (50, 50, 50, 50), (1, 1, 50, 50), (10**9, 0, 10**9, 0)])
+def test_where_all_did_the_same_there_is_no_test(counts: tuple[int, int, int, int]) -> None:
+    n_control, x_control, n_arm, x_arm = counts
+    result = compare_proportions(n_control=n_control, x_control=x_control, n_arm=n_arm, x_arm=x_arm)
+    assert (result.p_value, result.p_always_valid, result.lift_low) == (None, None, None)
+    assert result.reason
+    assert result.diff_low is not None
+    assert result.diff_high is not None
+    assert result.diff_low < 0 < result.diff_high
+
+
+def test_a_billion_users() -> None:
+    rare = compare_proportions(n_control=10**9, x_control=3, n_arm=10**9, x_arm=9)
+    assert rare.p_value == pytest.approx(stats.binomtest(3, 12).pvalue, rel=1e-6)
+    many = compare_proportions(n_control=10**9, x_control=10**8, n_arm=10**9, x_arm=2 * 10**8)
+    assert many.p_value is not None
+    assert many.p_always_valid is not None
+    assert 0 < many.p_value < 1e-300, "too small for a number is not 0"
+    assert 0 < many.p_always_valid < 1e-300
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"mean_arm": None}, {"var_arm": float("nan")}, {"var_control": -1}, {"mean_control": float("inf")}, {"n_arm": -1}],
+)
+def test_moments_that_cannot_be_are_errors(wrong: dict[str, Any]) -> None:
+    means = {"n_control": 50, "mean_control": 1, "var_control": 2, "n_arm": 60, "mean_arm": 2, "var_arm": 3}
+    with pytest.raises(ValueError, match=r"negative|numbers"):
+        compare_means(**{**means, **wrong})
+
+
+@pytest.mark.parametrize("base", [0, -2])
+def test_a_base_that_is_not_positive_has_no_ratio(base: float) -> None:
+    result = compare_means(n_control=50, mean_control=base, var_control=1, n_arm=50, mean_arm=-1, var_arm=1)
+    assert result.lift == (None if base == 0 else 0.5)
+    assert (result.lift_low, result.lift_high) == (None, None)
+    assert result.p_value is not None
+    assert result.reason
+
+
+# What to do
+
+
+def test_the_rule_of_the_decision() -> None:
+    won = compare_proportions(n_control=9000, x_control=900, n_arm=9000, x_arm=1200)
+    lost = compare_proportions(n_control=9000, x_control=1200, n_arm=9000, x_arm=900)
+    open_ = compare_proportions(n_control=900, x_control=90, n_arm=900, x_arm=100)
+    level = compare_proportions(n_control=900_000, x_control=90_000, n_arm=900_000, x_arm=90_100)
+    empty = compare_proportions(n_control=0, x_control=0, n_arm=0, x_arm=0)
+
+    def word(compared: Comparison, srm_p: float | None = 0.4, arms: int = 1) -> str:
+        return decide(compared=compared, mean_control=0.1, srm_p=srm_p, minimum_lift=0.05, arms=arms)
+
+    assert [word(c) for c in (won, lost, open_, level, empty)] == ["ship", "stop", "keep going", "stop", "keep going"]
+    assert word(won, srm_p=0.0001) == "broken: sample ratio"
+    assert word(won, srm_p=None) == "ship"
+    assert won.p_always_valid is not None
+    assert word(won, arms=int(0.05 / won.p_always_valid) + 1) == "keep going", "many arms, many chances"
+
+
+def test_days_left_make_the_lift_detectable() -> None:
+    now = {"n_control": 800, "mean_control": 0.1, "var_control": 0.09, "n_arm": 1200}
+    days = days_left(**now, per_day=50, lift=0.2)
+    assert days is not None
+    users = 2000 + 50 * days
+    later = {**now, "n_control": 0.4 * users, "n_arm": 0.6 * users}
+    before = {**now, "n_control": 0.4 * (users - 50), "n_arm": 0.6 * (users - 50)}
+    assert minimal_detectable_lift(**later) <= 0.2 < minimal_detectable_lift(**before)  # type: ignore[arg-type, operator]
+    assert days_left(**now, per_day=50, lift=5) == 0
+    assert days_left(**now, per_day=0, lift=0.2) is None
+    assert days_left(n_control=9, mean_control=0, var_control=0, n_arm=9, per_day=1, lift=0.2) is None
+
+
+def mean_moments(control: Any, arm: Any) -> dict[str, float]:
+    return {
+        "n_control": len(control), "mean_control": np.mean(control), "var_control": np.var(control, ddof=1),
+        "n_arm": len(arm), "mean_arm": np.mean(arm), "var_arm": np.var(arm, ddof=1),
+    }  # fmt: skip
+
+
+def cuped_moments(pre: Any, during: Any, arm: Any) -> dict[str, float]:
+    moments = mean_moments(during[~arm], during[arm])
+    for name, side in (("control", ~arm), ("arm", arm)):
+        moments[f"pre_mean_{name}"] = pre[side].mean()
+        moments[f"pre_var_{name}"] = pre[side].var(ddof=1)
+        moments[f"cov_{name}"] = np.cov(pre[side], during[side])[0, 1]
+    return moments

@@ -1,27 +1,64 @@
-"""Which share of users gets which variant."""
+"""What an experience is, which mistakes are found where, and which share of users gets which variant."""
+
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
-from assets.experiences.assign import load_experiences
-from assets.experiences.definition import Experience, arm_ranges, arm_weights, bucket
-from orchestration.dbt import segment_files
+from assets.experiences.declared import EXPERIENCES, load_experiences, load_slots
+from assets.experiences.definition import Experience, Known, arm_of, arm_ranges, arm_weights, bucket
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
+from orchestration.stages import Platform
+
+PLATFORM = Platform(Settings.from_environment({}))
+KNOWN = Known(PLATFORM.segments, PLATFORM.events, PLATFORM.slots, {"encourage_upgrade"})
+COPIES = {
+    "upgrade_banner": "Upgrade to unlock team workflows and advanced reports",
+    "premium_reports_sidebar": "Ready for more? Unlock Premium Reports",
+    "pricing_footer": "Still deciding? Try Premium free for 7 days",
+    "feature_modal": "This feature is part of Premium — want early access?",
+    "explore_banner": "Not getting full value? Explore what you've missed",
+    "automations_tooltip": "Still haven't tried automations? Here's a 2-minute setup.",
+}
 
 
-def experience(**changes: object) -> Experience:
-    value = {
-        "description": "x", "owner": "o", "segment": "s", "surface": "web", "slot": "banner", "priority": 1,
-        "control": 0.2, "goal": {"any_of": ["login"], "within": "7 days"},
-        "variants": {"a": {"copy": "A", "url": "/a", "weight": 3}, "b": {"copy": "B", "url": "/b"}},
+def value(**changes: Any) -> dict[str, Any]:
+    return {
+        "description": "x", "owner": "o", "segment": "upgrade_curious", "surface": "web", "slot": "homepage_banner",
+        "trigger": {"when": "page_view"}, "priority": 1, "control": 0.2,
+        "goal": {"any_of": ["login"], "within": "7 days"},
+        "variants": {"a": {"copy": "A", "url": "/a", "weight": 75}, "b": {"copy": "B", "url": "/b", "weight": 25}},
         **changes,
     }  # fmt: skip
-    return msgspec.convert(value, Experience)
+
+
+def experience(**changes: Any) -> Experience:
+    return msgspec.convert(value(**changes), Experience)
+
+
+def error(folder: Path, name: str = "offer", **changes: Any) -> str:
+    """Return what is said of a file, from its line on."""
+    path = folder / f"{name}.yml"
+    declared = {key: item for key, item in value(**changes).items() if item is not None}
+    path.write_text(yaml.safe_dump(declared, sort_keys=False))
+    with pytest.raises(UpnextError) as raised:
+        load_experiences(KNOWN, folder)
+    message = str(raised.value)
+    assert message.startswith(f"{path}:")
+    assert "\n" not in message
+    line, _, text = message.removeprefix(f"{path}:").partition(": ")
+    return f"{path.read_text().splitlines()[int(line) - 1].strip()} | {text}"
 
 
 def test_variants_share_what_control_leaves() -> None:
     assert arm_weights(experience()) == pytest.approx({"control": 0.2, "a": 0.6, "b": 0.2})
+    even = {name: {"copy": name, "url": "/"} for name in "abc"}
+    assert arm_weights(experience(control=0.1, variants=even)) == pytest.approx(
+        {"control": 0.1, "a": 0.3, "b": 0.3, "c": 0.3}
+    )
 
 
 def test_ranges_cover_everybody_once() -> None:
@@ -37,27 +74,87 @@ def test_buckets_are_even_and_differ_by_salt() -> None:
     assert 0.999 < max(buckets) < 1
     assert sum(buckets) / len(buckets) == pytest.approx(0.5, abs=0.02)
     assert bucket("x", "user 1") != bucket("y", "user 1")
+    assert arm_of("x", experience(control=0), "user 1") in ("a", "b")
+
+
+A = {"copy": "A", "url": "/a"}
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "expected"),
     [
-        {"control": 1},
-        {"control": -0.1},
-        {"variants": {}},
-        {"variants": {"control": {"copy": "A", "url": "/a"}}},
-        {"variants": {"a": {"copy": "A", "url": "javascript:alert(1)"}}},
-        {"variants": {"a": {"copy": "A", "url": "//host/a"}}},
-        {"variants": {"a": {"copy": "", "url": "/a"}}},
+        ({"control": 1.2}, "control: 1.2 | Expected `float` < 1.0"),
+        ({"control": 1}, "control: 1 | Expected `float` < 1.0"),
+        ({"control": -0.1}, "control: -0.1 | Expected `float` >= 0.0"),
+        ({"control": None}, "description: x | Object missing required field `control`"),
+        ({"variants": {}}, "variants: {} | Expected `object` of length >= 1"),
+        ({"variants": {"control": A}}, "control: | no variant may be called 'control'"),
+        ({"variants": {"a": {**A, "weight": 60}, "b": {**A, "weight": 60}}}, "variants: | the weights add up to 120"),
+        ({"variants": {"a": {**A, "weight": 60}, "b": A}}, "variants: | weights are stated for all variants or none"),
+        ({"variants": {"a": {**A, "weight": 130}}}, "weight: 130 | Expected `int` <= 100"),
+        ({"variants": {"a": A, "b": {**A, "copy": "<b>Hi</b>"}}}, "copy: <b>Hi</b> | copy is plain text, and '<b>'"),
+        ({"variants": {"a": {**A, "copy": "Hi <script>"}}}, "copy: Hi <script> | copy is plain text, and '<script>'"),
+        ({"variants": {"a": {**A, "copy": "&lt;b"}}}, "copy: '&lt;b' | copy is plain text, and '&lt;'"),
+        ({"variants": {"a": {**A, "copy": ""}}}, "copy: '' | Expected `str` of length >= 1"),
+        ({"variants": {"a": {**A, "url": "javascript:alert(1)"}}}, "url: javascript:alert(1) | Expected `str`"),
+        ({"variants": {"a": {**A, "url": "//host/a"}}}, "url: //host/a | Expected `str` matching"),
+        ({"segment": "upgrade_curios"}, "segment: upgrade_curios | unknown segment 'upgrade_curios'; did you mean"),
+        ({"slot": "homepage_baner"}, "slot: homepage_baner | unknown slot 'homepage_baner'; did you mean 'homepage_b"),
+        ({"surface": "in_app"}, "surface: in_app | slot 'homepage_banner' is on web, not on in_app"),
+        ({"trigger": {"when": "page_veiw"}}, "when: page_veiw | Invalid value 'page_veiw'"),
+        ({"trigger": {"when": "scroll_depth", "percent": 120}}, "percent: 120 | Expected `int` <= 100"),
+        ({"trigger": {"when": "inactivity", "percent": 1}}, "percent: 1 | unknown key 'percent'"),
+        ({"goal": {"any_of": ["log in"], "within": "7 days"}}, "any_of: | unknown event 'log in'; did you mean 'log"),
+        ({"goal": {"any_of": ["login"], "within": "0 days"}}, "within: 0 days | nothing can be reached"),
+        ({"starts_at": "2026-03-02T00:00:00Z", "ends_at": "2026-03-01T00:00:00Z"}, "ends_at: '2026-03-01T00:00:00Z' |"
+         " it ends before it starts"),
+        ({"ends_at": "2026-03-01T00:00:00"}, "ends_at: '2026-03-01T00:00:00' | Expected `datetime` with a timezone"),
+        ({"minimum_lift": 0}, "minimum_lift: 0 | Expected `float` > 0.0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    found = error(tmp_path, **changes)
+    assert found.startswith(expected.replace("for all variants or none", "for all variants or for none")), found
+
+
+def test_two_experiments_by_one_name_are_refused(tmp_path: Path) -> None:
+    assert "a journey is called 'encourage_upgrade' too" in error(tmp_path, name="encourage_upgrade")
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        {"when": "page_view", "page": "/pricing", "times_in_session": 3},
+        {"when": "feature_used", "feature": "reports"},
+        {"when": "feature_hovered", "feature": "automations"},
+        {"when": "time_on_page", "seconds": 30, "page": "/docs/*"},
+        {"when": "scroll_depth", "percent": 50},
+        {"when": "click", "element": "upgrade_button", "times_in_session": 2},
+        {"when": "inactivity", "seconds": 120},
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        experience(**changes)
+def test_every_kind_of_trigger(trigger: dict[str, Any]) -> None:
+    assert msgspec.to_builtins(experience(trigger=trigger).trigger).items() >= trigger.items()
+
+
+def test_text_that_only_looks_a_bit_like_markup_is_copy(tmp_path: Path) -> None:
+    plain = {"a": {"copy": "3 < 5 & more: \"reports\" -> done", "url": "/a"}}  # fmt: skip
+    (tmp_path / "offer.yml").write_text(yaml.safe_dump(value(variants=plain)))
+    assert load_experiences(KNOWN, tmp_path)["offer"].variants["a"].copy.startswith("3 < 5")
 
 
 def test_the_six_experiences_of_the_product() -> None:
-    segments = set(segment_files(Settings.from_environment({})))
-    assert {experience.segment for experience in load_experiences(segments).values()} == segments
-    with pytest.raises(UpnextError, match="unknown segment"):
-        load_experiences({"other"})
+    experiences = PLATFORM.experiences
+    assert {name: variant.copy for name, e in experiences.items() for variant in e.variants.values()} == COPIES
+    assert {experience.segment for experience in experiences.values()} == PLATFORM.segments
+    assert {(e.surface, e.slot) for e in experiences.values() if e.segment == "upgrade_curious"} == {
+        ("web", "pricing_page_sticky_footer"), ("in_app", "feature_gated_modal"),
+    }  # fmt: skip
+
+
+def test_every_slot_of_the_field() -> None:
+    slots = set(load_slots(EXPERIENCES))
+    assert slots >= {
+        "homepage_banner", "pricing_page_sticky_footer", "sidebar_module", "dashboard_panel", "feature_gated_modal",
+        "dashboard_tooltip", "nav_bar_button", "product_tour",
+    }  # fmt: skip

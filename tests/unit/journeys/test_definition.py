@@ -25,6 +25,7 @@ def load(folder: Path, **known: Any) -> Any:
             "segments": PLATFORM.segments,
             "events": EVENTS,
             "features": {"logins_30d", "is_on_basic_plan"},
+            "slots": {"s", "limited_time_offer", "success_session"},
             "policy": Policy(),
             "folder": folder,
             **known,

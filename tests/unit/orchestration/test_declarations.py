@@ -48,6 +48,7 @@ def test_a_valid_journey_loads(tmp_path: Path) -> None:
         ("holdout: 0.1", "holdout: 1.5", "8: Expected `float` < 1.0"),
         ("reentry: never\n", "", "1: Object missing required field `reentry`"),
         ("steps:", "steps: [", "10: not valid YAML"),
+        ("holdout: 0.1", "holdout: 0.1\nowner: me@otto.example", "9: 'owner' stands here twice"),
     ],
 )
 def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -57,4 +58,10 @@ def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected
 def test_a_file_is_named_as_in_sql(tmp_path: Path) -> None:
     (tmp_path / "Some Journey.yml").write_text(JOURNEY)
     with pytest.raises(UpnextError, match="the file's name"):
+        load_folder(tmp_path, Journey)
+
+
+def test_a_file_that_nobody_would_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some_journey.yaml").write_text(JOURNEY)
+    with pytest.raises(UpnextError, match="rename it"):
         load_folder(tmp_path, Journey)

@@ -40,6 +40,7 @@ def test_membership_changes_start_those_concerned_only() -> None:
     assert request.asset_selection == [
         dg.AssetKey(["experiences", "assignments"]),
         dg.AssetKey(["journeys", "encourage_upgrade"]),
+        dg.AssetKey(["experiences", "live_ctas"]),
     ]
     assert request.tags["upnext/as_of"] == NOW.isoformat()
     assert isinstance(membership.decide(waiting=set(), state=IDLE, now=NOW), dg.SkipReason)
@@ -49,5 +50,8 @@ def test_membership_changes_start_those_concerned_only() -> None:
 def test_due_steps_start_their_journeys() -> None:
     request = due_steps.decide(journeys={"encourage_upgrade"}, state=IDLE, now=NOW)
     assert isinstance(request, dg.RunRequest)
-    assert request.asset_selection == [dg.AssetKey(["journeys", "encourage_upgrade"])]
+    assert request.asset_selection == [
+        dg.AssetKey(["journeys", "encourage_upgrade"]),
+        dg.AssetKey(["experiences", "live_ctas"]),
+    ]
     assert isinstance(due_steps.decide(journeys=set(), state=IDLE, now=NOW), dg.SkipReason)
