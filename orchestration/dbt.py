@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from assets.analytics.definition import Metric, MetricsFile
 from assets.events.catalogue import Catalogue, CatalogueFile, find_mistake
 from assets.features.definition import Feature, FeaturesFile
 from assets.features.definition import find_mistake as find_feature_mistake
@@ -21,6 +22,7 @@ from orchestration.errors import UpnextError, nearest
 from orchestration.settings import PROJECT, Settings
 
 PROJECT_DIR = PROJECT / "dbt_project"
+METRICS = PROJECT_DIR / "models" / "analytics" / "_analytics.yml"
 CATALOGUE = PROJECT_DIR / "models" / "events" / "_catalogue.yml"
 FEATURE_TABLES = ("user_features", "account_features")
 NEVER_NEGATIVE = ("count_of", "days_of", "most_in_session", "distinct_users", "members_where")
@@ -120,6 +122,14 @@ def load_catalogue() -> Catalogue:
         line = line_of(CATALOGUE, ["models", 0, "config", "meta", "derived", name])
         raise UpnextError(f"{CATALOGUE}:{line}: derived event '{name}' {message}")
     return declared
+
+
+def load_metrics(catalogue: Catalogue, path: Path = METRICS) -> dict[str, Metric]:
+    """Read the metrics of all experiments. Raises `UpnextError` with file, line and nearest match."""
+    declared = load(path, MetricsFile)
+    for keys, mistake in declared.find_mistakes({*catalogue.events, *catalogue.derived}):
+        raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+    return declared.metrics
 
 
 def find_segment(settings: Settings, path_or_name: str) -> Path:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ProgrammingError
 
+from assets.analytics.definition import Metric
 from assets.analytics.results import Analysed, analyse
 from assets.events.catalogue import Catalogue
 from assets.events.files import find_landed
@@ -89,6 +90,11 @@ class Platform:
         return dbt.load_features(self.settings, self.catalogue)
 
     @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that every experiment is measured by, beside its goal."""
+        return dbt.load_metrics(self.catalogue)
+
+    @cached_property
     def policy(self) -> Policy:
         """What holds for all journeys."""
         return declared.load_policy(parse_networks(self.settings.webhook_networks))
@@ -121,7 +127,7 @@ class Platform:
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
-        _ = (self.journeys, self.experiences)
+        _ = (self.journeys, self.experiences, self.metrics)
         dbt.check_segments(dbt.segment_files(self.settings), self.features)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)

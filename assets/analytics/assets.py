@@ -46,6 +46,7 @@ def results(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         done = analyse_results(platform, as_of)
         written = {
             "experiment_results": done.results,
+            "segment_results": done.segments,
             "journey_funnel": done.funnel_steps,
             "copy_ranking": done.copies,
         }

@@ -106,3 +106,50 @@ create table experiences.live_ctas (
     primary key (user_id, surface, slot)
 );
 insert into experiences.live_ctas select * from experiences.chosen_ctas;
+
+-- What is known of a result beside its interval: what the goal was (results of another goal are not earlier looks at
+-- this one), open windows, users seen in both arms, what could be detected, and what to do.
+alter table analytics.experiment_results
+    add column type text,
+    add column goal_version text,
+    add column n_open_control bigint,
+    add column n_open_arm bigint,
+    add column n_both_control bigint,
+    add column n_both_arm bigint,
+    add column diff_always_low double precision,
+    add column diff_always_high double precision,
+    add column minimal_detectable_lift double precision,
+    add column days_left bigint,
+    add column decision text;
+create index experiment_results_by_experiment
+on analytics.experiment_results (experiment, metric, arm, goal_version, as_of);
+
+alter table analytics.copy_ranking
+    add column converted bigint,
+    add column open bigint,
+    add column goal_rate double precision,
+    add column goal_low double precision,
+    add column goal_high double precision,
+    add column goal_rank integer,
+    add column is_best_by_clicks boolean,
+    add column is_best_by_goals boolean;
+
+create table analytics.segment_results (
+    as_of timestamptz not null,
+    segment text not null,
+    experiment text not null,
+    arm text not null,
+    reference text not null,
+    n_reference bigint not null,
+    n_arm bigint not null,
+    mean_reference double precision not null,
+    mean_arm double precision not null,
+    lift double precision,
+    lift_low double precision,
+    lift_high double precision,
+    p_value double precision,
+    p_adjusted double precision,
+    finding text not null,
+    reason text,
+    primary key (as_of, segment, experiment, arm, reference)
+);

@@ -19,6 +19,7 @@ PURE = sorted(
         *PROJECT.glob("assets/*/policy.py"),
         *PROJECT.glob("assets/*/rendering.py"),
         *PROJECT.glob("assets/*/samples.py"),
+        *PROJECT.glob("assets/*/comparisons.py"),
         *PROJECT.glob("assets/*/statistics.py"),
         PROJECT / "demo/otto.py",
     ]

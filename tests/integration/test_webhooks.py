@@ -17,9 +17,9 @@ from assets.journeys.policy import Channel, Endpoint, Policy
 from assets.journeys.webhook import retry_after
 from orchestration.errors import UpnextError
 from tests.conftest import AS_OF, rows
-from tests.integration.test_journey_rules import Journeys, first_tick, journey, journeys
+from tests.integration.test_journey_rules import Journeys, journey, journeys
 
-__all__ = ["first_tick", "journeys"]
+__all__ = ["journeys"]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = timedelta(days=1)
 HOOK = {"do": "webhook", "name": "tell", "after": "0 days", "endpoint": "crm", "data": {"name": "{{ user.name }}"}}

@@ -1,13 +1,14 @@
 with users as (
-    select * from {{ ref('experiment_users') }} where kind = 'experience'
+    select * from {{ ref('experiment_users') }} where kind = 'experience' and arm <> 'control'
 )
 
 select
     segment,
     experiment,
     arm as variant,
-    count(*) as exposed,
-    count(*) filter (where has_clicked) as clicked
+    count(*) filter (where is_window_over) as exposed,
+    count(*) filter (where is_window_over and has_clicked) as clicked,
+    count(*) filter (where is_window_over and has_reached_goal) as converted,
+    count(*) filter (where not is_window_over) as open
 from users
-where arm <> 'control'
 group by segment, experiment, arm

@@ -1,0 +1,44 @@
+with users as materialized (
+    select * from {{ ref('experiment_users') }} where is_window_over
+),
+
+segments as (
+    select distinct segment from {{ source('segments', 'evaluations') }}
+),
+
+{# Whether a user was in a segment is a look-up of the last change before the exposure. #}
+memberships as (
+    select
+        segments.segment,
+        users.experiment,
+        users.kind,
+        users.arm,
+        users.minimum_lift,
+        users.has_reached_goal
+    from users
+    cross join segments
+    cross join lateral (
+        select changes.change
+        from {{ source('segments', 'membership_changes') }} as changes
+        inner join {{ source('segments', 'ticks') }} as ticks on changes.tick_id = ticks.tick_id
+        where
+            changes.segment = segments.segment
+            and changes.user_id = users.user_id
+            and changes.as_of <= users.exposed_at
+            and ticks.published_at is not null
+        order by changes.change_id desc
+        limit 1
+    ) as last_change
+    where last_change.change = 'entered'
+)
+
+select
+    segment,
+    experiment,
+    kind,
+    arm,
+    max(minimum_lift) as minimum_lift,
+    count(*) as users,
+    count(*) filter (where has_reached_goal) as conversions
+from memberships
+group by segment, experiment, kind, arm

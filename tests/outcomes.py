@@ -1,0 +1,104 @@
+"""Exposures and outcomes straight into the warehouse, with a truth that is known: no mail, no replay."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from assets.experiences.definition import Experience, arm_of, as_json
+from assets.journeys.definition import Journey, version
+from assets.journeys.definition import as_json as journey_json
+from orchestration.stages import Platform
+
+Event = tuple[str, str, datetime, dict[str, str]]
+"""User, name, instant and properties."""
+
+
+def experience(**changes: Any) -> Experience:
+    """An experience on the members of upgrade_curious, half of them in control."""
+    value = {
+        "description": "x", "owner": "o", "segment": "upgrade_curious", "surface": "web", "slot": "homepage_banner",
+        "trigger": {"when": "page_view"}, "priority": 1, "control": 0.5,
+        "goal": {"any_of": ["subscribed to premium plan"], "within": "7 days"},
+        "variants": {"a": {"copy": "A", "url": "/a"}}, **changes,
+    }  # fmt: skip
+    return msgspec.convert(value, Experience)
+
+
+def store(
+    platform: Platform,
+    *,
+    as_of: datetime,
+    assigned_at: datetime,
+    experiences: dict[str, Experience],
+    users: dict[str, Iterable[str]],
+    events: Iterable[Event],
+    journeys: dict[str, Journey] | None = None,
+    entries: Iterable[tuple[str, str, str]] = (),
+) -> None:
+    """Replace what is stored by these experiences with their `users`, drawn by hash, and by these events.
+
+    `entries` are journey, user and status.
+    """
+    tables = "raw.events, experiences.definitions, experiences.shares, experiences.assignments, journeys.messages,"
+    tables += " journeys.entries, journeys.definitions, journeys.steps"
+    with platform.engine.begin() as connection:
+        connection.execute(sa.text(f"truncate {tables} cascade"))
+        connection.execute(
+            sa.text("insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)"), {"as_of": as_of}
+        )
+        cursor = connection.connection.cursor()
+        _copy(
+            cursor,
+            "experiences.definitions (experience, definition)",
+            [(name, msgspec.json.encode(as_json(one)).decode()) for name, one in experiences.items()],
+        )
+        connection.execute(
+            sa.text(
+                "insert into experiences.shares select experience, '-infinity', definition -> 'weights'"
+                " from experiences.definitions"
+            )
+        )
+        _copy(
+            cursor,
+            "experiences.assignments (experience, user_id, variant, assigned_at)",
+            [
+                (name, user, arm_of(name, one, user), assigned_at)
+                for name, one in experiences.items()
+                for user in users[name]
+            ],
+        )
+        declared = journeys or {}
+        _copy(
+            cursor,
+            "journeys.definitions (journey, version, definition, first_dispatched_at)",
+            [
+                (name, version(one), msgspec.json.encode(journey_json(one)).decode(), assigned_at)
+                for name, one in declared.items()
+            ],
+        )
+        _copy(
+            cursor,
+            "journeys.entries (journey, version, user_id, entered_at, reached_at, status, cause)",
+            [
+                (name, version(declared[name]), user, assigned_at, assigned_at, status, user)
+                for name, user, status in entries
+            ],
+        )
+        _copy(
+            cursor,
+            "raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)",
+            [
+                ("study", str(nth), "track", event, user, at, 0, msgspec.json.encode(properties).decode())
+                for nth, (user, event, at, properties) in enumerate(events)
+            ],
+        )
+        connection.execute(sa.text("analyze raw.events, experiences.assignments, journeys.entries"))
+
+
+def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    with cursor.copy(f"copy {table} from stdin") as copy:
+        for row in rows:
+            copy.write_row(row)
