@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics bench-analytics bench-demo dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ bench-dispatch: setup ## what it costs to move people and to send; MAILS=, ENTRI
 
 bench-statistics: setup ## what the statistics promise, by simulation; RUNS=
 	$(BIN)/python -m tests.benchmarks.proof --runs $(or $(RUNS),4000)
+
+bench-analytics: setup $(VENV)/bench/.ready ## what results cost, beside tea-tasting; USERS=, ROUNDS=
+	$(BIN)/python -m tests.benchmarks.analytics --users $(or $(USERS),1000000) --rounds $(or $(ROUNDS),3)
+
+bench-demo: setup ## whether the demo's intervals hold its true lifts; SEEDS=
+	$(BIN)/python -m tests.benchmarks.lifts --seeds $(or $(SEEDS),100)
 
 $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)/bench

@@ -165,9 +165,16 @@ class Otto:
         random = np.random.default_rng([self._seed, day])
         events = self._first_events() if day == 0 else []
         events += self._habits(day, random)
-        events += self._scheduled.pop(day, [])
-        events += self._respond(day, shown)
+        events += self.responses(day, shown)
         return list(_with_mess(self._deliver(events, random), random))
+
+    def responses(self, day: int, shown: Shown) -> list[dict[str, Any]]:
+        """Return what users do on `day` about what they are shown, habits left out; call it for each day in turn."""
+        return self._scheduled.pop(day, []) + self._respond(day, shown)
+
+    def users_of(self, persona: str) -> list[str]:
+        """Return the ids of the users of a persona."""
+        return [user.user_id for user in self._users if user.persona == persona]
 
     def _sign_up(self, count: int) -> Iterator[_User]:
         random = np.random.default_rng([self._seed, 10_000])
@@ -175,7 +182,8 @@ class Otto:
         for index, persona in enumerate(personas):
             is_skewed = random.random() < SKEWED_SHARE
             yield _User(
-                user_id=f"user-{index:05d}",
+                # Arms are drawn by the id: another seed is another draw.
+                user_id=f"user-{self._seed}-{index:05d}",
                 persona=PERSONAS[persona],
                 account_id=f"account-{index // 5:04d}",
                 lapses_on=int(random.integers(5, 34)) if PERSONAS[persona] == "paid" else 10**6,

@@ -250,6 +250,25 @@ def resume(journey: str) -> None:
 
 
 @commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list, with all that is known.")
+def results(as_json: bool) -> None:
+    """Say what each experiment did for its goal at the newest analysis, and what to do."""
+    from assets.analytics.report import HEADINGS, table  # noqa: PLC0415
+    from assets.analytics.results import read_results  # noqa: PLC0415
+
+    found = read_results(_platform().engine)
+    if as_json:
+        print(json.dumps(found, default=_as_text))
+        return
+    shown = Table(title="Results", title_justify="left")
+    for heading in HEADINGS:
+        shown.add_column(heading, overflow="fold")
+    for line in table(found):
+        shown.add_row(*line)
+    Console().print(shown)
+
+
+@commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:
     """Show watermarks, members by segment, messages by status, the last run and drift."""

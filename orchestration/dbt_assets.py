@@ -76,6 +76,14 @@ def membership_log(segments: set[str]) -> list[dg.AssetSpec]:
             description="One row per entry to or exit from a segment; never changed. The segments' only state.",
         ),
         dg.AssetSpec(
+            ["segments", "evaluations"],
+            deps=built,
+            group_name="segments",
+            owners=["analytics@otto.example"],
+            kinds={"postgres", "table"},
+            description="One row per segment and tick that looked at it: how many were looked at, entered, exited.",
+        ),
+        dg.AssetSpec(
             ["segments", "members"],
             deps=[changes],
             group_name="segments",

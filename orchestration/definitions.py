@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.analytics.assets import results, what_worked
+from assets.analytics.checks import results_can_be_believed
 from assets.events.assets import ingest
 from assets.events.checks import raw_events_contract, raw_events_health
 from assets.experiences.assets import experience_assets
@@ -48,6 +49,7 @@ defs = dg.Definitions(
         segments_change_within_limits,
         features_do_not_drift,
         outbox_works,
+        results_can_be_believed,
     ],
     jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
     schedules=[hourly_tick, hourly_analysis, nightly_rebuild],

@@ -1,22 +1,26 @@
 """Results as Dagster assets."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
+from assets.analytics.report import lifts_over_time, markdown, table
+from assets.analytics.results import Analysed, read_history, read_results
 from orchestration.settings import PROJECT
 from orchestration.stages import Platform, analyse_results
 from orchestration.ticks import last_published_as_of
 
 NOTEBOOK = PROJECT / "notebooks" / "what_worked.ipynb"
 _OWNER = ["growth@otto.example"]
+_RESULTS = ("experiment_results", "segment_results", "journey_funnel", "copy_ranking")
 
 
-def _spec(name: str, reads: str, description: str) -> dg.AssetSpec:
+def _spec(name: str, reads: list[str], description: str) -> dg.AssetSpec:
     return dg.AssetSpec(
         ["analytics", name],
-        deps=[["analytics", reads]],
+        deps=[["analytics", view] for view in reads],
         group_name="analytics",
         owners=_OWNER,
         kinds={"postgres", "table", "scipy"},
@@ -29,34 +33,52 @@ def _spec(name: str, reads: str, description: str) -> dg.AssetSpec:
     specs=[
         _spec(
             "experiment_results",
-            "experiment_moments",
-            "One row per as_of, experiment, metric and arm: the difference to control, its interval and p-values.",
+            ["experiment_moments", "experiment_arms"],
+            "One row per as_of, experiment, metric and arm: the difference to control, its interval, p-values, and what"
+            " to do.",
         ),
         _spec(
-            "journey_funnel", "journey_steps", "One row per as_of, journey and step: entered, sent, clicked, converted."
+            "segment_results",
+            ["segment_counts"],
+            "One row per as_of, segment, experiment, arm and reference: whether the copy does better there, corrected"
+            " for looking at many.",
         ),
-        _spec("copy_ranking", "copy_counts", "One row per as_of and variant: click rate with its interval, ranked."),
+        _spec(
+            "journey_funnel",
+            ["journey_steps"],
+            "One row per as_of, journey and step: entered, sent, opened, clicked, converted.",
+        ),
+        _spec(
+            "copy_ranking",
+            ["copy_counts"],
+            "One row per as_of and variant: rates of clicks and of goals with their intervals, ranked.",
+        ),
     ],
 )
 def results(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
     """Write the results at the newest published tick."""
     as_of = last_published_as_of(platform.engine)
-    written = {"experiment_results": 0, "journey_funnel": 0, "copy_ranking": 0}
-    if as_of is not None:
-        done = analyse_results(platform, as_of)
-        written = {
-            "experiment_results": done.results,
-            "segment_results": done.segments,
-            "journey_funnel": done.funnel_steps,
-            "copy_ranking": done.copies,
-        }
-    for name, rows in written.items():
-        yield dg.MaterializeResult(asset_key=["analytics", name], metadata={"dagster/row_count": rows})
+    done = Analysed(0, 0, 0, 0) if as_of is None else analyse_results(platform, as_of)
+    picture = base64.b64encode(lifts_over_time(read_history(platform.engine))).decode()
+    for name, rows, metadata in (
+        (
+            "experiment_results",
+            done.results,
+            {
+                "what to do": dg.MetadataValue.md(markdown(table(read_results(platform.engine)))),
+                "lift over time": dg.MetadataValue.md(f"![lift over time](data:image/png;base64,{picture})"),
+            },
+        ),
+        ("segment_results", done.segments, {}),
+        ("journey_funnel", done.funnel_steps, {}),
+        ("copy_ranking", done.copies, {}),
+    ):
+        yield dg.MaterializeResult(asset_key=["analytics", name], metadata={"dagster/row_count": rows, **metadata})
 
 
 @dg.asset(
     key=["analytics", "what_worked"],
-    deps=[["analytics", name] for name in ("experiment_results", "journey_funnel", "copy_ranking")],
+    deps=[["analytics", name] for name in _RESULTS],
     group_name="analytics",
     owners=_OWNER,
     kinds={"jupyter"},

@@ -95,6 +95,28 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
     return Analysed(len(results), len(funnel), len(copies), len(segments))
 
 
+def read_results(engine: Engine) -> list[Row]:
+    """Return what is known of the goal of each arm at the newest analysis."""
+    with engine.connect() as connection:
+        return _rows(
+            connection,
+            "select * from analytics.experiment_results where metric = 'goal'"
+            " and as_of = (select max(as_of) from analytics.experiment_results) order by experiment, arm",
+        )
+
+
+def read_history(engine: Engine) -> list[Row]:
+    """Return the lift on the goal of each arm at the last look of each day, over a quarter of a year."""
+    with engine.connect() as connection:
+        return _rows(
+            connection,
+            "select distinct on (experiment, arm, as_of::date) as_of, experiment, arm, lift, lift_low, lift_high"
+            " from analytics.experiment_results where metric = 'goal'"
+            " and as_of > (select max(as_of) from analytics.experiment_results) - interval '90 days'"
+            " order by experiment, arm, as_of::date, as_of desc",
+        )
+
+
 def _earlier_looks(
     connection: Connection, results: list[Row], as_of: datetime
 ) -> dict[tuple[str, str, str], float | None]:

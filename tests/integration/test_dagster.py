@@ -13,8 +13,9 @@ import dagster as dg
 import pytest
 from sqlalchemy.engine import URL
 
+from assets.analytics.health import TROUBLES as RESULTS_TROUBLES
 from assets.events.checks import raw_events_contract
-from assets.journeys.checks import TROUBLES
+from assets.journeys.checks import TROUBLES as OUTBOX_TROUBLES
 from orchestration.instance import prepare
 from orchestration.stages import Platform
 from tests.conftest import AS_OF, Product, create_database, rows, settings_for
@@ -55,7 +56,9 @@ def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.Dagster
     results = dg.AssetKey(["analytics", "experiment_results"])
     assert dg.AssetKey(["raw", "events"]) in graph.upstream_key_iterator(results)
     segments = {key.path[-1] for key in keys if key.path[0] == "segments"}
-    assert segments == platform.segments | {"ticks", "membership_changes", "members", "primary_segment"}
+    assert segments == platform.segments | {
+        "ticks", "membership_changes", "members", "evaluations", "primary_segment",
+    }  # fmt: skip
 
 
 def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform], tmp_path: Path) -> None:
@@ -84,7 +87,11 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     product.track(ada, "subscribed to premium plan", AS_OF + timedelta(days=1))
     analysed = run(defs, instance, "analysis")
     assert analysed.success
-    assert {check.check_name for check in analysed.get_asset_check_evaluations()} >= set(TROUBLES)
+    checks = analysed.get_asset_check_evaluations()
+    assert {check.check_name for check in checks} >= {*OUTBOX_TROUBLES, *RESULTS_TROUBLES}
+    shown = analysed.asset_materializations_for_node("results")[0].metadata
+    assert "| experiment | arm |" in str(shown["what to do"].value)
+    assert "data:image/png;base64," in str(shown["lift over time"].value)
     page = json.loads((tmp_path / "notebooks" / "what_worked.ipynb").read_text())
     outputs = [output for cell in page["cells"] for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from assets.analytics.health import find_troubles
 from orchestration.stages import Platform, analyse_results
 from tests.conftest import AS_OF, rows
 from tests.outcomes import Event, experience, store
@@ -191,6 +192,30 @@ def test_by_segment_those_count_who_were_in_it_when_exposed(ticked: Platform) ->
             )
     counted = rows(ticked, "select sum(users) from analytics.segment_counts where segment = 'low_usage_paid_users'")
     assert counted == [(2,)]
+
+
+def test_what_would_make_results_wrong_is_noticed(ticked: Platform) -> None:
+    def troubles(events: list[Event], **changes: Any) -> dict[str, dict[str, float]]:
+        stored(ticked, *events, users=400, **changes)
+        analyse_results(ticked, AS_OF)
+        return find_troubles(ticked.engine, as_of=AS_OF, events={"login"})
+
+    stored(ticked, users=400)
+    control, arm = (arms(ticked)[name] for name in ("control", "a"))
+    seen = [viewed(user, None, AS_OF - (1 + nth % 10) * DAY) for nth, user in enumerate([*control, *arm])]
+    logins = [("u00", "login", AS_OF - day * DAY, {}) for day in range(10) for _ in range(12)]
+    assert not any(troubles([*seen, *logins]).values())
+
+    strangers = [viewed("stranger", "a", AS_OF - DAY), viewed(arm[0], "a", AS_OF - DAY, "ada@customer.example")]
+    assert troubles([*seen, *strangers])["exposures_are_assigned"] == {"offer": 1, "no such experience": 1}
+    silent = troubles([event for event in seen if event[0] in control])
+    assert list(silent["no_arm_is_silent"]) == ["offer, a"]
+    assert silent["sample_ratios_hold"]["offer"] < 0.001
+    early = [(user, GOAL, AS_OF - 12 * DAY, {}) for user in control[:25]]
+    assert troubles([*seen, *early])["goals_follow_exposures"] == {"offer": 25}
+    assert troubles([*seen, *early[:15]])["goals_follow_exposures"] == {}
+    flat = [event for event in logins if event[2] <= AS_OF - 3 * DAY]
+    assert troubles([*seen, *flat])["metrics_move"] == {"login": 84}
 
 
 # Mistakes that are easily made, each in the place of the view: the same proof has to notice.

@@ -140,7 +140,7 @@ select
     array(select jsonb_array_elements_text(exposures.goal -> 'any_of')) as goal_events,
     cast(exposures.goal ->> 'within' as interval) as goal_within,
     md5(cast(exposures.goal as text)) as goal_version,
-    clock.as_of,
+    least(exposures.exposed_at + cast(exposures.goal ->> 'within' as interval), clock.as_of) as counts_until,
     exposures.exposed_at + cast(exposures.goal ->> 'within' as interval) <= clock.as_of as is_window_over
 from exposures
 cross join clock

@@ -1,6 +1,6 @@
 {%- set metrics = described_columns('experiment_users') -%}
-{%- set during = 'events.occurred_at > exposures.exposed_at' -%}
-{%- set before = 'events.occurred_at <= exposures.exposed_at' -%}
+{%- set during = 'events.occurred_at > exposures.exposed_at and events.occurred_at <= exposures.counts_until' -%}
+{%- set before = 'events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at' -%}
 with exposures as (
     select * from {{ ref('experiment_exposures') }}
 )
@@ -20,7 +20,7 @@ select
 from exposures
 {#
     For each user a look-up by index: how many users there are the planner guesses wrongly, through all these joins, and
-    a wrong guess made this quadratic.
+    a wrong guess made this quadratic. Times are no condition of it, or it would take the index of times.
 #}
 cross join lateral (
     select
@@ -28,6 +28,7 @@ cross join lateral (
             events.event = 'experience clicked'
             and events.properties ->> 'experience' = exposures.experiment
             and events.occurred_at >= exposures.exposed_at
+            and events.occurred_at <= exposures.counts_until
         ), false) as has_clicked,
         coalesce(bool_or(events.event = any(exposures.goal_events) and {{ during }}), false) as has_reached_goal
         {%- for metric in metrics %}
@@ -46,6 +47,4 @@ cross join lateral (
             array['experience clicked'{% for name in metric_events(metrics) %}, {{ quoted([name]) }}{% endfor %}]
             || exposures.goal_events
         )
-        and events.occurred_at > exposures.exposed_at - exposures.goal_within
-        and events.occurred_at <= least(exposures.exposed_at + exposures.goal_within, exposures.as_of)
 ) as outcomes

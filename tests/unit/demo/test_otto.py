@@ -72,7 +72,7 @@ def test_weekends_are_quiet(days: list[list[bytes]]) -> None:
 
 def test_users_respond_to_what_they_are_shown_and_to_nothing_else() -> None:
     otto = Otto(seed=3, users=400)
-    users = [f"user-{number:05d}" for number in range(400)]
+    users = [f"user-3-{number:05d}" for number in range(400)]
     offers = tuple(
         Offer(user, "upgrade_banner", "experience", "unlock" if number % 2 else "control", number % 2 == 1)
         for number, user in enumerate(users)

@@ -1,0 +1,74 @@
+"""Results as people read them: a table of what to do, and lifts over time as a picture. Pure."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+
+INK, LINE, BAND = "#1f2937", "#3d4bd6", "#c7cbf5"
+HEADINGS = ("experiment", "arm", "users", "control", "arm's", "lift", "95 % interval", "p adjusted", "days left", "do")
+COLUMNS = 3
+
+
+def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return a line of text per result on the goal, in the order of `HEADINGS`; what cannot be said is a dash."""
+    return [
+        (
+            row["experiment"],
+            row["arm"],
+            f"{row['n_control']:,} and {row['n_arm']:,}",
+            _share(row["mean_control"]),
+            _share(row["mean_arm"]),
+            _percent(row["lift"]),
+            "-" if row["lift_low"] is None else f"{_percent(row['lift_low'])} to {_percent(row['lift_high'])}",
+            "-" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}",
+            "-" if row["days_left"] is None else f"{row['days_left']:,}",
+            row["decision"] if row["reason"] is None else f"{row['decision']} ({row['reason']})",
+        )
+        for row in results
+    ]
+
+
+def markdown(lines: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS) -> str:
+    """Return lines as a table in Markdown."""
+    rows = [headings, ["---"] * len(headings), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return a PNG: for each experiment and arm the lift at each look, with its interval."""
+    series: dict[str, list[Mapping[str, Any]]] = {}
+    for row in results:
+        if row["lift_low"] is not None and row["lift_high"] is not None:
+            series.setdefault(f"{row['experiment']}, {row['arm']}", []).append(row)
+    lines = max(1, -(-len(series) // COLUMNS))
+    figure = Figure(figsize=(4 * COLUMNS, 2.4 * lines), layout="constrained")
+    for place, (name, rows) in enumerate(sorted(series.items()), start=1):
+        axes = figure.add_subplot(lines, COLUMNS, place)
+        at = [row["as_of"] for row in rows]
+        low, lift, high = ([100 * row[end] for row in rows] for end in ("lift_low", "lift", "lift_high"))
+        axes.fill_between(at, low, high, color=BAND, linewidth=0)
+        axes.plot(at, lift, color=LINE, linewidth=2, marker="o" if len(rows) == 1 else None)
+        axes.axhline(0, color=INK, linewidth=1)
+        # The first looks know next to nothing: their intervals would leave no room for the rest.
+        axes.set_ylim(max(-100, min(low[-1], -20) * 1.6), max(high[-1], 20) * 1.6)
+        axes.set_title(name, fontsize=10, loc="left", color=INK)
+        axes.set_ylabel("lift, %", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        locator = AutoDateLocator(maxticks=5)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=80)
+    return picture.getvalue()
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.0f} %"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
