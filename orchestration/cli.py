@@ -260,9 +260,9 @@ def results(as_json: bool) -> None:
     if as_json:
         print(json.dumps(found, default=_as_text))
         return
-    shown = Table(title="Results", title_justify="left")
+    shown = Table(title="Results", title_justify="left", box=None, pad_edge=False)
     for heading in HEADINGS:
-        shown.add_column(heading, overflow="fold")
+        shown.add_column(heading)
     for line in table(found):
         shown.add_row(*line)
     Console().print(shown)

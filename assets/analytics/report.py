@@ -8,7 +8,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 INK, LINE, BAND = "#1f2937", "#3d4bd6", "#c7cbf5"
-HEADINGS = ("experiment", "arm", "users", "control", "arm's", "lift", "95 % interval", "p adjusted", "days left", "do")
+HEADINGS = ("experiment: arm", "users", "control, arm", "lift (95 %)", "p", "days left", "what to do")
 COLUMNS = 3
 
 
@@ -16,13 +16,10 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return a line of text per result on the goal, in the order of `HEADINGS`; what cannot be said is a dash."""
     return [
         (
-            row["experiment"],
-            row["arm"],
-            f"{row['n_control']:,} and {row['n_arm']:,}",
-            _share(row["mean_control"]),
-            _share(row["mean_arm"]),
-            _percent(row["lift"]),
-            "-" if row["lift_low"] is None else f"{_percent(row['lift_low'])} to {_percent(row['lift_high'])}",
+            f"{row['experiment']}: {row['arm']}",
+            f"{row['n_control']:,}, {row['n_arm']:,}",
+            f"{_share(row['mean_control'])}, {_share(row['mean_arm'])}",
+            _percent(row["lift"]) + _interval(row),
             "-" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}",
             "-" if row["days_left"] is None else f"{row['days_left']:,}",
             row["decision"] if row["reason"] is None else f"{row['decision']} ({row['reason']})",
@@ -64,6 +61,12 @@ def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
     return picture.getvalue()
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["lift_low"] is None or row["lift_high"] is None:
+        return ""
+    return f" ({100 * row['lift_low']:+.0f} to {100 * row['lift_high']:+.0f})"
 
 
 def _percent(value: float | None) -> str:

@@ -36,8 +36,7 @@
     Moments of the metrics of `experiment_users`, in one pass: the regr_* functions keep their digits at large means, and
     all of one pair of columns share their work. Users whose window is open are counted, and left out of the rest.
 #}
-{% macro moments_of(users) -%}
-{%- set metrics = described_columns('experiment_users') -%}
+{% macro moments_of(users, metrics) -%}
 with summed as (
     select
         experiment,

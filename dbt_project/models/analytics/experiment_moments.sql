@@ -1,1 +1,1 @@
-{{ moments_of(ref('experiment_users')) }}
+{{ moments_of(ref('experiment_users'), described_columns('experiment_users')) }}

@@ -1,0 +1,174 @@
+"""What results cost: 20 metrics of a million users with their pre-periods, beside tea-tasting on the same rows.
+
+Upnext's side is its own SQL for the moments, over exposures joined to outcomes in Postgres, and its own inference;
+tea-tasting reads the joined rows from Parquet, with DuckDB, with PyArrow or with pandas.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+from assets.analytics.comparisons import Arm, Moments, compare_experiments
+from orchestration.embedded import EmbeddedServer
+from orchestration.settings import Settings
+from orchestration.stages import Platform, build
+
+AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
+METRICS = 20
+BENCH_PYTHON = Path(sys.executable).parents[1] / "bench" / "bin" / "python"
+NAMES = [f"m{number:02d}" for number in range(METRICS)]
+FILL = """
+    create schema bench;
+    create table bench.exposures as
+    select
+        'offer' as experiment, 'experience' as kind, 'everybody' as segment, 'u' || who as user_id,
+        case when upnext.bucket('arm', who::text) < 0.5 then 'control' else 'a' end as arm,
+        timestamptz '2026-03-01T00:00:00Z' as exposed_at, false as is_in_both_arms, true as is_window_over,
+        0.1::double precision as minimum_lift, 'g' as goal_version
+    from generate_series(1, {users}) as who;
+    select setseed(0.5);
+    create table bench.outcomes as
+    select 'u' || who as user_id, random() < 0.2 as has_clicked, random() < 0.1 as has_reached_goal, {columns}
+    from generate_series(1, {users}) as who
+    cross join lateral (select random_normal() as habit where who > 0) as habits;
+    create view bench.experiment_users as
+    select exposures.*, {outcomes}
+    from bench.exposures inner join bench.outcomes on exposures.user_id = outcomes.user_id;
+    vacuum analyze bench.exposures;
+    vacuum analyze bench.outcomes;
+"""
+OUTCOMES = ["has_clicked", "has_reached_goal", *(column for name in NAMES for column in (name, f"{name}__before"))]
+
+
+def fill(platform: Platform, users: int) -> None:
+    """Store users whose habits show before and after their exposure alike."""
+    columns = [
+        f"{10 + number} + habit + random_normal() as {name}, {10 + number} + habit + random_normal() as {name}__before"
+        for number, name in enumerate(NAMES)
+    ]
+    script = FILL.format(
+        users=users, columns=", ".join(columns), outcomes=", ".join(f"outcomes.{column}" for column in OUTCOMES)
+    )
+    with platform.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in script.split(";\n"):
+            if statement.strip():
+                connection.execute(sa.text(statement.replace(":", r"\:")))
+
+
+def export(platform: Platform, path: Path) -> None:
+    """Write the joined rows as Parquet."""
+    with platform.engine.connect() as connection:
+        columns = ", ".join(["arm", *OUTCOMES])
+        rows = connection.execution_options(stream_results=True, yield_per=50_000).execute(
+            sa.text(f"select {columns} from bench.experiment_users")
+        )
+        writer = None
+        for part in rows.mappings().partitions():
+            table = pyarrow.Table.from_pylist([dict(row) for row in part])
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+
+
+def moments_sql(platform: Platform) -> str:
+    """Return the product's SQL for the moments, of the bench's rows and metrics."""
+    metrics = [{"name": name, "config": {"meta": {"count_of": name}}} for name in NAMES]
+    return platform.dbt.compile("{{ moments_of('bench.experiment_users', " + json.dumps(metrics) + ") }}")
+
+
+def analyse(platform: Platform, sql: str) -> tuple[float, float, list[dict[str, Any]]]:
+    """Return the seconds that moments and inference took, and the results."""
+    started = time.perf_counter()
+    with platform.engine.connect() as connection:
+        moments = [Moments(**row) for row in connection.execute(sa.text(sql.replace(":", r"\:"))).mappings()]
+    read = time.perf_counter()
+    arms = [Arm("offer", arm.arm, arm.users, 1) for arm in moments if arm.metric == "goal"]
+    results = compare_experiments(moments, arms, as_of=AS_OF)
+    return read - started, time.perf_counter() - read, results
+
+
+def inference(platform: Platform, sql: str) -> float:
+    """Return the seconds that 100 comparisons take."""
+    with platform.engine.connect() as connection:
+        rows = [dict(row) for row in connection.execute(sa.text(sql.replace(":", r"\:"))).mappings()]
+    means = [Moments(**row) for row in rows if row["type"] == "mean"]
+    many = [
+        Moments(**{**{name: getattr(row, name) for name in row.__dataclass_fields__}, "experiment": f"offer {copy}"})
+        for copy in range(5)
+        for row in means
+    ]
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        results = compare_experiments(many, [], as_of=AS_OF)
+        seconds.append(time.perf_counter() - started)
+    assert len(results) == 100
+    return statistics.median(seconds)
+
+
+def main() -> None:
+    """Compare, print a table, and fail where tea-tasting was faster or says something else."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="upnext-bench-", dir=Path.cwd()) as folder:
+        home = Path(folder)
+        server = EmbeddedServer(home / "postgres")
+        try:
+            settings = Settings.from_environment({"UPNEXT_HOME": folder, "UPNEXT_DATABASE_URL": server.start()})
+            platform = Platform(settings)
+            build(platform, AS_OF, is_explicit=True)
+            fill(platform, arguments.users)
+            path = home / "rows.parquet"
+            export(platform, path)
+            sql = moments_sql(platform)
+            analyse(platform, sql)
+            ours = [analyse(platform, sql) for _ in range(arguments.rounds)]
+            hundred = inference(platform, sql)
+            done = subprocess.run(
+                [BENCH_PYTHON, "-m", "tests.benchmarks.tea_tasting_moments", path, str(METRICS), str(arguments.rounds)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            theirs = json.loads(done.stdout)
+            platform.engine.dispose()
+        finally:
+            server.stop()
+    plain = {row["metric"]: row for row in ours[0][2]}
+    assert all(abs(plain[name]["diff"] - theirs["effects"][name]) < 1e-4 for name in NAMES), "they differ"
+    whole = statistics.median(moments + inferred for moments, inferred, _ in ours)
+    table = Table(
+        title=f"{METRICS} metrics of {arguments.users:,} users, CUPED; the middle of {arguments.rounds} rounds"
+    )
+    table.add_column("")
+    table.add_column("seconds", justify="right")
+    table.add_column("times ours", justify="right")
+    table.add_row("moments in Postgres, join included", f"{statistics.median(row[0] for row in ours):.3f}", "")
+    table.add_row("inference", f"{statistics.median(row[1] for row in ours):.4f}", "")
+    table.add_row("both", f"{whole:.3f}", "1.0")
+    medians = {way: statistics.median(seconds) for way, seconds in theirs["seconds"].items()}
+    for way, seconds in medians.items():
+        table.add_row(f"tea-tasting, {way} on Parquet", f"{seconds:.3f}", f"{seconds / whole:.1f}")
+    table.add_row("inference of 100 comparisons", f"{hundred:.4f}", "")
+    Console(width=100).print(table)
+    sys.exit(0 if whole < min(medians.values()) and hundred < 0.01 else 1)
+
+
+if __name__ == "__main__":
+    main()
