@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from assets.analytics.statistics import (
 
 CONTROL = "control"
 GOAL = "goal"
+CLICKED = "clicked"
 ALPHA = 0.05
 Row = dict[str, Any]
 
@@ -30,17 +31,10 @@ class Moments:
     """One row of `analytics.experiment_moments`; `other_*` is the time before, or what a ratio is over."""
 
     experiment: str
-    kind: str
-    segment: str
     metric: str
     type: str
     arm: str
-    goal_version: str
-    minimum_lift: float
-    first_exposed_at: datetime | None
     users: int
-    open_users: int
-    users_in_both_arms: int
     conversions: int | None = None
     mean: float | None = None
     variance: float | None = None
@@ -59,20 +53,22 @@ class Moments:
             return self.mean / self.other_mean if self.mean is not None and self.other_mean else None
         return self.mean
 
-    @property
-    def seen(self) -> int:
-        """Users who were exposed, whether their window is over or not."""
-        return self.users + self.open_users
-
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of `analytics.experiment_arms`: users seen, and how many it should be."""
+    """One row of `analytics.experiment_arms`: users seen, how many it should be, and what is said of the experiment."""
 
     experiment: str
+    kind: str
+    segment: str
+    goal_version: str
+    minimum_lift: float
     arm: str
-    users: int
     expected_users: float
+    users: int
+    open_users: int = 0
+    users_in_both_arms: int = 0
+    first_exposed_at: datetime | None = None
 
 
 def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_of: datetime) -> list[Row]:
@@ -82,26 +78,28 @@ def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_o
     by Benjamini and Hochberg over all other metrics. `p_always_valid` is that of this look alone; `with_decision` adds
     the looks before it, and the word.
     """
-    by_experiment: dict[str, dict[str, dict[str, Moments]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[str, dict[tuple[str, str], dict[str, Moments]]] = defaultdict(lambda: defaultdict(dict))
     for row in moments:
-        by_experiment[row.experiment][row.metric][row.arm] = row
-    declared: dict[str, dict[str, Arm]] = defaultdict(dict)
+        found[row.experiment][row.metric, row.type][row.arm] = row
+    by_experiment: dict[str, dict[str, Arm]] = defaultdict(dict)
     for arm in arms:
-        declared[arm.experiment][arm.arm] = arm
+        by_experiment[arm.experiment][arm.arm] = arm
     results: list[Row] = []
-    for experiment, metrics in sorted(by_experiment.items()):
-        drawn = declared[experiment]
+    for experiment, drawn in sorted(by_experiment.items()):
         srm_p = sample_ratio_p(
             observed=[arm.users for arm in drawn.values()],
             expected_weights=[arm.expected_users for arm in drawn.values()],
         )
-        has_control = CONTROL not in drawn or drawn[CONTROL].expected_users > 0
-        rows = [
-            {**row, "srm_p": srm_p, "reason": row["reason"] if has_control else "no control group"}
-            for found in metrics.values()
-            for row in _compare_arms(found, drawn, as_of)
-        ]
-        results += _adjusted(rows)
+        # Where no window is over yet, the goal has a row all the same.
+        metrics = found[experiment] or {(GOAL, "proportion"): {}}
+        results += _adjusted(
+            [
+                {**row, "srm_p": srm_p}
+                for (metric, kind), by_arm in metrics.items()
+                if metric != CLICKED or drawn[next(iter(drawn))].kind == "experience"
+                for row in _compare_arms(metric, kind, by_arm, drawn, as_of)
+            ]
+        )
     return results
 
 
@@ -185,39 +183,40 @@ _BY_CLICKS = ("rate", "rate_low", "rate_high", "rank", "is_best_by_clicks")
 _BY_GOALS = ("goal_rate", "goal_low", "goal_high", "goal_rank", "is_best_by_goals")
 
 
-def _compare_arms(found: Mapping[str, Moments], drawn: Mapping[str, Arm], as_of: datetime) -> Iterator[Row]:
-    any_arm = next(iter(found.values()))
-    control = found.get(CONTROL) or _nobody(any_arm, CONTROL)
-    for name in sorted({*found, *drawn} - {CONTROL}):
-        arm = found.get(name) or _nobody(any_arm, name)
+def _compare_arms(
+    metric: str, kind: str, found: Mapping[str, Moments], drawn: Mapping[str, Arm], as_of: datetime
+) -> Iterator[Row]:
+    def moments(arm: Arm) -> Moments:
+        nobody = Moments(arm.experiment, metric, kind, arm.arm, 0, 0 if kind == "proportion" else None)
+        return found.get(arm.arm, nobody)
+
+    seen_control = drawn.get(CONTROL)
+    for name in sorted(drawn.keys() - {CONTROL}):
+        seen_arm = drawn[name]
+        seen_control = seen_control or replace(seen_arm, arm=CONTROL, expected_users=0, users=0, open_users=0)
+        control, arm = moments(seen_control), moments(seen_arm)
         compared = _compare(control, arm)
+        if seen_control.expected_users == 0:
+            compared = Comparison(reason="no control group")
         yield {
-            "experiment": arm.experiment,
-            "segment": arm.segment,
-            "metric": arm.metric,
-            "type": arm.type,
+            "experiment": seen_arm.experiment,
+            "segment": seen_arm.segment,
+            "metric": metric,
+            "type": kind,
             "arm": name,
-            "goal_version": arm.goal_version,
+            "goal_version": seen_arm.goal_version,
             "n_control": control.users,
             "n_arm": arm.users,
-            "n_open_control": control.open_users,
-            "n_open_arm": arm.open_users,
-            "n_both_control": control.users_in_both_arms,
-            "n_both_arm": arm.users_in_both_arms,
+            "n_open_control": seen_control.open_users,
+            "n_open_arm": seen_arm.open_users,
+            "n_both_control": seen_control.users_in_both_arms,
+            "n_both_arm": seen_arm.users_in_both_arms,
             "mean_control": control.value,
             "mean_arm": arm.value,
             **asdict(compared),
-            **_plan(control, arm, as_of),
-            "minimum_lift": arm.minimum_lift,
+            **_plan(control, arm, (seen_control, seen_arm), as_of),
+            "minimum_lift": seen_arm.minimum_lift,
         }
-
-
-def _nobody(like: Moments, arm: str) -> Moments:
-    conversions = None if like.conversions is None else 0
-    return Moments(
-        like.experiment, like.kind, like.segment, like.metric, like.type, arm, like.goal_version, like.minimum_lift,
-        first_exposed_at=None, users=0, open_users=0, users_in_both_arms=0, conversions=conversions,
-    )  # fmt: skip
 
 
 def _compare(control: Moments, arm: Moments) -> Comparison:
@@ -238,7 +237,7 @@ def _compare(control: Moments, arm: Moments) -> Comparison:
 _CUPED = ("mean", "var", "pre_mean", "pre_var")
 
 
-def _plan(control: Moments, arm: Moments, as_of: datetime) -> Row:
+def _plan(control: Moments, arm: Moments, seen: tuple[Arm, Arm], as_of: datetime) -> Row:
     """What the goal could show by now, and in how many days it could show the smallest lift worth having."""
     if arm.metric != GOAL or control.value is None:
         return {"minimal_detectable_lift": None, "days_left": None}
@@ -248,11 +247,11 @@ def _plan(control: Moments, arm: Moments, as_of: datetime) -> Row:
         "var_control": control.value * (1 - control.value),
         "n_arm": arm.users,
     }
-    begun = min((row.first_exposed_at for row in (control, arm) if row.first_exposed_at is not None), default=as_of)
-    per_day = (control.seen + arm.seen) / max((as_of - begun) / timedelta(days=1), 1)
+    begun = min((side.first_exposed_at for side in seen if side.first_exposed_at is not None), default=as_of)
+    per_day = sum(side.users for side in seen) / max((as_of - begun) / timedelta(days=1), 1)
     return {
         "minimal_detectable_lift": minimal_detectable_lift(**moments),
-        "days_left": days_left(**moments, per_day=per_day, lift=arm.minimum_lift),
+        "days_left": days_left(**moments, per_day=per_day, lift=seen[1].minimum_lift),
     }
 
 

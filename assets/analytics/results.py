@@ -20,11 +20,10 @@ from assets.analytics.comparisons import (
 )
 
 _MOMENTS = """
-    select experiment, kind, segment, metric, type, arm, goal_version, minimum_lift, first_exposed_at, users,
-        open_users, users_in_both_arms, conversions, mean, variance, other_mean, other_variance, covariance
+    select experiment, metric, type, arm, users, conversions, mean, variance, other_mean, other_variance, covariance
     from analytics.experiment_moments
 """
-_ARMS = "select experiment, arm, users, expected_users from analytics.experiment_arms order by experiment, arm"
+_ARMS = "select * from analytics.experiment_arms order by experiment, arm"
 _GENERIC = """
     select experience, array_agg(variants.key) as arms
     from experiences.definitions

@@ -33,51 +33,34 @@
 {%- endmacro %}
 
 {#
-    Moments of the metrics of `experiment_users`, in one pass: the regr_* functions keep their digits at large means, and
-    all of one pair of columns share their work. Users whose window is open are counted, and left out of the rest.
+    Moments of metrics by experiment and arm, in one pass over the users whose window is over. The regr_* functions keep
+    their digits at large means, and all of one pair of columns share their work.
 #}
 {% macro moments_of(users, metrics) -%}
 with summed as (
     select
         experiment,
-        kind,
-        segment,
         arm,
-        goal_version,
-        minimum_lift,
-        min(exposed_at) as first_exposed_at,
-        count(*) filter (where is_window_over) as users,
-        count(*) filter (where not is_window_over) as open_users,
-        count(*) filter (where is_in_both_arms) as users_in_both_arms,
-        count(*) filter (where is_window_over and has_reached_goal) as goal,
-        count(*) filter (where is_window_over and has_clicked) as clicked
+        count(*) as users,
+        count(*) filter (where has_reached_goal) as goal,
+        count(*) filter (where has_clicked) as clicked
         {%- for metric in metrics %}
         {%- set meta = metric.config.meta -%}
         {%- if meta.ever %},
-        cast(sum({{ metric.name }}) filter (where is_window_over) as bigint) as {{ metric.name }}
+        cast(sum({{ metric.name }}) as bigint) as {{ metric.name }}
         {%- else -%}
         {%- set other = metric.name ~ ('__per' if meta.per else '__before') %}
         {%- for regr in ['avgy', 'syy', 'avgx', 'sxx', 'sxy'] %},
-        regr_{{ regr }}({{ metric.name }}, {{ other }}) filter (where is_window_over) as {{ metric.name }}__{{ regr }}
+        regr_{{ regr }}({{ metric.name }}, {{ other }}) as {{ metric.name }}__{{ regr }}
         {%- endfor -%}
         {%- endif -%}
         {%- endfor %}
     from {{ users }}
-    group by experiment, kind, segment, arm, goal_version, minimum_lift
+    where is_window_over
+    group by experiment, arm
 )
 
-select
-    summed.experiment,
-    summed.kind,
-    summed.segment,
-    summed.arm,
-    summed.goal_version,
-    summed.minimum_lift,
-    summed.first_exposed_at,
-    summed.users,
-    summed.open_users,
-    summed.users_in_both_arms,
-    metrics.*
+select summed.experiment, summed.arm, summed.users, metrics.*
 from summed
 cross join lateral (
     values
@@ -86,7 +69,7 @@ cross join lateral (
     {%- for metric in metrics %}
     {%- set meta = metric.config.meta %},
     {%- if meta.ever %}
-    ('{{ metric.name }}', 'proportion', coalesce(summed.{{ metric.name }}, 0), {{ nulls(5) }})
+    ('{{ metric.name }}', 'proportion', summed.{{ metric.name }}, {{ nulls(5) }})
     {%- else %}
     (
         '{{ metric.name }}', '{{ "ratio" if meta.per else "mean" }}', null,
@@ -99,7 +82,6 @@ cross join lateral (
     {%- endif %}
     {%- endfor %}
 ) as metrics (metric, type, conversions, mean, variance, other_mean, other_variance, covariance)
-where summed.kind = 'experience' or metrics.metric <> 'clicked'
 {%- endmacro %}
 
 {% macro nulls(count) -%}

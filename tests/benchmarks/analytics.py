@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,14 +35,13 @@ FILL = """
     create schema bench;
     create table bench.exposures as
     select
-        'offer' as experiment, 'experience' as kind, 'everybody' as segment, 'u' || who as user_id,
+        'offer' as experiment, 'u' || who as user_id,
         case when upnext.bucket('arm', who::text) < 0.5 then 'control' else 'a' end as arm,
-        timestamptz '2026-03-01T00:00:00Z' as exposed_at, false as is_in_both_arms, true as is_window_over,
-        0.1::double precision as minimum_lift, 'g' as goal_version
+        timestamptz '2026-03-01T00:00:00Z' as exposed_at, true as is_window_over
     from generate_series(1, {users}) as who;
     select setseed(0.5);
     create table bench.outcomes as
-    select 'u' || who as user_id, random() < 0.2 as has_clicked, random() < 0.1 as has_reached_goal, {columns}
+    select {columns}, random() < 0.2 as has_clicked, random() < 0.1 as has_reached_goal, 'u' || who as user_id
     from generate_series(1, {users}) as who
     cross join lateral (select random_normal() as habit where who > 0) as habits;
     create view bench.experiment_users as
@@ -68,20 +68,24 @@ def fill(platform: Platform, users: int) -> None:
                 connection.execute(sa.text(statement.replace(":", r"\:")))
 
 
-def export(platform: Platform, path: Path) -> None:
-    """Write the joined rows as Parquet."""
-    with platform.engine.connect() as connection:
-        columns = ", ".join(["arm", *OUTCOMES])
-        rows = connection.execution_options(stream_results=True, yield_per=50_000).execute(
-            sa.text(f"select {columns} from bench.experiment_users")
-        )
-        writer = None
-        for part in rows.mappings().partitions():
-            table = pyarrow.Table.from_pylist([dict(row) for row in part])
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-        assert writer is not None
-        writer.close()
+def export(platform: Platform, folder: Path) -> None:
+    """Write exposures, outcomes, and both joined, as Parquet."""
+    for name, source, columns in (
+        ("exposures", "bench.exposures", ["user_id", "arm"]),
+        ("outcomes", "bench.outcomes", ["user_id", *OUTCOMES]),
+        ("rows", "bench.experiment_users", ["arm", *OUTCOMES]),
+    ):
+        with platform.engine.connect() as connection, ExitStack() as stack:
+            rows = connection.execution_options(stream_results=True, yield_per=50_000).execute(
+                sa.text(f"select {', '.join(columns)} from {source}")
+            )
+            writer = None
+            for part in rows.mappings().partitions():
+                table = pyarrow.Table.from_pylist([dict(row) for row in part])
+                writer = writer or stack.enter_context(
+                    pyarrow.parquet.ParquetWriter(folder / f"{name}.parquet", table.schema)
+                )
+                writer.write_table(table)
 
 
 def moments_sql(platform: Platform) -> str:
@@ -90,14 +94,19 @@ def moments_sql(platform: Platform) -> str:
     return platform.dbt.compile("{{ moments_of('bench.experiment_users', " + json.dumps(metrics) + ") }}")
 
 
+def arms_of(moments: list[Moments]) -> list[Arm]:
+    """Return the arms of the experiments, both of them seen as they should be."""
+    names = sorted({(row.experiment, row.arm, row.users) for row in moments})
+    return [Arm(experiment, "experience", "everybody", "g", 0.1, arm, users, users) for experiment, arm, users in names]
+
+
 def analyse(platform: Platform, sql: str) -> tuple[float, float, list[dict[str, Any]]]:
     """Return the seconds that moments and inference took, and the results."""
     started = time.perf_counter()
     with platform.engine.connect() as connection:
         moments = [Moments(**row) for row in connection.execute(sa.text(sql.replace(":", r"\:"))).mappings()]
     read = time.perf_counter()
-    arms = [Arm("offer", arm.arm, arm.users, 1) for arm in moments if arm.metric == "goal"]
-    results = compare_experiments(moments, arms, as_of=AS_OF)
+    results = compare_experiments(moments, arms_of(moments), as_of=AS_OF)
     return read - started, time.perf_counter() - read, results
 
 
@@ -111,10 +120,11 @@ def inference(platform: Platform, sql: str) -> float:
         for copy in range(5)
         for row in means
     ]
+    arms = arms_of(many)
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
-        results = compare_experiments(many, [], as_of=AS_OF)
+        results = compare_experiments(many, arms, as_of=AS_OF)
         seconds.append(time.perf_counter() - started)
     assert len(results) == 100
     return statistics.median(seconds)
@@ -134,14 +144,13 @@ def main() -> None:
             platform = Platform(settings)
             build(platform, AS_OF, is_explicit=True)
             fill(platform, arguments.users)
-            path = home / "rows.parquet"
-            export(platform, path)
+            export(platform, home)
             sql = moments_sql(platform)
             analyse(platform, sql)
             ours = [analyse(platform, sql) for _ in range(arguments.rounds)]
             hundred = inference(platform, sql)
             done = subprocess.run(
-                [BENCH_PYTHON, "-m", "tests.benchmarks.tea_tasting_moments", path, str(METRICS), str(arguments.rounds)],
+                [BENCH_PYTHON, "-m", "tests.benchmarks.tea_tasting_moments", home, str(METRICS), str(arguments.rounds)],
                 check=True,
                 capture_output=True,
                 text=True,

@@ -12,15 +12,22 @@ import pyarrow.parquet
 import tea_tasting as tt
 
 
-def main(path: Path, metrics: int, rounds: int) -> None:
+def main(folder: Path, metrics: int, rounds: int) -> None:
     """Analyse `metrics` with their pre-periods, by each way that tea-tasting has to read the file."""
     names = [f"m{number:02d}" for number in range(metrics)]
     experiment = tt.Experiment({name: tt.Mean(name, f"{name}__before") for name in names}, variant="arm")
     columns = ["arm", *names, *(f"{name}__before" for name in names)]
+    rows, exposures, outcomes = (folder / f"{name}.parquet" for name in ("rows", "exposures", "outcomes"))
+
+    def joined() -> Any:
+        duckdb = ibis.duckdb.connect()
+        return duckdb.read_parquet(exposures).join(duckdb.read_parquet(outcomes), "user_id")
+
     ways: dict[str, Callable[[], Any]] = {
-        "DuckDB": lambda: ibis.duckdb.connect().read_parquet(path),
-        "PyArrow": lambda: pyarrow.parquet.read_table(path, columns=columns),
-        "pandas": lambda: pyarrow.parquet.read_table(path, columns=columns).to_pandas(),
+        "DuckDB, joined by it": joined,
+        "DuckDB": lambda: ibis.duckdb.connect().read_parquet(rows),
+        "PyArrow": lambda: pyarrow.parquet.read_table(rows, columns=columns),
+        "pandas": lambda: pyarrow.parquet.read_table(rows, columns=columns).to_pandas(),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     effects: dict[str, float] = {}

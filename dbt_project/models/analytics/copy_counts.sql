@@ -1,14 +1,19 @@
 with users as (
-    select * from {{ ref('experiment_users') }} where kind = 'experience' and arm <> 'control'
+    select * from {{ ref('experiment_users') }} where arm <> 'control'
+),
+
+experiments as (
+    select * from {{ ref('experiments') }} where kind = 'experience'
 )
 
 select
-    segment,
-    experiment,
-    arm as variant,
-    count(*) filter (where is_window_over) as exposed,
-    count(*) filter (where is_window_over and has_clicked) as clicked,
-    count(*) filter (where is_window_over and has_reached_goal) as converted,
-    count(*) filter (where not is_window_over) as open
+    experiments.segment,
+    users.experiment,
+    users.arm as variant,
+    count(*) filter (where users.is_window_over) as exposed,
+    count(*) filter (where users.is_window_over and users.has_clicked) as clicked,
+    count(*) filter (where users.is_window_over and users.has_reached_goal) as converted,
+    count(*) filter (where not users.is_window_over) as open
 from users
-group by segment, experiment, arm
+inner join experiments on users.experiment = experiments.experiment
+group by experiments.segment, users.experiment, users.arm

@@ -1,10 +1,5 @@
-with experiences as (
-    select
-        experience,
-        definition ->> 'segment' as segment,
-        definition -> 'goal' as goal,
-        cast(definition ->> 'minimum_lift' as double precision) as minimum_lift
-    from {{ source('experiences', 'definitions') }}
+with experiments as (
+    select * from {{ ref('experiments') }}
 ),
 
 shares as (
@@ -51,27 +46,14 @@ views as (
 
 experience_exposures as (
     select
-        views.experience as experiment,
-        'experience' as kind,
-        experiences.segment,
-        views.user_id,
-        (array_agg(views.arm order by views.occurred_at, views.arm)) [1] as arm,
-        min(views.occurred_at) as exposed_at,
-        count(distinct views.arm) > 1 as is_in_both_arms,
-        experiences.goal,
-        views.weights,
-        experiences.minimum_lift
+        experience as experiment,
+        user_id,
+        (array_agg(arm order by occurred_at, arm)) [1] as arm,
+        min(occurred_at) as exposed_at,
+        count(distinct arm) > 1 as is_in_both_arms,
+        weights
     from views
-    inner join experiences on views.experience = experiences.experience
-    group by
-        views.experience, experiences.segment, views.user_id, experiences.goal, views.weights, experiences.minimum_lift
-),
-
-{# The goal is the newest one, whichever version somebody entered with. #}
-journeys as (
-    select distinct on (journey) journey, definition ->> 'segment' as segment, definition -> 'goal' as goal
-    from {{ source('journeys', 'definitions') }}
-    order by journey, first_dispatched_at desc
+    group by experience, user_id, weights
 ),
 
 {#
@@ -97,24 +79,18 @@ entries as (
 ),
 
 journey_exposures as (
-    select distinct on (entries.journey, entries.user_id)
-        entries.journey as experiment,
-        'journey' as kind,
-        coalesce(journeys.segment, '') as segment,
-        entries.user_id,
-        entries.arm,
-        entries.entered_at as exposed_at,
+    select distinct on (journey, user_id)
+        journey as experiment,
+        user_id,
+        arm,
+        entered_at as exposed_at,
         (
-            bool_or(entries.is_in_both_arms) over in_journey
-            or min(entries.arm) over in_journey <> max(entries.arm) over in_journey
+            bool_or(is_in_both_arms) over in_journey or min(arm) over in_journey <> max(arm) over in_journey
         ) as is_in_both_arms,
-        journeys.goal,
-        jsonb_build_object('control', entries.holdout, 'treated', 1 - entries.holdout) as weights,
-        0.1::double precision as minimum_lift
+        jsonb_build_object('control', holdout, 'treated', 1 - holdout) as weights
     from entries
-    inner join journeys on entries.journey = journeys.journey
-    window in_journey as (partition by entries.journey, entries.user_id)
-    order by entries.journey, entries.user_id, entries.entry_id
+    window in_journey as (partition by journey, user_id)
+    order by journey, user_id, entry_id
 ),
 
 exposures as (
@@ -129,18 +105,15 @@ clock as materialized (
 
 select
     exposures.experiment,
-    exposures.kind,
-    exposures.segment,
     exposures.user_id,
     exposures.arm,
     exposures.exposed_at,
     exposures.is_in_both_arms,
     exposures.weights,
-    exposures.minimum_lift,
-    array(select jsonb_array_elements_text(exposures.goal -> 'any_of')) as goal_events,
-    cast(exposures.goal ->> 'within' as interval) as goal_within,
-    md5(cast(exposures.goal as text)) as goal_version,
-    least(exposures.exposed_at + cast(exposures.goal ->> 'within' as interval), clock.as_of) as counts_until,
-    exposures.exposed_at + cast(exposures.goal ->> 'within' as interval) <= clock.as_of as is_window_over
+    experiments.goal_events,
+    experiments.goal_within,
+    least(exposures.exposed_at + experiments.goal_within, clock.as_of) as counts_until,
+    exposures.exposed_at + experiments.goal_within <= clock.as_of as is_window_over
 from exposures
+inner join experiments on exposures.experiment = experiments.experiment
 cross join clock

@@ -7,15 +7,11 @@ with exposures as (
 
 select
     exposures.experiment,
-    exposures.kind,
-    exposures.segment,
     exposures.user_id,
     exposures.arm,
     exposures.exposed_at,
     exposures.is_in_both_arms,
     exposures.is_window_over,
-    exposures.minimum_lift,
-    exposures.goal_version,
     outcomes.*
 from exposures
 {#

@@ -11,9 +11,7 @@ memberships as (
     select
         segments.segment,
         users.experiment,
-        users.kind,
         users.arm,
-        users.minimum_lift,
         users.has_reached_goal
     from users
     cross join segments
@@ -33,12 +31,12 @@ memberships as (
 )
 
 select
-    segment,
-    experiment,
-    kind,
-    arm,
-    max(minimum_lift) as minimum_lift,
+    memberships.segment,
+    memberships.experiment,
+    memberships.arm,
+    experiments.minimum_lift,
     count(*) as users,
-    count(*) filter (where has_reached_goal) as conversions
+    count(*) filter (where memberships.has_reached_goal) as conversions
 from memberships
-group by segment, experiment, kind, arm
+inner join {{ ref('experiments') }} as experiments on memberships.experiment = experiments.experiment
+group by memberships.segment, memberships.experiment, memberships.arm, experiments.minimum_lift

@@ -19,21 +19,20 @@ AS_OF = datetime(2026, 3, 31, tzinfo=UTC)
 Row = dict[str, Any]
 
 
-def moments(arm: str, users: int, conversions: int | None, **values: Any) -> Moments:
-    return Moments(
-        **{
-            "experiment": "x", "kind": "experience", "segment": "s", "metric": "goal", "type": "proportion", "arm": arm,
-            "goal_version": "g", "minimum_lift": 0.1, "first_exposed_at": AS_OF - timedelta(days=10), "users": users,
-            "open_users": 0, "users_in_both_arms": 0, "conversions": conversions, **values,
-        }
-    )  # fmt: skip
+def moments(arm: str, users: int, conversions: int | None, metric: str = "goal", **values: Any) -> Moments:
+    return Moments("x", metric, **{"type": "proportion", **values}, arm=arm, users=users, conversions=conversions)
+
+
+def arm(name: str, users: int, expected: float, **values: Any) -> Arm:
+    begun = AS_OF - timedelta(days=10)
+    return Arm("x", "experience", "s", "g", 0.1, name, expected, users, first_exposed_at=begun, **values)
 
 
 def arms(**users: int) -> list[Arm]:
     """A control half, and the rest in equal parts."""
     total = sum(users.values())
     share = 0.5 / (len(users) - 1)
-    return [Arm("x", arm, count, total * (0.5 if arm == "control" else share)) for arm, count in users.items()]
+    return [arm(name, count, total * (0.5 if name == "control" else share)) for name, count in users.items()]
 
 
 def compared(*rows: Moments, of: list[Arm]) -> list[Row]:
@@ -41,12 +40,9 @@ def compared(*rows: Moments, of: list[Arm]) -> list[Row]:
 
 
 def test_each_arm_is_compared_with_control() -> None:
-    found = [
-        moments("control", 500, 50, open_users=7),
-        moments("a", 250, 40, users_in_both_arms=3),
-        moments("b", 250, 25),
-    ]
-    a, b = compared(*found, of=arms(control=500, a=250, b=250))
+    found = [moments("control", 500, 50), moments("a", 250, 40), moments("b", 250, 25)]
+    drawn = [arm("control", 500, 500, open_users=7), arm("a", 250, 250, users_in_both_arms=3), arm("b", 250, 250)]
+    a, b = compared(*found, of=drawn)
     assert (a["arm"], a["n_control"], a["n_arm"], a["n_open_control"], a["n_both_arm"]) == ("a", 500, 250, 7, 3)
     assert (b["arm"], b["mean_arm"]) == ("b", 0.1)
     assert a["lift"] == pytest.approx(0.6)
@@ -58,11 +54,11 @@ def test_each_arm_is_compared_with_control() -> None:
 
 def test_goals_and_other_metrics_are_families_of_their_own() -> None:
     found = [
-        moments(arm, 400, conversions, metric=metric)
+        moments(name, 400, conversions, metric=metric)
         for metric, by_arm in {
             "goal": {"control": 40, "a": 60}, "clicked": {"control": 40, "a": 65}, "kept": {"control": 40, "a": 41},
         }.items()
-        for arm, conversions in by_arm.items()
+        for name, conversions in by_arm.items()
     ]  # fmt: skip
     rows = {row["metric"]: row for row in compared(*found, of=arms(control=400, a=400))}
     assert rows["goal"]["p_adjusted"] == rows["goal"]["p_value"]
@@ -72,15 +68,21 @@ def test_goals_and_other_metrics_are_families_of_their_own() -> None:
 
 def test_an_arm_that_nobody_saw_has_a_row_and_breaks_the_ratio() -> None:
     a, b = compared(
-        moments("control", 500, 50), moments("a", 250, 40), of=[*arms(control=500, a=250), Arm("x", "b", 0, 200)]
+        moments("control", 500, 50), moments("a", 250, 40), of=[*arms(control=500, a=250), arm("b", 0, 200)]
     )
     assert (b["n_arm"], b["mean_arm"], b["diff"], b["reason"]) == (0, None, None, "no users in the arm")
     assert a["srm_p"] < 0.001
     assert a["decision"] == "broken: sample ratio"
 
 
+def test_before_any_window_is_over_there_is_a_row() -> None:
+    (row,) = compared(of=[arm("control", 40, 40, open_users=40), arm("a", 42, 42, open_users=42)])
+    assert (row["metric"], row["n_arm"], row["n_open_arm"], row["p_value"]) == ("goal", 0, 42, None)
+    assert (row["reason"], row["decision"]) == ("no users in control", "keep going")
+
+
 def test_without_control_the_reason_says_so() -> None:
-    (row,) = compared(moments("a", 250, 40), of=[Arm("x", "a", 250, 250), Arm("x", "control", 0, 0)])
+    (row,) = compared(moments("a", 250, 40), of=[arm("a", 250, 250), arm("control", 0, 0)])
     assert (row["lift"], row["p_value"], row["srm_p"], row["reason"]) == (None, None, None, "no control group")
 
 
@@ -97,8 +99,8 @@ def test_means_are_adjusted_and_ratios_are_of_users() -> None:
         sides: list[Row] = [{**values}, {**values, "mean": 2.5}]
         (row,) = compared(
             *(
-                moments(arm, users, None, metric="m", type=kind, **side)
-                for arm, users, side in (("control", 90, sides[0]), ("a", 80, sides[1]))
+                moments(name, users, None, metric="m", type=kind, **side)
+                for name, users, side in (("control", 90, sides[0]), ("a", 80, sides[1]))
             ),
             of=arms(control=90, a=80),
         )

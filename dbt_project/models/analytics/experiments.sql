@@ -1,0 +1,37 @@
+with experiences as (
+    select
+        experience as experiment,
+        'experience' as kind,
+        definition ->> 'segment' as segment,
+        definition -> 'goal' as goal,
+        cast(definition ->> 'minimum_lift' as double precision) as minimum_lift
+    from {{ source('experiences', 'definitions') }}
+),
+
+{# The goal is the newest one, whichever version somebody entered with. #}
+journeys as (
+    select distinct on (journey)
+        journey as experiment,
+        'journey' as kind,
+        coalesce(definition ->> 'segment', '') as segment,
+        definition -> 'goal' as goal,
+        cast(0.1 as double precision) as minimum_lift
+    from {{ source('journeys', 'definitions') }}
+    order by journey, first_dispatched_at desc
+),
+
+experiments as (
+    select * from experiences
+    union all
+    select * from journeys
+)
+
+select
+    experiment,
+    kind,
+    segment,
+    minimum_lift,
+    array(select jsonb_array_elements_text(goal -> 'any_of')) as goal_events,
+    cast(goal ->> 'within' as interval) as goal_within,
+    md5(cast(goal as text)) as goal_version
+from experiments
