@@ -32,6 +32,8 @@ SERVER_SETTINGS = {
     "unix_socket_directories": "",
     "work_mem": "32MB",
     "maintenance_work_mem": "128MB",
+    # Workers of a query share it from the start, rather than have the system clear new pages for each join.
+    "min_dynamic_shared_memory": "256MB",
     "max_wal_size": "2GB",
     "wal_compression": "on",
     "jit": "off",

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import tea_tasting as tt
 
 
-def main(folder: Path, metrics: int, rounds: int) -> None:
-    """Analyse `metrics` with their pre-periods, by each way that tea-tasting has to read the file."""
+def main(folder: Path, metrics: int) -> None:
+    """Analyse `metrics` with their pre-periods once for each line that comes in, by each way to read the files."""
     names = [f"m{number:02d}" for number in range(metrics)]
     experiment = tt.Experiment({name: tt.Mean(name, f"{name}__before") for name in names}, variant="arm")
     columns = ["arm", *names, *(f"{name}__before" for name in names)]
@@ -24,21 +24,20 @@ def main(folder: Path, metrics: int, rounds: int) -> None:
         return duckdb.read_parquet(exposures).join(duckdb.read_parquet(outcomes), "user_id")
 
     ways: dict[str, Callable[[], Any]] = {
-        "DuckDB, joined by it": joined,
-        "DuckDB": lambda: ibis.duckdb.connect().read_parquet(rows),
-        "PyArrow": lambda: pyarrow.parquet.read_table(rows, columns=columns),
-        "pandas": lambda: pyarrow.parquet.read_table(rows, columns=columns).to_pandas(),
+        "DuckDB, which joins": joined,
+        "DuckDB, joined before": lambda: ibis.duckdb.connect().read_parquet(rows),
+        "PyArrow, joined before": lambda: pyarrow.parquet.read_table(rows, columns=columns),
+        "pandas, joined before": lambda: pyarrow.parquet.read_table(rows, columns=columns).to_pandas(),
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    effects: dict[str, float] = {}
-    for _ in range(rounds):
+    for line in sys.stdin:
+        seconds: dict[str, float] = {}
         for way, read in ways.items():
             started = time.perf_counter()
             result = experiment.analyze(read(), control="control")
-            seconds[way].append(time.perf_counter() - started)
-            effects = {name: result[name].effect_size for name in names}
-    print(json.dumps({"seconds": seconds, "effects": effects}))
+            seconds[way] = time.perf_counter() - started
+        effects = {name: result[name].effect_size for name in names}
+        print(json.dumps({"round": line.strip(), "seconds": seconds, "effects": effects}), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
