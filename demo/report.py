@@ -95,7 +95,7 @@ def _messages(engine: Engine) -> list[Any]:
 
 
 def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{100 * value:+.0f} %"
+    return "none" if value is None else f"{round(100 * value):+d} %"
 
 
 def _interval(row: MeasuredLift) -> str:

@@ -124,7 +124,7 @@ def load_catalogue() -> Catalogue:
     return declared
 
 
-def load_metrics(catalogue: Catalogue, path: Path = METRICS) -> dict[str, Metric]:
+def load_metrics(catalogue: Catalogue, path: Path) -> dict[str, Metric]:
     """Read the metrics of all experiments. Raises `UpnextError` with file, line and nearest match."""
     declared = load(path, MetricsFile)
     for keys, mistake in declared.find_mistakes({*catalogue.events, *catalogue.derived}):

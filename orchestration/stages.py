@@ -92,7 +92,7 @@ class Platform:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The metrics that every experiment is measured by, beside its goal."""
-        return dbt.load_metrics(self.catalogue)
+        return dbt.load_metrics(self.catalogue, dbt.METRICS)
 
     @cached_property
     def policy(self) -> Policy:

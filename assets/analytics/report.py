@@ -66,11 +66,11 @@ def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["lift_low"] is None or row["lift_high"] is None:
         return ""
-    return f" ({100 * row['lift_low']:+.0f} to {100 * row['lift_high']:+.0f})"
+    return f" ({round(100 * row['lift_low']):+d} to {round(100 * row['lift_high']):+d})"
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.0f} %"
+    return "-" if value is None else f"{round(100 * value):+d} %"
 
 
 def _share(value: float | None) -> str:

@@ -5,16 +5,25 @@ import shutil
 import textwrap
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from assets.analytics import results
+from assets.analytics.statistics import Decision
+from assets.experiences.declared import EXPERIENCES, load_experiences
+from assets.experiences.definition import Known, Trigger
 from assets.journeys.declared import JOURNEYS, load_journeys
 from orchestration import dbt
+from orchestration.settings import Settings
 from orchestration.stages import Platform, build, check_journeys, preview_segment
 from tests.conftest import AS_OF, Product, rows
 
 DAY = timedelta(days=1)
+PICTURE = re.compile(r"pictures/\w+.png")
 GUIDE = (dbt.PROJECT_DIR / "README.md").read_text()
+RESULTS_GUIDE = (Path(results.__file__).parent / "README.md").read_text()
+EXPERIENCES_GUIDE = (EXPERIENCES / "README.md").read_text()
 JOURNEYS_GUIDE = (JOURNEYS / "README.md").read_text()
 
 
@@ -55,6 +64,10 @@ def test_the_walk_throughs(
     large = "- name: large_reports\n  config: {meta: {count_of: exported large report}}\n"
     insert(models / "features" / "_features.yml", "\n  - name: account_features\n", large, indent=6)
 
+    metrics = models / "analytics" / "_analytics.yml"
+    insert(metrics, "  - name: experiment_moments\n", block("# models/analytics", RESULTS_GUIDE), indent=6)
+    monkeypatch.setattr(dbt, "METRICS", metrics)
+
     platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
     platform.check()
     build(platform, AS_OF, is_explicit=True)
@@ -63,6 +76,12 @@ def test_the_walk_throughs(
     ) == [("ada", 3, 2), ("bob", 1, 3)]
     assert rows(platform, "select user_id from segments.report_lovers") == [("ada",)]
     assert preview_segment(platform, "report_lovers", with_ids=False).size == 1
+    assert {"rows_exported", "has_booked_a_demo", "reports_per_login"} <= set(platform.metrics)
+    assert rows(
+        platform,
+        "select reports_exported, reports_exported__before, rows_exported__before, has_booked_a_demo,"
+        " reports_per_login__per from analytics.experiment_users",
+    ) == []  # fmt: skip
 
 
 def test_every_kind_is_explained() -> None:
@@ -84,3 +103,19 @@ def test_the_journey_of_the_guide(platform: Platform, tmp_path: Path) -> None:
     )
     assert check_journeys(platform) == {"win_back": ["hello", "hello.plain", "hello.short", "reminder"]}
     assert all((JOURNEYS / picture).exists() for picture in re.findall(r"pictures/\w+.png", JOURNEYS_GUIDE))
+
+
+def test_the_experience_of_the_guide(tmp_path: Path) -> None:
+    (tmp_path / "report_nudge.yml").write_text(block("# assets/experiences", EXPERIENCES_GUIDE))
+    platform = Platform(Settings.from_environment({}))
+    known = Known(platform.segments, platform.events, platform.slots, platform.journeys)
+    nudge = load_experiences(known, tmp_path)["report_nudge"]
+    assert [variant.generic for variant in nudge.variants.values()] == [False, False, True]
+    for kind in get_args(Trigger):
+        assert f"`{kind.__struct_config__.tag}`" in EXPERIENCES_GUIDE
+
+
+def test_every_word_of_the_decision_is_explained() -> None:
+    for word in get_args(Decision):
+        assert f"| `{word}` |" in RESULTS_GUIDE
+    assert all((EXPERIENCES.parent / "analytics" / picture).exists() for picture in PICTURE.findall(RESULTS_GUIDE))

@@ -1,0 +1,44 @@
+"""Which mistakes a metric's description can hold."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.dbt import METRICS, load_metrics
+from orchestration.errors import UpnextError
+from orchestration.settings import Settings
+from orchestration.stages import Platform
+
+CATALOGUE = Platform(Settings.from_environment({})).catalogue
+FILE = """models:
+  - name: experiment_users
+    columns:
+      - name: logins
+        config: {meta: {count_of: login}}
+"""
+
+
+def test_the_metrics_of_the_product() -> None:
+    assert list(load_metrics(CATALOGUE, METRICS)) == ["logins", "objects_created", "objects_per_login"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("count_of: login", "count_of: log in", "5: unknown event 'log in'; did you mean 'login'?"),
+        ("count_of: login", "count_of: login, per: logins", "5: unknown event 'logins'; did you mean 'login'?"),
+        ("count_of: login", "count_of: login, ever: login", "5: a metric is made of exactly one of count_of, sum_of,"),
+        ("count_of: login", "sum_of: total", "5: sum_of, a property, and of, an event, go together"),
+        ("count_of: login", "ever: login, per: login", "5: per goes with count_of"),
+        ("count_of: login", "count_off: login", "5: unknown key 'count_off'; did you mean 'count_of'?"),
+        ("name: logins", "name: goal", "4: 'goal' is taken"),
+        ("name: logins", "name: logins__before", "4: 'logins__before' is taken"),
+        ("name: logins", "name: Log ins", "4: 'Log ins' is no name of a metric"),
+    ],
+)
+def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    path = tmp_path / "_analytics.yml"
+    path.write_text(FILE.replace(old, new))
+    with pytest.raises(UpnextError) as raised:
+        load_metrics(CATALOGUE, path)
+    assert str(raised.value).startswith(f"{path}:{expected}")
