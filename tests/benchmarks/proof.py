@@ -67,7 +67,7 @@ def rejected_nulls(random: Generator, engine: Engine, runs: int) -> Iterator[Cla
     """5 % of true nulls are rejected at the horizon; of shares, every outcome is tried and weighed by its chance."""
     for rate, users, least in ((0.1, 5_000, 0.039), (0.05, 5_000, 0.039), (0.0005, 50_000, 0.039), (0.001, 2_000, 0.0)):
         rejected = 0.0
-        for chance, x_control, x_arm in _outcomes(users, rate, users, rate):
+        for chance, x_control, x_arm in _outcomes(users, rate, users, rate, runs):
             p = engine.proportions(n_control=users, x_control=x_control, n_arm=users, x_arm=x_arm).p_value
             rejected += chance * (p is not None and p < 0.05)
         yield Claim(f"null rejected, rate {rate}, {users:,} a side", rejected, least, 0.061, RUNS)
@@ -114,7 +114,7 @@ def covered_lifts(random: Generator, engine: Engine, runs: int) -> Iterator[Clai
         for lift in (0.0, 0.3, 1.0):
             results = [
                 (chance, engine.proportions(n_control=n_control, x_control=x_control, n_arm=n_arm, x_arm=x_arm))
-                for chance, x_control, x_arm in _outcomes(n_control, rate, n_arm, rate * (1 + lift))
+                for chance, x_control, x_arm in _outcomes(n_control, rate, n_arm, rate * (1 + lift), runs)
             ]
             yield from _coverage(f"lift {lift:+.0%}, {n_control:,} and {n_arm:,} at {rate}", results, lift, RUNS)
 
@@ -152,11 +152,14 @@ PROOFS = (
 )
 
 
-def _outcomes(n_control: int, rate_control: float, n_arm: int, rate_arm: float) -> Iterator[tuple[float, int, int]]:
-    """Yield how many may convert on both sides, with its chance; what is left out happens once in a million."""
+def _outcomes(
+    n_control: int, rate_control: float, n_arm: int, rate_arm: float, runs: int
+) -> Iterator[tuple[float, int, int]]:
+    """Yield how many may convert on both sides, with its chance; what is left out is rare, in a short run less so."""
+    tail = 5e-7 if runs >= RUNS else 1e-4
     sides = []
     for n, rate in ((n_control, rate_control), (n_arm, rate_arm)):
-        counts = np.arange(stats.binom.ppf(5e-7, n, rate), stats.binom.isf(5e-7, n, rate) + 1)
+        counts = np.arange(stats.binom.ppf(tail, n, rate), stats.binom.isf(tail, n, rate) + 1)
         sides.append(list(zip(stats.binom.pmf(counts, n, rate), map(int, counts), strict=True)))
     for (chance_control, x_control), (chance_arm, x_arm) in itertools.product(*sides):
         yield chance_control * chance_arm, x_control, x_arm
