@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import dagster as dg
 
 from assets.experiences.definition import Experience
-from orchestration.runs import asked_as_of
 from orchestration.stages import Platform, assign_experiences, show_ctas
+from orchestration.ticks import last_published_as_of
 
 _OWNER = ["growth@otto.example"]
 _TABLES = {
@@ -29,10 +29,9 @@ def experience_assets(
         kinds={"postgres", "table"},
         description="One row per experience and user: the first variant, drawn by hash and kept for good.",
     )
-    def assignments(
-        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-    ) -> dg.MaterializeResult[None]:
-        assigned = assign_experiences(platform, asked_as_of(context.run.tags))
+    def assignments(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
+        as_of = last_published_as_of(platform.engine)
+        assigned = 0 if as_of is None else assign_experiences(platform, as_of)
         return dg.MaterializeResult(metadata={"assigned": assigned})
 
     drawn = dg.AssetKey(["experiences", "assignments"])

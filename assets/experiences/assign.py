@@ -15,7 +15,11 @@ CONSUMER = "experiences"
 _RECORD = sa.text("""
     with changed as (
         insert into experiences.shares (experience, since, weights)
-        select :experience, :as_of, cast(:definition as jsonb) -> 'weights'
+        select
+            :experience,
+            case when exists (select from experiences.shares where experience = :experience)
+                then cast(:as_of as timestamptz) else '-infinity' end,
+            cast(:definition as jsonb) -> 'weights'
         where cast(:definition as jsonb) -> 'weights' is distinct from (
             select weights from experiences.shares
             where experience = :experience and since <= :as_of

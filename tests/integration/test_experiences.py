@@ -88,9 +88,8 @@ def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
     assert {user: after[user] for user in users} == drawn, "who was drawn stays, whatever the shares are"
     assert {after[user] for user in after if user not in drawn} == {"control", "a"}
     assert all(after[user] == arm_of("offer", changed, user) for user in after if user not in drawn)
-    assert rows(ticked, "select since, weights ->> 'control' from experiences.shares order by since") == [
-        (AS_OF, "0.5"), (AS_OF + DAY, "0.05"),
-    ]  # fmt: skip
+    shares = "select weights ->> 'control', since = :as_of from experiences.shares order by since"
+    assert rows(ticked, shares, as_of=AS_OF + DAY) == [("0.5", False), ("0.05", True)]
 
 
 def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> None:
