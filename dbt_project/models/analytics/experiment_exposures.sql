@@ -2,6 +2,22 @@ with experiments as (
     select * from {{ ref('experiments') }}
 ),
 
+all_assignments as (
+    select * from {{ source('experiences', 'assignments') }}
+),
+
+user_events as not materialized (
+    select * from {{ ref('user_events') }}
+),
+
+all_entries as (
+    select * from {{ source('journeys', 'entries') }}
+),
+
+definitions as (
+    select * from {{ source('journeys', 'definitions') }}
+),
+
 shares as (
     select
         experience,
@@ -13,16 +29,16 @@ shares as (
 
 assignments as (
     select
-        assignments.experience,
-        assignments.user_id,
-        assignments.variant,
-        assignments.assigned_at,
+        all_assignments.experience,
+        all_assignments.user_id,
+        all_assignments.variant,
+        all_assignments.assigned_at,
         shares.weights
-    from {{ source('experiences', 'assignments') }} as assignments
+    from all_assignments
     inner join shares
-        on assignments.experience = shares.experience
-        and assignments.assigned_at >= shares.since
-        and assignments.assigned_at < shares.until
+        on all_assignments.experience = shares.experience
+        and all_assignments.assigned_at >= shares.since
+        and all_assignments.assigned_at < shares.until
 ),
 
 {# What was seen says more than what was drawn: of who saw two arms the first counts. #}
@@ -34,7 +50,7 @@ views as (
         coalesce(events.properties ->> 'variant', assignments.variant) as arm,
         events.occurred_at
     from assignments
-    inner join {{ ref('user_events') }} as events
+    inner join user_events as events
         on assignments.user_id = events.user_id
         and assignments.experience = events.properties ->> 'experience'
         and events.occurred_at >= assignments.assigned_at
@@ -62,20 +78,20 @@ experience_exposures as (
 #}
 entries as (
     select
-        entries.journey,
-        entries.entry_id,
-        entries.user_id,
-        entries.entered_at,
-        entries.is_in_both_arms,
-        case when entries.status = 'held_out' then 'control' else 'treated' end as arm,
+        all_entries.journey,
+        all_entries.entry_id,
+        all_entries.user_id,
+        all_entries.entered_at,
+        all_entries.is_in_both_arms,
+        case when all_entries.status = 'held_out' then 'control' else 'treated' end as arm,
         cast(definitions.definition ->> 'holdout' as double precision) as holdout
-    from {{ source('journeys', 'entries') }} as entries
-    inner join {{ source('journeys', 'definitions') }} as definitions
-        on entries.journey = definitions.journey and entries.version = definitions.version
+    from all_entries
+    inner join definitions
+        on all_entries.journey = definitions.journey and all_entries.version = definitions.version
     where
-        entries.status <> 'excluded'
-        and entries.reason is distinct from 'global holdout'
-        and entries.entered_at <= {{ published_as_of() }}
+        all_entries.status <> 'excluded'
+        and all_entries.reason is distinct from 'global holdout'
+        and all_entries.entered_at <= {{ published_as_of() }}
 ),
 
 journey_exposures as (

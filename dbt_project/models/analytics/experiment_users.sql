@@ -3,6 +3,10 @@
 {%- set before = 'events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at' -%}
 with exposures as (
     select * from {{ ref('experiment_exposures') }}
+),
+
+user_events as not materialized (
+    select * from {{ ref('user_events') }}
 )
 
 select
@@ -36,7 +40,7 @@ cross join lateral (
         {{ metric_value(meta, before) }} as {{ metric.name }}__before
         {%- endif %}
         {%- endfor %}
-    from {{ ref('user_events') }} as events
+    from user_events as events
     where
         events.user_id = exposures.user_id
         and events.event = any(

@@ -2,6 +2,18 @@ with users as materialized (
     select * from {{ ref('experiment_users') }} where is_window_over
 ),
 
+changes as not materialized (
+    select * from {{ source('segments', 'membership_changes') }}
+),
+
+ticks as (
+    select * from {{ source('segments', 'ticks') }}
+),
+
+experiments as (
+    select * from {{ ref('experiments') }}
+),
+
 segments as (
     select distinct segment from {{ source('segments', 'evaluations') }}
 ),
@@ -17,8 +29,8 @@ memberships as (
     cross join segments
     cross join lateral (
         select changes.change
-        from {{ source('segments', 'membership_changes') }} as changes
-        inner join {{ source('segments', 'ticks') }} as ticks on changes.tick_id = ticks.tick_id
+        from changes
+        inner join ticks on changes.tick_id = ticks.tick_id
         where
             changes.segment = segments.segment
             and changes.user_id = users.user_id
@@ -38,5 +50,5 @@ select
     count(*) as users,
     count(*) filter (where memberships.has_reached_goal) as conversions
 from memberships
-inner join {{ ref('experiments') }} as experiments on memberships.experiment = experiments.experiment
+inner join experiments on memberships.experiment = experiments.experiment
 group by memberships.segment, memberships.experiment, memberships.arm, experiments.minimum_lift
