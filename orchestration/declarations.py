@@ -23,6 +23,7 @@ Link = Annotated[str, msgspec.Meta(pattern=r"^(https://[^/\s]|/($|[^/\\]))[^\s]*
 """Where a click leads: an https address, or a path of the site that shows it."""
 
 ANY = "..."
+MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 
 Mistake = tuple[list[str | int], str]
 """Where a mistake stands, as keys of the YAML, and what is wrong."""
@@ -69,6 +70,12 @@ def load_folder(folder: Path, kind: type[Declared], *, besides: Collection[str] 
                 f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter"
             )
     return {path.stem: load(path, kind) for path in paths}
+
+
+def minutes(duration: str) -> int:
+    """Return a declared duration in minutes."""
+    number, unit = duration.split()
+    return int(number) * MINUTES[unit.removesuffix("s")]
 
 
 def check(folder: Path, name: str, mistakes: Iterable[Mistake]) -> None:

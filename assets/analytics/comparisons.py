@@ -75,8 +75,8 @@ def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_o
     """Compare each arm with its control, per experiment and metric: rows of `analytics.experiment_results`.
 
     An arm that nobody saw has a row too. P-values are adjusted within an experiment: by Holm over the goal of each arm,
-    by Benjamini and Hochberg over all other metrics. `p_always_valid` is that of this look alone; `with_decision` adds
-    the looks before it, and the word.
+    and over its clicks, by Benjamini and Hochberg over all other metrics. `p_always_valid` is that of this look alone;
+    `with_decision` adds the looks before it, and the word.
     """
     found: dict[str, dict[tuple[str, str], dict[str, Moments]]] = defaultdict(lambda: defaultdict(dict))
     for row in moments:
@@ -256,14 +256,19 @@ def _plan(control: Moments, arm: Moments, seen: tuple[Arm, Arm], as_of: datetime
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
-    goals = [row for row in rows if row["metric"] == GOAL]
-    others = [row for row in rows if row["metric"] != GOAL]
-    holm = adjust([row["p_value"] for row in goals], method="holm")
-    benjamini_hochberg = adjust([row["p_value"] for row in others], method="benjamini-hochberg")
+    """Adjust p-values by family: the goal, clicks (control has none, so they are sure), and all other metrics."""
+    families: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        families[row["metric"] if row["metric"] in (GOAL, CLICKED) else ""].append(row)
     return [
         {**row, "p_adjusted": p}
-        for row, p in zip([*goals, *others], [*holm, *benjamini_hochberg], strict=True)
-    ]  # fmt: skip
+        for name, family in families.items()
+        for row, p in zip(
+            family,
+            adjust([row["p_value"] for row in family], method="holm" if name else "benjamini-hochberg"),
+            strict=True,
+        )
+    ]
 
 
 def _compare_counts(reference: Row, arm: Row, alpha: float) -> Comparison:

@@ -10,7 +10,7 @@ from assets.analytics.statistics import SRM_ALARM
 
 TROUBLES = {
     "sample_ratios_hold": "Each arm was seen by as many users as it should have been (p at least 0.001).",
-    "exposures_are_assigned": "Nobody saw an experience in the last week without having been drawn for it.",
+    "exposures_are_assigned": "In the last week nobody saw what they were not drawn for, or an arm that there is not.",
     "no_arm_is_silent": "Each arm that should have been seen ten times in the last week was seen.",
     "goals_follow_exposures": "At most one in twenty users had reached the goal before they were first exposed.",
     "metrics_move": "Each event that metrics are made of, and that came ten times a day, came in the last three days.",
@@ -33,10 +33,12 @@ _STATEMENTS = {
             and events.occurred_at <= :as_of
             and not exists (
                 select from experiences.assignments
+                inner join experiences.shares on shares.experience = assignments.experience
                 where
                     assignments.experience = events.properties ->> 'experience'
                     and assignments.user_id = events.user_id
                     and assignments.assigned_at <= events.occurred_at
+                    and shares.weights ? coalesce(events.properties ->> 'variant', assignments.variant)
             )
         group by 1
     """,

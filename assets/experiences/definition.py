@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, unknown
+from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, minutes, unknown
 
 CONTROL = "control"
 
@@ -142,7 +142,7 @@ def find_mistakes(name: str, experience: Experience, known: Known) -> Iterator[M
         yield [], f"a journey is called '{name}' too; results are by name, so choose another"
     yield from unknown(["segment"], "segment", [experience.segment], known.segments)
     yield from unknown(["goal", "any_of"], "event", experience.goal.any_of, known.events)
-    if experience.goal.within.startswith("0 "):
+    if minutes(experience.goal.within) == 0:
         yield ["goal", "within"], "nothing can be reached within no time"
     yield from unknown(["slot"], "slot", [experience.slot], known.slots)
     surfaces = known.slots[experience.slot].surfaces if experience.slot in known.slots else []

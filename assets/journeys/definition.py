@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, unknown
+from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, minutes, unknown
 from orchestration.errors import nearest
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 END = "end"
 MESSAGES = ("email", "webhook", "cta")
-MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 DAYS: tuple["Day", ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -171,12 +170,6 @@ class Known:
     templates: Collection[str]
     endpoints: Collection[str]
     slots: Collection[str]
-
-
-def minutes(duration: str) -> int:
-    """Return a declared duration in minutes."""
-    number, unit = duration.split()
-    return int(number) * MINUTES[unit.removesuffix("s")]
 
 
 def as_json(journey: Journey) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,11 +118,7 @@ def inference(platform: Platform, sql: str) -> float:
     with platform.engine.connect() as connection:
         rows = [dict(row) for row in connection.execute(sa.text(sql.replace(":", r"\:"))).mappings()]
     means = [Moments(**row) for row in rows if row["type"] == "mean"]
-    many = [
-        Moments(**{**{name: getattr(row, name) for name in row.__dataclass_fields__}, "experiment": f"offer {copy}"})
-        for copy in range(5)
-        for row in means
-    ]
+    many = [replace(row, experiment=f"offer {copy}") for copy in range(5) for row in means]
     arms = arms_of(many)
     seconds = []
     for _ in range(5):

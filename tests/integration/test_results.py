@@ -207,7 +207,8 @@ def test_what_would_make_results_wrong_is_noticed(ticked: Platform) -> None:
     assert not any(troubles([*seen, *logins]).values())
 
     strangers = [viewed("stranger", "a", AS_OF - DAY), viewed(arm[0], "a", AS_OF - DAY, "ada@customer.example")]
-    assert troubles([*seen, *strangers])["exposures_are_assigned"] == {"offer": 1, "no such experience": 1}
+    strangers.append(viewed(arm[1], "z", AS_OF - DAY))
+    assert troubles([*seen, *strangers])["exposures_are_assigned"] == {"offer": 2, "no such experience": 1}
     silent = troubles([event for event in seen if event[0] in control])
     assert list(silent["no_arm_is_silent"]) == ["offer, a"]
     assert silent["sample_ratios_hold"]["offer"] < 0.001

@@ -56,13 +56,15 @@ def test_goals_and_other_metrics_are_families_of_their_own() -> None:
     found = [
         moments(name, 400, conversions, metric=metric)
         for metric, by_arm in {
-            "goal": {"control": 40, "a": 60}, "clicked": {"control": 40, "a": 65}, "kept": {"control": 40, "a": 41},
+            "goal": {"control": 40, "a": 60}, "clicked": {"control": 0, "a": 65},
+            "stayed": {"control": 40, "a": 65}, "kept": {"control": 40, "a": 41},
         }.items()
         for name, conversions in by_arm.items()
     ]  # fmt: skip
     rows = {row["metric"]: row for row in compared(*found, of=arms(control=400, a=400))}
     assert rows["goal"]["p_adjusted"] == rows["goal"]["p_value"]
-    assert rows["clicked"]["p_adjusted"] == pytest.approx(2 * rows["clicked"]["p_value"])
+    assert rows["clicked"]["p_adjusted"] == rows["clicked"]["p_value"]
+    assert rows["stayed"]["p_adjusted"] == pytest.approx(2 * rows["stayed"]["p_value"]), "clicks make room for nobody"
     assert [rows[name]["decision"] for name in ("goal", "clicked", "kept")] == ["keep going", None, None]
 
 

@@ -105,7 +105,7 @@ A = {"copy": "A", "url": "/a"}
         ({"trigger": {"when": "scroll_depth", "percent": 120}}, "percent: 120 | Expected `int` <= 100"),
         ({"trigger": {"when": "inactivity", "percent": 1}}, "percent: 1 | unknown key 'percent'"),
         ({"goal": {"any_of": ["log in"], "within": "7 days"}}, "any_of: | unknown event 'log in'; did you mean 'log"),
-        ({"goal": {"any_of": ["login"], "within": "0 days"}}, "within: 0 days | nothing can be reached"),
+        ({"goal": {"any_of": ["login"], "within": "00 days"}}, "within: 00 days | nothing can be reached"),
         ({"starts_at": "2026-03-02T00:00:00Z", "ends_at": "2026-03-01T00:00:00Z"}, "ends_at: '2026-03-01T00:00:00Z' |"
          " it ends before it starts"),
         ({"ends_at": "2026-03-01T00:00:00"}, "ends_at: '2026-03-01T00:00:00' | Expected `datetime` with a timezone"),

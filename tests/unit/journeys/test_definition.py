@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from assets.journeys.declared import JOURNEYS, load_journeys, load_policy
-from assets.journeys.definition import Message, as_json, longest, minutes, plan, variant_ranges, version
+from assets.journeys.definition import Message, as_json, longest, plan, variant_ranges, version
 from assets.journeys.policy import Policy
+from orchestration.declarations import minutes
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 from orchestration.stages import Platform
@@ -104,6 +105,19 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a script as link": (
         {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
                     "url": "javascript:alert(1)", "lasts": "1 day"}]}, "matching regex",
+    ),
+    "an unknown slot": (
+        {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "limited_time_ofer",
+                    "copy": "c", "url": "/x", "lasts": "1 day"}]}, "unknown slot .* 'limited_time_offer'",
+    ),
+    "markup in an offer": (
+        {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "<b>c</b>",
+                    "url": "/x", "lasts": "1 day"}]}, "copy is plain text, and '<b>' is markup",
+    ),
+    "markup in a variant of an offer": (
+        {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
+                    "url": "/x", "lasts": "1 day", "variants": {"x": {"weight": 100, "copy": "a <img src=x>"}}}]},
+        "copy is plain text, and '<img src=x>' is markup",
     ),
     "a link to anywhere": (
         {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
