@@ -24,7 +24,7 @@ test: setup ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 fuzz: setup ## features and segments against a reference, 500 drawn histories; EXAMPLES= of 10 each
 	UPNEXT_FUZZ_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest -q tests/exactness

@@ -166,9 +166,9 @@ class Dbt:
         """Run dbt and return its result. Raises `UpnextError` with the first message of what failed."""
         from dbt.cli.main import dbtRunner  # noqa: PLC0415 - two seconds that only a build should pay
 
-        from orchestration.dbt_connections import keep_open  # noqa: PLC0415
+        from orchestration.dbt_repeats import repeat_cheaply  # noqa: PLC0415
 
-        keep_open()
+        repeat_cheaply()
         options = [*global_arguments(self._settings), "--quiet", "--log-level", "none", "--log-level-file", "info"]
         with _scoped(self._environment):
             if self.manifest is None:
