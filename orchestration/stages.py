@@ -335,7 +335,8 @@ def assign_experiences(platform: Platform, as_of: datetime) -> int:
 
 def show_ctas(platform: Platform) -> Shown:
     """Bring what each user sees up to the newest published tick."""
-    return show(platform.engine)
+    as_of = ticks.last_published_as_of(platform.engine)
+    return Shown(0, 0) if as_of is None else show(platform.engine, as_of=as_of)
 
 
 def analyse_results(platform: Platform, as_of: datetime) -> Analysed:

@@ -5,12 +5,13 @@ from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from assets.experiences.definition import Experience, as_json
 from orchestration.ticks import MERGED_SINCE, consumed, newest_published, record_consumed
 
 CONSUMER = "experiences"
+_SHOWN = "experiences.live_ctas"
 
 _RECORD = sa.text("""
     with changed as (
@@ -66,32 +67,110 @@ _MERGE = sa.text(f"""
         is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms
 """)  # noqa: S608 - made of a constant
 
+# Experiences that are not what they were when `consumer` last acted on them: edited, started, ended, new, or gone.
+_CHANGED = sa.text("""
+    with states as (
+        select
+            experience,
+            case
+                when
+                    coalesce(:as_of >= cast(definition ->> 'starts_at' as timestamptz), true)
+                    and coalesce(:as_of < cast(definition ->> 'ends_at' as timestamptz), true)
+                    then md5(cast(definition as text))
+                else 'does not run'
+            end as state
+        from experiences.definitions
+    ),
+
+    gone as (
+        delete from experiences.acted_on
+        where consumer = :consumer and experience not in (select experience from states)
+        returning experience
+    ),
+
+    written as (
+        insert into experiences.acted_on as before (consumer, experience, state)
+        select :consumer, experience, state from states
+        on conflict (consumer, experience) do update set state = excluded.state
+        where before.state <> excluded.state
+        returning experience
+    )
+
+    select experience from gone
+    union all
+    select experience from written
+""")
+
 _ASSIGN = sa.text("""
+    with running as (
+        select experience, definition ->> 'segment' as segment, definition -> 'ranges' as ranges
+        from experiences.definitions
+        where
+            coalesce(:as_of >= cast(definition ->> 'starts_at' as timestamptz), true)
+            and coalesce(:as_of < cast(definition ->> 'ends_at' as timestamptz), true)
+    ),
+
+    candidates as (
+        select running.experience, members.user_id
+        from running
+        inner join segments.current_members as members on members.segment = running.segment
+        where running.experience = any(:changed)
+        union all
+        select running.experience, members.user_id
+        from segments.published_changes as changes
+        inner join segments.current_members as members
+            on members.segment = changes.segment and members.user_id = changes.user_id
+        inner join running on running.segment = members.segment
+        where changes.tick_id > :consumed_tick and running.experience <> all(:changed)
+    )
+
     insert into experiences.assignments (experience, user_id, variant, assigned_at)
-    select definitions.experience, members.user_id, arms.variant, :as_of
-    from experiences.definitions
-    inner join segments.current_members as members on members.segment = definitions.definition ->> 'segment'
-    inner join lateral jsonb_to_recordset(definitions.definition -> 'ranges')
+    select candidates.experience, candidates.user_id, arms.variant, :as_of
+    from candidates
+    inner join running on running.experience = candidates.experience
+    inner join lateral jsonb_to_recordset(running.ranges)
         as arms (variant text, low double precision, high double precision)
-        on upnext.bucket('experience:' || definitions.experience, members.user_id) >= arms.low
-        and upnext.bucket('experience:' || definitions.experience, members.user_id) < arms.high
+        on upnext.bucket('experience:' || candidates.experience, candidates.user_id) >= arms.low
+        and upnext.bucket('experience:' || candidates.experience, candidates.user_id) < arms.high
     where
-        coalesce(:as_of >= cast(definitions.definition ->> 'starts_at' as timestamptz), true)
-        and coalesce(:as_of < cast(definitions.definition ->> 'ends_at' as timestamptz), true)
-        and not exists (
+        not exists (
             select from experiences.assignments
-            where assignments.experience = definitions.experience and assignments.user_id = members.user_id
+            where assignments.experience = candidates.experience and assignments.user_id = candidates.user_id
         )
     on conflict (experience, user_id) do nothing
 """)
 
-# Equal rows are left alone, so that a dispatch writes what has changed.
-_SHOW = sa.text("""
-    with chosen as materialized (select * from experiences.chosen_ctas),
+# Only users for whom something has changed are looked at: each by index, which `offset 0` keeps from being one join of
+# everybody. Of journeys all open offers are compared: they change by more than membership.
+_SHOW = sa.text(f"""
+    with touched as materialized (
+        select user_id from segments.published_changes where tick_id > :consumed_tick
+        union
+        select unnest(array[merged.absorbed, merged.user_id]) from ({MERGED_SINCE}) as merged
+        union
+        select user_id from experiences.assignments where experience = any(:changed)
+        union
+        select coalesce(offers.user_id, live.user_id)
+        from experiences.journey_offers as offers
+        full join (select * from experiences.live_ctas where source_kind = 'journey') as live
+            on live.user_id = offers.user_id and live.surface = offers.surface and live.slot = offers.slot
+        where
+            (offers.source, offers.variant, offers.copy, offers.url, offers.starts_at, offers.ends_at)
+            is distinct from (live.source, live.variant, live.copy, live.url, live.starts_at, live.ends_at)
+    ),
+
+    chosen as materialized (
+        select chosen.*
+        from touched
+        cross join lateral (
+            select * from experiences.chosen_ctas where chosen_ctas.user_id = touched.user_id offset 0
+        ) as chosen
+    ),
 
     gone as (
         delete from experiences.live_ctas as live
-        where not exists (
+        using touched
+        where live.user_id = touched.user_id and not exists (
             select from chosen
             where chosen.user_id = live.user_id and chosen.surface = live.surface and chosen.slot = live.slot
         )
@@ -115,10 +194,8 @@ _SHOW = sa.text("""
         returning 1
     )
 
-    select
-        (select count(*) from chosen) as live,
-        (select count(*) from gone) + (select count(*) from written) as changed
-""")
+    select (select count(*) from gone) + (select count(*) from written)
+""")  # noqa: S608 - made of a constant
 
 
 def assign(engine: Engine, experiences: dict[str, Experience], *, as_of: datetime) -> int:
@@ -132,12 +209,24 @@ def assign(engine: Engine, experiences: dict[str, Experience], *, as_of: datetim
             connection.execute(_RECORD, rows)
         connection.execute(_FORGET, {"experiences": list(experiences)})
         published_tick = newest_published(connection)
-        since = consumed(connection, CONSUMER)
+        consumed_tick = _consumed_tick(connection, CONSUMER)
         if published_tick:
-            connection.execute(_MERGE, {"consumed_tick": since.tick_id if since is not None else 0})
-        assigned = connection.execute(_ASSIGN, {"as_of": as_of}).rowcount
+            connection.execute(_MERGE, {"consumed_tick": consumed_tick})
+        changed = _changed(connection, CONSUMER, as_of)
+        assigned = connection.execute(
+            _ASSIGN, {"as_of": as_of, "changed": changed, "consumed_tick": consumed_tick}
+        ).rowcount
         record_consumed(connection, CONSUMER, published_tick, as_of)
     return assigned
+
+
+def _consumed_tick(connection: Connection, consumer: str) -> int:
+    since = consumed(connection, consumer)
+    return 0 if since is None else since.tick_id
+
+
+def _changed(connection: Connection, consumer: str, as_of: datetime) -> list[str]:
+    return list(connection.scalars(_CHANGED, {"consumer": consumer, "as_of": as_of}))
 
 
 @dataclass(frozen=True)
@@ -148,10 +237,17 @@ class Shown:
     changed: int
 
 
-def show(engine: Engine) -> Shown:
-    """Bring `experiences.live_ctas` up to the newest published tick."""
+def show(engine: Engine, *, as_of: datetime) -> Shown:
+    """Bring `experiences.live_ctas` up to the newest published tick, which is of `as_of`."""
     with engine.begin() as connection:
         # Two at once would each put back what the other takes away.
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:live_ctas', 0))"))
-        row = connection.execute(_SHOW).one()
-    return Shown(row.live, row.changed)
+        # Whose variant is yet to be drawn is looked at again.
+        until = min(newest_published(connection), _consumed_tick(connection, CONSUMER))
+        values = {
+            "consumed_tick": _consumed_tick(connection, _SHOWN), "changed": _changed(connection, _SHOWN, as_of)
+        }  # fmt: skip
+        changed = connection.scalar(_SHOW, values)
+        live = connection.scalar(sa.text("select count(*) from experiences.live_ctas"))
+        record_consumed(connection, _SHOWN, until, as_of)
+    return Shown(int(live or 0), int(changed or 0))

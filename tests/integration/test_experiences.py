@@ -1,5 +1,6 @@
 """Assignments, what a site shows, and the results of it all."""
 
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,13 +18,31 @@ DAY = timedelta(days=1)
 ODD = " é'\\"
 
 
-def members(platform: Platform, *user_ids: str, segment: str = "upgrade_curious") -> None:
-    """Publish a tick of whom a segment has."""
+def members(platform: Platform, *user_ids: str, as_of: datetime = AS_OF) -> None:
+    """Publish a tick after which these are upgrade curious."""
+    publish(platform, as_of)
     with platform.engine.begin() as connection:
-        connection.execute(sa.text("delete from segments.members"))
         connection.execute(
-            sa.text("insert into segments.members select :segment, unnest(cast(:users as text[])), :at"),
-            {"segment": segment, "users": list(user_ids), "at": AS_OF},
+            sa.text("""
+                with changed as (
+                    insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
+                    select
+                        (select max(tick_id) from segments.ticks), 'upgrade_curious', coalesce(wanted, user_id),
+                        case when wanted is null then 'exited' else 'entered' end, :at
+                    from segments.members
+                    full join unnest(cast(:users as text[])) as wanted on wanted = user_id
+                    where (wanted is null) <> (user_id is null)
+                    returning user_id, change
+                ),
+
+                exited as (
+                    delete from segments.members where user_id in (select user_id from changed where change = 'exited')
+                )
+
+                insert into segments.members
+                select 'upgrade_curious', user_id, :at from changed where change = 'entered'
+            """),
+            {"users": list(user_ids), "at": as_of},
         )
 
 
@@ -35,7 +54,10 @@ def publish(platform: Platform, as_of: datetime = AS_OF) -> None:
 
 
 def seen(platform: Platform, columns: str = "source") -> list[Any]:
+    """Bring what is shown up to date, by what has changed, and compare it with everything computed afresh."""
     show_ctas(platform)
+    shown, chosen = "select * from experiences.live_ctas", "select * from experiences.chosen_ctas"
+    assert rows(platform, f"({shown} except {chosen}) union all ({chosen} except {shown})") == []
     return rows(platform, f"select {columns} from experiences.live_ctas order by user_id, surface, slot")
 
 
@@ -72,7 +94,6 @@ def test_sql_and_python_draw_a_million_alike(platform: Platform) -> None:
 
 def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
     users = [f"u{number}" for number in range(40)]
-    publish(ticked)
     members(ticked, *users)
     ticked.experiences = {"offer": experience()}
     assert assign_experiences(ticked, AS_OF) == 40
@@ -94,7 +115,6 @@ def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
 
 def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> None:
     users = [f"u{number}" for number in range(20)]
-    publish(ticked)
     members(ticked, *users)
     ticked.experiences = {"offer": experience()}
     assign_experiences(ticked, AS_OF)
@@ -113,7 +133,6 @@ def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> N
 
 
 def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: Platform) -> None:
-    publish(ticked)
     users = [f"u{number}" for number in range(30)]
     members(ticked, *users)
     strong = experience(priority=9)
@@ -139,7 +158,7 @@ def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: P
 
 
 def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Platform) -> None:
-    members(ticked, "ada")
+    members(ticked, "ada", as_of=AS_OF - 2 * DAY)
     ticked.experiences = {"offer": experience(starts_at=AS_OF.isoformat(), ends_at=(AS_OF + DAY).isoformat())}
     counts = []
     for as_of in (AS_OF - DAY, AS_OF, AS_OF + DAY - timedelta(microseconds=1), AS_OF + DAY):
@@ -148,8 +167,90 @@ def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Platform) -> N
     assert counts == [(0, 0), (1, 1), (0, 1), (0, 0)]
 
 
+def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -> None:
+    draw = random.Random(7)  # noqa: S311 - drawn alike each time
+    slots = ["homepage_banner", "nav_bar_button"]
+    users = [f"u{number}" for number in range(40)]
+    now = AS_OF
+    ticked.experiences = {}
+    with ticked.engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                insert into journeys.definitions
+                values ('nudge', '1', '{"segment": "upgrade_curious", "exit_on_leaving": true}', :at)
+            """),
+            {"at": AS_OF},
+        )
+        connection.execute(
+            sa.text("""
+                insert into journeys.steps (journey, version, step, position, kind, definition)
+                select 'nudge', '1', slot, 1, 'cta', jsonb_build_object('surface', 'web', 'slot', slot, 'copy', slot)
+                from unnest(cast(:slots as text[])) as slot
+            """),
+            {"slots": slots},
+        )
+
+    def change_members() -> None:
+        members(ticked, *draw.sample(users, draw.randint(0, 15)), as_of=now)
+
+    def redeclare() -> None:
+        ticked.experiences = {
+            name: experience(
+                priority=draw.randint(1, 3),
+                slot=draw.choice(slots),
+                exclusive_group=draw.choice([None, "upgrade"]),
+                starts_at=(now + timedelta(hours=draw.randint(-2, 2))).isoformat(),
+                ends_at=(now + timedelta(hours=draw.randint(4, 20))).isoformat(),
+            )
+            for name in draw.sample(["one", "two", "three"], draw.randint(0, 3))
+        }
+
+    def assign() -> None:
+        assign_experiences(ticked, now)
+        running = {name for name, one in ticked.experiences.items() if one.starts_at <= now < one.ends_at}
+        drawn = rows(ticked, "select experience, user_id from experiences.assignments where experience = any(:names)",
+                     names=list(running))  # fmt: skip
+        current = [user for (user,) in rows(ticked, "select user_id from segments.members")]
+        assert {(name, user) for name in running for user in current} <= {tuple(row) for row in drawn}
+
+    def offer() -> None:
+        with ticked.engine.begin() as connection:
+            connection.execute(
+                sa.text("""
+                    with entered as (
+                        insert into journeys.entries
+                            (journey, version, user_id, entered_at, reached_at, status, cause)
+                        values ('nudge', '1', :user, :at, :at, 'active', :nth)
+                        returning entry_id
+                    )
+
+                    insert into journeys.messages
+                        (message_id, entry_id, journey, step, channel, user_id, due_at, status, sent_at, ends_at)
+                    select
+                        :nth, entry_id, 'nudge', :slot, 'cta', :user, :at, 'sent', :at,
+                        cast(:at as timestamptz) + interval '5 hours'
+                    from entered
+                """),
+                {"user": draw.choice(users), "slot": draw.choice(slots), "nth": str(nth), "at": now},
+            )
+
+    def convert() -> None:
+        with ticked.engine.begin() as connection:
+            connection.execute(
+                sa.text("update journeys.entries set status = 'converted' where user_id = any(:users)"),
+                {"users": draw.sample(users, 10)},
+            )
+
+    shown = set()
+    for nth in range(160):  # noqa: B007 - names an offer
+        now += timedelta(minutes=20)
+        draw.choice([change_members, redeclare, assign, assign, offer, convert])()
+        shown |= {(source, variant) for source, variant in seen(ticked, "source, variant")}
+    assert {source for source, _ in shown} == {"one", "two", "three", "nudge"}
+    assert {variant for _, variant in shown} == {"control", "a", *slots}
+
+
 def test_a_page_load_is_one_look_up_by_the_key(ticked: Platform) -> None:
-    publish(ticked)
     members(ticked, *(f"u{number}" for number in range(5000)))
     ticked.experiences = {"offer": experience()}
     assign_experiences(ticked, AS_OF)
@@ -209,21 +310,28 @@ def test_an_analysis_can_be_run_again(platform: Platform) -> None:
 
 
 def test_by_a_merge_the_earliest_assignment_stands(platform: Platform, product: Product) -> None:
-    product.identify("old", AS_OF - DAY)
-    product.identify("new", AS_OF - DAY)
+    for user_id in ("old", "new"):
+        product.power_user(user_id, AS_OF)
     build(platform, AS_OF, is_explicit=True)
     assign_experiences(platform, AS_OF)
     with platform.engine.begin() as connection:
         for user_id, variant, at in (("new", "unlock", AS_OF), ("old", "control", AS_OF - DAY)):
             connection.execute(
-                sa.text("insert into experiences.assignments values ('upgrade_banner', :user_id, :variant, :at)"),
+                sa.text(
+                    "update experiences.assignments set variant = :variant, assigned_at = :at"
+                    " where experience = 'upgrade_banner' and user_id = :user_id"
+                ),
                 {"user_id": user_id, "variant": variant, "at": at},
             )
+    banners = "source = 'upgrade_banner', user_id, variant"
+    assert {row[1:] for row in seen(platform, banners) if row[0]} == {("new", "unlock"), ("old", "control")}
     product.store("alias", AS_OF, user_id="new", previous_id="old")
     build(platform, AS_OF, is_explicit=True)
     for _ in range(2):
         assert assign_experiences(platform, AS_OF) == 0
         assert rows(
             platform,
-            "select variant, assigned_at, is_in_both_arms from experiences.assignments where user_id = 'new'",
+            "select variant, assigned_at, is_in_both_arms from experiences.assignments"
+            " where experience = 'upgrade_banner' and user_id = 'new'",
         ) == [("control", AS_OF - DAY, True)]
+        assert [row[1:] for row in seen(platform, banners) if row[0]] == [("new", "control")]

@@ -1,0 +1,96 @@
+-- What an experience was when somebody acted on it: everybody of it is looked at again where it is no longer that, and
+-- else only who has changed.
+create table experiences.acted_on (
+    consumer text not null,
+    experience text not null,
+    state text not null,
+    primary key (consumer, experience)
+);
+create index messages_of_ctas on journeys.messages (ends_at) where channel = 'cta' and status = 'sent';
+create index live_ctas_of_journeys on experiences.live_ctas (user_id) where source_kind = 'journey';
+
+drop view experiences.chosen_ctas;
+
+-- What journeys have offered and not taken back.
+create view experiences.journey_offers as
+select
+    messages.user_id,
+    steps.definition ->> 'surface' as surface,
+    steps.definition ->> 'slot' as slot,
+    messages.journey as source,
+    coalesce(messages.variant, messages.step) as variant,
+    coalesce(steps.definition -> 'variants' -> messages.variant ->> 'copy', steps.definition ->> 'copy') as copy,
+    coalesce(steps.definition -> 'variants' -> messages.variant ->> 'url', steps.definition ->> 'url') as url,
+    messages.sent_at as starts_at,
+    messages.ends_at,
+    messages.message_id
+from journeys.messages
+inner join journeys.entries on entries.entry_id = messages.entry_id
+inner join journeys.definitions
+    on definitions.journey = entries.journey and definitions.version = entries.version
+inner join journeys.steps
+    on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+where
+    messages.channel = 'cta'
+    and messages.status = 'sent'
+    and entries.status in ('active', 'completed')
+    and messages.ends_at > (select max(as_of) from segments.ticks where published_at is not null)
+    and (
+        not cast(definitions.definition ->> 'exit_on_leaving' as boolean)
+        or exists (
+            select from segments.current_members as members
+            where members.segment = definitions.definition ->> 'segment' and members.user_id = messages.user_id
+        )
+    );
+
+-- As before, on the view above.
+create view experiences.chosen_ctas as
+with clock as (
+    select max(as_of) as as_of from segments.ticks where published_at is not null
+),
+
+offers as (
+    select
+        assignments.user_id,
+        definitions.definition ->> 'surface' as surface,
+        definitions.definition ->> 'slot' as slot,
+        assignments.experience as source,
+        'experience' as source_kind,
+        assignments.variant,
+        definitions.definition -> 'variants' -> assignments.variant ->> 'copy' as copy,
+        definitions.definition -> 'variants' -> assignments.variant ->> 'url' as url,
+        greatest(
+            assignments.assigned_at, members.entered_at, (definitions.definition ->> 'starts_at')::timestamptz
+        ) as starts_at,
+        (definitions.definition ->> 'ends_at')::timestamptz as ends_at,
+        definitions.definition -> 'trigger' as trigger,
+        (definitions.definition ->> 'priority')::integer as priority,
+        coalesce('group ' || (definitions.definition ->> 'exclusive_group'), assignments.experience) as exclusive_group
+    from experiences.assignments
+    inner join experiences.definitions on definitions.experience = assignments.experience
+    inner join segments.current_members as members
+        on members.segment = definitions.definition ->> 'segment' and members.user_id = assignments.user_id
+    cross join clock
+    where
+        (assignments.variant = 'control' or definitions.definition -> 'variants' ? assignments.variant)
+        and coalesce((definitions.definition ->> 'starts_at')::timestamptz <= clock.as_of, true)
+        and coalesce((definitions.definition ->> 'ends_at')::timestamptz > clock.as_of, true)
+    union all
+    select
+        user_id, surface, slot, source, 'journey' as source_kind, variant, copy, url, starts_at, ends_at,
+        null::jsonb as trigger,
+        1000 as priority,
+        'message ' || message_id as exclusive_group
+    from experiences.journey_offers
+),
+
+winners as (
+    select distinct on (user_id, exclusive_group) *
+    from offers
+    order by user_id, exclusive_group, priority desc, source
+)
+
+select distinct on (user_id, surface, slot)
+    user_id, surface, slot, source, source_kind, variant, copy, url, starts_at, ends_at, trigger
+from winners
+order by user_id, surface, slot, priority desc, source, starts_at desc;
