@@ -262,7 +262,7 @@ def results(as_json: bool) -> None:
         return
     shown = Table(title="Results", title_justify="left", box=None, pad_edge=False)
     for heading in HEADINGS:
-        shown.add_column(heading)
+        shown.add_column(heading, overflow="fold")
     for line in table(found):
         shown.add_row(*line)
     Console().print(shown)

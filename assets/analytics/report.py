@@ -8,8 +8,10 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 INK, LINE, BAND = "#1f2937", "#3d4bd6", "#c7cbf5"
-HEADINGS = ("experiment: arm", "users", "control, arm", "lift (95 %)", "p", "days left", "what to do")
+HEADINGS = ("experiment: arm", "what to do", "lift (95 %)", "p", "control, arm", "users", "days left")
 COLUMNS = 3
+# So that a narrow column does not part a number from its sign.
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -17,12 +19,12 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             f"{row['experiment']}: {row['arm']}",
-            f"{row['n_control']:,}, {row['n_arm']:,}",
-            f"{_share(row['mean_control'])}, {_share(row['mean_arm'])}",
-            _percent(row["lift"]) + _interval(row),
-            "-" if row["p_adjusted"] is None else f"{row['p_adjusted']:.2g}",
-            "-" if row["days_left"] is None else f"{row['days_left']:,}",
             row["decision"] if row["reason"] is None else f"{row['decision']} ({row['reason']})",
+            _percent(row["lift"]) + _interval(row),
+            _p_value(row["p_adjusted"]),
+            f"{_share(row['mean_control'])}, {_share(row['mean_arm'])}",
+            f"{row['n_control']:,}, {row['n_arm']:,}",
+            f"{row['days_left']:,}" if row["days_left"] is not None and row["decision"] == "keep going" else "-",
         )
         for row in results
     ]
@@ -70,8 +72,14 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{round(100 * value):+d} %"
+    return "-" if value is None else f"{round(100 * value):+d}{NO_BREAK_SPACE}%"
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f}{NO_BREAK_SPACE}%"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2g}" if value >= 0.001 else "<0.001"
