@@ -90,7 +90,7 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     checks = analysed.get_asset_check_evaluations()
     assert {check.check_name for check in checks} >= {*OUTBOX_TROUBLES, *RESULTS_TROUBLES}
     shown = analysed.asset_materializations_for_node("results")[0].metadata
-    assert "| experiment: arm | users |" in str(shown["what to do"].value)
+    assert "| experiment: arm | what to do |" in str(shown["what to do"].value)
     assert "data:image/png;base64," in str(shown["lift over time"].value)
     page = json.loads((tmp_path / "notebooks" / "what_worked.ipynb").read_text())
     outputs = [output for cell in page["cells"] for output in cell.get("outputs", [])]
