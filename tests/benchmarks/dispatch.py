@@ -1,4 +1,4 @@
-"""What the dispatch costs: sending 20,000 mails against a bare loop, and moving people in SQL.
+"""What the dispatch costs: sending 20,000 mails against a bare loop, moving people in SQL, and what they see.
 
 The bare loop renders the same templates into the same MIME, and hands them to smtplib over as many connections; both
 send to a server in a process of its own that answers at once.
@@ -29,7 +29,7 @@ from assets.journeys.outbox import request_of, why_not_values
 from assets.journeys.rendering import Request, Sender, render
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
-from orchestration.stages import Platform, build, dispatch_journeys
+from orchestration.stages import Platform, assign_experiences, build, dispatch_journeys, show_ctas
 from tests.conftest import free_port
 
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -157,17 +157,24 @@ def measure_sending(platform: Platform, port: int, rounds: int, table: Table) ->
     table.caption = f"median {statistics.median(ratios):.2f} of the bare loop"
 
 
-def enter(connection: sa.Connection, at: datetime) -> None:
-    """Publish a tick in which 100,000 people enter the journey's segment."""
+def enter(platform: Platform, at: datetime, *, people: int, prefix: str) -> None:
+    """Publish a tick in which people enter the segment of the journey, and of two experiences."""
     tick = "insert into segments.ticks (as_of, published_at) values (:at, now()) returning tick_id"
-    tick_id = connection.scalar(sa.text(tick), {"at": at})
-    connection.execute(
-        sa.text("""
-            insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
-            select :tick_id, 'basic_plan_power_users', 'e' || n, 'entered', :at from generate_series(1, 100000) as n
-        """),
-        {"tick_id": tick_id, "at": at},
-    )
+    with platform.engine.begin() as connection:
+        tick_id = connection.scalar(sa.text(tick), {"at": at})
+        connection.execute(
+            sa.text("""
+                with entered as (
+                    insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
+                    select :tick_id, 'basic_plan_power_users', :prefix || n, 'entered', :at
+                    from generate_series(1, :people) as n
+                    returning segment, user_id, as_of
+                )
+
+                insert into segments.members select * from entered on conflict do nothing
+            """),
+            {"tick_id": tick_id, "at": at, "people": people, "prefix": prefix},
+        )
 
 
 def measure_moving(platform: Platform, entries: int, table: Table) -> None:
@@ -188,7 +195,7 @@ def measure_moving(platform: Platform, entries: int, table: Table) -> None:
         at = AS_OF + timedelta(hours=hour)
         with engine.begin() as connection:
             connection.execute(sa.text("truncate journeys.messages, journeys.entries"))
-            enter(connection, at)
+        enter(platform, at, people=100_000, prefix="e")
         seconds, done = timed(at)
         what = "enrol 100,000" + (", and write their first messages" if done.due else "")
         table.add_row(what, f"{done.enrolled:,}", f"{done.due:,}", f"{seconds:.2f} s")
@@ -212,8 +219,34 @@ def measure_moving(platform: Platform, entries: int, table: Table) -> None:
         table.add_row(f"advance, {count:,} active entries", "", f"{done.due:,}", f"{seconds:.2f} s")
 
 
+def measure_showing(platform: Platform, members: int, table: Table) -> None:
+    """Assign and show to many members, to few who enter, and again after an experience was edited."""
+
+    def timed(what: str, as_of: datetime) -> None:
+        started = time.perf_counter()
+        assigned = assign_experiences(platform, as_of)
+        drawn = time.perf_counter()
+        shown = show_ctas(platform)
+        table.add_row(
+            what, f"{assigned:,}", f"{drawn - started:.2f} s", f"{shown.changed:,}",
+            f"{time.perf_counter() - drawn:.2f} s",
+        )  # fmt: skip
+
+    hours = [AS_OF + timedelta(hours=hour) for hour in (4, 5)]
+    enter(platform, hours[0], people=members, prefix="m")
+    timed(f"{members:,} members, all new", hours[0])
+    with platform.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("vacuum analyze experiences.assignments, experiences.live_ctas, segments.members"))
+    enter(platform, hours[1], people=1000, prefix="n")
+    timed("1,000 more", hours[1])
+    timed("nobody more", hours[1])
+    edited = msgspec.structs.replace(platform.experiences["upgrade_banner"], priority=1)
+    platform.experiences = {**platform.experiences, "upgrade_banner": edited}
+    timed("one of two experiences edited", hours[1])
+
+
 def main() -> None:
-    """Run both parts and print them."""
+    """Run all parts and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mails", type=int, default=20_000)
     parser.add_argument("--entries", type=int, default=1_000_000)
@@ -245,6 +278,11 @@ def main() -> None:
                 moving.add_column(column, justify="right")
             measure_moving(platform, arguments.entries, moving)
             console.print(moving)
+            showing = Table(title="Assigning and showing", title_justify="left")
+            for column in ("what", "assigned", "time", "shown anew", "time"):
+                showing.add_column(column, justify="right")
+            measure_showing(platform, arguments.entries, showing)
+            console.print(showing)
         finally:
             platform.engine.dispose()
             server.stop()
