@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -316,6 +317,14 @@ def warnings(platform: Platform) -> set[str]:
     """Return the dbt tests that warn."""
     done = platform.dbt.invoke(["test", "--select", "config.severity:warn"])
     return {result.node.name for result in done.results if result.status == "warn"}
+
+
+def wait_for(is_true: Callable[[], bool], what: str) -> None:
+    """Look again and again, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.005)
 
 
 def rows(platform: Platform, statement: str, **values: Any) -> list[Any]:

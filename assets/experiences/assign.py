@@ -73,10 +73,7 @@ _CHANGED = sa.text("""
         select
             experience,
             case
-                when
-                    coalesce(:as_of >= cast(definition ->> 'starts_at' as timestamptz), true)
-                    and coalesce(:as_of < cast(definition ->> 'ends_at' as timestamptz), true)
-                    then md5(cast(definition as text))
+                when experiences.is_running(definition, :as_of) then md5(cast(definition as text))
                 else 'does not run'
             end as state
         from experiences.definitions
@@ -105,9 +102,7 @@ _ASSIGN = sa.text("""
     with running as (
         select experience, definition ->> 'segment' as segment, definition -> 'ranges' as ranges
         from experiences.definitions
-        where
-            coalesce(:as_of >= cast(definition ->> 'starts_at' as timestamptz), true)
-            and coalesce(:as_of < cast(definition ->> 'ends_at' as timestamptz), true)
+        where experiences.is_running(definition, :as_of)
     ),
 
     candidates as (

@@ -9,6 +9,11 @@ create table experiences.acted_on (
 create index messages_of_ctas on journeys.messages (ends_at) where channel = 'cta' and status = 'sent';
 create index live_ctas_of_journeys on experiences.live_ctas (user_id) where source_kind = 'journey';
 
+create function experiences.is_running(definition jsonb, at timestamptz) returns boolean
+language sql stable parallel safe
+return coalesce(at >= (definition ->> 'starts_at')::timestamptz, true)
+    and coalesce(at < (definition ->> 'ends_at')::timestamptz, true);
+
 drop view experiences.chosen_ctas;
 
 -- What journeys have offered and not taken back.
@@ -43,7 +48,7 @@ where
         )
     );
 
--- As before, on the view above.
+-- As before, on what is above.
 create view experiences.chosen_ctas as
 with clock as (
     select max(as_of) as as_of from segments.ticks where published_at is not null
@@ -73,8 +78,7 @@ offers as (
     cross join clock
     where
         (assignments.variant = 'control' or definitions.definition -> 'variants' ? assignments.variant)
-        and coalesce((definitions.definition ->> 'starts_at')::timestamptz <= clock.as_of, true)
-        and coalesce((definitions.definition ->> 'ends_at')::timestamptz > clock.as_of, true)
+        and experiences.is_running(definitions.definition, clock.as_of)
     union all
     select
         user_id, surface, slot, source, 'journey' as source_kind, variant, copy, url, starts_at, ends_at,

@@ -1,6 +1,7 @@
 """Assignments, what a site shows, and the results of it all."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from assets.experiences.assign import Shown
 from assets.experiences.definition import arm_of, arm_ranges, as_json, bucket
 from orchestration.stages import Platform, analyse_results, assign_experiences, build, show_ctas, tick
-from tests.conftest import AS_OF, Product, rows
+from tests.conftest import AS_OF, Product, rows, wait_for
 from tests.outcomes import experience
 
 DAY = timedelta(days=1)
@@ -248,6 +249,24 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -
         shown |= {(source, variant) for source, variant in seen(ticked, "source, variant")}
     assert {source for source, _ in shown} == {"one", "two", "three", "nudge"}
     assert {variant for _, variant in shown} == {"control", "a", *slots}
+
+
+def test_who_shows_waits_for_who_shows_already(ticked: Platform) -> None:
+    members(ticked, "ada")
+    ticked.experiences = {"offer": experience()}
+    assign_experiences(ticked, AS_OF)
+    lock = sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:live_ctas', 0))")
+    waiting = sa.text(
+        "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        " and database = (select oid from pg_database where datname = current_database())"
+    )
+    with ThreadPoolExecutor() as pool, ticked.engine.connect() as first:
+        first.execute(lock)
+        second = pool.submit(show_ctas, ticked)
+        wait_for(lambda: second.done() or bool(first.scalar(waiting)), "the second at the door")
+        assert not second.done()
+        first.rollback()
+        assert second.result() == Shown(live=1, changed=1)
 
 
 def test_a_page_load_is_one_look_up_by_the_key(ticked: Platform) -> None:

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from orchestration.embedded import EmbeddedServer
-from tests.conftest import UPNEXT, Cli, create_database
+from tests.conftest import UPNEXT, Cli, create_database, wait_for
 
 LINES, REPEATED, BROKEN = 65_000, 300, 200
 
@@ -105,14 +104,6 @@ def counts(url: URL) -> tuple[int, int]:
 
 def engine_of(url: URL) -> sa.Engine:
     return sa.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-
-
-def wait_for(is_true: Callable[[], bool], what: str) -> None:
-    """Look again and again, for a minute at most."""
-    deadline = time.monotonic() + 60
-    while not is_true():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
 
 
 def is_running(process: int) -> bool:
