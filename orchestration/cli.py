@@ -181,7 +181,7 @@ def release(segment: str) -> None:
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def rebuild(as_json: bool) -> None:
-    """Compute identities and features afresh, compare, and mend: prints by how many rows each table was wrong."""
+    """Compute identities, features and users of experiments afresh; mend, and print by how many rows each was wrong."""
     from orchestration import stages  # noqa: PLC0415
 
     _show(stages.rebuild(_platform()), as_json, title="Rows that were wrong")

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.analytics.assets import results, what_worked
+from assets.analytics.assets import results, touched, what_worked
 from assets.analytics.checks import results_can_be_believed
 from assets.events.assets import ingest
 from assets.events.checks import raw_events_contract, raw_events_health
@@ -40,6 +40,7 @@ defs = dg.Definitions(
         *journey_tables(_platform.journeys),
         *experience_assets(_platform.experiences, _platform.journeys),
         analytics_models(_manifest),
+        *touched,
         results,
         what_worked,
     ],

@@ -36,7 +36,7 @@ analysis_job = dg.define_asset_job(
 rebuild_job = dg.define_asset_job(
     REBUILD_JOB,
     selection=_DRIFT,
-    description="Compute identities and features afresh, compare them with what was kept up to date, mend them.",
+    description="Compute identities, features and users of experiments afresh, compare, and mend what was kept.",
     executor_def=dg.in_process_executor,
 )
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ProgrammingError
 
+from assets.analytics import experiment_users
 from assets.analytics.definition import Metric
 from assets.analytics.results import Analysed, analyse
 from assets.events.catalogue import Catalogue
@@ -162,7 +163,7 @@ def build(platform: Platform, asked: datetime, *, is_explicit: bool) -> Tick:
 
 
 def rebuild(platform: Platform) -> dict[str, int]:
-    """Compute who is who and all features afresh, where they stand, and mend what differs.
+    """Compute who is who, all features and all users of experiments afresh, where they stand, and mend what differs.
 
     Returns by how many rows each table was wrong: 0, or its keeping up to date has a mistake. What is mended is
     looked at again by the next tick.
@@ -179,7 +180,8 @@ def rebuild(platform: Platform) -> dict[str, int]:
                 ),
                 {"started_at": started_at},
             )
-            return {row.model: row.drift for row in rows}
+            drift = {row.model: row.drift for row in rows}
+        return {**drift, "experiment_users": experiment_users.rebuild(platform.engine)}
 
 
 def preview_segment(platform: Platform, path_or_name: str, *, with_ids: bool) -> Preview:

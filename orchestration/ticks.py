@@ -48,6 +48,28 @@ _KEEP_MOVED = (
     " select distinct :tick_id, key from features.touched where model = 'identity_links' and tick_id <= :tick_id"
 )
 
+_CHANGED_STATES = """
+    with states as ({states}),
+
+    gone as (
+        delete from experiences.acted_on
+        where consumer = :consumer and experience not in (select experience from states)
+        returning experience
+    ),
+
+    written as (
+        insert into experiences.acted_on as before (consumer, experience, state)
+        select :consumer, experience, state from states
+        on conflict (consumer, experience) do update set state = excluded.state
+        where before.state <> excluded.state
+        returning experience
+    )
+
+    select experience from gone
+    union all
+    select experience from written
+"""
+
 
 def parse_instant(text: str, *, option: str) -> datetime:
     """Parse an ISO 8601 instant with a zone. Raises `UpnextError` for anything else."""
@@ -193,6 +215,18 @@ def record_consumed(connection: Connection, consumer: str, tick_id: int, as_of: 
             " on conflict (consumer) do update set tick_id = excluded.tick_id, as_of = excluded.as_of"
         ),
         {"consumer": consumer, "tick_id": tick_id, "as_of": as_of},
+    )
+
+
+def changed_states(
+    connection: Connection, consumer: str, states: str, values: Mapping[str, object] | None = None
+) -> list[str]:
+    """Return the experiences, or journeys, that are not what they were when `consumer` last acted on them.
+
+    Edited, new, or gone. `states` is a SELECT of experience and state; what it says now is remembered as acted on.
+    """
+    return list(
+        connection.scalars(sa.text(_CHANGED_STATES.format(states=states)), {**(values or {}), "consumer": consumer})
     )
 
 

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 from sqlalchemy.engine import URL, make_url
 
+from orchestration import dbt
 from orchestration.dbt import Dbt
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
@@ -163,6 +164,17 @@ def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Pl
     yield platform
     _parsed["manifest"] = shared.manifest
     platform.engine.dispose()
+
+
+@pytest.fixture
+def dbt_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the dbt project, to edit, in the place of the project's own."""
+    project = tmp_path / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
+    monkeypatch.setattr(dbt, "CATALOGUE", project / "models" / "events" / "_catalogue.yml")
+    monkeypatch.setattr(dbt, "METRICS", project / "models" / "analytics" / "_analytics.yml")
+    return project
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from assets.analytics.experiment_users import forget
 from assets.experiences.definition import Experience, arm_of, as_json
 from assets.journeys.definition import Journey, version
 from assets.journeys.definition import as_json as journey_json
@@ -46,6 +47,7 @@ def store(
     tables += " journeys.entries, journeys.definitions, journeys.steps"
     with platform.engine.begin() as connection:
         connection.execute(sa.text(f"truncate {tables} cascade"))
+        forget(connection)
         connection.execute(
             sa.text("insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)"), {"as_of": as_of}
         )

@@ -28,6 +28,22 @@ def _spec(name: str, reads: list[str], description: str) -> dg.AssetSpec:
     )
 
 
+# What an analysis leaves of its work. The views that it reads depend on them, so they are no part of `results`.
+touched = [
+    dg.AssetSpec(
+        ["analytics", name],
+        group_name="analytics",
+        owners=_OWNER,
+        kinds={"postgres", "table"},
+        description=description,
+    )
+    for name, description in (
+        ("touched_users", "One row per user whom the newest analysis looked up again."),
+        ("touched_days", "One row per experiment and day of first exposure whose moments it computed again."),
+    )
+]
+
+
 @dg.multi_asset(
     name="results",
     specs=[
@@ -58,7 +74,7 @@ def _spec(name: str, reads: list[str], description: str) -> dg.AssetSpec:
 def results(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
     """Write the results at the newest published tick."""
     as_of = last_published_as_of(platform.engine)
-    done = Analysed(0, 0, 0, 0) if as_of is None else analyse_results(platform, as_of)
+    done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse_results(platform, as_of)
     picture = base64.b64encode(lifts_over_time(read_history(platform.engine))).decode()
     for name, rows, metadata in (
         (
@@ -66,6 +82,7 @@ def results(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
             done.results,
             {
                 "what to do": dg.MetadataValue.md(markdown(table(read_results(platform.engine)))),
+                "users looked up again": dg.MetadataValue.int(done.users),
                 "lift over time": dg.MetadataValue.md(f"![lift over time](data:image/png;base64,{picture})"),
             },
         ),

@@ -44,7 +44,7 @@ _STATEMENTS = {
     """,
     "no_arm_is_silent": """
         with recent as (
-            select experiment, arm, weights from analytics.experiment_exposures
+            select experiment, arm, weights from analytics.experiment_users
             where exposed_at > cast(:as_of as timestamptz) - interval '7 days'
         ),
 
@@ -63,7 +63,8 @@ _STATEMENTS = {
     """,
     "goals_follow_exposures": """
         select exposures.experiment as name, count(*) filter (where early.is_early) as found
-        from analytics.experiment_exposures as exposures
+        from analytics.experiment_users as exposures
+        inner join analytics.experiments on experiments.experiment = exposures.experiment
         inner join experiences.assignments
             on assignments.experience = exposures.experiment and assignments.user_id = exposures.user_id
         cross join lateral (
@@ -71,7 +72,7 @@ _STATEMENTS = {
                 select from events.user_events as events
                 where
                     events.user_id = exposures.user_id
-                    and events.event = any(exposures.goal_events)
+                    and events.event = any(experiments.goal_events)
                     and events.occurred_at >= assignments.assigned_at
                     and events.occurred_at < exposures.exposed_at
             ) as is_early
@@ -84,7 +85,7 @@ _STATEMENTS = {
         from (
             select unnest(cast(:events as text[])) as event
             union
-            select unnest(goal_events) from (select distinct goal_events from analytics.experiment_exposures) as goals
+            select unnest(goal_events) from analytics.experiments
         ) as wanted
         cross join lateral (
             select count(*) as events from events.user_events as events

@@ -18,6 +18,7 @@ from assets.analytics.comparisons import (
     rank_copies,
     with_decision,
 )
+from assets.analytics.experiment_users import keep_up, snapshot
 
 _MOMENTS = """
     select experiment, metric, type, arm, users, conversions, mean, variance, other_mean, other_variance, covariance
@@ -56,8 +57,9 @@ _FUNNEL = """
 
 @dataclass(frozen=True)
 class Analysed:
-    """Rows written to the tables of results."""
+    """Rows of users that were written, as something had changed for them, and rows of the tables of results."""
 
+    users: int
     results: int
     funnel_steps: int
     copies: int
@@ -66,7 +68,8 @@ class Analysed:
 
 def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
     """Write the results at `as_of` to `analytics.*`, in place of what stood there for the same instant."""
-    with engine.begin() as connection:
+    with snapshot(engine) as connection:
+        users = keep_up(connection)
         compared = compare_experiments(
             (Moments(**row) for row in _rows(connection, _MOMENTS)),
             (Arm(**row) for row in _rows(connection, _ARMS)),
@@ -91,7 +94,7 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
             ("journey_funnel", funnel),
         ):
             _replace(connection, f"analytics.{table}", rows, as_of)
-    return Analysed(len(results), len(funnel), len(copies), len(segments))
+    return Analysed(users, len(results), len(funnel), len(copies), len(segments))
 
 
 def read_results(engine: Engine) -> list[Row]:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from assets.experiences.definition import Experience, as_json
-from orchestration.ticks import MERGED_SINCE, consumed, newest_published, record_consumed
+from orchestration.ticks import MERGED_SINCE, changed_states, consumed, newest_published, record_consumed
 
 CONSUMER = "experiences"
 _SHOWN = "experiences.live_ctas"
@@ -67,36 +67,15 @@ _MERGE = sa.text(f"""
         is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms
 """)  # noqa: S608 - made of a constant
 
-# Experiences that are not what they were when `consumer` last acted on them: edited, started, ended, new, or gone.
-_CHANGED = sa.text("""
-    with states as (
-        select
-            experience,
-            case
-                when experiences.is_running(definition, :as_of) then md5(cast(definition as text))
-                else 'does not run'
-            end as state
-        from experiences.definitions
-    ),
-
-    gone as (
-        delete from experiences.acted_on
-        where consumer = :consumer and experience not in (select experience from states)
-        returning experience
-    ),
-
-    written as (
-        insert into experiences.acted_on as before (consumer, experience, state)
-        select :consumer, experience, state from states
-        on conflict (consumer, experience) do update set state = excluded.state
-        where before.state <> excluded.state
-        returning experience
-    )
-
-    select experience from gone
-    union all
-    select experience from written
-""")
+_STATES = """
+    select
+        experience,
+        case
+            when experiences.is_running(definition, :as_of) then md5(cast(definition as text))
+            else 'does not run'
+        end as state
+    from experiences.definitions
+"""
 
 _ASSIGN = sa.text("""
     with running as (
@@ -221,7 +200,7 @@ def _consumed_tick(connection: Connection, consumer: str) -> int:
 
 
 def _changed(connection: Connection, consumer: str, as_of: datetime) -> list[str]:
-    return list(connection.scalars(_CHANGED, {"consumer": consumer, "as_of": as_of}))
+    return changed_states(connection, consumer, _STATES, {"as_of": as_of})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def segments_change_within_limits(platform: dg.ResourceParam[Platform]) -> dg.As
     )
 
 
-@dg.asset_check(asset=_FEATURES, description="Computed afresh, features and identities are what was kept up to date.")
+@dg.asset_check(asset=_FEATURES, description="Features, identities and users of experiments are what they are afresh.")
 def features_do_not_drift(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
     """Compute everything afresh beside the tables, compare, and mend them: every night, or when somebody asks."""
     drift = rebuild(platform)

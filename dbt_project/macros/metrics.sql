@@ -33,13 +33,14 @@
 {%- endmacro %}
 
 {#
-    Moments of metrics by experiment and arm, in one pass over the users whose window is over. The regr_* functions keep
-    their digits at large means, and all of one pair of columns share their work.
+    Moments of metrics by experiment, day and arm, in one pass over the users whose window is over. The regr_* functions
+    keep their digits at large means, and all of one pair of columns share their work.
 #}
 {% macro moments_of(users, metrics) -%}
 with summed as (
     select
         experiment,
+        exposed_on,
         arm,
         count(*) as users,
         count(*) filter (where has_reached_goal) as goal,
@@ -57,31 +58,27 @@ with summed as (
         {%- endfor %}
     from {{ users }}
     where is_window_over
-    group by experiment, arm
+    group by experiment, exposed_on, arm
 )
 
-select summed.experiment, summed.arm, summed.users, metrics.*
+select summed.experiment, summed.exposed_on, summed.arm, summed.users, metrics.*
 from summed
 cross join lateral (
     values
     ('goal', 'proportion', summed.goal, {{ nulls(5) }}),
     ('clicked', 'proportion', summed.clicked, {{ nulls(5) }})
     {%- for metric in metrics %}
-    {%- set meta = metric.config.meta %},
-    {%- if meta.ever %}
+    {%- set meta = metric.config.meta -%}
+    {%- if meta.ever %},
     ('{{ metric.name }}', 'proportion', summed.{{ metric.name }}, {{ nulls(5) }})
-    {%- else %}
+    {%- else %},
     (
-        '{{ metric.name }}', '{{ "ratio" if meta.per else "mean" }}', null,
-        summed.{{ metric.name }}__avgy,
-        summed.{{ metric.name }}__syy / nullif(summed.users - 1, 0),
-        summed.{{ metric.name }}__avgx,
-        summed.{{ metric.name }}__sxx / nullif(summed.users - 1, 0),
-        summed.{{ metric.name }}__sxy / nullif(summed.users - 1, 0)
+        '{{ metric.name }}', '{{ "ratio" if meta.per else "mean" }}', null
+        {%- for regr in ['avgy', 'syy', 'avgx', 'sxx', 'sxy'] %}, summed.{{ metric.name }}__{{ regr }}{% endfor %}
     )
     {%- endif %}
     {%- endfor %}
-) as metrics (metric, type, conversions, mean, variance, other_mean, other_variance, covariance)
+) as metrics (metric, type, conversions, mean, squares, other_mean, other_squares, products)
 {%- endmacro %}
 
 {% macro nulls(count) -%}

@@ -5,7 +5,7 @@
 {% materialization view, adapter='postgres' %}
     {%- set view = this.incorporate(type='view') -%}
     {%- set definition = local_md5(sql) -%}
-    {%- set found = run_query("select obj_description(to_regclass('" ~ view ~ "'), 'pg_class') as definition").rows[0].definition -%}
+    {%- set found = comment_of(view) -%}
 
     {%- do run_pre_hooks() -%}
     {% if config.get('contract').enforced %} {%- do get_assert_columns_equivalent(sql) -%} {% endif %}

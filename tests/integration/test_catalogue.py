@@ -1,6 +1,5 @@
 """The catalogue of events: what is declared, what is new, and events that are derived from others."""
 
-import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,8 @@ from tests.conftest import AS_OF, Product, rows, warnings
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the dbt project, to edit."""
-    copy = tmp_path / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, copy, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(dbt, "PROJECT_DIR", copy)
-    monkeypatch.setattr(dbt, "CATALOGUE", copy / "models" / "events" / "_catalogue.yml")
-    return copy
-
-
-def declare(project: Path, **derived: Any) -> None:
-    path = project / "models" / "events" / "_catalogue.yml"
+def declare(dbt_project: Path, **derived: Any) -> None:
+    path = dbt_project / "models" / "events" / "_catalogue.yml"
     declared = yaml.safe_load(path.read_text())
     named = {
         name.replace("_", " "): {"description": "x", "owner": "growth", **event} for name, event in derived.items()
@@ -36,8 +25,8 @@ def declare(project: Path, **derived: Any) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
-def add_features(project: Path, **features: Any) -> None:
-    path = project / "models" / "features" / "_features.yml"
+def add_features(dbt_project: Path, **features: Any) -> None:
+    path = dbt_project / "models" / "features" / "_features.yml"
     declared = yaml.safe_load(path.read_text())
     declared["models"][0]["columns"] += [
         {"name": name, "description": "x", "config": {"meta": meta}} for name, meta in features.items()
@@ -45,17 +34,17 @@ def add_features(project: Path, **features: Any) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
-def test_derived_events_are_like_any_other(platform: Platform, product: Product, project: Path) -> None:
+def test_derived_events_are_like_any_other(platform: Platform, product: Product, dbt_project: Path) -> None:
     large = {"event": "exported report", "where": {"rows": {"at_least": 100}}}
     declare(
-        project,
+        dbt_project,
         exported_large_report=large,
         looked_at_pricing={"type": "page", "where": {"path": {"contains": "/pricing"}}, "context": {"app.name": "web"}},
         exact={"event": "login", "where": {"plan": "it's", "seats": 5, "is_new": True}},
         either={"event": "login", "where": {"plan": {"one_of": ["basic", "premium"]}, "coupon": {"exists": False}}},
     )
     add_features(
-        project,
+        dbt_project,
         large_reports_5d={"count_of": "exported large report", "within": "5 days"},
         events={"count_of": "any"},
         pricing={"ever": "looked at pricing"},
@@ -119,8 +108,8 @@ def test_an_event_that_nobody_declared_is_new(platform: Platform, product: Produ
         ({"event": "login", "where": {"rows": [5]}}, "Expected"),
     ],
 )
-def test_mistakes_name_file_and_line(project: Path, event: dict[str, Any], message: str) -> None:
-    declare(project, a_derived_one={"event": "login"}, another=event)
+def test_mistakes_name_file_and_line(dbt_project: Path, event: dict[str, Any], message: str) -> None:
+    declare(dbt_project, a_derived_one={"event": "login"}, another=event)
     with pytest.raises(UpnextError) as raised:
         dbt.load_catalogue()
     assert message in str(raised.value)
@@ -129,7 +118,7 @@ def test_mistakes_name_file_and_line(project: Path, event: dict[str, Any], messa
     assert int(line) >= next(number for number, one in enumerate(text, 1) if "derived:" in one)
 
 
-def test_a_derived_event_needs_a_name_of_its_own(project: Path) -> None:
-    declare(project, login={"event": "exported report"})
+def test_a_derived_event_needs_a_name_of_its_own(dbt_project: Path) -> None:
+    declare(dbt_project, login={"event": "exported report"})
     with pytest.raises(UpnextError, match="derived event 'login' is an event of the product already"):
         dbt.load_catalogue()

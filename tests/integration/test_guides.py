@@ -1,13 +1,10 @@
 """The guides to features, segments and journeys, followed word for word."""
 
 import re
-import shutil
 import textwrap
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
-
-import pytest
 
 from assets.analytics import results
 from assets.analytics.statistics import Decision
@@ -39,18 +36,12 @@ def insert(path: Path, before: str, text: str, *, indent: int) -> None:
     path.write_text(whole.replace(before, textwrap.indent(text, " " * indent) + before))
 
 
-def test_the_walk_throughs(
-    platform: Platform, product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = tmp_path / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
-    monkeypatch.setattr(dbt, "CATALOGUE", project / "models" / "events" / "_catalogue.yml")
+def test_the_walk_throughs(platform: Platform, product: Product, dbt_project: Path) -> None:
     for day in range(1, 4):
         product.track("ada", "exported report", AS_OF - day * DAY, properties={"rows": 500 * day})
         product.track("bob", "exported report", AS_OF - DAY, properties={"rows": 5000})
 
-    models = project / "models"
+    models = dbt_project / "models"
     insert(
         models / "features" / "_features.yml", "\n  - name: account_features\n", block("# models/features"), indent=6
     )
@@ -64,9 +55,7 @@ def test_the_walk_throughs(
     large = "- name: large_reports\n  config: {meta: {count_of: exported large report}}\n"
     insert(models / "features" / "_features.yml", "\n  - name: account_features\n", large, indent=6)
 
-    metrics = models / "analytics" / "_analytics.yml"
-    insert(metrics, "  - name: experiment_moments\n", block("# models/analytics", RESULTS_GUIDE), indent=6)
-    monkeypatch.setattr(dbt, "METRICS", metrics)
+    insert(dbt.METRICS, "  - name: touched_moments\n", block("# models/analytics", RESULTS_GUIDE), indent=6)
 
     platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
     platform.check()

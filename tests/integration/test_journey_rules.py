@@ -1,6 +1,5 @@
 """The rules of journeys, each on its own: who enters, which way they go, when, and what stops them."""
 
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -557,17 +556,14 @@ def test_copy_that_cannot_be_written_is_found_before_anybody_is_mailed(journeys:
 
 
 def test_what_users_do_with_messages_are_events_like_any_other(
-    journeys: Journeys, smtp: SmtpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journeys: Journeys, smtp: SmtpServer, dbt_project: Path
 ) -> None:
-    project = tmp_path / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
-    features = project / "models" / "features" / "_features.yml"
+    features = dbt_project / "models" / "features" / "_features.yml"
     opens = "      - name: mails_opened_30d\n        config: {meta: {count_of: message opened, within: 30 days}}\n"
     first = "      - name: logins_30d\n"
     features.write_text(features.read_text().replace(first, opens + first, 1))
     select = "select user_id from {{ ref('user_features') }} where mails_opened_30d >= 1"
-    (project / "models" / "segments" / "readers.sql").write_text(select)
+    (dbt_project / "models" / "segments" / "readers.sql").write_text(select)
     journeys.platform.dbt = dbt.Dbt(journeys.platform.settings, journeys.platform.engine.url)
     journeys.person("ada")
     journeys.declare(hello=journey())

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from assets.analytics.experiment_users import forget
 from assets.analytics.health import find_troubles
 from orchestration.stages import Platform, analyse_results
 from tests.conftest import AS_OF, rows
@@ -121,6 +122,7 @@ def test_an_arm_that_nobody_saw_and_shares_that_were_changed(ticked: Platform) -
             sa.text("insert into experiences.shares values ('offer', :since, '{\"control\": 1, \"a\": 0}')"),
             {"since": BEGIN},
         )
+        forget(connection)
     assert result(ticked)["srm_p"] is None, "all were drawn by shares that gave the arm nobody"
 
 
@@ -190,6 +192,7 @@ def test_by_segment_those_count_who_were_in_it_when_exposed(ticked: Platform) ->
                 ),
                 {"tick": tick, "user": user, "change": change, "at": changed_at},
             )
+    analyse_results(ticked, AS_OF)
     counted = rows(ticked, "select sum(users) from analytics.segment_counts where segment = 'low_usage_paid_users'")
     assert counted == [(2,)]
 
@@ -241,6 +244,7 @@ def mutate(platform: Platform, view: str, old: str, new: str) -> None:
         definition = connection.scalar(sa.text(f"select pg_get_viewdef('{view}'::regclass)"))
         assert old in definition
         connection.execute(sa.text(f"create or replace view {view} as {definition.replace(old, new)}"))
+        forget(connection)
 
 
 def studies(platform: Platform, people: int) -> dict[str, dict[str, list[str]]]:
@@ -272,7 +276,7 @@ def test_open_windows_would_take_sooner_for_more(ticked: Platform) -> None:
                     events.append((user, GOAL, at + (1 if variant == "a" else 6.5) * DAY, {}))
     keep(ticked, by_arm, [event for event in events if event[2] <= AS_OF])
     assert covered(ticked, truth=0.0) >= 17
-    mutate(ticked, "analytics.experiment_exposures", "AS is_window_over", "IS NOT NULL AS is_window_over")
+    mutate(ticked, "analytics.touched_exposures", "AS is_window_over", "IS NOT NULL AS is_window_over")
     assert covered(ticked, truth=0.0) <= 10
 
 
@@ -295,8 +299,8 @@ def test_dropping_who_saw_both_arms_would_turn_the_sign(ticked: Platform) -> Non
     lifts = "select avg(lift) from analytics.experiment_results where metric = 'goal' and as_of = :as_of"
     assert rows(ticked, lifts, as_of=AS_OF)[0][0] > 0
     mutate(
-        ticked, "analytics.experiment_moments", "FROM analytics.experiment_users",
-        "FROM (select * from analytics.experiment_users where not is_in_both_arms) as experiment_users",
+        ticked, "analytics.touched_moments", "AND experiment_users.is_window_over",
+        "AND experiment_users.is_window_over AND NOT experiment_users.is_in_both_arms",
     )  # fmt: skip
     assert covered(ticked, truth=0.5) <= 10
     assert rows(ticked, lifts, as_of=AS_OF)[0][0] < 0

@@ -1,6 +1,5 @@
 """Segments as their authors live with them: added, edited, removed, previewed, held, built on each other."""
 
-import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -45,11 +44,8 @@ class Project:
 
 
 @pytest.fixture
-def project(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    folder = tmp_path / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, folder, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(dbt, "PROJECT_DIR", folder)
-    return Project(folder, platform)
+def project(platform: Platform, dbt_project: Path) -> Project:
+    return Project(dbt_project, platform)
 
 
 def log(platform: Platform, segment: str) -> list[tuple[str, str]]:

@@ -2,33 +2,40 @@ with experiments as (
     select * from {{ ref('experiments') }}
 ),
 
-exposures as materialized (
-    select * from {{ ref('experiment_exposures') }}
+experiment_users as (
+    select * from {{ ref('experiment_users') }}
 ),
 
-seen as (
+seen as materialized (
     select
         experiment,
         arm,
+        weights,
         count(*) as users,
         count(*) filter (where not is_window_over) as open_users,
         count(*) filter (where is_in_both_arms) as users_in_both_arms,
         min(exposed_at) as first_exposed_at
-    from exposures
+    from experiment_users
+    group by experiment, arm, weights
+),
+
+arms as (
+    select
+        experiment,
+        arm,
+        sum(users) as users,
+        sum(open_users) as open_users,
+        sum(users_in_both_arms) as users_in_both_arms,
+        min(first_exposed_at) as first_exposed_at
+    from seen
     group by experiment, arm
 ),
 
-drawn as (
-    select experiment, weights, count(*) as users
-    from exposures
-    group by experiment, weights
-),
-
 expected as (
-    select drawn.experiment, shares.key as arm, sum(drawn.users * cast(shares.value as double precision)) as users
-    from drawn
-    cross join jsonb_each_text(drawn.weights) as shares
-    group by drawn.experiment, shares.key
+    select seen.experiment, shares.key as arm, sum(seen.users * cast(shares.value as double precision)) as users
+    from seen
+    cross join jsonb_each_text(seen.weights) as shares
+    group by seen.experiment, shares.key
 )
 
 select
@@ -39,10 +46,10 @@ select
     experiments.minimum_lift,
     expected.arm,
     expected.users as expected_users,
-    coalesce(seen.users, 0) as users,
-    coalesce(seen.open_users, 0) as open_users,
-    coalesce(seen.users_in_both_arms, 0) as users_in_both_arms,
-    seen.first_exposed_at
+    cast(coalesce(arms.users, 0) as bigint) as users,
+    cast(coalesce(arms.open_users, 0) as bigint) as open_users,
+    cast(coalesce(arms.users_in_both_arms, 0) as bigint) as users_in_both_arms,
+    arms.first_exposed_at
 from expected
 inner join experiments on expected.experiment = experiments.experiment
-left join seen on expected.experiment = seen.experiment and expected.arm = seen.arm
+left join arms on expected.experiment = arms.experiment and expected.arm = arms.arm

@@ -1,1 +1,44 @@
-{{ moments_of(ref('experiment_users'), described_columns('experiment_users')) }}
+with daily_moments as (
+    select * from {{ ref('daily_moments') }}
+),
+
+{# Deviations are from the mean of all days before anything is squared: so large means cost no digits. #}
+placed as (
+    select
+        *,
+        sum(users * mean) over arms / sum(users) over arms as mean_of_all,
+        sum(users * other_mean) over arms / sum(users) over arms as other_mean_of_all
+    from daily_moments
+    window arms as (partition by experiment, arm, metric)
+),
+
+summed as (
+    select
+        experiment,
+        arm,
+        metric,
+        type,
+        cast(sum(users) as bigint) as users,
+        cast(sum(conversions) as bigint) as conversions,
+        min(mean_of_all) as mean,
+        sum(squares + users * (mean - mean_of_all) ^ 2) as squares,
+        min(other_mean_of_all) as other_mean,
+        sum(other_squares + users * (other_mean - other_mean_of_all) ^ 2) as other_squares,
+        sum(products + users * (mean - mean_of_all) * (other_mean - other_mean_of_all)) as products
+    from placed
+    group by experiment, arm, metric, type
+)
+
+select
+    experiment,
+    arm,
+    users,
+    metric,
+    type,
+    conversions,
+    mean,
+    squares / nullif(users - 1, 0) as variance,
+    other_mean,
+    other_squares / nullif(users - 1, 0) as other_variance,
+    products / nullif(users - 1, 0) as covariance
+from summed

@@ -1,8 +1,16 @@
-with experiments as (
+{#
+    Each user's rows are looked up by themselves, by an index (`offset 0` keeps the planner from reading everybody's):
+    few are touched at a time, and how many come out of joins on JSON it guesses wrongly.
+#}
+with touched_users as (
+    select * from {{ source('analytics', 'touched_users') }}
+),
+
+experiments as (
     select * from {{ ref('experiments') }}
 ),
 
-all_assignments as (
+all_assignments as not materialized (
     select * from {{ source('experiences', 'assignments') }}
 ),
 
@@ -10,12 +18,16 @@ user_events as not materialized (
     select * from {{ ref('user_events') }}
 ),
 
-all_entries as (
+all_entries as not materialized (
     select * from {{ source('journeys', 'entries') }}
 ),
 
 definitions as (
     select * from {{ source('journeys', 'definitions') }}
+),
+
+clock as materialized (
+    select {{ published_as_of() }} as as_of
 ),
 
 shares as (
@@ -29,16 +41,19 @@ shares as (
 
 assignments as (
     select
-        all_assignments.experience,
-        all_assignments.user_id,
-        all_assignments.variant,
-        all_assignments.assigned_at,
+        assigned.experience,
+        assigned.user_id,
+        assigned.variant,
+        assigned.assigned_at,
         shares.weights
-    from all_assignments
+    from touched_users
+    cross join lateral (
+        select all_assignments.* from all_assignments where all_assignments.user_id = touched_users.user_id offset 0
+    ) as assigned
     inner join shares
-        on all_assignments.experience = shares.experience
-        and all_assignments.assigned_at >= shares.since
-        and all_assignments.assigned_at < shares.until
+        on assigned.experience = shares.experience
+        and assigned.assigned_at >= shares.since
+        and assigned.assigned_at < shares.until
 ),
 
 {# What was seen says more than what was drawn: of who saw two arms the first counts. #}
@@ -50,13 +65,19 @@ views as (
         coalesce(events.properties ->> 'variant', assignments.variant) as arm,
         events.occurred_at
     from assignments
-    inner join user_events as events
-        on assignments.user_id = events.user_id
-        and assignments.experience = events.properties ->> 'experience'
-        and events.occurred_at >= assignments.assigned_at
+    cross join clock
+    cross join lateral (
+        select user_events.properties, user_events.occurred_at
+        from user_events
+        where
+            user_events.user_id = assignments.user_id
+            and user_events.event = 'experience viewed'
+            and user_events.occurred_at >= assignments.assigned_at
+            and user_events.occurred_at <= clock.as_of
+        offset 0
+    ) as events
     where
-        events.event = 'experience viewed'
-        and events.occurred_at <= {{ published_as_of() }}
+        events.properties ->> 'experience' = assignments.experience
         and assignments.weights ? coalesce(events.properties ->> 'variant', assignments.variant)
 ),
 
@@ -78,20 +99,23 @@ experience_exposures as (
 #}
 entries as (
     select
-        all_entries.journey,
-        all_entries.entry_id,
-        all_entries.user_id,
-        all_entries.entered_at,
-        all_entries.is_in_both_arms,
-        case when all_entries.status = 'held_out' then 'control' else 'treated' end as arm,
+        entered.journey,
+        entered.entry_id,
+        entered.user_id,
+        entered.entered_at,
+        entered.is_in_both_arms,
+        case when entered.status = 'held_out' then 'control' else 'treated' end as arm,
         cast(definitions.definition ->> 'holdout' as double precision) as holdout
-    from all_entries
-    inner join definitions
-        on all_entries.journey = definitions.journey and all_entries.version = definitions.version
+    from touched_users
+    cross join clock
+    cross join lateral (
+        select entries.* from all_entries as entries where entries.user_id = touched_users.user_id offset 0
+    ) as entered
+    inner join definitions on entered.journey = definitions.journey and entered.version = definitions.version
     where
-        all_entries.status <> 'excluded'
-        and all_entries.reason is distinct from 'global holdout'
-        and all_entries.entered_at <= {{ published_as_of() }}
+        entered.status <> 'excluded'
+        and entered.reason is distinct from 'global holdout'
+        and entered.entered_at <= clock.as_of
 ),
 
 journey_exposures as (
@@ -113,10 +137,6 @@ exposures as (
     select * from experience_exposures
     union all
     select * from journey_exposures
-),
-
-clock as materialized (
-    select {{ published_as_of() }} as as_of
 )
 
 select
@@ -124,12 +144,12 @@ select
     exposures.user_id,
     exposures.arm,
     exposures.exposed_at,
+    exposures.exposed_at + experiments.goal_within as closes_at,
+    exposures.exposed_at + experiments.goal_within <= clock.as_of as is_window_over,
     exposures.is_in_both_arms,
     exposures.weights,
     experiments.goal_events,
-    experiments.goal_within,
-    least(exposures.exposed_at + experiments.goal_within, clock.as_of) as counts_until,
-    exposures.exposed_at + experiments.goal_within <= clock.as_of as is_window_over
+    experiments.goal_within
 from exposures
 inner join experiments on exposures.experiment = experiments.experiment
 cross join clock

@@ -1,0 +1,6 @@
+{{ config(
+    materialized='kept_up', key=['experiment', 'exposed_on', 'arm', 'metric'], recompute_with=['touched_moments'],
+    kept_up_by='analytics.experiment_users'
+) }}
+
+select * from {{ ref('touched_moments') }}

@@ -1,0 +1,26 @@
+with touched_days as (
+    select * from {{ source('analytics', 'touched_days') }}
+),
+
+experiment_users as not materialized (
+    select * from {{ ref('experiment_users') }}
+),
+
+{# A day at a time, by an index, whatever the planner thinks of how many there are. #}
+users as (
+    select users.*
+    from touched_days
+    cross join lateral (
+        select experiment_users.*
+        from experiment_users
+        where
+            experiment_users.experiment = touched_days.experiment
+            and experiment_users.exposed_on = touched_days.exposed_on
+            and experiment_users.is_window_over
+        offset 0
+    ) as users
+)
+
+select * from (
+    {{ moments_of('users', described_columns('experiment_users')) }}
+) as moments

@@ -1,0 +1,87 @@
+{%- set metrics = described_columns('experiment_users') -%}
+{%- set during = 'events.occurred_at > exposures.exposed_at and events.occurred_at <= exposures.closes_at' -%}
+{%- set before = 'events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at' -%}
+with exposures as (
+    select * from {{ ref('touched_exposures') }}
+),
+
+user_events as not materialized (
+    select * from {{ ref('user_events') }}
+),
+
+changes as not materialized (
+    select * from {{ source('segments', 'membership_changes') }}
+),
+
+ticks as (
+    select * from {{ source('segments', 'ticks') }}
+),
+
+segments as (
+    select distinct segment from {{ source('segments', 'evaluations') }}
+)
+
+select
+    exposures.experiment,
+    exposures.user_id,
+    exposures.arm,
+    exposures.exposed_at,
+    cast(exposures.exposed_at at time zone 'UTC' as date) as exposed_on,
+    exposures.closes_at,
+    exposures.is_window_over,
+    exposures.is_in_both_arms,
+    outcomes.*,
+    memberships.segments,
+    exposures.weights
+from exposures
+{#
+    For each user a look-up by index: how many users there are the planner guesses wrongly, through all these joins, and
+    a wrong guess made this quadratic. Times are no condition of it, or it would take the index of times. The HAVING
+    leaves a window that is open without outcomes, and without the look-up.
+#}
+left join lateral (
+    select
+        coalesce(bool_or(
+            events.event = 'experience clicked'
+            and events.properties ->> 'experience' = exposures.experiment
+            and events.occurred_at >= exposures.exposed_at
+            and events.occurred_at <= exposures.closes_at
+        ), false) as has_clicked,
+        coalesce(bool_or(events.event = any(exposures.goal_events) and {{ during }}), false) as has_reached_goal
+        {%- for metric in metrics %}
+        {%- set meta = metric.config.meta %},
+        {{ metric_value(meta, during) }} as {{ metric.name }}
+        {%- if meta.per %},
+        {{ metric_value({'count_of': meta.per}, during) }} as {{ metric.name }}__per
+        {%- elif not meta.ever %},
+        {{ metric_value(meta, before) }} as {{ metric.name }}__before
+        {%- endif %}
+        {%- endfor %}
+    from user_events as events
+    where
+        events.user_id = exposures.user_id
+        and events.event = any(
+            array['experience clicked'{% for name in metric_events(metrics) %}, {{ quoted([name]) }}{% endfor %}]
+            || exposures.goal_events
+        )
+    having exposures.is_window_over
+) as outcomes on true
+{# Whether a user was in a segment is a look-up of the last change before the exposure. #}
+left join lateral (
+    select array_agg(segments.segment order by segments.segment) as segments
+    from segments
+    cross join lateral (
+        select changes.change
+        from changes
+        inner join ticks on changes.tick_id = ticks.tick_id
+        where
+            changes.segment = segments.segment
+            and changes.user_id = exposures.user_id
+            and changes.as_of <= exposures.exposed_at
+            and ticks.published_at is not null
+        order by changes.change_id desc
+        limit 1
+    ) as last_change
+    where last_change.change = 'entered'
+    having exposures.is_window_over
+) as memberships on true

@@ -1,0 +1,427 @@
+"""That the table of users of experiments is at each step what it would be if everybody was looked up afresh."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from assets.analytics.experiment_users import forget, keep_up, rebuild, snapshot
+from assets.experiences.definition import as_json
+from orchestration import dbt
+from orchestration.stages import Platform, analyse_results, build
+from tests.conftest import AS_OF, rows, wait_for
+from tests.outcomes import experience, store
+
+HOUR = timedelta(hours=1)
+USERS = "select * from analytics.experiment_users order by user_id, experiment"
+DAYS = "select * from analytics.daily_moments order by experiment, exposed_on, arm, metric"
+MOMENTS = """
+    select experiment, arm, users, mean, variance, other_mean, other_variance, covariance
+    from analytics.experiment_moments where metric = 'logins'
+    order by experiment, arm
+"""
+# The same in Postgres' own words, from all rows at once.
+IN_ONE_PASS = """
+    select
+        experiment, arm, count(*) as users, avg(logins) as mean, var_samp(logins) as variance,
+        avg(logins__before) as other_mean, var_samp(logins__before) as other_variance,
+        covar_samp(logins, logins__before) as covariance
+    from analytics.experiment_users where is_window_over
+    group by experiment, arm
+    order by experiment, arm
+"""
+
+
+def found(connection: Connection, statement: str) -> list[Mapping[str, Any]]:
+    return [dict(row) for row in connection.execute(sa.text(statement)).mappings()]
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if isinstance(value, int | float)}
+
+
+def words(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in numbers(row)}
+
+
+def kept(platform: Platform) -> int:
+    with snapshot(platform.engine) as connection:
+        return keep_up(connection)
+
+
+def load(platform: Platform, message_id: str, event: str, user: str, at: datetime, **properties: str) -> None:
+    """Load an event by itself; a tick takes it in later."""
+    with platform.engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                with load as (
+                    insert into raw.loads
+                        (source, path, fingerprint, size, modified_at, received, stored, duplicate, rejected, loaded_at)
+                    values ('drawn', 'drawn', :message_id, 1, :at, 1, 1, 0, 0, :at)
+                    returning load_id
+                )
+
+                insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)
+                select 'drawn', :message_id, 'track', :event, :user, :at, load_id, cast(:properties as jsonb) from load
+            """),
+            {
+                "message_id": message_id, "event": event, "user": user, "at": at,
+                "properties": msgspec.json.encode(properties).decode(),
+            },
+        )  # fmt: skip
+
+
+def publish(platform: Platform, as_of: datetime) -> None:
+    """Publish a tick that has taken in what was loaded."""
+    with platform.engine.begin() as connection:
+        for statement in (
+            "insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)",
+            "update raw.loads set tick_id = (select max(tick_id) from segments.ticks) where tick_id is null",
+        ):
+            connection.execute(sa.text(statement), {"as_of": as_of})
+
+
+class World:
+    """What happens around the table, drawn alike each time."""
+
+    users = tuple(f"u{number:02d}" for number in range(14))
+
+    def __init__(self, platform: Platform) -> None:
+        self.draw = random.Random(11)  # noqa: S311 - drawn alike each time
+        self.platform = platform
+        self.now = AS_OF
+        self.nth = 0
+        self.merged: dict[str, str] = {}
+        journey = platform.journeys["encourage_upgrade"]
+        goal = msgspec.structs.replace(journey.goal, within="24 hours")
+        store(
+            platform, as_of=AS_OF, assigned_at=AS_OF - 60 * HOUR, experiences={}, users={}, events=[],
+            journeys={"journey": msgspec.structs.replace(journey, goal=goal)},
+        )  # fmt: skip
+        self.declare("one")
+        self.declare("two")
+
+    def say(self, statement: str, **values: Any) -> None:
+        with self.platform.engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
+
+    @property
+    def user(self) -> str:
+        return self.draw.choice(self.users)
+
+    def at(self, since: int = -72) -> datetime:
+        """On the hour, so that times fall together with ticks and with the ends of windows."""
+        return self.now + self.draw.randint(since, 0) * HOUR
+
+    def event(self, name: str, user: str, at: datetime, **properties: str) -> None:
+        self.nth += 1
+        load(self.platform, str(self.nth), name, user, at, **properties)
+
+    def view(self) -> None:
+        variant = self.draw.choice([{}, {"variant": "a"}, {"variant": "control"}, {"variant": "gone"}])
+        for _ in range(self.draw.randint(1, 3)):
+            at = self.at(self.draw.choice([0, -2, -72])) + self.draw.choice([0, 0, 3]) * HOUR
+            self.event("experience viewed", self.user, at, experience=self.draw.choice(["one", "two"]), **variant)
+
+    def act(self) -> None:
+        for _ in range(self.draw.randint(1, 5)):
+            name = self.draw.choice(
+                ["login", "login", "created object", "subscribed to premium plan", "book demo", "experience clicked"]
+            )
+            at = self.at(self.draw.choice([0, -72]))
+            self.event(name, self.user, at, experience=self.draw.choice(["one", "two"]))
+
+    def assign(self) -> None:
+        self.say(
+            "insert into experiences.assignments values (:experience, :user, :variant, :at) on conflict do nothing",
+            experience=self.draw.choice(["one", "two"]), user=self.user,
+            variant=self.draw.choice(["control", "a"]), at=self.at(self.draw.choice([0, -48])),
+        )  # fmt: skip
+
+    def assign_otherwise(self) -> None:
+        self.say(
+            "update experiences.assignments set variant = :variant, assigned_at = :at where user_id = :user",
+            user=self.user, variant=self.draw.choice(["control", "a"]), at=self.at(-48),
+        )  # fmt: skip
+
+    def enter(self) -> None:
+        self.say(
+            """
+            insert into journeys.entries (journey, version, user_id, entered_at, reached_at, status, cause, reason)
+            select journey, version, :user, :at, :at, :status, :nth, :reason from journeys.definitions
+            """,
+            user=self.user, at=self.at(self.draw.choice([0, -72])), nth=str(self.nth),
+            status=self.draw.choice(["active", "held_out", "held_out", "excluded"]),
+            reason=self.draw.choice([None, None, "global holdout"]),
+        )  # fmt: skip
+        self.nth += 1
+
+    def change_entry(self) -> None:
+        entries = rows(self.platform, "select entry_id from journeys.entries where status <> 'excluded' order by 1")
+        change = self.draw.choice(
+            ["is_in_both_arms = true", "status = 'excluded'", "status = 'converted'", "reason = 'global holdout'"]
+        )
+        self.say(
+            f"update journeys.entries set {change} where entry_id = :entry_id",
+            entry_id=self.draw.choice([0, *(entry_id for (entry_id,) in entries)]),
+        )
+
+    def delete(self) -> None:
+        table = self.draw.choice(["journeys.entries", "experiences.assignments"])
+        self.say(f"delete from {table} where user_id = :user", user=self.user)
+
+    def declare(self, name: str | None = None) -> None:
+        name = name or self.draw.choice(["one", "two"])
+        goal = {
+            "any_of": [self.draw.choice(["subscribed to premium plan", "book demo"])],
+            "within": self.draw.choice(["12 hours", "24 hours", "36 hours"]),
+        }
+        self.say(
+            "insert into experiences.definitions values (:name, cast(:definition as jsonb))"
+            " on conflict (experience) do update set definition = excluded.definition",
+            name=name, definition=msgspec.json.encode(as_json(experience(goal=goal))).decode(),
+        )  # fmt: skip
+        self.say(
+            "insert into experiences.shares values (:name, '-infinity', '{\"control\": 0.5, \"a\": 0.5}')"
+            " on conflict do nothing",
+            name=name,
+        )
+
+    def declare_journey(self) -> None:
+        self.say(
+            "update journeys.definitions set definition = jsonb_set(definition, '{goal,within}', :within)",
+            within=self.draw.choice(['"12 hours"', '"24 hours"']),
+        )
+
+    def withdraw(self) -> None:
+        self.say("delete from experiences.definitions where experience = :name", name=self.draw.choice(["one", "two"]))
+
+    def merge(self) -> None:
+        """Two turn out to be one; what dispatch and assignment make of it follows at once, later, or never."""
+        absorbed, survivor = self.draw.sample(self.users, 2)
+        if absorbed in self.merged or absorbed in self.merged.values() or survivor in self.merged:
+            return
+        self.merged[absorbed] = survivor
+        self.say(
+            "insert into events.identity_links (kind, id, linked_to, user_id, linked_at, source, message_id)"
+            " values ('user', :absorbed, :survivor, :survivor, :at, 'drawn', :absorbed)",
+            absorbed=absorbed, survivor=survivor, at=self.now,
+        )  # fmt: skip
+        self.publish()
+        for user in (absorbed, survivor):
+            self.say("insert into segments.moved_users select max(tick_id), :user from segments.ticks", user=user)
+
+    def follow_merges(self) -> None:
+        for absorbed, survivor in self.merged.items():
+            self.say(
+                "update journeys.entries set user_id = :survivor where user_id = :absorbed",
+                absorbed=absorbed, survivor=survivor,
+            )  # fmt: skip
+
+    def publish(self) -> None:
+        self.now += self.draw.choice([0, 1, 1, 3, 12]) * HOUR
+        publish(self.platform, self.now)
+
+    def go_on(self) -> None:
+        steps: list[Callable[[], None]] = [
+            *[self.view, self.act, self.publish] * 4, *[self.enter, self.change_entry] * 3,
+            *[self.assign, self.assign_otherwise] * 2, self.delete, self.declare, self.declare,
+            self.declare_journey, self.withdraw, self.merge, self.follow_merges,
+        ]  # fmt: skip
+        self.draw.choice(steps)()
+
+
+def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Platform) -> None:
+    world = World(ticked)
+    for _ in range(3 * len(world.users)):
+        world.assign()
+    seen = set()
+    touched = []
+    for _ in range(200):
+        world.go_on()
+        kept(ticked)
+        with ticked.engine.connect() as connection:
+            users, days = found(connection, USERS), found(connection, DAYS)
+            moments, in_one_pass = found(connection, MOMENTS), found(connection, IN_ONE_PASS)
+            touched.append(connection.scalar(sa.text("select count(*) from analytics.touched_users")))
+            forget(connection)
+            assert keep_up(connection) == 0
+            assert found(connection, USERS) == users
+            afresh = found(connection, DAYS)
+            connection.rollback()
+        for one, other in ((moments, in_one_pass), (days, afresh)):
+            assert [words(row) for row in one] == [words(row) for row in other]
+            assert [numbers(row) for row in one] == [pytest.approx(numbers(row)) for row in other]
+        seen |= {(row["experiment"], row["arm"], row["is_window_over"], row["is_in_both_arms"]) for row in users}
+    assert len(seen) >= 16, "there is hardly anything to compare"
+    assert sum(touched) < 0.5 * len(touched) * len(world.users), "nearly everybody is looked up each time"
+
+
+def exposed(platform: Platform, *users: str, within: str = "7 days") -> None:
+    """Users who saw `offer` ten days before AS_OF, and logged in twice a day later."""
+    at = AS_OF - 240 * HOUR
+    offer = experience(goal={"any_of": ["subscribed to premium plan"], "within": within})
+    store(
+        platform, as_of=AS_OF, assigned_at=at - HOUR, experiences={"offer": offer}, users={"offer": users},
+        events=[
+            event
+            for user in users
+            for event in (
+                (user, "experience viewed", at, {"experience": "offer"}),
+                *[(user, "login", at + 24 * HOUR, {})] * 2,
+            )
+        ],
+    )  # fmt: skip
+
+
+def test_who_is_assigned_at_the_instant_of_a_view_is_found(ticked: Platform) -> None:
+    store(
+        ticked, as_of=AS_OF, assigned_at=AS_OF, experiences={"offer": experience()}, users={"offer": []},
+        events=[("ada", "experience viewed", AS_OF, {"experience": "offer"})],
+    )  # fmt: skip
+    assert kept(ticked) == 0
+    with ticked.engine.begin() as connection:
+        connection.execute(
+            sa.text("insert into experiences.assignments values ('offer', 'ada', 'a', :at)"), {"at": AS_OF}
+        )
+    publish(ticked, AS_OF + HOUR)
+    assert kept(ticked) == 1
+    assert rows(ticked, "select user_id, is_window_over, logins from analytics.experiment_users") == [
+        ("ada", False, None)
+    ]
+
+
+def test_assignments_that_are_written_behind_the_newest_tick_are_found(ticked: Platform) -> None:
+    at = AS_OF - 240 * HOUR
+    store(
+        ticked, as_of=AS_OF, assigned_at=at, experiences={"offer": experience()}, users={"offer": []},
+        events=[("ada", "experience viewed", at, {"experience": "offer"})],
+    )  # fmt: skip
+    assert kept(ticked) == 0
+    found_arms = []
+    for statement in (
+        "insert into experiences.assignments values ('offer', 'ada', 'a', :at)",
+        "update experiences.assignments set variant = 'control'",
+        "update experiences.assignments set assigned_at = assigned_at + interval '1 microsecond'",
+    ):
+        with ticked.engine.begin() as connection:
+            connection.execute(sa.text(statement), {"at": at} if ":at" in statement else {})
+        assert kept(ticked) == 1
+        found_arms.append(rows(ticked, "select arm from analytics.experiment_users"))
+    assert found_arms == [[("a",)], [("control",)], []]
+
+
+def test_who_sees_the_other_arm_later_is_noticed(ticked: Platform) -> None:
+    exposed(ticked, "ada", "bob")
+    kept(ticked)
+    ((arm,),) = rows(ticked, "select arm from analytics.experiment_users where user_id = 'ada'")
+    other = {"a": "control", "control": "a"}[arm]
+    for hour, (variant, both) in enumerate(((arm, False), (other, True), (arm, True)), start=1):
+        at = AS_OF + hour * HOUR
+        load(ticked, str(hour), "experience viewed", "ada", at, experience="offer", variant=variant)
+        publish(ticked, at)
+        kept(ticked)
+        found_both = rows(ticked, "select arm, is_in_both_arms from analytics.experiment_users where user_id = 'ada'")
+        assert found_both == [(arm, both)]
+
+
+def test_an_event_that_comes_late_for_the_very_end_of_a_window_counts(ticked: Platform) -> None:
+    exposed(ticked, "ada", within="10 days")
+    kept(ticked)
+    logins = "select is_window_over, logins from analytics.experiment_users"
+    assert rows(ticked, logins) == [(True, 2)]
+    load(ticked, "late", "login", "ada", AS_OF)
+    assert kept(ticked) == 1
+    assert rows(ticked, logins) == [(True, 3)]
+
+
+def test_another_metric_is_looked_up_for_everybody(ticked: Platform, dbt_project: Path) -> None:
+    exposed(ticked, "ada", "bob")
+    analyse_results(ticked, AS_OF)
+    publish(ticked, AS_OF + HOUR)
+    assert kept(ticked) == 0
+    text = dbt.METRICS.read_text()
+    named = "      - name: logins\n        description: Logins.\n        config: {meta: {count_of: login}}\n"
+    assert named in text
+    dbt.METRICS.write_text(text.replace(named, named.replace("name: logins", "name: visits")))
+    ticked.dbt = dbt.Dbt(ticked.settings, ticked.engine.url)
+    build(ticked, AS_OF + 2 * HOUR, is_explicit=True)
+    assert kept(ticked) == 2
+    assert rows(ticked, "select sum(visits), sum(visits__before) from analytics.experiment_users") == [(4, 0)]
+    assert rows(ticked, "select distinct metric from analytics.experiment_moments where type = 'mean' order by 1") == [
+        ("objects_created",), ("visits",),
+    ]  # fmt: skip
+    build(ticked, AS_OF + 3 * HOUR, is_explicit=True)
+    assert kept(ticked) == 0, "the same tables go on"
+
+
+def test_what_is_wrong_is_mended_and_told(ticked: Platform) -> None:
+    exposed(ticked, "ada", "bob", "cid")
+    assert rebuild(ticked.engine) == 0, "nobody was looked up yet, so nothing can be wrong"
+    kept(ticked)
+    right = rows(ticked, USERS)
+    with ticked.engine.begin() as connection:
+        connection.execute(sa.text("update analytics.experiment_users set logins = 7 where user_id = 'ada'"))
+        connection.execute(sa.text("delete from analytics.experiment_users where user_id = 'bob'"))
+        connection.execute(sa.text("update analytics.daily_moments set users = 99"))
+    assert rebuild(ticked.engine) == 2
+    assert rows(ticked, USERS) == right
+    assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(3,)]
+    assert rebuild(ticked.engine) == 0
+
+
+ANALYSE = """
+import sys
+from datetime import datetime
+from orchestration.settings import Settings
+from orchestration.stages import Platform, analyse_results
+
+analyse_results(Platform(Settings.from_environment()), datetime.fromisoformat(sys.argv[1]))
+"""
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like :query"
+
+
+def test_an_analysis_that_is_killed_leaves_nothing_and_the_next_one_is_right(ticked: Platform) -> None:
+    exposed(ticked, "ada", "bob", within="241 hours")
+    at = AS_OF + HOUR
+    analyse_results(ticked, AS_OF)
+    before = rows(ticked, USERS), rows(ticked, DAYS)
+    publish(ticked, at)
+    with ticked.engine.connect() as held:
+        held.execute(sa.text("lock table analytics.daily_moments in share mode"))
+        environment = {**os.environ, "UPNEXT_DATABASE_URL": ticked.settings.database_url or ""}
+        process = subprocess.Popen([sys.executable, "-c", ANALYSE, at.isoformat()], env=environment)
+        wait_for(
+            lambda: rows(ticked, WAITING, query="%delete from analytics.daily_moments%") == [(1,)],
+            "the analysis to have written users, and to come to their moments",
+        )
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        held.rollback()
+    assert (rows(ticked, USERS), rows(ticked, DAYS)) == before
+    analyse_results(ticked, at)
+    assert rows(ticked, "select is_window_over, logins from analytics.experiment_users") == [(True, 2)] * 2
+    assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(2,)]
+
+
+def test_two_analyses_at_once_wait_for_each_other(ticked: Platform) -> None:
+    exposed(ticked, "ada", "bob")
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+    with ThreadPoolExecutor() as pool, snapshot(ticked.engine) as first:
+        keep_up(first)
+        second = pool.submit(analyse_results, ticked, AS_OF)
+        wait_for(lambda: second.done() or rows(ticked, waiting) == [(1,)], "the second at the door")
+        assert not second.done()
+        first.commit()
+    assert second.result().users == 0
