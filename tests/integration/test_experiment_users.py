@@ -381,6 +381,36 @@ def test_what_is_wrong_is_mended_and_told(ticked: Platform) -> None:
     assert rebuild(ticked.engine) == 0
 
 
+def test_moments_of_days_keep_their_digits(ticked: Platform) -> None:
+    with ticked.engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                insert into analytics.daily_moments
+                select
+                    'offer', date '2026-03-01' + nth % 7, 'a', count(*), names.metric, 'mean', null,
+                    regr_avgy(y, x), regr_syy(y, x), regr_avgx(y, x), regr_sxx(y, x), regr_sxy(y, x)
+                from generate_series(1, 5000) as nth
+                cross join lateral (
+                    values
+                    ('large', cast(1e9 + nth % 10 as double precision), cast(1e9 + nth % 3 as double precision)),
+                    ('same for all', 9.99, nth)
+                ) as names (metric, y, x)
+                group by names.metric, nth % 7
+            """)
+        )
+        large = connection.execute(
+            sa.text("""
+                select var_samp(nth % 10), var_samp(nth % 3), covar_samp(nth % 10, nth % 3)
+                from generate_series(1, 5000) as nth
+            """)
+        ).one()
+    moments = "select variance, other_variance, covariance from analytics.experiment_moments where metric = :metric"
+    assert rows(ticked, moments, metric="large") == [pytest.approx(tuple(map(float, large)), rel=1e-6)]
+    ((variance, other_variance, covariance),) = rows(ticked, moments, metric="same for all")
+    assert (variance, covariance) == (0, 0)
+    assert other_variance > 0
+
+
 ANALYSE = """
 import sys
 from datetime import datetime

@@ -27,6 +27,15 @@ summed as (
         sum(products + users * (mean - mean_of_all) * (other_mean - other_mean_of_all)) as products
     from placed
     group by experiment, arm, metric, type
+),
+
+{# What is 9.99 for everybody sums up to a deviation in the thirteenth digit: that is none. #}
+rounded as (
+    select
+        *,
+        case when squares > users * (1e-10 * mean) ^ 2 then 1 else 0 end as varies,
+        case when other_squares > users * (1e-10 * other_mean) ^ 2 then 1 else 0 end as other_varies
+    from summed
 )
 
 select
@@ -37,8 +46,8 @@ select
     type,
     conversions,
     mean,
-    squares / nullif(users - 1, 0) as variance,
+    varies * squares / nullif(users - 1, 0) as variance,
     other_mean,
-    other_squares / nullif(users - 1, 0) as other_variance,
-    products / nullif(users - 1, 0) as covariance
-from summed
+    other_varies * other_squares / nullif(users - 1, 0) as other_variance,
+    varies * other_varies * products / nullif(users - 1, 0) as covariance
+from rounded
