@@ -181,7 +181,7 @@ def rebuild(platform: Platform) -> dict[str, int]:
                 {"started_at": started_at},
             )
             drift = {row.model: row.drift for row in rows}
-        return {**drift, "experiment_users": experiment_users.rebuild(platform.engine)}
+    return {**drift, "experiment_users": experiment_users.rebuild(platform.engine)}
 
 
 def preview_segment(platform: Platform, path_or_name: str, *, with_ids: bool) -> Preview:

@@ -78,9 +78,9 @@ _TOUCH = sa.text("""
     order by user_id
 """)
 
-_LOOK_UP = sa.text("create temporary table fresh on commit drop as select * from analytics.touched_outcomes")
+_LOOK_UP = sa.text("create temporary table fresh as select * from analytics.touched_outcomes")
 _DIFFER = sa.text("""
-    create temporary table differing on commit drop as
+    create temporary table differing as
     with live as (
         select known.*
         from analytics.touched_users as touched
@@ -166,6 +166,7 @@ def keep_up(connection: Connection) -> int:
     connection.execute(sa.text("analyze analytics.touched_days"))
     connection.execute(_REMOVE_MOMENTS)
     connection.execute(_ADD_MOMENTS)
+    connection.execute(sa.text("drop table fresh, differing"))
     record_consumed(connection, TABLE, newest.tick_id, newest.as_of)
     return differing
 
@@ -181,6 +182,5 @@ def rebuild(engine: Engine) -> int:
         if consumed(connection, TABLE) is None:
             return 0
         keep_up(connection)
-    with snapshot(engine) as connection:
         forget(connection)
         return keep_up(connection)
