@@ -156,7 +156,7 @@ def open_tick(platform: Platform, asked: datetime, *, is_explicit: bool) -> Iter
 
 
 def build(platform: Platform, asked: datetime, *, is_explicit: bool) -> Tick:
-    """Build features, segments and the views of analytics with dbt, and publish the tick."""
+    """Build features, segments and the models of analytics with dbt, and publish the tick."""
     with open_tick(platform, asked, is_explicit=is_explicit) as tick, exclusive(platform.engine, "dbt"):
         platform.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
     return tick
