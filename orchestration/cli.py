@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.errors import UpnextError, nearest
+from orchestration.errors import UpnextError, nearest, visible
 from orchestration.settings import Settings
 
 
@@ -48,9 +48,9 @@ def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
         done = events.ingest(engine, files, loaded_at=utc_now(), on_bytes=lambda count: progress.advance(task, count))
     _show(done.counts, as_json, title="Ingest")
     for change in done.changed:
-        print(f"upnext: warning: {change}", file=sys.stderr)
-    if done.refused:
-        raise UpnextError("; ".join(done.refused))
+        _warn(change)
+    if done.refused or done.waiting:
+        raise UpnextError("; ".join(done.refused + done.waiting))
 
 
 @commands.command()
@@ -72,7 +72,7 @@ def rejected(source: str | None, as_json: bool) -> None:
     for column in ("source", "reason", "lines", "example"):
         table.add_column(column, justify="right" if column == "lines" else "left", overflow="fold")
     for reason in reasons:
-        example = Text(f"{reason['place']}\n{reason['detail']}\n{reason['payload']}", overflow="fold")
+        example = Text(visible(f"{reason['place']}\n{reason['detail']}\n{reason['payload']}"), overflow="fold")
         table.add_row(reason["source"], reason["reason"], f"{reason['lines']}", example)
     Console().print(table)
 
@@ -106,7 +106,7 @@ def tick(as_of: str | None, as_json: bool) -> None:
     platform = _platform()
     done = stages.tick(platform, asked, is_explicit=as_of is not None)
     for change in beyond_limits(platform.engine):
-        print(f"upnext: warning: {change}", file=sys.stderr)
+        _warn(f"{change}")
     _show(asdict(done), as_json, title=f"Tick {done.tick_id} at {done.as_of:%Y-%m-%d %H:%M:%S} UTC")
 
 
@@ -165,7 +165,7 @@ def members(segment: str, at: str | None, as_json: bool) -> None:
     if segment not in known:
         raise UpnextError(f"unknown segment '{segment}'{nearest(segment, known)}")
     found = members_at(engine, segment, instant)
-    print(json.dumps(found) if as_json else "\n".join(found), end="\n" if found or as_json else "")
+    print(json.dumps(found) if as_json else "\n".join(map(visible, found)), end="\n" if found or as_json else "")
 
 
 @commands.command()
@@ -215,7 +215,7 @@ def explain_journey(user: str, journey: str, as_json: bool) -> None:
         return
     for line in lines:
         at = f"{line.at:%Y-%m-%d %H:%M}" if line.at is not None else ""
-        print(f"{at:16}  {line.text}")
+        print(f"{at:16}  {visible(line.text)}")
 
 
 @journeys.command("render")
@@ -328,8 +328,12 @@ def main() -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print("upnext: " + " ".join(text.split()), file=sys.stderr)
+    print("upnext: " + visible(" ".join(text.split())), file=sys.stderr)
     sys.exit(code)
+
+
+def _warn(text: str) -> None:
+    print("upnext: warning: " + visible(" ".join(text.split())), file=sys.stderr)
 
 
 def _platform() -> Any:
@@ -388,4 +392,4 @@ def _as_text(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {number}" for name, number in value.items()) or "none"
-    return "none" if value is None else f"{value}"
+    return "none" if value is None else visible(f"{value}")

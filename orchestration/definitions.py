@@ -1,5 +1,8 @@
 """The composition root: everything that Dagster sees. It computes nothing."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import dagster as dg
 
 from assets.analytics.assets import results, touched, what_worked
@@ -12,6 +15,7 @@ from assets.journeys.checks import outbox_works
 from assets.segments.checks import features_do_not_drift, segments_change_within_limits
 from orchestration import dbt
 from orchestration.dbt_assets import analytics_models, build_models, dbt_resource, membership_log
+from orchestration.runs import at_work
 from orchestration.schedules import (
     analysis_job,
     dispatch_job,
@@ -30,6 +34,13 @@ from sensors.membership import membership_changes
 _settings = Settings.from_environment()
 _platform = Platform(_settings)
 _manifest = dbt.manifest_path(_settings)
+
+
+@dg.resource(description="The warehouse, and what is declared. A run holds a lock there, which tells that it lives.")
+def _platform_at_work(context: dg.InitResourceContext) -> Iterator[Platform]:
+    with at_work(_platform.engine, context.run.run_id) if context.run is not None else nullcontext():
+        yield _platform
+
 
 defs = dg.Definitions(
     assets=[
@@ -55,8 +66,9 @@ defs = dg.Definitions(
     jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
     schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
     sensors=[arrivals, membership_changes, due_steps],
+    executor=dg.in_process_executor,
     resources={
-        "platform": _platform,
+        "platform": _platform_at_work,
         "dbt_cli": dbt_resource(_settings),
     },
 )

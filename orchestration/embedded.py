@@ -12,16 +12,21 @@ import shutil
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import psycopg
+
 from orchestration.errors import UpnextError
 
 USER = "upnext"
 DATABASE = "upnext"
+
+START_SECONDS = 60
 
 # Below the ports that systems hand out to outgoing connections: nobody takes ours while the server is down.
 PORTS = range(20_000, 32_000)
@@ -58,8 +63,7 @@ class EmbeddedServer:
                 _open_the_way_to(self.root, _binaries())
             if not (self._data / "PG_VERSION").exists():
                 self._create()
-            if not self._is_running():
-                self._start_on(_free_port(preferred=self._saved_port()))
+            self._wake()
             return self._url()
 
     def stop(self) -> bool:
@@ -67,6 +71,28 @@ class EmbeddedServer:
         if not (self._data / "PG_VERSION").exists() or not self._is_running():
             return False
         self._run("pg_ctl", "stop", "-D", self._data, "-m", "fast", "-w", "-t", "60")
+        return True
+
+    def _wake(self) -> None:
+        """Start the server where it is down, and wait until it answers.
+
+        Whether it runs is asked again and again: for a moment after it was killed `pg_ctl` takes it to be there, and
+        what is left of it keeps a new one from starting.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            is_last = time.monotonic() > deadline
+            if not self._is_running():
+                self._start_on(_free_port(preferred=self._saved_port()), check=is_last)
+            elif is_last:
+                raise UpnextError(f"the embedded Postgres runs but does not answer; see {self._data / 'server.log'}")
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self._url(), connect_timeout=5).close()
+        except (OSError, psycopg.OperationalError):
+            return False
         return True
 
     def _url(self) -> str:
@@ -101,10 +127,10 @@ class EmbeddedServer:
         self._run("postgres", "--single", "-D", fresh, "postgres", statement=f"create database {DATABASE};\n")
         fresh.rename(self._data)
 
-    def _start_on(self, port: int) -> None:
-        log = self._data / "server.log"
-        self._run("pg_ctl", "start", "-D", self._data, "-l", log, "-o", f"-p {port}", "-w", "-t", "60")
+    def _start_on(self, port: int, *, check: bool) -> None:
+        log, wait = self._data / "server.log", ("-w", "-t", f"{START_SECONDS}")
         (self.root / "port").write_text(str(port))
+        self._run("pg_ctl", "start", "-D", self._data, "-l", log, "-o", f"-p {port}", *wait, check=check)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -8,6 +8,21 @@ class UpnextError(Exception):
     """Bad arguments or bad configuration. The command line prints it as one line and exits with status 2."""
 
 
+def visible(text: str) -> str:
+    """Return text of others as it can be shown: what could steer a terminal, or turn the line round, is written out.
+
+    >>> print(visible("a" + chr(27) + "[2Jb"))
+    a\\x1b[2Jb
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in "\n\N{NO-BREAK SPACE}"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )  # fmt: skip
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as "; did you mean 'login'?", or the known names where none is close."""
     names = sorted(known)

@@ -1,10 +1,15 @@
-"""What a run is told: the instant it computes at, as a tag."""
+"""What a run is told, the instant it computes at, as a tag; and the lock by which others know that it lives."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from orchestration.stages import utc_now
 from orchestration.ticks import parse_instant
+from orchestration.warehouse import exclusive
 
 AS_OF_TAG = "upnext/as_of"
 TICK_JOB = "tick"
@@ -21,3 +26,17 @@ def as_of_tags(as_of: datetime) -> dict[str, str]:
 def asked_as_of(tags: Mapping[str, str]) -> datetime:
     """Return the instant that a run was asked for; a run launched by hand computes at the time it starts."""
     return parse_instant(tags[AS_OF_TAG], option=AS_OF_TAG) if AS_OF_TAG in tags else utc_now()
+
+
+@contextmanager
+def at_work(engine: Engine, run_id: str) -> Iterator[None]:
+    """Hold the lock of a run as long as its process lives."""
+    with exclusive(engine, f"run {run_id}"):
+        yield
+
+
+def is_at_work(engine: Engine, run_id: str) -> bool:
+    """Whether the process of a run lives."""
+    with engine.connect() as connection:
+        held = connection.scalar(sa.text("select upnext.is_locked(:lock)"), {"lock": f"run {run_id}"})
+    return bool(held)

@@ -15,21 +15,18 @@ tick_job = dg.define_asset_job(
     TICK_JOB,
     selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT,
     description="Load what has landed, build features and segments, publish the tick.",
-    executor_def=dg.in_process_executor,
 )
 
 dispatch_job = dg.define_asset_job(
     DISPATCH_JOB,
     selection=dg.AssetSelection.groups("journeys", "experiences"),
     description="Move people along their journeys, send what is due, assign experiences.",
-    executor_def=dg.in_process_executor,
 )
 
 analysis_job = dg.define_asset_job(
     ANALYSIS_JOB,
     selection=dg.AssetSelection.groups("analytics", "experiences") | _OUTBOX,
     description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
-    executor_def=dg.in_process_executor,
 )
 
 
@@ -37,7 +34,6 @@ rebuild_job = dg.define_asset_job(
     REBUILD_JOB,
     selection=_DRIFT,
     description="Compute identities, features and users of experiments afresh, compare, and mend what was kept.",
-    executor_def=dg.in_process_executor,
 )
 
 

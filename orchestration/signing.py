@@ -2,22 +2,28 @@
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 
+from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 
 
 def signing_keys(settings: Settings) -> list[str]:
-    """Return the keys, newest first."""
+    """Return the keys, newest first. Raises `UpnextError` where the file that holds them is empty."""
     if settings.signing_keys:
         return list(settings.signing_keys)
     path = settings.home / "signing_keys"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().split()
-    except FileNotFoundError:
+    if not path.exists():
         settings.home.mkdir(parents=True, exist_ok=True)
-        return signing_keys(settings)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
-    return path.read_text().split()
+        # Written beside and linked: nobody reads half a key, and of two that make one the first stays.
+        with tempfile.NamedTemporaryFile("w", dir=settings.home, prefix=".signing_keys-") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(file.name, path)
+    keys = path.read_text().split()
+    if not keys:
+        raise UpnextError(f"{path} is empty; put the key back, or remove the file: links that it signed then fail")
+    return keys

@@ -128,7 +128,7 @@ class Platform:
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
-        _ = (self.journeys, self.experiences, self.metrics)
+        _ = (self.journeys, self.experiences, self.metrics, self.sender)
         dbt.check_segments(dbt.segment_files(self.settings), self.features)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
@@ -140,10 +140,10 @@ class Platform:
 
 def ingest_landing(platform: Platform) -> Ingested:
     """Load what has landed and is not loaded yet."""
-    landed = find_landed(platform.settings.landing, sources())
+    landed, now = find_landed(platform.settings.landing, sources()), utc_now()
     with platform.engine.connect() as connection:
-        arrived = not_loaded(connection, landed)
-    return ingest(platform.engine, arrived, loaded_at=utc_now())
+        arrived = not_loaded(connection, landed, now=now)
+    return ingest(platform.engine, arrived, loaded_at=now)
 
 
 @contextmanager
@@ -296,6 +296,8 @@ def _sample_messages(platform: Platform, name: str, journey: Journey) -> Iterato
     with RenderProcess(platform.sender) as process:
         for position, request in samples.requests(name, journey, features=features, date=date):
             rendered = process.render(request)
+            if rendered is None:
+                raise UpnextError("the process that writes messages was ended; run it again")
             if rendered.reason is not None:
                 path = declared.JOURNEYS / f"{name}.yml"
                 raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {rendered.reason}")

@@ -17,6 +17,7 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 CHANGES = ("segments.membership_changes", "segments.account_membership_changes")
 MEMBERS = ("segments.members", "segments.account_members")
 UNITS = ("user_id", "account_id")
+_FENCE = sa.text("select upnext.fence_tick(:tick_id)")
 _TAKE_BACK = (
     "delete from segments.membership_changes where tick_id = :tick_id",
     "delete from segments.account_membership_changes where tick_id = :tick_id",
@@ -128,10 +129,11 @@ def published(
     After a failure the tick stays open and unseen, until the next one takes it back. Raises `UpnextError`
     for an explicit `asked` that is earlier than the last tick or in the future; otherwise the later of the two counts.
     """
-    with exclusive(engine, "tick"):
+    with exclusive(engine, "tick") as session:
         last = last_as_of(engine)
         as_of = check_explicit(asked, last=last, now=clock()) if is_explicit else later_of(asked, last)
-        tick = Tick(_begin(engine, as_of), as_of)
+        holder = session.scalar(sa.text("select pg_backend_pid()"))
+        tick = Tick(_begin(engine, as_of, holder), as_of)
         yield tick
         tick.changes = _publish(engine, tick, segments=segments, published_at=clock())
 
@@ -145,14 +147,21 @@ def last_published_as_of(engine: Engine) -> datetime | None:
     return last
 
 
-def _begin(engine: Engine, as_of: datetime) -> int:
-    """Open a tick that takes in what has been loaded, and take back the one that a failure left open."""
+def _begin(engine: Engine, as_of: datetime, holder: int) -> int:
+    """Open a tick that takes in what has been loaded, and take back the one that a failure left open.
+
+    `holder` is the process of the server whose session holds the tick lock.
+    """
     with engine.begin() as connection:
-        left_open = connection.scalar(sa.text("select tick_id from segments.ticks where published_at is null"))
+        # Whoever still writes for that tick ends its transaction first, and may have published it.
+        left_open = connection.scalar(
+            sa.text("select tick_id from segments.ticks where published_at is null for update")
+        )
         for statement in _TAKE_BACK if left_open is not None else ():
             connection.execute(sa.text(statement), {"tick_id": left_open})
         tick_id = connection.scalar(
-            sa.text("insert into segments.ticks (as_of) values (:as_of) returning tick_id"), {"as_of": as_of}
+            sa.text("insert into segments.ticks (as_of, holder) values (:as_of, :holder) returning tick_id"),
+            {"as_of": as_of, "holder": holder},
         )
         connection.execute(
             sa.text("update raw.loads set tick_id = :tick_id where tick_id is null"), {"tick_id": tick_id}
@@ -167,6 +176,7 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
     """
     changes: dict[str, int] = {}
     with engine.begin() as connection:
+        connection.execute(_FENCE, {"tick_id": tick.tick_id})
         for log, members, unit in zip(CHANGES, MEMBERS, UNITS, strict=True):
             values = {"tick_id": tick.tick_id, "as_of": tick.as_of, "segments": list(segments)}
             for statement in _PUBLISH:

@@ -1,12 +1,12 @@
 """The warehouse: one engine, the migrations of the tables that dbt does not own, and named locks."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from orchestration.embedded import EmbeddedServer
 from orchestration.errors import UpnextError
@@ -74,10 +74,24 @@ def migrate(engine: Engine) -> list[str]:
 
 
 @contextmanager
+def transaction(engine: Engine, lock: str) -> Iterator[Connection]:
+    """Yield a transaction that holds the warehouse-wide lock `lock` to its end, waiting for whoever has it.
+
+    Lock and writes share a session, so whoever has lost the lock cannot write any more.
+    """
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"}
+        )
+        yield connection
+
+
+@contextmanager
 def exclusive(engine: Engine, name: str) -> Iterator[Connection]:
     """Hold the warehouse-wide lock `name` (`tick`, `dispatch`), waiting for whoever has it.
 
-    The lock belongs to the yielded connection's session, so it goes with a killed process.
+    The lock belongs to the yielded connection's session, so it goes with a killed process, and with a session that is
+    lost: transactions that write under it have to be safe without it.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = {"key": f"upnext:{name}"}
@@ -85,4 +99,6 @@ def exclusive(engine: Engine, name: str) -> Iterator[Connection]:
         try:
             yield connection
         finally:
-            connection.execute(sa.text("select pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+            # With a session that is lost the lock is gone already.
+            with suppress(DBAPIError):
+                connection.execute(sa.text("select pg_advisory_unlock(hashtextextended(:key, 0))"), key)

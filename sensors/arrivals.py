@@ -31,7 +31,7 @@ def arrivals(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
 ) -> dg.RunRequest | dg.SkipReason:
     """Start a tick when files arrive."""
-    landed = find_landed(platform.settings.landing, sources())
+    landed, now = find_landed(platform.settings.landing, sources()), utc_now()
     with platform.engine.connect() as connection:
-        arrived = len(not_loaded(connection, landed)) if landed else 0
-    return decide(arrived=arrived, state=read_job_state(context.instance, TICK_JOB), now=utc_now())
+        arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
+    return decide(arrived=arrived, state=read_job_state(context.instance, TICK_JOB), now=now)

@@ -2,39 +2,48 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 
-BACKOFF = timedelta(minutes=5)
+# The first try after a failure comes soon: its process may just have been killed. Then each wait is twice the last.
+FIRST_WAIT = timedelta(seconds=15)
+LONGEST_WAIT = timedelta(minutes=5)
+_REMEMBERED = 6
 # What users see follows from journeys and assignments alike, so every dispatch ends with it.
 LIVE_CTAS = dg.AssetKey(["experiences", "live_ctas"])
 
 
 @dataclass(frozen=True)
 class JobState:
-    """State of the newest run of a job; `failed_at` is None where it did not fail."""
+    """State of the newest run of a job; `failed_at` is None where it did not fail.
+
+    `failures` is how many runs failed one after the other, up to the newest.
+    """
 
     is_busy: bool
     failed_at: datetime | None
+    failures: int = 0
 
 
 def why_wait(state: JobState, *, now: datetime) -> str | None:
     """Return why a run should not be requested now, or None."""
     if state.is_busy:
         return "a run is queued or at work"
-    if state.failed_at is not None and now - state.failed_at < BACKOFF:
-        return f"the last run failed at {state.failed_at:%H:%M:%S}; the next try is five minutes later"
+    if state.failed_at is not None:
+        next_try = state.failed_at + min(FIRST_WAIT * 2 ** max(state.failures - 1, 0), LONGEST_WAIT)
+        if now < next_try:
+            return f"the last run failed at {state.failed_at:%H:%M:%S}; the next try is at {next_try:%H:%M:%S}"
     return None
 
 
 def read_job_state(instance: dg.DagsterInstance, job: str) -> JobState:
     """Read the newest run of `job` from Dagster's storage."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
-    if not records:
-        return JobState(is_busy=False, failed_at=None)
-    run, ended = records[0].dagster_run, records[0].end_time
-    is_failed = run.status is dg.DagsterRunStatus.FAILURE and ended is not None
+    records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=_REMEMBERED)
+    failed = list(takewhile(lambda record: record.dagster_run.status is dg.DagsterRunStatus.FAILURE, records))
+    ended = failed[0].end_time if failed else None
     return JobState(
-        is_busy=not run.is_finished,
-        failed_at=datetime.fromtimestamp(ended, UTC) if is_failed and ended is not None else None,
+        is_busy=bool(records) and not records[0].dagster_run.is_finished,
+        failed_at=datetime.fromtimestamp(ended, UTC) if ended is not None else None,
+        failures=len(failed),
     )

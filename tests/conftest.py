@@ -193,13 +193,14 @@ class Hold:
 class SmtpServer:
     """A real SMTP server on loopback and its own log: what it accepted.
 
-    `answers` are given to DATA before `250`, `refused` are the answers to recipients, `holds` are points (`MAIL`,
-    `DATA`) at which it waits.
+    `answers` are given to DATA before `250`, `unclear` ones after a mail was taken; `refused` are the answers to
+    recipients, `holds` are points (`MAIL`, `DATA`) at which it waits.
     """
 
     port: int
     accepted: list[Message] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    unclear: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     is_dropping: bool = False
@@ -235,7 +236,7 @@ class SmtpServer:
             await self.holds["DATA"].wait()
         if self.is_dropping:
             server.transport.abort()
-        return "250 OK"
+        return self.unclear.pop(0) if self.unclear else "250 OK"
 
 
 @pytest.fixture

@@ -28,12 +28,17 @@ class Refused(Exception):  # noqa: N818 - an outcome, not a failure
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file to load, as it was when it was seen; `refusal` says why it is not to be loaded."""
+    """A file to load, as it was when it was seen; `refusal` says why it is not to be loaded.
+
+    `changed_at` is when the system last changed the inode: unlike `modified_at`, no program can set it.
+    """
 
     source: str
     path: Path
     size: int
     modified_at: datetime
+    inode: int = 0
+    changed_at: datetime | None = None
     refusal: str | None = None
 
     @property
@@ -188,8 +193,11 @@ class _Bounded(io.RawIOBase):
 
 def _seen(path: Path, source: str, refusal: str | None = None) -> LandedFile:
     status = path.stat() if refusal is None else path.lstat()
-    modified_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=status.st_mtime_ns // 1000)
-    return LandedFile(source, path, status.st_size, modified_at, refusal)
+    modified_at, changed_at = (
+        datetime.fromtimestamp(0, UTC) + timedelta(microseconds=nanoseconds // 1000)
+        for nanoseconds in (status.st_mtime_ns, status.st_ctime_ns)
+    )
+    return LandedFile(source, path, status.st_size, modified_at, status.st_ino, changed_at, refusal)
 
 
 def _is_unfinished(file: Path, root: Path) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy.engine import Connection, Engine
@@ -16,7 +16,7 @@ from assets.events.ledger import ReadSoFar
 from assets.events.records import Batch, Position, Rejected, read_csv, read_header, read_lines, read_parquet
 from assets.events.source import Decode, Source, decoder
 from assets.events.store import Store
-from orchestration.declarations import load_folder
+from orchestration.declarations import load_folder, minutes
 from orchestration.errors import UpnextError, nearest
 
 SOURCES = Path(__file__).parent / "sources"
@@ -28,7 +28,10 @@ _SUSPICIOUS = ("cut", "replaced")
 
 @dataclass(frozen=True)
 class Ingested:
-    """Counts of lines and files. `received = stored + duplicate + rejected`. `refused` and `changed` are for people."""
+    """Counts of lines and files. `received = stored + duplicate + rejected`. The texts are for people.
+
+    `waiting` are files whose last row may not be written to its end; it is loaded when they have settled.
+    """
 
     received: int = 0
     stored: int = 0
@@ -38,6 +41,7 @@ class Ingested:
     files_already_loaded: int = 0
     refused: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     def __add__(self, other: "Ingested") -> "Ingested":
         return Ingested(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -121,7 +125,7 @@ def _load(
     )
     store = Store(connection, source=file.source, load_id=load_id)
     decode = decoder(source, loaded_at=loaded_at)
-    total, end = Ingested(), begin
+    total, end, look_again_at = Ingested(), begin, None
     with ExitStack() as stack:
         # One core decodes a batch while another, the server's, stores the one before it.
         writer = stack.enter_context(ThreadPoolExecutor(max_workers=1))
@@ -129,6 +133,9 @@ def _load(
         for batch in stack.enter_context(_reading(content, source, begin, now)):
             decoded = _decode(batch, decode)
             if batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in decoded.rejected):
+                break
+            if batch.is_unfinished and source.format == "csv" and _settles_at(file, source) > loaded_at:
+                look_again_at = _settles_at(file, source)
                 break
             if writing is not None:
                 total += writing.result()
@@ -138,9 +145,26 @@ def _load(
         if writing is not None:
             total += writing.result()
     prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
-    ledger.close_load(connection, load_id, total.counts, ReadSoFar(end, prefix or ""))
+    read = ReadSoFar(end, prefix or "")
+    waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
+    if look_again_at is not None and before is not None and before == read:
+        ledger.look_again(connection, load_id, file, read, look_again_at=look_again_at)
+        return Ingested(files=1, waiting=waiting)
+    ledger.close_load(
+        connection,
+        load_id,
+        total.counts,
+        read,
+        fingerprint=now.fingerprint if look_again_at is None else read.prefix,
+        look_again_at=look_again_at,
+    )
     changed = (f"{file.name}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()
-    return total + Ingested(files=1, changed=changed)
+    return total + Ingested(files=1, changed=changed, waiting=waiting)
+
+
+def _settles_at(file: LandedFile, source: Source) -> datetime:
+    """Return when a file has not changed for as long as its source says."""
+    return (file.changed_at or file.modified_at) + timedelta(minutes=minutes(source.settles_after))
 
 
 @contextmanager

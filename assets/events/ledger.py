@@ -13,8 +13,10 @@ from assets.events.files import LandedFile, Measured
 from assets.events.records import START, Position
 
 _WAITING = sa.text(
-    "select path, source, size, modified_at from raw.loads where path = any(:paths) and replay_of is null"
-    " union all select path, source, size, modified_at from raw.refused_files where path = any(:paths)"
+    "select path, source, size, modified_at, inode, changed_at from raw.loads"
+    " where path = any(:paths) and replay_of is null and (look_again_at is null or look_again_at > :now)"
+    " union all select path, source, size, modified_at, inode, changed_at from raw.refused_files"
+    " where path = any(:paths)"
 )
 _NEWEST = sa.text(
     "select read_to, read_lines, prefix from raw.loads where source = :source and path = :path and replay_of is null"
@@ -25,21 +27,30 @@ _SAME_CONTENT = sa.text(
     " and replay_of is null order by load_id desc limit 1"
 )
 _OPEN = sa.text(
-    "insert into raw.loads (source, path, fingerprint, size, modified_at, received, stored, duplicate, rejected,"
-    " loaded_at, read_to, read_lines, prefix, change) values (:source, :path, :fingerprint, :size, :modified_at,"
-    " 0, 0, 0, 0, :loaded_at, :read_to, :read_lines, :prefix, :change)"
-    " on conflict (source, path, fingerprint) where replay_of is null"
-    " do update set size = excluded.size, modified_at = excluded.modified_at returning load_id"
+    "insert into raw.loads (source, path, fingerprint, size, modified_at, inode, changed_at, received, stored,"
+    " duplicate, rejected, loaded_at, read_to, read_lines, prefix, change) values (:source, :path, :fingerprint, :size,"
+    " :modified_at, :inode, :changed_at, 0, 0, 0, 0, :loaded_at, :read_to, :read_lines, :prefix, :change)"
+    " on conflict (source, md5(path), fingerprint) where replay_of is null"
+    " do update set size = excluded.size, modified_at = excluded.modified_at, inode = excluded.inode,"
+    " changed_at = excluded.changed_at returning load_id"
 )
 _CLOSE = sa.text(
     "update raw.loads set received = :received, stored = :stored, duplicate = :duplicate, rejected = :rejected,"
-    " read_to = :read_to, read_lines = :read_lines, prefix = :prefix where load_id = :load_id"
+    " read_to = :read_to, read_lines = :read_lines, prefix = :prefix, fingerprint = :fingerprint,"
+    " look_again_at = :look_again_at where load_id = :load_id"
+)
+_LOOK_AGAIN = sa.text(
+    "with nothing_read as (delete from raw.loads where load_id = :load_id)"
+    " update raw.loads set size = :size, modified_at = :modified_at, inode = :inode, changed_at = :changed_at,"
+    " look_again_at = :look_again_at where source = :source and path = :path and fingerprint = :prefix"
+    " and replay_of is null"
 )
 _REFUSE = sa.text(
-    "insert into raw.refused_files (path, source, size, modified_at, reason, refused_at)"
-    " values (:path, :source, :size, :modified_at, :reason, :refused_at)"
-    " on conflict (path) do update set source = excluded.source, size = excluded.size,"
-    " modified_at = excluded.modified_at, reason = excluded.reason, refused_at = excluded.refused_at"
+    "insert into raw.refused_files (path, source, size, modified_at, inode, changed_at, reason, refused_at)"
+    " values (:path, :source, :size, :modified_at, :inode, :changed_at, :reason, :refused_at)"
+    " on conflict (md5(path)) do update set source = excluded.source, size = excluded.size,"
+    " modified_at = excluded.modified_at, inode = excluded.inode, changed_at = excluded.changed_at,"
+    " reason = excluded.reason, refused_at = excluded.refused_at"
 )
 
 
@@ -56,11 +67,15 @@ def one_at_a_time(connection: Connection) -> None:
     connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:ingest', 0))"))
 
 
-def not_loaded(connection: Connection, files: list[LandedFile]) -> list[LandedFile]:
-    """Return the files that the ledger does not know by path, size and time of change."""
-    rows = connection.execute(_WAITING, {"paths": [file.name for file in files]})
-    known = {(row.path, row.source, row.size, row.modified_at) for row in rows}
-    return [file for file in files if (file.name, file.source, file.size, file.modified_at) not in known]
+def not_loaded(connection: Connection, files: list[LandedFile], *, now: datetime) -> list[LandedFile]:
+    """Return the files that the ledger does not know by path, size, times and inode, or whose last row has settled."""
+    rows = connection.execute(_WAITING, {"paths": [file.name for file in files], "now": now})
+    known = {(row.path, row.source, row.size, row.modified_at, row.inode, row.changed_at) for row in rows}
+    return [
+        file
+        for file in files
+        if (file.name, file.source, file.size, file.modified_at, file.inode, file.changed_at) not in known
+    ]
 
 
 def newest(connection: Connection, file: LandedFile) -> ReadSoFar | None:
@@ -106,10 +121,30 @@ def open_load(
     return int(load_id)
 
 
-def close_load(connection: Connection, load_id: int, counts: Mapping[str, int], read: ReadSoFar) -> None:
-    """Write what has come of a load: its counts of lines, and how far it has read."""
+def close_load(
+    connection: Connection,
+    load_id: int,
+    counts: Mapping[str, int],
+    read: ReadSoFar,
+    *,
+    fingerprint: str,
+    look_again_at: datetime | None,
+) -> None:
+    """Write what has come of a load: its counts of lines, and how far it has read.
+
+    `fingerprint` is that of the content; of what was read of it, where the file is looked at again.
+    """
     values = {"read_to": read.position.bytes, "read_lines": read.position.lines, "prefix": read.prefix}
-    connection.execute(_CLOSE, {"load_id": load_id, **counts, **values})
+    known = {"fingerprint": fingerprint, "look_again_at": look_again_at}
+    connection.execute(_CLOSE, {"load_id": load_id, **counts, **values, **known})
+
+
+def look_again(
+    connection: Connection, load_id: int, file: LandedFile, read: ReadSoFar, *, look_again_at: datetime
+) -> None:
+    """Take back a load that has read nothing beyond `read`, and note on the load before it how the file is now."""
+    values = {"load_id": load_id, "prefix": read.prefix, "look_again_at": look_again_at}
+    connection.execute(_LOOK_AGAIN, {**_values(file), **values})
 
 
 def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at: datetime) -> None:
@@ -125,7 +160,14 @@ def forget_refused_files_that_are_gone(connection: Connection) -> None:
 
 
 def _values(file: LandedFile) -> dict[str, Any]:
-    return {"source": file.source, "path": file.name, "size": file.size, "modified_at": file.modified_at}
+    return {
+        "source": file.source,
+        "path": file.name,
+        "size": file.size,
+        "modified_at": file.modified_at,
+        "inode": file.inode,
+        "changed_at": file.changed_at,
+    }
 
 
 def _read_so_far(connection: Connection, statement: sa.TextClause, values: dict[str, Any]) -> ReadSoFar | None:

@@ -21,7 +21,7 @@ from assets.events.event import (
     json_object,
     short,
 )
-from orchestration.declarations import Declaration
+from orchestration.declarations import Declaration, Duration
 
 UNITS = {
     "seconds": timedelta(seconds=1),
@@ -47,7 +47,8 @@ class EventTime(Declaration, frozen=True):
 class Source(Declaration, frozen=True):
     """One file of `sources/`. `format: segment` needs nothing else; `json`, `csv` and `parquet` need the mapping.
 
-    A line without `message_id` fields is known by its content. `delimiter` is for csv.
+    A line without `message_id` fields is known by its content. `delimiter` and `settles_after` are for csv: a last row
+    without a newline may be half written, so it is loaded only when the file has not changed for so long.
     """
 
     description: str
@@ -60,6 +61,7 @@ class Source(Declaration, frozen=True):
     event: EventName | None = None
     properties: list[str] = []
     delimiter: Annotated[str, msgspec.Meta(pattern='^[^"\r\n]$')] = ","
+    settles_after: Duration = "1 minute"
 
     def __post_init__(self) -> None:
         is_mapped = self.occurred_at and self.event and (self.user_id or self.anonymous_id)

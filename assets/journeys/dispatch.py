@@ -18,7 +18,7 @@ from assets.journeys.definition import Journey, Reentry, as_json, longest, plan,
 from assets.journeys.outbox import why_not_values
 from assets.journeys.policy import Policy
 from orchestration.ticks import Consumed, consumed, newest_published, record_consumed
-from orchestration.warehouse import exclusive
+from orchestration.warehouse import transaction
 
 MERGES = "merges"
 CONSENT = "consent"
@@ -73,15 +73,14 @@ def move(
     before the first tick there is nobody to move.
     """
     done = Dispatched()
-    with exclusive(engine, "dispatch") as session:
-        if newest_published(session) == 0:
+    with transaction(engine, "dispatch") as connection:
+        if newest_published(connection) == 0:
             return done
-        with engine.begin() as connection:
-            _merge(connection, as_of)
-            _record_consent(connection, as_of)
-        for names in groups(journeys, only):
-            with engine.begin() as connection:
-                _move_group(connection, policy, {name: journeys[name] for name in names}, as_of, is_replay, done)
+        _merge(connection, as_of)
+        _record_consent(connection, as_of)
+    for names in groups(journeys, only):
+        with transaction(engine, "dispatch") as connection:
+            _move_group(connection, policy, {name: journeys[name] for name in names}, as_of, is_replay, done)
     return done
 
 
@@ -107,7 +106,7 @@ def pause(engine: Engine, journey: str, *, at: datetime) -> bool:
 
 def resume(engine: Engine, journey: str, *, at: datetime) -> int | None:
     """Let a journey go on, everybody as much later as the pause was long; None where it is not paused."""
-    with exclusive(engine, "dispatch"), engine.begin() as connection:
+    with transaction(engine, "dispatch") as connection:
         done = connection.execute(statements.RESUME, {"journey": journey, "at": at}).one()
     return done.entries if done.ended else None
 

@@ -96,15 +96,22 @@ def send_due(
 
 
 class _Shared(Iterator[Ready]):
-    """An iterator that several threads take from in turn."""
+    """An iterator that several threads take from in turn; what stops it is told to each of them."""
 
     def __init__(self, source: Iterator[Ready]) -> None:
         self._source = source
         self._lock = threading.Lock()
+        self._failure: UpnextError | None = None
 
     def __next__(self) -> Ready:
         with self._lock:
-            return next(self._source)
+            if self._failure is not None:
+                raise self._failure
+            try:
+                return next(self._source)
+            except UpnextError as error:
+                self._failure = error
+                raise
 
 
 def paced(
@@ -144,6 +151,8 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
             if row.stopped_by is not None or row.allowed_at > values["as_of"]:
                 continue
             message = process.render(request_of(row, values["as_of"]))
+            if message is None:
+                continue
             links = [{"link_id": link, "url": url} for link, url in message.links.items() if link not in stored]
             with database.begin():
                 if links:

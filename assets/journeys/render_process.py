@@ -1,24 +1,30 @@
 """Rendering in a process of its own, with limits of processor time and memory: a template cannot stop the dispatch.
 
 Run as a module it reads a `Sender` and then `Request`s from standard input, and answers each with a `Rendered`, in
-frames of four bytes of length and MessagePack. The operating system ends it where a message goes beyond the limits.
+frames of four bytes of length and JSON, which holds numbers of any size, as traits do. The operating system ends the
+process where a message goes beyond the limits. Where it ends for another reason the message is not to blame.
 """
 
 import resource
+import signal
 import struct
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, cast
 
 import msgspec
 
 from assets.journeys.rendering import Rendered, Request, Sender, render
+from orchestration.errors import UpnextError
 
 PROCESSOR_SECONDS = 2
 MEMORY_BYTES = 1 << 30
 MAX_DEATHS = 3
+# How the operating system ends a process that takes too much time, and how an allocation that fails ends it.
+_LIMITS = (-signal.SIGXCPU, -signal.SIGABRT)
 _LENGTH = struct.Struct(">I")
 
 
@@ -29,6 +35,7 @@ class RenderProcess:
         self._sender = sender
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths: Counter[tuple[str, str]] = Counter()
+        self._failures = 0
 
     def __enter__(self) -> "RenderProcess":
         return self
@@ -38,8 +45,12 @@ class RenderProcess:
     ) -> None:
         self._end()
 
-    def render(self, request: Request) -> Rendered:
-        """Return the rendered message, or the reason why there is none. Never raises for what a template does."""
+    def render(self, request: Request) -> Rendered | None:
+        """Return the rendered message, or the reason why there is none; None where it can be tried again later.
+
+        Never raises for what a template does. Raises `UpnextError` where the process cannot do its work at all: it
+        ended several times in a row, and no message was to blame.
+        """
         step = (request.journey, request.step["name"])
         reason = (
             f"step {request.step['name']}: takes more than {PROCESSOR_SECONDS} s of processor time"
@@ -47,31 +58,45 @@ class RenderProcess:
         )
         if self._deaths[step] >= MAX_DEATHS:
             return Rendered(request.message_id, reason=reason)
-        source, target = self._pipes()
-        try:
-            _write(target, request)
-            answer = _read(source)
-        except BrokenPipeError:
-            answer = None
-        if answer is None:
-            self._end()
+        answer = self._ask(request)
+        if answer is not None:
+            self._failures = 0
+            return msgspec.json.decode(answer, type=Rendered)
+        status = self._end()
+        if status in _LIMITS:
             self._deaths[step] += 1
             return Rendered(request.message_id, reason=reason)
-        return msgspec.msgpack.decode(answer, type=Rendered)
+        self._failures += 1
+        if self._failures >= MAX_DEATHS:
+            raise UpnextError(f"the process that writes messages ended with status {status}: what is due waits")
+        return None
 
-    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        """Return where the process answers, and where it reads; it is started where there is none."""
+    def _ask(self, request: Request) -> bytes | None:
+        """Return the answer of the process, which is started where there is none; None where it has ended."""
+        try:
+            if self._process is None:
+                command = [sys.executable, "-m", __name__]
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                _write(cast("IO[bytes]", self._process.stdin), self._sender)
+            _write(cast("IO[bytes]", self._process.stdin), request)
+            return _read(cast("IO[bytes]", self._process.stdout))
+        except BrokenPipeError:
+            return None
+
+    def _end(self) -> int | None:
+        """Return the status of the process, which has closed its output or has no more to do; it is there no more."""
         if self._process is None:
-            command = [sys.executable, "-m", __name__]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            _write(cast("IO[bytes]", self._process.stdin), self._sender)
-        return cast("IO[bytes]", self._process.stdout), cast("IO[bytes]", self._process.stdin)
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+            return None
+        process, self._process = self._process, None
+        # What it has not read is of no use any more.
+        with suppress(BrokenPipeError):
+            cast("IO[bytes]", process.stdin).close()
+        cast("IO[bytes]", process.stdout).close()
+        try:
+            return process.wait(PROCESSOR_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
 
 
 def main() -> None:
@@ -82,17 +107,17 @@ def main() -> None:
     head = _read(source)
     if head is None:
         return
-    sender = msgspec.msgpack.decode(head, type=Sender)
+    sender = msgspec.json.decode(head, type=Sender)
     while (frame := _read(source)) is not None:
         # The limit is on the sum so far: each message has its own time on top.
         usage = resource.getrusage(resource.RUSAGE_SELF)
         used = int(usage.ru_utime + usage.ru_stime)
         resource.setrlimit(resource.RLIMIT_CPU, (used + 1 + PROCESSOR_SECONDS, resource.RLIM_INFINITY))
-        _write(target, render(msgspec.msgpack.decode(frame, type=Request), sender))
+        _write(target, render(msgspec.json.decode(frame, type=Request), sender))
 
 
 def _write(stream: IO[bytes], value: Any) -> None:
-    frame = msgspec.msgpack.encode(value)
+    frame = msgspec.json.encode(value)
     stream.write(_LENGTH.pack(len(frame)) + frame)
     stream.flush()
 

@@ -1,11 +1,13 @@
-"""Rendering a step's copy for one user: Jinja in a sandbox, undefined names are errors, output is bounded. Pure.
+"""Rendering a step's copy for one user: Jinja in a sandbox, output is bounded. Pure.
 
-HTML is written in MJML, which becomes what mail clients show. Where a link leads is said by `link(...)`, so that
-clicks can be counted and nothing but a web page is ever linked.
+A trait that a user lacks, or that is null, is undefined: a template can test it and give it a `default`, but a message
+that would print it is not sent. HTML is written in MJML, which becomes what mail clients show. Links are made by
+`link(...)`, so that clicks can be counted and only web pages are linked.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -17,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import email_validator
 import msgspec
-from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError
+from jinja2 import FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mjml import mjml2html
 
@@ -75,21 +77,34 @@ class Rendered(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class _Traits(dict[str, Any]):
-    """Traits differ from user to user: one that is not there reads as none."""
+class _Missing(Undefined):
+    """What is not there: false in a test, replaced by `default`, and an error where it would be printed."""
 
-    def __missing__(self, key: str) -> None:
-        return None
-
-
-def _environment(*, autoescape: bool) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=autoescape
-    )
+    __str__ = Undefined._fail_with_undefined_error
 
 
-_TEXT = _environment(autoescape=False)
-_HTML = _environment(autoescape=True)
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, in which `user.items` is the trait of that name and not a method."""
+
+    def __init__(self, *, autoescape: bool) -> None:
+        super().__init__(
+            loader=FileSystemLoader(TEMPLATES), undefined=_Missing, autoescape=autoescape, finalize=_not_null
+        )
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise CannotRenderError("a value that it prints is null; write default('...', true) after it")
+    return value
+
+
+_TEXT = _Environment(autoescape=False)
+_HTML = _Environment(autoescape=True)
 
 
 def template_names() -> set[str]:
@@ -99,13 +114,18 @@ def template_names() -> set[str]:
 
 
 def render(request: Request, sender: Sender) -> Rendered:
-    """Return the message of one step for one user, as MIME or as the body of a webhook; or the reason why not."""
+    """Return the message of one step for one user, as MIME or as the body of a webhook; or the reason why not.
+
+    Never raises: whatever one user's values do to the libraries that write a message stops this message alone.
+    """
     try:
         return _RENDERERS[request.step["do"]](request, sender)
     except CannotRenderError as error:
         return Rendered(request.message_id, reason=str(error))
     except MemoryError:
         return Rendered(request.message_id, reason=f"{_name_of(request)}: takes too much memory")
+    except Exception as error:  # its text may quote the user
+        return Rendered(request.message_id, reason=f"{_name_of(request)}: cannot be written ({type(error).__name__})")
 
 
 def copy_of(step: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
@@ -172,7 +192,10 @@ def _email(request: Request, sender: Sender) -> Rendered:
         raise CannotRenderError(f"template {step['template']}.mjml is not valid MJML: {error}") from None
     message = EmailMessage(policy=_POLICY)
     message["From"] = Address(name, addr_spec=mail_from)
-    message["To"] = Address(addr_spec=recipient)
+    try:
+        message["To"] = Address(addr_spec=recipient)
+    except Exception:  # the header registry raises parse errors of several unrelated kinds
+        raise CannotRenderError("address is not valid") from None
     message["Subject"] = values["subject"]
     message["Date"] = format_datetime(request.date)
     message["Message-ID"] = f"<{request.message_id}@{mail_from.rpartition('@')[2]}>"
@@ -187,7 +210,7 @@ def _email(request: Request, sender: Sender) -> Rendered:
 def _webhook(request: Request, sender: Sender) -> Rendered:
     values = _values(request)
     data = {
-        key: _run(f"{_name_of(request)}, data.{key}", _compiler(template), values)
+        key: _value(f"{_name_of(request)}, data.{key}", template, values)
         for key, template in request.step.get("data", {}).items()
     }
     body = {
@@ -202,7 +225,8 @@ _RENDERERS: dict[str, Callable[[Request, Sender], Rendered]] = {"email": _email,
 
 
 def _values(request: Request) -> dict[str, Any]:
-    return {"user": _Traits(request.traits), "features": request.features}
+    traits = {name: value for name, value in request.traits.items() if value is not None}
+    return {"user": traits, "features": request.features}
 
 
 def _valid(address: str) -> str:
@@ -239,20 +263,46 @@ def _run(name: str, compiled: Callable[[], Template], values: dict[str, Any]) ->
     """Render a template. Raises `CannotRenderError`; the values that it read are never told."""
     parts: list[str] = []
     length = 0
-    try:
+    with _told(name):
         for part in compiled().generate(values):
             length += len(part)
             if length > MAX_CHARACTERS:
-                raise CannotRenderError(f"{name}: longer than {MAX_CHARACTERS:,} characters")
+                raise CannotRenderError(f"longer than {MAX_CHARACTERS:,} characters")
             parts.append(part)
-    except (CannotRenderError, MemoryError):
+    return "".join(parts)
+
+
+def _value(name: str, template: str, values: dict[str, Any]) -> Any:
+    """Return the value of a template that is one expression, with its type; the text of any other template."""
+    with _told(name):
+        match _TEXT.parse(template).body:
+            case [nodes.Output(nodes=[nodes.Expr() as expression])] if not isinstance(expression, nodes.TemplateData):
+                source = template.strip().removeprefix("{{").removesuffix("}}").strip("-+")
+                value = _TEXT.compile_expression(source, undefined_to_none=False)(values)
+                if not isinstance(value, Undefined):
+                    return value
+    return _run(name, _compiler(template), values)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn whatever the template of this name raises into a `CannotRenderError` that names it."""
+    try:
+        yield
+    except MemoryError:
         raise
+    except CannotRenderError as error:
+        raise CannotRenderError(f"{name}: {error}") from None
     except UndefinedError as error:
-        raise CannotRenderError(f"{name}: {error.message}") from None
+        raise CannotRenderError(f"{name}: {_in_words(error)}") from None
     except TemplateSyntaxError as error:
         raise CannotRenderError(f"{name}, line {error.lineno}: {error.message}") from None
     except TemplateError as error:
         raise CannotRenderError(f"{name}: {type(error).__name__} {error.message or ''}".rstrip()) from None
     except Exception as error:  # a template can raise whatever its expressions do; its text may quote the user
         raise CannotRenderError(f"{name}: {type(error).__name__}") from None
-    return "".join(parts)
+
+
+def _in_words(error: UndefinedError) -> str:
+    missing = re.fullmatch(r"'dict object' has no attribute '(\w+)'", error.message or "")
+    return f"'{missing[1]}' is missing" if missing else error.message or "something is missing"

@@ -61,7 +61,7 @@ class SmtpConnection:
         self._client: smtplib.SMTP | None = None
 
     def send(self, message: Rendered) -> Answer:
-        """Hand one message over. Only an end of connection after its text leaves it unknown whether it was accepted.
+        """Hand one message over. After its text only a clear answer tells whether it was accepted: 2xx, 4xx or 5xx.
 
         Raises `UpnextError` where the server cannot be reached, before anything was handed over.
         """
@@ -77,13 +77,21 @@ class SmtpConnection:
         except (OSError, smtplib.SMTPException) as error:
             self.close()
             return Answer(Outcome.RETRY, f"smtp: {type(error).__name__}")
+        return self._send_text(client, message.content)
+
+    def _send_text(self, client: smtplib.SMTP, content: bytes) -> Answer:
         try:
-            client.send(_LINE_OF_DOTS.sub(b"..", message.content) + b".\r\n")
+            client.send(_LINE_OF_DOTS.sub(b"..", content) + b".\r\n")
             code, words = client.getreply()
         except (OSError, smtplib.SMTPException) as error:
             self.close()
             return Answer(Outcome.UNKNOWN, f"smtp: {type(error).__name__} after DATA")
-        return Answer(Outcome.SENT) if code == 250 else self._refused(code, words)
+        if 400 <= code < 600:
+            return self._refused(code, words)
+        if 200 <= code < 300:
+            return Answer(Outcome.SENT)
+        self.close()
+        return Answer(Outcome.UNKNOWN, "smtp: an unclear answer after DATA")
 
     def open(self) -> None:
         """Connect and log in, where there is no connection. Raises `UpnextError` where that fails."""

@@ -294,14 +294,20 @@ _ENROL = """
 
     enrolled as (
         insert into journeys.entries
-            (journey, version, user_id, change_id, cause, entered_at, status, reason, step, reached_at, next_due_at,
-                ended_at)
+            (journey, version, user_id, change_id, cause, seed, entered_at, status, reason, step, reached_at,
+                next_due_at, ended_at)
         select
             :journey,
             :version,
             judged.user_id,
             judged.change_id,
             judged.cause,
+            case
+                when judged.change_id is null or exists (
+                    select from journeys.entries where md5(entries.seed) = md5(drawn.seed)
+                ) then concat_ws('/', drawn.seed, judged.cause)
+                else drawn.seed
+            end,
             judged.entered_at,
             judged.status,
             judged.reason,
@@ -315,6 +321,9 @@ _ENROL = """
         from judged
         inner join journeys.steps
             on steps.journey = :journey and steps.version = :version and steps.position = 0
+        cross join lateral (
+            select concat_ws('/', cast(:journey as text), judged.user_id, extract(epoch from judged.entered_at)) as seed
+        ) as drawn
         order by judged.entered_at, judged.user_id
         on conflict (journey, cause) do nothing
         returning user_id, status
@@ -461,6 +470,7 @@ ADVANCE = sa.text("""
             entries.entry_id,
             entries.version,
             entries.user_id,
+            entries.seed,
             entries.entered_at,
             entries.shifted,
             entries.next_due_at as due_at,
@@ -552,10 +562,7 @@ ADVANCE = sa.text("""
         insert into journeys.messages
             (message_id, entry_id, journey, step, visit, channel, user_id, variant, due_at, status, reason)
         select
-            cast(cast(md5(concat_ws(
-                '/', cast(:journey as text), reached.user_id, extract(epoch from reached.entered_at), reached.step,
-                nullif(visits.visit, 1)
-            )) as uuid) as text),
+            cast(cast(md5(concat_ws('/', reached.seed, reached.step, nullif(visits.visit, 1))) as uuid) as text),
             reached.entry_id,
             :journey,
             reached.step,

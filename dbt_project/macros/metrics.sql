@@ -15,7 +15,10 @@
     {%- if 'ever' in meta -%}
         cast(cast(count(*) filter (where {{ of }}) > 0 as integer) as double precision)
     {%- elif 'sum_of' in meta -%}
-        coalesce(cast(sum(upnext.number({{ path_of('events.properties', meta.sum_of) }})) filter (where {{ of }}) as double precision), 0)
+        {#- Beyond 1e100 the squares of one user's value would overflow, and stop the results of everybody. -#}
+        coalesce(cast(least(greatest(
+            sum(upnext.number({{ path_of('events.properties', meta.sum_of) }})) filter (where {{ of }}), -1e100
+        ), 1e100) as double precision), 0)
     {%- else -%}
         cast(count(*) filter (where {{ of }}) as double precision)
     {%- endif -%}

@@ -30,6 +30,7 @@
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
     {%- else -%}
+        {%- do fence_tick() -%}
         {%- do evaluate_segment(model.name, unit, sql, tick_id | int, last) -%}
     {%- endif -%}
     {% if not is_same and types_of(view).keys() | list != [unit.id, 'entered_at'] %}

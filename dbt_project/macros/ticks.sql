@@ -24,6 +24,7 @@
 {% macro progress_of(model_name, relation, definition) -%}
     {#- Two runs of dbt at once: the second waits here, and finds nothing left to do. -#}
     {%- do run_query("select pg_advisory_xact_lock(hashtextextended('upnext:" ~ model_name ~ "', 0))") -%}
+    {%- do fence_tick() -%}
     {%- set found = run_query("select tick_id, as_of::text as as_of, definition from features.states where model = '"
         ~ model_name ~ "' and to_regclass('" ~ relation ~ "') is not null").rows -%}
     {%- set last = found[0] if found else none -%}
@@ -45,6 +46,13 @@
         'last': {'tick_id': last.tick_id, 'as_of': "'" ~ last.as_of ~ "'::timestamptz"} if last is not none else none,
         'is_redefined': last is not none and last.definition != definition,
     }) }}
+{%- endmacro %}
+
+{# Fail where the tick that this is built for has lost its lock: another may write by now. #}
+{% macro fence_tick() -%}
+    {%- if var('tick_id', none) is not none -%}
+        {%- do run_query("select upnext.fence_tick(" ~ var('tick_id') ~ ")") -%}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Loads whose events a tick does not know yet: a load may commit at any time, and the next tick takes it in. #}

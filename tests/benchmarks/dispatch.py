@@ -205,9 +205,10 @@ def measure_moving(platform: Platform, entries: int, table: Table) -> None:
             connection.execute(
                 sa.text("""
                     insert into journeys.entries
-                        (journey, version, user_id, change_id, cause, entered_at, status, step, reached_at, next_due_at)
+                        (journey, version, user_id, change_id, cause, seed, entered_at, status, step, reached_at,
+                            next_due_at)
                     select
-                        journey, version, 'a' || n, n, 'change ' || n, :at, 'active', 'premium_reminder', :at,
+                        journey, version, 'a' || n, n, 'change ' || n, 'a' || n, :at, 'active', 'premium_reminder', :at,
                         case when n <= :due then :at else :at + interval '1 day' end
                     from generate_series(1, :count) as n
                     cross join (select journey, version from journeys.steps where journey = :journey limit 1) as steps

@@ -133,3 +133,15 @@ def test_journeys_by_hand(cli: Cli, tmp_path: Path) -> None:
     assert cli.run("journeys", "pause", "encourage_upgrade").returncode == 0
     assert json.loads(cli.run("status", "--json").stdout)["paused"] == ["encourage_upgrade"]
     assert cli.run("journeys", "resume", "encourage_upgrade").stdout.startswith("resumed: 0 users")
+
+
+def test_what_others_wrote_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "clear\x1b[2J.jsonl"
+    path.write_text("{\x1b]0;title\x07 broken \u202e\n" + EVENT.replace("u1", "u\\u001b[31m1"))
+    done = [cli.run("ingest", path), cli.run("rejected"), cli.run("ingest", tmp_path / "no\x1b[2J.jsonl")]
+    cli.run("tick", "--as-of", "2026-03-02T00:00:00Z")
+    done.append(cli.run("journeys", "explain", "u\x1b[31m1", "encourage_upgrade"))
+    for one in done:
+        assert [c for c in one.stdout + one.stderr if not c.isprintable() and c != "\n"] == []
+    assert "no\\x1b[2J.jsonl" in done[2].stderr
+    assert "\\x1b]0;title\\x07 broken \\u202e" in done[1].stdout

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 from sqlalchemy.engine import URL
 
 from orchestration.stages import Platform
-from tests.conftest import SmtpServer, create_database, free_port, rows, settings_for
+from tests.conftest import Hold, SmtpServer, create_database, free_port, rows, settings_for, wait_for
 from tests.integration.test_journeys import users
 
 DEADLINE_SECONDS = 240
@@ -68,15 +68,36 @@ def graphql(port: int, query: str) -> dict[str, object]:
     return data
 
 
-def test_a_file_in_landing_becomes_a_mail(tmp_path: Path, embedded_url: URL, smtp: SmtpServer) -> None:
+def kill_all(process: subprocess.Popen[bytes], platform: Platform) -> None:
+    """Kill all of Dagster at once, and wait until none of its sessions is left."""
+    sessions = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    platform.engine.dispose()
+    wait_for(lambda: rows(platform, sessions) == [(0,)], "its sessions to end")
+
+
+def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
+    tmp_path: Path, embedded_url: URL, smtp: SmtpServer
+) -> None:
     database = create_database(embedded_url, "upnext_daemon")
     platform = Platform(settings_for(tmp_path, database))
-    (ada,) = users(held_out=False, count=1)
+    ada, bob = users(held_out=False, count=2)
     landing = tmp_path / "landing" / "segment"
     landing.mkdir(parents=True)
     port = free_port()
+    smtp.holds["MAIL"] = hold = Hold()
+    with dev(tmp_path, database, smtp.url, port) as process:
+        write_power_user(landing / "ada.jsonl", ada, datetime.now(UTC) - timedelta(hours=1))
+        assert hold.reached.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
+        kill_all(process, platform)
+    assert rows(platform, "select pipeline_name, status from dagster.runs where status <> 'SUCCESS'") == [
+        ("dispatch", "STARTED")
+    ]
+    smtp.holds.clear()
+    hold.go.set()
     with dev(tmp_path, database, smtp.url, port):
-        write_power_user(landing / "events.jsonl", ada, datetime.now(UTC) - timedelta(hours=1))
+        write_power_user(landing / "bob.jsonl", bob, datetime.now(UTC) - timedelta(hours=1))
         assert smtp.arrived.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
         assets = graphql(port, "{ assetNodes { groupName description } }")["assetNodes"]
     assert isinstance(assets, list)
@@ -84,8 +105,8 @@ def test_a_file_in_landing_becomes_a_mail(tmp_path: Path, embedded_url: URL, smt
         "events", "features", "segments", "journeys", "experiences", "analytics",
     }  # fmt: skip
     assert all(asset["description"] for asset in assets)
-    assert [message["To"] for message in smtp.accepted] == [f"{ada}@customer.example"]
-    assert rows(platform, "select journey, user_id, status from journeys.entries") == [
-        ("encourage_upgrade", ada, "active")
-    ]
+    assert [message["To"] for message in smtp.accepted] == [f"{bob}@customer.example"], "what is unclear is not sent"
+    assert sorted(rows(platform, "select journey, user_id, status from journeys.entries")) == [
+        ("encourage_upgrade", ada, "active"), ("encourage_upgrade", bob, "active"),
+    ]  # fmt: skip
     platform.engine.dispose()

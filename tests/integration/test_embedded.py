@@ -1,5 +1,7 @@
 """The embedded server: started by whoever comes first, found by the others, and nothing half made."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,6 +49,19 @@ def test_the_server_outlives_its_starter_and_stops_when_told(deep_home: Path) ->
     with engine.connect() as connection:
         assert connection.scalar(sa.text("select count(*) from kept")) == 0
     engine.dispose()
+    server.stop()
+
+
+def test_a_server_that_was_killed_is_started_again_at_once(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    url = server.start()
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    for _ in range(3):
+        os.kill(int((tmp_path / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        assert server.start() == url
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("select 1")) == 1
+        engine.dispose()
     server.stop()
 
 

@@ -220,8 +220,8 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -
                 sa.text("""
                     with entered as (
                         insert into journeys.entries
-                            (journey, version, user_id, entered_at, reached_at, status, cause)
-                        values ('nudge', '1', :user, :at, :at, 'active', :nth)
+                            (journey, version, user_id, entered_at, reached_at, status, cause, seed)
+                        values ('nudge', '1', :user, :at, :at, 'active', :nth, :nth)
                         returning entry_id
                     )
 

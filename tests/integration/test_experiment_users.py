@@ -158,8 +158,9 @@ class World:
     def enter(self) -> None:
         self.say(
             """
-            insert into journeys.entries (journey, version, user_id, entered_at, reached_at, status, cause, reason)
-            select journey, version, :user, :at, :at, :status, :nth, :reason from journeys.definitions
+            insert into journeys.entries
+                (journey, version, user_id, entered_at, reached_at, status, cause, seed, reason)
+            select journey, version, :user, :at, :at, :status, :nth, journey || :nth, :reason from journeys.definitions
             """,
             user=self.user, at=self.at(self.draw.choice([0, -72])), nth=str(self.nth),
             status=self.draw.choice(["active", "held_out", "held_out", "excluded"]),

@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,13 @@ def line(number: int, **fields: Any) -> bytes:
     return json.dumps(event).encode()
 
 
-def load(platform: Platform, path: Path, source: str = "segment") -> Ingested:
-    return ingest(platform.engine, find_files([path], source=source), loaded_at=LOADED_AT)
+def load(platform: Platform, path: Path, source: str = "segment", *, at: datetime = LOADED_AT) -> Ingested:
+    return ingest(platform.engine, find_files([path], source=source), loaded_at=at)
+
+
+def age_of(path: Path, **age: float) -> datetime:
+    """Return the instant at which a file has not changed for so long."""
+    return datetime.fromtimestamp(path.stat().st_ctime, UTC) + timedelta(**age)
 
 
 def use_source(monkeypatch: pytest.MonkeyPatch, folder: Path, **declared: Any) -> None:
@@ -109,10 +116,10 @@ def test_the_ledger_tells_what_waits(platform: Platform, tmp_path: Path) -> None
     landed = find_landed(tmp_path / "landing", {"segment"})
     assert [file.path.name for file in landed] == ["one.jsonl"]
     with platform.engine.connect() as connection:
-        assert not_loaded(connection, landed) == landed
+        assert not_loaded(connection, landed, now=LOADED_AT) == landed
     ingest(platform.engine, landed, loaded_at=LOADED_AT)
     with platform.engine.connect() as connection:
-        assert not_loaded(connection, landed) == []
+        assert not_loaded(connection, landed, now=LOADED_AT) == []
 
 
 def test_a_file_of_many_chunks(platform: Platform, tmp_path: Path) -> None:
@@ -285,7 +292,8 @@ def test_csv(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         + b'1;u1;%s;"bought;\nmuch";12.5;x\n2;u2;%s;bought;7\n3;u3;yesterday;bought;7;x\n4;;%s;b;7;x\n5;u5;%s;b;;x'
         % (day, day, day, day)
     )
-    assert load(platform, path, "shop") == Ingested(received=5, stored=2, rejected=3, files=1)
+    settled = age_of(path, minutes=2)
+    assert load(platform, path, "shop", at=settled) == Ingested(received=5, stored=2, rejected=3, files=1)
     assert rows(platform, "select message_id, event, properties from raw.events order by 1") == [
         ("1", "bought;\nmuch", {"amount": "12.5"}), ("5", "b", {}),
     ]  # fmt: skip
@@ -297,6 +305,75 @@ def test_csv(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     other.write_bytes(b"id;user;at\n1;2;3\n")
     assert "lacks 'what'" in load(platform, other, "shop").refused[0]
     assert balance(platform) == (6, 3, 0, 3)
+
+
+def test_the_last_row_of_a_csv_waits_until_its_file_has_settled(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_source(monkeypatch, tmp_path / "sources", format="csv", settles_after="2 minutes")
+    path = tmp_path / "landing" / "shop" / "orders.csv"
+    day = b"2026-03-01T00:00:00Z"
+    write(path, b"id,at,what,amount,user", b"1,%s,bought,7,u1" % day, b"2,%s,bought,7,12" % day)
+
+    def waiting(at: datetime) -> list[str]:
+        with platform.engine.connect() as connection:
+            landed = find_landed(tmp_path / "landing", {"shop"})
+            return [file.path.name for file in not_loaded(connection, landed, now=at)]
+
+    def users() -> list[Any]:
+        return rows(platform, "select message_id, user_id from raw.events order by 1")
+
+    young, settled = age_of(path, minutes=1), age_of(path, minutes=3)
+    waits = Ingested(received=1, stored=1, files=1, waiting=(f"{path}: its last line has no newline yet, and waits",))
+    assert load(platform, path, "shop", at=young) == waits
+    assert users() == [("1", "u1")]
+    assert (waiting(young), waiting(settled)) == ([], [path.name])
+    with path.open("ab") as stream:
+        stream.write(b"34")
+    assert load(platform, path, "shop", at=young) == replace(waits, received=0, stored=0), "nothing more can be read"
+    with path.open("ab") as stream:
+        stream.write(b"5\n3,%s,bought,7,u3" % day)
+    assert load(platform, path, "shop", at=young) == waits
+    assert users() == [("1", "u1"), ("2", "12345")], "no customer was invented"
+    settled = age_of(path, minutes=3)
+    assert load(platform, path, "shop", at=settled) == Ingested(received=1, stored=1, files=1)
+    assert users() == [("1", "u1"), ("2", "12345"), ("3", "u3")]
+    assert waiting(settled) == []
+    assert balance(platform) == (3, 3, 0, 0)
+
+
+def test_a_file_replaced_by_one_of_its_size_and_time_is_seen(platform: Platform, tmp_path: Path) -> None:
+    path = write(tmp_path / "landing" / "segment" / "one.jsonl", line(1), b"")
+
+    def waiting() -> int:
+        with platform.engine.connect() as connection:
+            return len(not_loaded(connection, find_landed(tmp_path / "landing", {"segment"}), now=LOADED_AT))
+
+    load(platform, path)
+    assert waiting() == 0
+    before = path.stat()
+    other = write(tmp_path / "other.jsonl", line(2), b"")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.rename(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert waiting() == 1
+    assert load(platform, path).stored == 1
+    with path.open("r+b") as stream:
+        stream.write(line(3))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert waiting() == 1, "written over in its place"
+    assert load(platform, path).stored == 1
+    assert waiting() == 0
+
+
+def test_a_path_may_be_long(platform: Platform, tmp_path: Path) -> None:
+    folder = tmp_path / "landing" / "segment"
+    for _ in range(14):
+        folder /= secrets.token_hex(100)
+    good, bad = write(folder / "one.jsonl", line(1)), write(folder / "bad.gz", b"\x1f\x8b broken")
+    done = ingest(platform.engine, find_files([good, bad], source="segment"), loaded_at=LOADED_AT)
+    assert (done.stored, len(done.refused)) == (1, 1)
+    assert load(platform, good) == Ingested(files=1, files_already_loaded=1)
 
 
 def test_parquet(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +432,7 @@ def test_what_does_not_belong_into_landing(platform: Platform, tmp_path: Path) -
         **dict.fromkeys(("segment/folder", "segment/link.jsonl", "segment/up.jsonl", "sparkify"), out),
     }
     with platform.engine.connect() as connection:
-        assert not_loaded(connection, find_landed(landing, {"segment", "sparkify"})) == []
+        assert not_loaded(connection, find_landed(landing, {"segment", "sparkify"}), now=LOADED_AT) == []
 
 
 def test_a_file_whose_name_is_no_text(platform: Platform, tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ class Journeys:
                 **values,
             )
 
+    def merge(self, at: datetime, changes: dict[str, str] | None = None, **survivors: str) -> None:
+        """Publish that users are others, whatever that changes in the segment."""
+        for absorbed, survivor in survivors.items():
+            self.product.store("alias", at - HOUR, user_id=survivor, previous_id=absorbed)
+        with open_tick(self.platform, at, is_explicit=True) as tick:
+            self.platform.dbt.invoke(
+                ["run", "--select", "identity_links", "--vars",
+                 f"{{tick_id: {tick.tick_id}, as_of: '{tick.as_of.isoformat()}'}}"]
+            )  # fmt: skip
+            self.change(tick, changes or {})
+
     def write(self, statement: str, **values: Any) -> None:
         with self.platform.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
@@ -115,6 +126,26 @@ def test_an_event_lets_people_in_once_for_each_of_its_kind(journeys: Journeys, s
         journeys.dispatch(at)
     assert journeys.entries("user_id, entered_at") == [("ada", AS_OF + HOUR), ("ada", AS_OF + 50 * HOUR)]
     assert len(smtp.accepted) == 2
+
+
+def test_two_events_of_one_instant_are_two_entries_with_messages_of_their_own(
+    journeys: Journeys, smtp: SmtpServer
+) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(
+        demo=journey(segment=None, existing_members=None, exit_on_leaving=False, event={"any_of": ["book demo"]},
+                     reentry="always"),
+    )  # fmt: skip
+    journeys.dispatch()
+    for hour in (2, 3):
+        journeys.product.track("ada", "book demo", AS_OF + HOUR)
+        journeys.dispatch(AS_OF + hour * HOUR)
+    journeys.product.track("bob", "book demo", AS_OF + 4 * HOUR)
+    journeys.dispatch(AS_OF + 5 * HOUR)
+    assert journeys.entries("user_id, entered_at") == [
+        ("ada", AS_OF + HOUR), ("ada", AS_OF + HOUR), ("bob", AS_OF + 4 * HOUR),
+    ]  # fmt: skip
+    assert len(set(smtp.ids)) == len(smtp.accepted) == 3
 
 
 def test_reentry(journeys: Journeys) -> None:
@@ -462,14 +493,8 @@ def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, s
     journeys.tick(AS_OF + HOUR, "entered", "second")
     journeys.dispatch(AS_OF + HOUR)
     journeys.write("insert into journeys.suppressions values ('second', 'webhook', 'unsubscribed', now())")
-    for name in ("old", "second"):
-        journeys.product.store("alias", AS_OF + 2 * HOUR, user_id="new", previous_id=name)
-    with open_tick(journeys.platform, AS_OF + 3 * HOUR, is_explicit=True) as tick:
-        journeys.platform.dbt.invoke(
-            ["run", "--select", "identity_links", "--vars",
-             f"{{tick_id: {tick.tick_id}, as_of: '{tick.as_of.isoformat()}'}}"]
-        )  # fmt: skip
-        journeys.change(tick, {"old": "exited", "second": "exited", "new": "entered"})
+    changes = {"old": "exited", "second": "exited", "new": "entered"}
+    journeys.merge(AS_OF + 3 * HOUR, changes, old="new", second="new")
     journeys.dispatch(AS_OF + 3 * HOUR)
     assert journeys.entries() == [("new", "active", None), ("new", "excluded", "merged")]
     suppressed = rows(journeys.platform, "select user_id, channel from journeys.suppressions order by 1")
@@ -478,6 +503,24 @@ def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, s
     assert [*sorted(message["To"] for message in smtp.accepted[:2]), smtp.accepted[2]["To"]] == [
         "old@customer.example", "second@customer.example", "new@customer.example",
     ]  # fmt: skip
+
+
+def test_who_waited_alike_and_is_merged_has_messages_of_its_own(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("old", "new", "cid")
+    wait = {"do": "wait", "name": "until", "any_of": ["login"], "within": "9 days"}
+    journeys.declare(hello=journey(wait, mail("after", wait="0 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "old", "new")
+    journeys.dispatch()
+    journeys.product.track("old", "login", AS_OF + HOUR)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    journeys.merge(AS_OF + 3 * HOUR, old="new")
+    journeys.product.track("new", "login", AS_OF + 4 * HOUR)
+    journeys.tick(AS_OF + 5 * HOUR, "entered", "cid")
+    journeys.product.track("cid", "login", AS_OF + 6 * HOUR)
+    journeys.dispatch(AS_OF + 7 * HOUR)
+    assert [message["To"] for message in smtp.accepted][-1] == "cid@customer.example", "the others go on"
+    assert len(set(smtp.ids)) == len(smtp.accepted) == 3
 
 
 def test_a_complaint_stops_and_a_soft_bounce_does_not(journeys: Journeys, smtp: SmtpServer) -> None:
@@ -551,7 +594,7 @@ def test_summer_time(platform: Platform) -> None:
 def test_copy_that_cannot_be_written_is_found_before_anybody_is_mailed(journeys: Journeys) -> None:
     wrong = journey(mail("a"), mail("b", after="1 day", subject="{{ features.logins }}"))
     journeys.declare(encourage_upgrade=wrong)
-    with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:\d+: step b, subject: .* has no attribute 'logins'"):
+    with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:\d+: step b, subject: 'logins' is missing"):
         check_journeys(journeys.platform)
 
 

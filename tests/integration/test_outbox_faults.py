@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from assets.journeys.policy import Channel, Policy
+from orchestration.errors import UpnextError
 from orchestration.stages import Platform, build, dispatch_journeys
 from tests.conftest import AS_OF, Hold, Product, SmtpServer, rows
 from tests.integration.test_journeys import users
@@ -238,6 +239,60 @@ def test_an_answer_says_whether_to_try_again(
     assert rows(outbox.platform, "select count(*) from journeys.suppressions") == [(0,)]
     waits = rows(outbox.platform, "select retry_at - clock_timestamp() from journeys.messages where status = 'pending'")
     assert all(timedelta(minutes=4) < wait <= timedelta(minutes=5) for (wait,) in waits)
+
+
+@pytest.mark.parametrize("answer", ["Queued as 12345", "", "354 go on", "999 what", "2"])
+def test_an_unclear_answer_after_the_text_is_unknown_and_nothing_is_sent_twice(
+    outbox: Outbox, smtp: SmtpServer, answer: str
+) -> None:
+    outbox.due(1)
+    smtp.unclear = [f"{answer} "] * 5
+    for _ in range(3):
+        outbox.dispatch()
+        with outbox.platform.engine.begin() as connection:
+            connection.execute(sa.text("update journeys.messages set retry_at = clock_timestamp()"))
+    assert len(smtp.accepted) == 1
+    assert outbox.statuses() == [("unknown", "smtp: an unclear answer after DATA")]
+
+
+@pytest.mark.parametrize("answer", ["200 OK", "251 ok", "250-ok\r\n250 queued as 7"])
+def test_any_positive_answer_after_the_text_is_a_yes(outbox: Outbox, smtp: SmtpServer, answer: str) -> None:
+    outbox.due(1)
+    smtp.unclear = [answer]
+    for _ in range(2):
+        outbox.dispatch()
+    assert (len(smtp.accepted), outbox.statuses()) == (1, [("sent", None)])
+
+
+def test_a_number_of_any_size_and_an_address_that_no_header_holds_stop_no_other(
+    outbox: Outbox, product: Product, smtp: SmtpServer
+) -> None:
+    names = users(held_out=False, count=12)
+    for name in names:
+        product.power_user(name, AS_OF)
+    product.identify(names[0], AS_OF, account_number=12345678901234567890123)
+    odd = names[1:5]
+    for name in odd:
+        product.identify(name, AS_OF, email=f"=?utf-8?q?{name}?=@customer.example")
+    build(outbox.platform, AS_OF, is_explicit=True)
+    outbox.dispatch()
+    assert Counter(outbox.statuses()) == {("sent", None): 8, ("skipped", "address is not valid"): 4}
+    assert {message["To"] for message in smtp.accepted} == {
+        f"{name}@customer.example" for name in names if name not in odd
+    }
+
+
+def test_an_empty_key_file_is_an_error_before_anything_is_claimed(
+    outbox: Outbox, smtp: SmtpServer, tmp_path: Path
+) -> None:
+    outbox.due(2)
+    (tmp_path / "signing_keys").write_text("")
+    with pytest.raises(UpnextError, match="signing_keys is empty"):
+        outbox.dispatch()
+    assert outbox.statuses() == [("pending", None)] * 2
+    (tmp_path / "signing_keys").unlink()
+    outbox.dispatch()
+    assert len(smtp.accepted) == 2
 
 
 def test_retries_come_to_an_end(outbox: Outbox, smtp: SmtpServer) -> None:

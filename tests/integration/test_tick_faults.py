@@ -5,11 +5,13 @@ that it stands there when it is killed. The judge is a warehouse of its own that
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from sqlalchemy.engine import URL
 
 from orchestration.dbt import build_arguments
 from orchestration.stages import Platform, build, open_tick
-from tests.conftest import AS_OF, UPNEXT, Cli, Product, create_database, rows, settings_for
+from tests.conftest import AS_OF, UPNEXT, Cli, Product, create_database, rows, settings_for, wait_for
 
 DAY = timedelta(days=1)
 RUN_DBT = """
@@ -42,6 +44,8 @@ POINTS = {
     "after the log and before the state": "features.states in share",
     "before the tick is published": "segments.members in share",
 }
+
+WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 
 def happen(product: Product, *, day: int) -> None:
@@ -153,6 +157,41 @@ def test_two_ticks_at_once(tested: Platform, cli: Cli, expected: dict[datetime, 
     assert [process.returncode for process in both] == [0, 0]
     assert len({json.loads(text)["tick_id"] for text in printed}) == 2, "one waited for the other"
     assert state(tested) == expected[AS_OF + DAY]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_tick_that_lost_its_lock_writes_nothing_more(
+    tested: Platform, cli: Cli, expected: dict[datetime, Any], point: str
+) -> None:
+    environment = {**cli.environment, "UPNEXT_HOME": str(cli.home / "other")}
+    (cli.home / "other").mkdir()
+    shutil.copytree(tested.settings.dbt_target, cli.home / "other" / "dbt")
+    with holding(tested, POINTS[point]) as held:
+        first = subprocess.Popen(
+            [UPNEXT, "tick", "--as-of", (AS_OF + DAY).isoformat()], env=environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_until_it_waits(tested, first)
+        ended = rows(
+            tested,
+            "select pg_terminate_backend(holder) from segments.ticks where published_at is null"
+            " and upnext.is_locked('tick', holder)",
+        )
+        assert ended == [(True,)], "the session that holds the lock"
+        with ThreadPoolExecutor() as pool:
+            second = pool.submit(build, tested, AS_OF + 2 * DAY, is_explicit=True)
+            wait_for(lambda: rows(tested, WAITING) >= [(2,)], "the second to wait, for the first or for the lock")
+            held.rollback()
+            second.result()
+    _, words = first.communicate()
+    if point == "before the tick is published":
+        assert first.returncode == 0, "it had its lock when it began to publish, and nobody came before it had ended"
+        assert state(tested)["features"] == expected[AS_OF + 2 * DAY]["features"]
+        return
+    assert first.returncode != 0
+    assert "has lost its lock, or was taken over by a later one" in words
+    assert words.count("\n") == 1
+    assert state(tested) == expected[AS_OF + 2 * DAY]
 
 
 def test_two_runs_of_dbt_for_one_tick(tested: Platform, cli: Cli, expected: dict[datetime, Any]) -> None:

@@ -1,14 +1,16 @@
 """Every template renders; what must not be sent has a reason."""
 
+import json
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from assets.journeys import rendering
+from assets.journeys import render_process, rendering
 from assets.journeys.render_process import MAX_DEATHS, RenderProcess
 from assets.journeys.rendering import (
     CannotRenderError,
@@ -20,8 +22,9 @@ from assets.journeys.rendering import (
     render,
     template_names,
 )
+from orchestration.errors import UpnextError
 
-FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12}
+FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12, "last_login_at": None}
 DIRECT = Sender("Otto <hello@otto.example>", None, ["key"])
 TRACKED = Sender("Otto <hello@otto.example>", "https://mail.otto.example", ["key"])
 
@@ -101,7 +104,7 @@ def test_what_a_user_says_of_itself_is_no_html_and_no_header() -> None:
     "address",
     [
         "", None, "a@b.example\r\nBcc: x@y.example", "a@b.example, c@d.example", "no address", 5,
-        "a" * 65 + "@b.example", "a@" + "b" * 250 + ".example", "ad\u00e4@b.example",
+        "a" * 65 + "@b.example", "a@" + "b" * 250 + ".example", "ad\u00e4@b.example", "=?utf-8?q?x?=@b.example",
     ],
 )  # fmt: skip
 def test_a_bad_address_is_not_mailed(address: object) -> None:
@@ -124,30 +127,55 @@ def test_a_sender_is_an_address(sender: str) -> None:
     ("subject", "reason"),
     [
         ("{{ nobody }}", "step s, subject: 'nobody' is undefined"),
-        ("{{ features.logins }}", "step s, subject: 'dict object' has no attribute 'logins'"),
+        ("{{ features.logins }}", "step s, subject: 'logins' is missing"),
         ("{{ user.__class__ }}", "step s, subject: SecurityError access to attribute '__class__'"),
         ("{% bad", "step s, subject, line 1: Encountered unknown tag 'bad'"),
         ("{{ 1 + user.name }}", "step s, subject: TypeError"),
-        ("{{ link('javascript:alert(1)') }}", "link(...) leads to web pages alone"),
-        ("{{ link('//evil.example') }}", "link(...) leads to web pages alone"),
+        ("{{ link('javascript:alert(1)') }}", "step s, subject: link(...) leads to web pages alone"),
+        ("{{ user.naem }}", "step s, subject: 'naem' is missing"),
+        ("{{ user.plan }}", "step s, subject: 'plan' is missing"),
+        ("{{ features.last_login_at }}", "step s, subject: a value that it prints is null"),
+        ("{{ link('//evil.example') }}", "step s, subject: link(...) leads to web pages alone"),
         ("{{ 'x' * 100000000 }}", "step s, subject: longer than 500,000 characters"),
     ],
 )
 def test_a_bad_template_is_not_mailed(subject: str, reason: str) -> None:
-    rendered = render(request({"subject": subject}), DIRECT)
+    rendered = render(request({"subject": subject}, plan=None), DIRECT)
     assert rendered.reason is not None
     assert rendered.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ("Hi {{ user.first_name | default('there') }}", "Hi there"),
+        ("Hi {{ user.plan | default('there') }}", "Hi there"),
+        ("Hi {{ user.first_name or 'there' }}", "Hi there"),
+        ("{% if user.first_name %}Hi{% else %}Hello{% endif %}", "Hello"),
+        ("{{ features.last_login_at | default('never', true) }}", "never"),
+        ("{{ user.items }}, {{ user.account_number }}", "5, 12345678901234567890123"),
+    ],
+)
+def test_what_a_user_lacks_can_have_a_default(subject: str, text: str) -> None:
+    rendered = render(request({"subject": subject}, plan=None, items=5, account_number=12345678901234567890123), DIRECT)
+    assert message(rendered)["Subject"] == text
+
+
+def reason_of(process: RenderProcess, **step: Any) -> str | None:
+    rendered = process.render(request(step))
+    assert rendered is not None
+    return rendered.reason
 
 
 def test_a_template_cannot_stop_what_sends(tmp_path: Path) -> None:
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with RenderProcess(DIRECT) as process:
-        assert process.render(request()).reason is None
+        assert reason_of(process) is None
         for _ in range(MAX_DEATHS + 2):
-            reason = process.render(request({"name": "endless", "subject": endless})).reason
+            reason = reason_of(process, name="endless", subject=endless)
             assert reason == "step endless: takes more than 2 s of processor time or 1024 MB of memory"
-        assert process.render(request({"name": "big", "subject": "{{ 'x' * 10 ** 10 }}"})).reason is not None
-        assert process.render(request()).reason is None, "others go on"
+        assert reason_of(process, name="big", subject="{{ 'x' * 10 ** 10 }}") is not None
+        assert reason_of(process) is None, "others go on"
 
 
 @pytest.mark.parametrize(
@@ -175,3 +203,36 @@ def test_a_webhook_is_json() -> None:
     assert rendered.recipient == "crm"
     assert b'"type":"journey.j.s"' in rendered.content
     assert b'"plan":"basic"' in rendered.content
+
+
+def test_values_of_a_webhook_keep_their_type() -> None:
+    data = {
+        "logins": "{{ features.logins_30d }}", "share": "{{- features.logins_30d / 8 -}}", "big": "{{ user.number }}",
+        "seen": "{{ features.last_login_at }}", "text": "{{ features.logins_30d }} logins", "zip": "{{ user.zip }}",
+        "constant": "premium",
+    }  # fmt: skip
+    rendered = render(request({"do": "webhook", "endpoint": "crm", "data": data}, number=2**80, zip="01234"), DIRECT)
+    sent = {key: value for key, value in json.loads(rendered.content)["data"].items() if key in data}
+    assert sent == {
+        "logins": 12, "share": 1.5, "big": 2**80, "seen": None, "text": "12 logins", "zip": "01234",
+        "constant": "premium",
+    }  # fmt: skip
+    missing = render(request({"do": "webhook", "endpoint": "crm", "data": {"plan": "{{ user.naem }}"}}), DIRECT)
+    assert missing.reason == "step s, data.plan: 'naem' is missing"
+
+
+def test_a_process_that_was_ended_is_not_the_fault_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RenderProcess(DIRECT) as process:
+        assert process.render(request()) is not None
+        assert process._process is not None
+        process._process.kill()
+        process._process.wait()
+        assert process.render(request()) is None, "it can be tried again"
+        written = process.render(request())
+        assert written is not None
+        assert written.reason is None
+        monkeypatch.setattr(render_process, "sys", SimpleNamespace(executable="/bin/false"))
+        process._process.kill()
+        with pytest.raises(UpnextError, match="what is due waits"):
+            for _ in range(MAX_DEATHS + 1):
+                process.render(request())

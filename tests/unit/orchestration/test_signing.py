@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 from orchestration.signing import signing_keys
 
@@ -18,3 +21,10 @@ def test_a_key_is_made_once_and_kept_to_oneself(tmp_path: Path) -> None:
     assert signing_keys(settings) == [key]
     assert len(key) >= 32
     assert (tmp_path / "home" / "signing_keys").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["signing_keys"]
+
+
+def test_an_empty_file_of_keys_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "signing_keys").touch()
+    with pytest.raises(UpnextError, match="signing_keys is empty; put the key back"):
+        signing_keys(Settings.from_environment({"UPNEXT_HOME": str(tmp_path)}))

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import pytest
 
 from sensors import arrivals, due_steps, membership
 from sensors.job_state import JobState
@@ -27,11 +28,13 @@ def test_a_tick_at_work_is_waited_for() -> None:
     assert isinstance(arrivals.decide(arrived=1, state=BUSY, now=NOW), dg.SkipReason)
 
 
-def test_a_failure_is_tried_again_after_five_minutes() -> None:
-    just_failed = JobState(is_busy=False, failed_at=NOW - timedelta(minutes=4, seconds=59))
-    failed_before = JobState(is_busy=False, failed_at=NOW - timedelta(minutes=5))
-    assert isinstance(arrivals.decide(arrived=1, state=just_failed, now=NOW), dg.SkipReason)
-    assert isinstance(arrivals.decide(arrived=1, state=failed_before, now=NOW), dg.RunRequest)
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 15), (2, 30), (3, 60), (5, 240), (6, 300), (9, 300)])
+def test_a_failure_is_tried_again_soon_and_then_less_and_less_often(failures: int, seconds: int) -> None:
+    def after(passed: int) -> JobState:
+        return JobState(is_busy=False, failed_at=NOW - timedelta(seconds=passed), failures=failures)
+
+    assert isinstance(arrivals.decide(arrived=1, state=after(seconds - 1), now=NOW), dg.SkipReason)
+    assert isinstance(arrivals.decide(arrived=1, state=after(seconds), now=NOW), dg.RunRequest)
 
 
 def test_membership_changes_start_those_concerned_only() -> None:

@@ -1,0 +1,36 @@
+"""Dagster's own launcher of runs, which notices when a run's process is gone: also after all of Dagster was killed."""
+
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+import dagster as dg
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from sqlalchemy.engine import Engine
+
+from orchestration.runs import is_at_work
+from orchestration.settings import Settings
+from orchestration.warehouse import connect
+
+# From the first word of a run to its lock in the warehouse.
+GRACE = timedelta(seconds=20)
+
+
+class Launcher(dg.DefaultRunLauncher):
+    """A run holds a lock in the warehouse as long as its process lives; Dagster ends one whose lock is free."""
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return connect(Settings.from_environment())
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Dagster's run monitoring asks `check_run_worker_health` of each run that has started."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Return whether the run's process lives."""
+        record = self._instance.get_run_record_by_id(run.run_id)
+        started = record.start_time if record is not None else None
+        is_new = started is None or datetime.now(UTC) - datetime.fromtimestamp(started, UTC) < GRACE
+        is_alive = is_new or is_at_work(self._engine, run.run_id)
+        return CheckRunHealthResult(WorkerStatus.RUNNING if is_alive else WorkerStatus.NOT_FOUND)
