@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Engine
 
-from assets.analytics.statistics import Comparison, compare_proportions
+from assets.analytics.statistics import Comparison, compare_proportions_by_split
 from demo.otto import TRUE_LIFTS
 from orchestration.status import read_status
 
@@ -33,29 +33,25 @@ class MeasuredLift:
 def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]:
     """Compare each experiment's arm with its control, with intervals that hold together (Bonferroni over the rows)."""
     statement = sa.text(
-        "select arms.experiment, control.users as n_control, control.conversions as x_control,"
-        " arms.users as n_arm, arms.conversions as x_arm"
+        "select arms.experiment, jsonb_agg(jsonb_build_object("
+        " 'n_control', control.users, 'x_control', control.conversions,"
+        " 'n_arm', arms.users, 'x_arm', arms.conversions)) as splits"
         " from analytics.experiment_moments as arms"
         " inner join analytics.experiment_moments as control"
-        " on control.experiment = arms.experiment and control.metric = arms.metric and control.arm = 'control'"
-        " where arms.metric = 'goal' and arms.arm <> 'control' order by arms.experiment"
+        " on control.experiment = arms.experiment and control.split = arms.split and control.metric = arms.metric"
+        " and control.arm = 'control'"
+        " where arms.metric = 'goal' and arms.arm <> 'control' group by arms.experiment order by arms.experiment"
     )
     with engine.connect() as connection:
-        rows = connection.execute(statement).mappings().all()
+        rows = connection.execute(statement).all()
     return [
         MeasuredLift(
-            row["experiment"],
-            compare_proportions(
-                n_control=row["n_control"],
-                x_control=row["x_control"],
-                n_arm=row["n_arm"],
-                x_arm=row["x_arm"],
-                alpha=alpha / len(rows),
-            ),
-            TRUE_LIFTS[row["experiment"]],
+            row.experiment,
+            compare_proportions_by_split(splits=row.splits, alpha=alpha / len(rows)),
+            TRUE_LIFTS[row.experiment],
         )
         for row in rows
-        if row["experiment"] in TRUE_LIFTS
+        if row.experiment in TRUE_LIFTS
     ]
 
 

@@ -83,9 +83,19 @@ def store(
         )
         _copy(
             cursor,
-            "journeys.entries (journey, version, user_id, entered_at, reached_at, status, cause)",
+            "journeys.entries (journey, version, user_id, entered_at, reached_at, status, cause, seed, arm)",
             [
-                (name, version(declared[name]), user, assigned_at, assigned_at, status, user)
+                (
+                    name,
+                    version(declared[name]),
+                    user,
+                    assigned_at,
+                    assigned_at,
+                    status,
+                    user,
+                    f"{name}/{user}",
+                    {"held_out": "held_out", "excluded": None}.get(status, "treated"),
+                )
                 for name, user, status in entries
             ],
         )

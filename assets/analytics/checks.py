@@ -21,7 +21,8 @@ def results_can_be_believed(
     """Warn of what would make a result wrong, with the experiment or the event that it is about."""
     as_of = last_published_as_of(platform.engine)
     events = {event for metric in platform.metrics.values() for event in metric.events}
-    troubles = {} if as_of is None else find_troubles(platform.engine, as_of=as_of, events=events)
+    summed = {metric.of for metric in platform.metrics.values() if metric.of is not None}
+    troubles = {} if as_of is None else find_troubles(platform.engine, as_of=as_of, events=events, summed_events=summed)
     for key in context.selected_asset_check_keys:
         found = troubles.get(key.name, {})
         yield dg.AssetCheckResult(

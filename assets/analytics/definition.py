@@ -1,7 +1,7 @@
 """What a metric's description may say (`config.meta` of a column), and which mistakes it can hold. Pure."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -12,13 +12,17 @@ RESERVED = frozenset({"goal", "clicked"})
 
 
 class Metric(Declaration, frozen=True):
-    """One of `count_of`, `sum_of` (with `of`) and `ever` (see dbt_project/macros/metrics.sql); `per` makes a ratio."""
+    """One of `count_of`, `sum_of` (with `of`) and `ever` (see dbt_project/macros/metrics.sql); `per` makes a ratio.
+
+    `cap: 99.9 %` lets no user count for more than that share of the users have at most, so that one does not decide.
+    """
 
     count_of: str | None = None
     sum_of: str | None = None
     of: str | None = None
     ever: str | None = None
     per: str | None = None
+    cap: Annotated[str, msgspec.Meta(pattern=r"^(9\d|[1-8]\d|\d)(\.\d{1,3})? ?%$")] | None = None
     where: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -29,6 +33,8 @@ class Metric(Declaration, frozen=True):
             raise ValueError("sum_of, a property, and of, an event, go together")
         if self.per is not None and self.count_of is None:
             raise ValueError("per goes with count_of")
+        if self.cap is not None and (self.ever is not None or self.per is not None):
+            raise ValueError("cap goes with count_of without per, and with sum_of")
 
     @property
     def events(self) -> list[str]:

@@ -10,9 +10,10 @@ from assets.analytics.statistics import SRM_ALARM
 
 TROUBLES = {
     "sample_ratios_hold": "Each arm was seen by as many users as it should have been (p at least 0.001).",
-    "exposures_are_assigned": "In the last week nobody saw what they were not drawn for, or an arm that there is not.",
+    "exposures_are_assigned": "In the last week nobody saw an arm that they were not drawn for, or that there is not.",
     "no_arm_is_silent": "Each arm that should have been seen ten times in the last week was seen.",
     "goals_follow_exposures": "At most one in twenty users had reached the goal before they were first exposed.",
+    "sums_are_of_one_currency": "What metrics add up is of one currency, by the events' property `currency`.",
     "metrics_move": "Each event that metrics are made of, and that came ten times a day, came in the last three days.",
 }
 
@@ -39,6 +40,11 @@ _STATEMENTS = {
                     and assignments.user_id = events.user_id
                     and assignments.assigned_at <= events.occurred_at
                     and shares.weights ? coalesce(events.properties ->> 'variant', assignments.variant)
+                    -- Who became one person with somebody of another arm has seen both.
+                    and (
+                        assignments.is_in_both_arms
+                        or coalesce(events.properties ->> 'variant', assignments.variant) = assignments.variant
+                    )
             )
         group by 1
     """,
@@ -80,6 +86,25 @@ _STATEMENTS = {
         group by exposures.experiment
         having count(*) filter (where early.is_early) * 20 > count(*)
     """,
+    # A currency is anybody's text: only what looks like a code of ISO 4217 is repeated.
+    "sums_are_of_one_currency": """
+        select summed.event || ': ' || string_agg(distinct currencies.code, ', ' order by currencies.code) as name,
+            count(distinct currencies.code) as found
+        from unnest(cast(:summed_events as text[])) as summed (event)
+        inner join events.user_events as events
+            on events.event = summed.event
+            and events.occurred_at > cast(:as_of as timestamptz) - interval '30 days'
+            and events.occurred_at <= :as_of
+        cross join lateral (
+            select case
+                when events.properties ->> 'currency' ~ '^[A-Za-z]{3}$' then upper(events.properties ->> 'currency')
+                when events.properties ->> 'currency' is null then 'no currency'
+                else 'no code of a currency'
+            end as code
+        ) as currencies
+        group by summed.event
+        having count(distinct currencies.code) > 1
+    """,
     "metrics_move": """
         select wanted.event as name, before.events as found
         from (
@@ -105,9 +130,14 @@ _STATEMENTS = {
 }
 
 
-def find_troubles(engine: Engine, *, as_of: datetime, events: Collection[str]) -> dict[str, dict[str, float]]:
-    """Return by check what is wrong where: the p-value, or how many. `events` are those that metrics are made of."""
-    values = {"as_of": as_of, "alarm": SRM_ALARM, "events": sorted(events)}
+def find_troubles(
+    engine: Engine, *, as_of: datetime, events: Collection[str], summed_events: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Return by check what is wrong where: the p-value, or how many.
+
+    `events` are those that metrics are made of, `summed_events` those of which a property is added up.
+    """
+    values = {"as_of": as_of, "alarm": SRM_ALARM, "events": sorted(events), "summed_events": sorted(summed_events)}
     with engine.connect() as connection:
         return {
             check: {row.name: float(row.found) for row in connection.execute(sa.text(statement), values)}

@@ -21,10 +21,11 @@ from assets.analytics.comparisons import (
 from assets.analytics.experiment_users import keep_up, snapshot
 
 _MOMENTS = """
-    select experiment, metric, type, arm, users, conversions, mean, variance, other_mean, other_variance, covariance
+    select experiment, metric, type, split, arm, users, conversions, mean, variance, other_mean, other_variance,
+        covariance
     from analytics.experiment_moments
 """
-_ARMS = "select * from analytics.experiment_arms order by experiment, arm"
+_ARMS = "select * from analytics.experiment_arms order by experiment, split, arm"
 _GENERIC = """
     select experience, array_agg(variants.key) as arms
     from experiences.definitions

@@ -3,13 +3,19 @@
 Every function is keyword-only. A comparison is a frozen `Comparison`; a number that cannot be said is None, and
 `reason` says why. Intervals are two-sided at level 1 - alpha. Users are counted, means are in the metric's unit,
 variances in its square, and a lift is a part of the control mean (0.1 is +10 %).
+
+Where the traffic split was changed on the way, users of each split are a stratum: `compare_*_by_split` take a mapping
+for each, with the arguments of the function without strata. Arms are compared within each stratum, and the strata are
+combined with weights n_control n_arm / (n_control + n_arm) (Mantel and Haenszel 1959). Where values vary alike these
+are the inverse of the variance of each difference. An estimate of that variance would depend on who converted, and bias
+the result; these weights do not. A stratum without users in one of the arms is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, isfinite, log, sqrt
 from sys import float_info
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special, stats
@@ -18,6 +24,17 @@ MIN_CONVERSIONS_ALWAYS_VALID = 25
 MIN_COUNT_WELCH = 5
 TUNED_FOR_USERS = 5_000
 SRM_ALARM = 0.001
+# Priors of the shares, by how many users each is worth: wide ones find ratios that are far off soon, narrow ones small
+# deviations in the end.
+SRM_PRIORS = (10, 100, 1_000, 10_000)
+# A plan for so many times the users of today is none.
+LONGEST_PLAN = 2.0**20
+
+# A value that is the same for all sums up to a deviation in the last digits: that is none.
+ROUNDING = 1e-10
+
+_SIDES = ("control", "arm")
+_NAMES = {"control": "control", "arm": "the arm"}
 
 Decision = Literal["ship", "stop", "keep going", "broken: sample ratio"]
 
@@ -39,13 +56,30 @@ class Comparison:
     reason: str | None = None
 
 
+Stratum = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
-class _Arm:
-    """A mean, and `error`: the square of its standard error."""
+class _Mean:
+    """A mean of `n` users, and `error`: the square of its standard error."""
 
     n: int
     mean: float
     error: float
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """A mean over all strata, and the squares of the standard errors that the strata add to it."""
+
+    n: int
+    mean: float
+    parts: tuple[_Mean, ...]
+
+    @property
+    def error(self) -> float:
+        """The square of the mean's standard error."""
+        return sum(part.error for part in self.parts)
 
 
 def compare_proportions(*, n_control: int, x_control: int, n_arm: int, x_arm: int, alpha: float = 0.05) -> Comparison:
@@ -60,17 +94,39 @@ def compare_proportions(*, n_control: int, x_control: int, n_arm: int, x_arm: in
     >>> round(result.diff, 4), round(result.lift, 4), round(result.p_value, 5)
     (0.02, 0.2, 0.00139)
     """
+    split = {"n_control": n_control, "x_control": x_control, "n_arm": n_arm, "x_arm": x_arm}
+    return compare_proportions_by_split(splits=[split], alpha=alpha)
+
+
+def compare_proportions_by_split(*, splits: Sequence[Stratum], alpha: float = 0.05) -> Comparison:
+    """Compare two shares of users within each traffic split, and combine them: see `compare_proportions`.
+
+    With few conversions or non-conversions in all, the p-value is the exact conditional test of the strata together
+    (Gart 1970) and the interval Newcombe's, combined as by Yan and Su (2010).
+
+    >>> before = {"n_control": 500, "x_control": 150, "n_arm": 4500, "x_arm": 1350}
+    >>> after = {"n_control": 2500, "x_control": 250, "n_arm": 2500, "x_arm": 250}
+    >>> compare_proportions_by_split(splits=[before, after]).diff
+    0.0
+    """
     _check_alpha(alpha)
-    for n, x in ((n_control, x_control), (n_arm, x_arm)):
-        if n < 0 or not 0 <= x <= n:
-            raise ValueError(f"{x} of {n} is not a share")
-    if not n_control or not n_arm:
-        return Comparison(reason=_nobody(n_control))
-    p_control, p_arm = x_control / n_control, x_arm / n_arm
-    control = _Arm(n_control, p_control, p_control * (1 - p_control) / n_control)
-    arm = _Arm(n_arm, p_arm, p_arm * (1 - p_arm) / n_arm)
-    if min(x_control, x_arm, n_control - x_control, n_arm - x_arm) < MIN_COUNT_WELCH:
-        result = _exact(n_control, x_control, n_arm, x_arm, alpha)
+    for split in splits:
+        for n, x in ((split["n_control"], split["x_control"]), (split["n_arm"], split["x_arm"])):
+            if n < 0 or not 0 <= x <= n:
+                raise ValueError(f"{x} of {n} is not a share")
+    used, nobody = _comparable(splits)
+    if nobody is not None:
+        return nobody
+
+    def share(n: int, x: int) -> _Mean:
+        return _Mean(n, x / n, x / n * (1 - x / n) / n)
+
+    control, arm = _combined(
+        [(share(one["n_control"], one["x_control"]), share(one["n_arm"], one["x_arm"])) for one in used]
+    )
+    x_control, x_arm = (sum(one[name] for one in used) for name in ("x_control", "x_arm"))
+    if min(x_control, x_arm, control.n - x_control, arm.n - x_arm) < MIN_COUNT_WELCH:
+        result = _exact(used, alpha)
     else:
         result = _welch(control, arm, alpha)
     result = _with_lift(result, control, arm, alpha)
@@ -96,16 +152,15 @@ def compare_means(
 
     >>> result = compare_means(n_control=100, mean_control=10, var_control=4, n_arm=100, mean_arm=11, var_arm=4)
     >>> round(result.diff, 2), round(result.lift, 2), round(result.p_value, 6)
-    (1, 0.1, 0.000507)
+    (1.0, 0.1, 0.000507)
     """
     _check_alpha(alpha)
     too_few = _too_few(n_control, n_arm)
     if too_few is not None:
         return too_few
     _check_moments(mean_control=mean_control, var_control=var_control, mean_arm=mean_arm, var_arm=var_arm)
-    return _compare(
-        _Arm(n_control, mean_control, var_control / n_control), _Arm(n_arm, mean_arm, var_arm / n_arm), alpha
-    )
+    means = (_Mean(n_control, mean_control, var_control / n_control), _Mean(n_arm, mean_arm, var_arm / n_arm))
+    return _compare(*_combined([means]), alpha)
 
 
 def compare_means_cuped(
@@ -141,41 +196,30 @@ def compare_means_cuped(
     >>> round(result.diff, 2), round(result.lift, 4), round(result.p_value, 7)
     (0.85, 0.0844, 9.6e-06)
     """
+    split = {
+        "n_control": n_control, "mean_control": mean_control, "var_control": var_control,
+        "pre_mean_control": pre_mean_control, "pre_var_control": pre_var_control, "cov_control": cov_control,
+        "n_arm": n_arm, "mean_arm": mean_arm, "var_arm": var_arm, "pre_mean_arm": pre_mean_arm,
+        "pre_var_arm": pre_var_arm, "cov_arm": cov_arm,
+    }  # fmt: skip
+    return compare_means_cuped_by_split(splits=[split], alpha=alpha)
+
+
+def compare_means_cuped_by_split(*, splits: Sequence[Stratum], alpha: float = 0.05) -> Comparison:
+    """Compare two means within each traffic split, less what the pre-period foretold: see `compare_means_cuped`.
+
+    Theta is pooled within arms and strata, and the pre-period is centred within each stratum.
+    """
     _check_alpha(alpha)
-    too_few = _too_few(n_control, n_arm)
-    if too_few is not None:
-        return too_few
-    _check_moments(
-        mean_control=mean_control, var_control=var_control, pre_mean_control=pre_mean_control,
-        pre_var_control=pre_var_control, mean_arm=mean_arm, var_arm=var_arm, pre_mean_arm=pre_mean_arm,
-        pre_var_arm=pre_var_arm,
-    )  # fmt: skip
-    _check_covariance(cov_control, var_control, pre_var_control)
-    _check_covariance(cov_arm, var_arm, pre_var_arm)
-    spread = (n_control - 1) * pre_var_control + (n_arm - 1) * pre_var_arm
-    theta = ((n_control - 1) * cov_control + (n_arm - 1) * cov_arm) / spread if spread > 0 else 0.0
-    share_arm = n_arm / (n_control + n_arm)
-    ahead = pre_mean_arm - pre_mean_control
-    control = _Arm(
-        n_control,
-        mean_control + theta * share_arm * ahead,
-        _adjusted_variance(var_control, cov_control, pre_var_control, theta) / n_control,
-    )
-    arm = _Arm(
-        n_arm,
-        mean_arm - theta * (1 - share_arm) * ahead,
-        _adjusted_variance(var_arm, cov_arm, pre_var_arm, theta) / n_arm,
-    )
-    log_error = None
-    if control.mean > 0 and arm.mean > 0:
-        # The mean of all is the same in both: what moves it moves them apart, the more the further they lie apart.
-        pull = theta * ((1 - share_arm) / arm.mean + share_arm / control.mean)
-        log_error = (
-            _adjusted_variance(var_arm, cov_arm, pre_var_arm, pull * arm.mean) / (n_arm * arm.mean**2)
-            + _adjusted_variance(var_control, cov_control, pre_var_control, pull * control.mean)
-            / (n_control * control.mean**2)
-        )  # fmt: skip
-    result = _compare(control, arm, alpha, log_error=log_error)
+    used, nobody = _comparable(splits, at_least=2)
+    if nobody is not None:
+        return nobody
+    used = [_checked_cuped(split) for split in used]
+    spread = sum((split[f"n_{side}"] - 1) * split[f"pre_var_{side}"] for split in used for side in _SIDES)
+    shared = sum((split[f"n_{side}"] - 1) * split[f"cov_{side}"] for split in used for side in _SIDES)
+    theta = shared / spread if spread > 0 else 0.0
+    control, arm = _combined([_adjusted_means(split, theta) for split in used])
+    result = _compare(control, arm, alpha, log_error=_log_error_of_cuped(used, theta, control, arm))
     if spread == 0 and result.reason is None:
         return replace(result, reason="not adjusted: the pre-period does not vary")
     return result
@@ -209,29 +253,37 @@ def compare_ratios(
     >>> round(result.diff, 3), round(result.lift, 3), round(result.p_value, 7)
     (0.05, 0.2, 3e-07)
     """
+    split = {
+        "n_control": n_control, "mean_num_control": mean_num_control, "mean_den_control": mean_den_control,
+        "var_num_control": var_num_control, "var_den_control": var_den_control, "cov_control": cov_control,
+        "n_arm": n_arm, "mean_num_arm": mean_num_arm, "mean_den_arm": mean_den_arm, "var_num_arm": var_num_arm,
+        "var_den_arm": var_den_arm, "cov_arm": cov_arm,
+    }  # fmt: skip
+    return compare_ratios_by_split(splits=[split], alpha=alpha)
+
+
+def compare_ratios_by_split(*, splits: Sequence[Stratum], alpha: float = 0.05) -> Comparison:
+    """Compare two ratios of means within each traffic split, and combine them: see `compare_ratios`."""
     _check_alpha(alpha)
-    too_few = _too_few(n_control, n_arm)
-    if too_few is not None:
-        return too_few
-    _check_moments(
-        mean_num_control=mean_num_control, mean_den_control=mean_den_control, var_num_control=var_num_control,
-        var_den_control=var_den_control, mean_num_arm=mean_num_arm, mean_den_arm=mean_den_arm, var_num_arm=var_num_arm,
-        var_den_arm=var_den_arm,
-    )  # fmt: skip
-    _check_covariance(cov_control, var_num_control, var_den_control)
-    _check_covariance(cov_arm, var_num_arm, var_den_arm)
-    if mean_den_control <= 0 or mean_den_arm <= 0:
-        return Comparison(reason=f"the denominator of {_which(mean_den_control > 0)} is not positive")
+    used, nobody = _comparable(splits, at_least=2)
+    if nobody is not None:
+        return nobody
+    for split in used:
+        for side in _SIDES:
+            _check_pair(split, side, ("mean_num_", "var_num_"), ("mean_den_", "var_den_"))
+    for side in _SIDES:
+        if any(split[f"mean_den_{side}"] <= 0 for split in used):
+            return Comparison(reason=f"the denominator of {_NAMES[side]} is not positive")
 
-    def ratio(n: int, num: float, den: float, var_num: float, var_den: float, cov: float) -> _Arm:
-        value = num / den
-        return _Arm(n, value, _adjusted_variance(var_num, cov, var_den, value) / (n * den**2))
+    def ratio(split: Stratum, side: str) -> _Mean:
+        n, den = split[f"n_{side}"], split[f"mean_den_{side}"]
+        value = split[f"mean_num_{side}"] / den
+        variance = _adjusted_variance(
+            split[f"var_num_{side}"], split[f"cov_{side}"], split[f"var_den_{side}"], value
+        )  # fmt: skip
+        return _Mean(n, value, variance / (n * den**2))
 
-    return _compare(
-        ratio(n_control, mean_num_control, mean_den_control, var_num_control, var_den_control, cov_control),
-        ratio(n_arm, mean_num_arm, mean_den_arm, var_num_arm, var_den_arm, cov_arm),
-        alpha,
-    )
+    return _compare(*_combined([(ratio(split, "control"), ratio(split, "arm")) for split in used]), alpha)
 
 
 def sample_ratio_p(*, observed: Sequence[int], expected_weights: Sequence[float]) -> float | None:
@@ -243,15 +295,33 @@ def sample_ratio_p(*, observed: Sequence[int], expected_weights: Sequence[float]
     >>> round(sample_ratio_p(observed=[5000, 5100], expected_weights=[0.5, 0.5]), 3)
     0.32
     """
-    if any(count < 0 for count in observed) or not all(weight >= 0 for weight in expected_weights):
-        raise ValueError("neither a number of users nor a weight is negative")
-    pairs = [(count, weight) for count, weight in zip(observed, expected_weights, strict=True) if weight > 0]
-    total_count, total_weight = sum(count for count, _ in pairs), sum(weight for _, weight in pairs)
-    if len(pairs) < 2 or total_count == 0:
+    pairs = _counts_and_shares(observed, expected_weights)
+    total = sum(count for count, _ in pairs)
+    if len(pairs) < 2 or total == 0:
         return None
-    expected = [total_count * weight / total_weight for _, weight in pairs]
-    statistic = sum((count - mean) ** 2 / mean for (count, _), mean in zip(pairs, expected, strict=True))
+    statistic = sum((count - total * share) ** 2 / (total * share) for count, share in pairs)
     return _above_zero(float(special.chdtrc(len(pairs) - 1, statistic)))
+
+
+def sample_ratio_p_always_valid(
+    *, observed: Sequence[Sequence[int]], expected_weights: Sequence[Sequence[float]]
+) -> float | None:
+    """Return a p-value that arms got the users they should, valid at every look; None with nothing to compare.
+
+    `observed` and `expected_weights` have a row for each traffic split. One over the Bayes factor of multinomial counts
+    under a Dirichlet prior around the expected shares (Lindon and Malek 2022), averaged over priors of several widths,
+    multiplied over the splits. Over all looks together it falls below alpha in at most alpha of the experiments whose
+    arms got what they should. Alarm below 0.001. Raises `ValueError` as `sample_ratio_p` does.
+
+    >>> round(sample_ratio_p_always_valid(observed=[[5000, 5300]], expected_weights=[[0.5, 0.5]]), 3)
+    0.124
+    """
+    factors = [
+        factor
+        for counts, weights in zip(observed, expected_weights, strict=True)
+        if (factor := _log_bayes_factor(counts, weights)) is not None
+    ]
+    return _above_zero(min(1.0, exp(-sum(factors)))) if factors else None
 
 
 def adjust(p_values: Sequence[float | None], *, method: Literal["holm", "benjamini-hochberg"]) -> list[float | None]:
@@ -321,23 +391,47 @@ def minimal_detectable_lift(
 
 
 def days_left(
-    *, n_control: int, mean_control: float, var_control: float, n_arm: int, per_day: float, lift: float,
-    alpha: float = 0.05, power: float = 0.8,
+    *, n_control: float, mean_control: float, var_control: float, n_arm: float, per_day: float, lift: float,
+    users: int | None = None, arms: int = 1, alpha: float = 0.05, power: float = 0.8,
 ) -> int | None:  # fmt: skip
-    """Return in how many days `per_day` more users, split as until now, make `lift` detectable; None where unknown.
+    """Return in how many days `per_day` more users, split as until now, let `lift` be called with `power`.
 
-    What can be detected shrinks with the root of the number of users. 0 where there are enough already.
+    By the rule of `decide`: the days until the lift lies z_power standard errors beyond the always-valid bound.
+    `users` are all that the bound counts (`n_control` and `n_arm` together where left out), `arms` how many are tried.
+    0 where there are enough already, None where the rate is unknown or no number of users is enough.
 
     >>> days_left(n_control=5000, mean_control=0.1, var_control=0.09, n_arm=5000, per_day=1000, lift=0.1)
-    19
+    51
     """
-    detectable = minimal_detectable_lift(
-        n_control=n_control, mean_control=mean_control, var_control=var_control, n_arm=n_arm, alpha=alpha, power=power
-    )
-    if detectable is None or per_day <= 0 or lift <= 0:
+    _check_alpha(alpha)
+    if min(n_control, n_arm) < 1 or per_day <= 0 or lift <= 0:
         return None
-    users = n_control + n_arm
-    return max(0, ceil(users * ((detectable / lift) ** 2 - 1) / per_day))
+    _check_moments(mean_control=mean_control, var_control=var_control)
+    if mean_control <= 0 or var_control == 0:
+        return None
+    counted = users or round(n_control + n_arm)
+    error = var_control * (1 / n_control + 1 / n_arm)
+    z_power = -float(special.ndtri(1 - power))
+
+    def is_enough(times: float) -> bool:
+        n = counted * times
+        z = lift * mean_control / sqrt(error / times)
+        conversions = min(n_control, n_arm) * times * mean_control
+        return (
+            z >= _always_valid_bound(n, alpha / arms) + z_power
+            and conversions - z_power * sqrt(conversions) >= MIN_CONVERSIONS_ALWAYS_VALID
+        )
+
+    enough = 1.0
+    while not is_enough(enough):
+        enough *= 2
+        if enough > LONGEST_PLAN:
+            return None
+    least = enough / 2 if enough > 1 else 1.0
+    for _ in range(50):
+        middle = (least + enough) / 2
+        least, enough = (least, middle) if is_enough(middle) else (middle, enough)
+    return max(0, ceil(counted * (enough - 1) / per_day - 1e-6))
 
 
 def decide(
@@ -377,9 +471,8 @@ def decide(
 
 def _compare(control: _Arm, arm: _Arm, alpha: float, *, log_error: float | None = None) -> Comparison:
     if min(control.error, arm.error) == 0:
-        result = Comparison(
-            diff=arm.mean - control.mean, reason=f"{_which(control.error > 0)} has no variance: nothing to test with"
-        )
+        constant = _NAMES["arm" if control.error > 0 else "control"]
+        result = Comparison(diff=arm.mean - control.mean, reason=f"{constant} has no variance: nothing to test with")
         return _with_lift(result, control, arm, alpha)
     result = _with_lift(_welch(control, arm, alpha), control, arm, alpha, log_error=log_error)
     if min(control.n, arm.n) >= MIN_CONVERSIONS_ALWAYS_VALID:
@@ -390,26 +483,55 @@ def _compare(control: _Arm, arm: _Arm, alpha: float, *, log_error: float | None 
 def _welch(control: _Arm, arm: _Arm, alpha: float) -> Comparison:
     error = control.error + arm.error
     # As shares of the whole, so that tiny errors do not vanish when they are squared.
-    parts = (control.error / error) ** 2 / (control.n - 1) + (arm.error / error) ** 2 / (arm.n - 1)
-    freedom = 1 / parts
+    parts = ((part.error / error) ** 2 / (part.n - 1) for part in (*control.parts, *arm.parts) if part.error > 0)
+    freedom = 1 / sum(parts)
     diff = arm.mean - control.mean
     half = -float(special.stdtrit(freedom, alpha / 2)) * sqrt(error)
     p_value = 2 * float(special.stdtr(freedom, -abs(diff) / sqrt(error)))
     return Comparison(diff=diff, diff_low=diff - half, diff_high=diff + half, p_value=_above_zero(p_value))
 
 
-def _exact(n_control: int, x_control: int, n_arm: int, x_arm: int, alpha: float) -> Comparison:
-    low, high = _newcombe(n_control, x_control, n_arm, x_arm, alpha)
-    result = Comparison(diff=x_arm / n_arm - x_control / n_control, diff_low=low, diff_high=high)
-    if x_control + x_arm in (0, n_control + n_arm):
-        who = "everybody" if x_control else "nobody"
+def _exact(splits: Sequence[Stratum], alpha: float) -> Comparison:
+    weights = _weights(splits)
+    shares = [(split["x_control"] / split["n_control"], split["x_arm"] / split["n_arm"]) for split in splits]
+    diffs = [p_arm - p_control for p_control, p_arm in shares]
+    diff = sum(weight * one for weight, one in zip(weights, diffs, strict=True))
+    ends = [
+        _newcombe(split["n_control"], split["x_control"], split["n_arm"], split["x_arm"], alpha) for split in splits
+    ]
+    below, above = (
+        sqrt(sum((weight * (end[side] - one)) ** 2 for weight, end, one in zip(weights, ends, diffs, strict=True)))
+        for side in (0, 1)
+    )
+    result = Comparison(diff=diff, diff_low=diff - below, diff_high=diff + above)
+    users = sum(split["n_control"] + split["n_arm"] for split in splits)
+    converted = sum(split["x_control"] + split["x_arm"] for split in splits)
+    if converted in (0, users):
+        who = "everybody" if converted else "nobody"
         return replace(result, reason=f"{who} converted, in either arm: nothing to test; Newcombe's interval")
-    table = np.array([[x_arm, n_arm - x_arm], [x_control, n_control - x_control]])
     return replace(
         result,
-        p_value=_above_zero(float(stats.fisher_exact(table).pvalue)),
+        p_value=_above_zero(_conditional_p(splits)),
         reason="Fisher's exact test, Newcombe's interval: too few conversions or non-conversions for Welch",
     )
+
+
+def _conditional_p(splits: Sequence[Stratum]) -> float:
+    """Return the chance of what is no likelier than what was seen, given how many converted in each stratum."""
+    if len(splits) == 1:
+        (split,) = splits
+        table = [[split[f"x_{side}"], split[f"n_{side}"] - split[f"x_{side}"]] for side in ("arm", "control")]
+        return float(stats.fisher_exact(np.array(table)).pvalue)
+    chances, seen = np.ones(1), 0
+    for split in splits:
+        users, converted = split["n_control"] + split["n_arm"], split["x_control"] + split["x_arm"]
+        drawn = stats.hypergeom(users, converted, split["n_arm"])
+        # What lies further out than that has no chance that a double could add.
+        low, high = int(drawn.ppf(1e-16)), int(drawn.isf(1e-16))
+        low, high = min(low, split["x_arm"]), max(high, split["x_arm"])
+        chances = np.convolve(chances, drawn.pmf(np.arange(low, high + 1)))
+        seen += split["x_arm"] - low
+    return float(min(1.0, chances[chances <= chances[seen] * (1 + 1e-7)].sum()))
 
 
 def _with_lift(
@@ -437,7 +559,7 @@ def _with_always_valid(result: Comparison, control: _Arm, arm: _Arm, alpha: floa
     error = sqrt(control.error + arm.error)
     n = control.n + arm.n
     diff = arm.mean - control.mean
-    rho2 = (-2 * log(alpha) + log(-2 * log(alpha) + 1)) / TUNED_FOR_USERS
+    rho2 = _rho2(alpha)
     spread = n * rho2 + 1
     half = error * sqrt(spread / (n * rho2) * log(spread / alpha**2))
     exponent = -n * rho2 * (diff / error) ** 2 / (2 * spread)
@@ -447,6 +569,123 @@ def _with_always_valid(result: Comparison, control: _Arm, arm: _Arm, alpha: floa
         diff_always_low=diff - half,
         diff_always_high=diff + half,
     )
+
+
+def _rho2(alpha: float) -> float:
+    return (-2 * log(alpha) + log(-2 * log(alpha) + 1)) / TUNED_FOR_USERS
+
+
+def _always_valid_bound(n: float, alpha: float) -> float:
+    """Return how many standard errors the difference of `n` users has to be away from 0 for a p-value of alpha."""
+    rho2 = _rho2(0.05)
+    spread = n * rho2 + 1
+    return sqrt(2 * spread / (n * rho2) * log(sqrt(spread) / alpha))
+
+
+def _comparable(splits: Sequence[Stratum], *, at_least: int = 1) -> tuple[list[Stratum], Comparison | None]:
+    """Return the strata with so many users in both arms, or else the result that says that there are none."""
+    if any(split[f"n_{side}"] < 0 for split in splits for side in _SIDES):
+        raise ValueError("a number of users is not negative")
+    used = [split for split in splits if min(split["n_control"], split["n_arm"]) >= at_least]
+    if used:
+        return used, None
+    for least, words in ((1, "no users in {}"), (2, "one user in {}: no variance")):
+        for side in _SIDES:
+            if all(split[f"n_{side}"] < least for split in splits):
+                return [], Comparison(reason=words.format(_NAMES[side]))
+    return [], Comparison(reason="no users of one traffic split in both arms")
+
+
+def _weights(splits: Sequence[Stratum]) -> list[float]:
+    """Return the weights of the strata, which add up to 1."""
+    sizes = [1 / (1 / split["n_control"] + 1 / split["n_arm"]) for split in splits]
+    return [size / sum(sizes) for size in sizes]
+
+
+def _combined(strata: Sequence[tuple[_Mean, _Mean]]) -> tuple[_Arm, _Arm]:
+    """Return control and arm over all strata."""
+    weights = _weights([{"n_control": control.n, "n_arm": arm.n} for control, arm in strata])
+
+    def over_all(means: Sequence[_Mean]) -> _Arm:
+        weighed = list(zip(weights, means, strict=True))
+        return _Arm(
+            sum(mean.n for mean in means),
+            sum(weight * mean.mean for weight, mean in weighed),
+            tuple(_Mean(mean.n, mean.mean, weight**2 * mean.error) for weight, mean in weighed),
+        )
+
+    return over_all([control for control, _ in strata]), over_all([arm for _, arm in strata])
+
+
+def _checked_cuped(split: Stratum) -> Stratum:
+    """Return the moments of a stratum without rounding errors: a constant has no variance and no covariance."""
+    checked = dict(split)
+    for side in _SIDES:
+        _check_pair(split, side, ("mean_", "var_"), ("pre_mean_", "pre_var_"))
+        if split[f"pre_var_{side}"] <= (ROUNDING * split[f"pre_mean_{side}"]) ** 2:
+            checked[f"pre_var_{side}"] = 0.0
+        most = sqrt(split[f"var_{side}"] * checked[f"pre_var_{side}"])
+        checked[f"cov_{side}"] = max(-most, min(most, split[f"cov_{side}"]))
+    return checked
+
+
+def _adjusted_means(split: Stratum, theta: float) -> tuple[_Mean, _Mean]:
+    """Return the means of a stratum less what the pre-period foretold, centred at the stratum's own pre-period."""
+    share_arm = split["n_arm"] / (split["n_control"] + split["n_arm"])
+    ahead = split["pre_mean_arm"] - split["pre_mean_control"]
+
+    def mean(side: str, shift: float) -> _Mean:
+        variance = _adjusted_variance(
+            split[f"var_{side}"], split[f"cov_{side}"], split[f"pre_var_{side}"], theta
+        )  # fmt: skip
+        return _Mean(split[f"n_{side}"], split[f"mean_{side}"] + shift, variance / split[f"n_{side}"])
+
+    return mean("control", theta * share_arm * ahead), mean("arm", -theta * (1 - share_arm) * ahead)
+
+
+def _log_error_of_cuped(splits: Sequence[Stratum], theta: float, control: _Arm, arm: _Arm) -> float | None:
+    """Return the variance of the log of the ratio of adjusted means; None where a mean is not positive.
+
+    The mean of all is the same in both: what moves it moves them apart, the more the further they lie apart.
+    """
+    if control.mean <= 0 or arm.mean <= 0:
+        return None
+    total = 0.0
+    for weight, split in zip(_weights(splits), splits, strict=True):
+        share_arm = split["n_arm"] / (split["n_control"] + split["n_arm"])
+        pull = theta * ((1 - share_arm) / arm.mean + share_arm / control.mean)
+        for side, mean in (("arm", arm.mean), ("control", control.mean)):
+            variance = _adjusted_variance(
+                split[f"var_{side}"], split[f"cov_{side}"], split[f"pre_var_{side}"], pull * mean
+            )  # fmt: skip
+            total += weight**2 * variance / (split[f"n_{side}"] * mean**2)
+    return total
+
+
+def _counts_and_shares(observed: Sequence[int], expected_weights: Sequence[float]) -> list[tuple[int, float]]:
+    """Return users and expected share of each arm that has a weight."""
+    if any(count < 0 for count in observed) or not all(weight >= 0 for weight in expected_weights):
+        raise ValueError("neither a number of users nor a weight is negative")
+    pairs = [(count, weight) for count, weight in zip(observed, expected_weights, strict=True) if weight > 0]
+    total = sum(weight for _, weight in pairs)
+    return [(count, weight / total) for count, weight in pairs]
+
+
+def _log_bayes_factor(observed: Sequence[int], expected_weights: Sequence[float]) -> float | None:
+    """Return the log of how much better the counts go with shares around those expected than with just these."""
+    pairs = _counts_and_shares(observed, expected_weights)
+    users = sum(count for count, _ in pairs)
+    if len(pairs) < 2 or users == 0:
+        return None
+    logs = [
+        special.gammaln(prior) - special.gammaln(prior + users)
+        + sum(
+            special.gammaln(prior * share + count) - special.gammaln(prior * share) - count * log(share)
+            for count, share in pairs
+        )
+        for prior in SRM_PRIORS
+    ]  # fmt: skip
+    return float(special.logsumexp(logs) - log(len(logs)))
 
 
 def _newcombe(n_control: int, x_control: int, n_arm: int, x_arm: int, alpha: float) -> tuple[float, float]:
@@ -473,22 +712,8 @@ def _above_zero(p_value: float) -> float:
     return max(p_value, float_info.min)
 
 
-def _which(is_arm: bool) -> str:
-    return "the arm" if is_arm else "control"
-
-
-def _nobody(n_control: int) -> str:
-    return f"no users in {_which(n_control > 0)}"
-
-
 def _too_few(n_control: int, n_arm: int) -> Comparison | None:
-    if min(n_control, n_arm) < 0:
-        raise ValueError("a number of users is not negative")
-    if min(n_control, n_arm) == 0:
-        return Comparison(reason=_nobody(n_control))
-    if min(n_control, n_arm) == 1:
-        return Comparison(reason=f"one user in {_which(n_control > 1)}: no variance")
-    return None
+    return _comparable([{"n_control": n_control, "n_arm": n_arm}], at_least=2)[1]
 
 
 def _check_alpha(alpha: float) -> None:
@@ -504,8 +729,15 @@ def _check_moments(**moments: float) -> None:
             raise ValueError(f"{name} is {value}: a variance is not negative")
 
 
-def _check_covariance(covariance: float, variance: float, other: float) -> None:
+def _check_pair(split: Stratum, side: str, first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Raise `ValueError` where two values of an arm, each by its prefixes of mean and variance, cannot be together."""
+    names = [f"{prefix}{side}" for prefix in (*first, *second)]
+    _check_moments(**{name: split[name] for name in names})
+    mean, variance, other_mean, other_variance = (split[name] for name in names)
+    covariance = split[f"cov_{side}"]
     if covariance is None or not isfinite(covariance):
         raise ValueError(f"a covariance is {covariance}: it is a number")
-    if abs(covariance) > sqrt(variance * other) * (1 + 1e-6):
-        raise ValueError(f"a covariance of {covariance} cannot be, with variances {variance} and {other}")
+    # Sums of products of deviations are exact to so many digits of the values, not of the deviations.
+    rounding = ROUNDING * (sqrt(variance) + abs(mean)) * (sqrt(other_variance) + abs(other_mean))
+    if abs(covariance) > sqrt(variance * other_variance) * (1 + 1e-6) + rounding:
+        raise ValueError(f"a covariance of {covariance} cannot be, with variances {variance} and {other_variance}")

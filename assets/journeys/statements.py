@@ -97,8 +97,8 @@ MERGE = (
                     partition by entries.journey, entries.user_id
                     order by entries.ended_at is not null, entered_at, entry_id
                 ) as nth,
-                bool_or(entries.status = 'held_out') over (partition by entries.journey, entries.user_id)
-                and bool_or(entries.status not in ('held_out', 'excluded'))
+                bool_or(entries.arm = 'held_out') over (partition by entries.journey, entries.user_id)
+                and bool_or(entries.arm = 'treated')
                     over (partition by entries.journey, entries.user_id) as is_in_both_arms
             from journeys.entries
             where entries.user_id in (select user_id from merged)
@@ -252,9 +252,22 @@ _ENROL = """
         select
             eligible.*,
             occupied.journey as occupied_by,
-            upnext.bucket('global holdout', user_id) < :global_holdout as is_held_out_globally,
-            upnext.bucket('journey:' || :journey, user_id) < :holdout as is_held_out
+            upnext.bucket('global holdout', eligible.user_id) < :global_holdout as is_held_out_globally,
+            -- Who was drawn before, by whatever holdout, stays in that arm.
+            coalesce(
+                drawn.arm = 'held_out', upnext.bucket('journey:' || :journey, eligible.user_id) < :holdout
+            ) as is_held_out
         from eligible
+        left join lateral (
+            select entries.arm from journeys.entries
+            where
+                entries.user_id = eligible.user_id
+                and entries.journey = :journey
+                and entries.arm is not null
+                and not entries.is_held_out_globally
+            order by entries.entered_at, entries.entry_id
+            limit 1
+        ) as drawn on true
         left join lateral (
             select entries.journey from journeys.entries
             where
@@ -288,14 +301,19 @@ _ENROL = """
                 when occupied_by is not null then 'is in ' || occupied_by
                 when is_held_out_globally then 'global holdout'
                 when is_held_out then 'holdout of the journey'
-            end as reason
+            end as reason,
+            case
+                when occupied_by is not null then null
+                when is_held_out_globally or is_held_out then 'held_out'
+                else 'treated'
+            end as arm
         from placed
     ),
 
     enrolled as (
         insert into journeys.entries
-            (journey, version, user_id, change_id, cause, seed, entered_at, status, reason, step, reached_at,
-                next_due_at, ended_at)
+            (journey, version, user_id, change_id, cause, seed, entered_at, status, reason, arm, is_held_out_globally,
+                step, reached_at, next_due_at, ended_at)
         select
             :journey,
             :version,
@@ -311,6 +329,8 @@ _ENROL = """
             judged.entered_at,
             judged.status,
             judged.reason,
+            judged.arm,
+            judged.occupied_by is null and judged.is_held_out_globally,
             case when judged.status = 'active' then steps.step end,
             judged.entered_at,
             case judged.status

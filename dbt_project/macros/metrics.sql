@@ -6,7 +6,8 @@
         sum_of: <property>, of: <event>    sum of a property
         ever: <event>                      whether there is at least one
 
-    Each with `where:`, tests of the event's properties (see tests_of).
+    Each with `where:`, tests of the event's properties (see tests_of). count_of without `per`, and sum_of, may have
+    `cap: 99.9 %`: no user counts for more than so many per cent of all users of the experiment have at most.
 #}
 
 {# A metric of one user over the events for which a condition holds. #}
@@ -35,19 +36,33 @@
     {{ return(names) }}
 {%- endmacro %}
 
+{# Metrics that the moments of each day add up to: those that no cap, which moves with all users, is put on. #}
+{% macro capped_metrics(metrics) -%}
+    {{ return(metrics | selectattr('config.meta.cap') | list) }}
+{%- endmacro %}
+
+{% macro uncapped_metrics(metrics) -%}
+    {{ return(metrics | rejectattr('config.meta.cap') | list) }}
+{%- endmacro %}
+
+{# A cap such as `99.9 %` as a part of 1. #}
+{% macro share_of_cap(cap) -%}
+    {{ cap | replace('%', '') | trim | float / 100 }}
+{%- endmacro %}
+
 {#
-    Moments of metrics by experiment, day and arm, in one pass over the users whose window is over. The regr_* functions
-    keep their digits at large means, and all of one pair of columns share their work.
+    Moments of metrics by the `keys`, in one pass over the users whose window is over. The regr_* functions keep their
+    digits at large means, and all of one pair of columns share their work. `with_outcomes`: goal and clicks too.
 #}
-{% macro moments_of(users, metrics) -%}
+{% macro moments_of(users, metrics, keys=['experiment', 'exposed_on', 'split', 'arm'], with_outcomes=true) -%}
 with summed as (
     select
-        experiment,
-        exposed_on,
-        arm,
-        count(*) as users,
+        {{ keys | join(', ') }},
+        count(*) as users
+        {%- if with_outcomes %},
         count(*) filter (where has_reached_goal) as goal,
         count(*) filter (where has_clicked) as clicked
+        {%- endif %}
         {%- for metric in metrics %}
         {%- set meta = metric.config.meta -%}
         {%- if meta.ever %},
@@ -61,22 +76,25 @@ with summed as (
         {%- endfor %}
     from {{ users }}
     where is_window_over
-    group by experiment, exposed_on, arm
+    group by {{ keys | join(', ') }}
 )
 
-select summed.experiment, summed.exposed_on, summed.arm, summed.users, metrics.*
+select {% for key in keys %}summed.{{ key }}, {% endfor %}summed.users, metrics.*
 from summed
 cross join lateral (
     values
+    {%- if with_outcomes %}
     ('goal', 'proportion', summed.goal, {{ nulls(5) }}),
     ('clicked', 'proportion', summed.clicked, {{ nulls(5) }})
+    {%- endif %}
     {%- for metric in metrics %}
-    {%- set meta = metric.config.meta -%}
-    {%- if meta.ever %},
+    {%- set meta = metric.config.meta %}
+    {{ ',' if with_outcomes or not loop.first }}
+    {%- if meta.ever %}
     ('{{ metric.name }}', 'proportion', summed.{{ metric.name }}, {{ nulls(5) }})
-    {%- else %},
+    {%- else %}
     (
-        '{{ metric.name }}', '{{ "ratio" if meta.per else "mean" }}', null
+        '{{ metric.name }}', '{{ "ratio" if meta.per else "mean" }}', null::bigint
         {%- for regr in ['avgy', 'syy', 'avgx', 'sxx', 'sxy'] %}, summed.{{ metric.name }}__{{ regr }}{% endfor %}
     )
     {%- endif %}

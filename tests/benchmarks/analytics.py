@@ -184,8 +184,10 @@ def export(platform: Platform, folder: Path) -> None:
 
 def arms_of(moments: list[Moments]) -> list[Arm]:
     """Return the arms of the experiments, both of them seen as they should be."""
-    names = sorted({(row.experiment, row.arm, row.users) for row in moments})
-    return [Arm(experiment, "experience", "everybody", "g", 0.1, arm, users, users) for experiment, arm, users in names]
+    names = sorted({(row.experiment, row.split, row.arm, row.users) for row in moments})
+    return [
+        Arm(name, "experience", "everybody", "g", 0.1, split, arm, users, users) for name, split, arm, users in names
+    ]
 
 
 @dataclass(frozen=True)

@@ -25,21 +25,21 @@ from tests.outcomes import experience, store
 
 HOUR = timedelta(hours=1)
 USERS = "select * from analytics.experiment_users order by user_id, experiment"
-DAYS = "select * from analytics.daily_moments order by experiment, exposed_on, arm, metric"
+DAYS = "select * from analytics.daily_moments order by experiment, exposed_on, split, arm, metric"
 MOMENTS = """
-    select experiment, arm, users, mean, variance, other_mean, other_variance, covariance
+    select experiment, split, arm, users, mean, variance, other_mean, other_variance, covariance
     from analytics.experiment_moments where metric = 'logins'
-    order by experiment, arm
+    order by experiment, split, arm
 """
 # The same in Postgres' own words, from all rows at once.
 IN_ONE_PASS = """
     select
-        experiment, arm, count(*) as users, avg(logins) as mean, var_samp(logins) as variance,
+        experiment, split, arm, count(*) as users, avg(logins) as mean, var_samp(logins) as variance,
         avg(logins__before) as other_mean, var_samp(logins__before) as other_variance,
         covar_samp(logins, logins__before) as covariance
     from analytics.experiment_users where is_window_over
-    group by experiment, arm
-    order by experiment, arm
+    group by experiment, split, arm
+    order by experiment, split, arm
 """
 
 
@@ -159,19 +159,20 @@ class World:
         self.say(
             """
             insert into journeys.entries
-                (journey, version, user_id, entered_at, reached_at, status, cause, seed, reason)
-            select journey, version, :user, :at, :at, :status, :nth, journey || :nth, :reason from journeys.definitions
+                (journey, version, user_id, entered_at, reached_at, status, cause, seed, arm, is_held_out_globally)
+            select journey, version, :user, :at, :at, 'active', :nth, journey || :nth, :arm, :is_held_out_globally
+            from journeys.definitions
             """,
             user=self.user, at=self.at(self.draw.choice([0, -72])), nth=str(self.nth),
-            status=self.draw.choice(["active", "held_out", "held_out", "excluded"]),
-            reason=self.draw.choice([None, None, "global holdout"]),
+            arm=self.draw.choice(["treated", "held_out", "held_out", None]),
+            is_held_out_globally=self.draw.choice([False, False, True]),
         )  # fmt: skip
         self.nth += 1
 
     def change_entry(self) -> None:
         entries = rows(self.platform, "select entry_id from journeys.entries where status <> 'excluded' order by 1")
         change = self.draw.choice(
-            ["is_in_both_arms = true", "status = 'excluded'", "status = 'converted'", "reason = 'global holdout'"]
+            ["is_in_both_arms = true", "status = 'excluded'", "arm = null", "is_held_out_globally = true"]
         )
         self.say(
             f"update journeys.entries set {change} where entry_id = :entry_id",
@@ -388,7 +389,7 @@ def test_moments_of_days_keep_their_digits(ticked: Platform) -> None:
             sa.text("""
                 insert into analytics.daily_moments
                 select
-                    'offer', date '2026-03-01' + nth % 7, 'a', count(*), names.metric, 'mean', null,
+                    'offer', date '2026-03-01' + nth % 7, 's', 'a', count(*), names.metric, 'mean', null,
                     regr_avgy(y, x), regr_syy(y, x), regr_avgx(y, x), regr_sxx(y, x), regr_sxy(y, x)
                 from generate_series(1, 5000) as nth
                 cross join lateral (

@@ -376,6 +376,12 @@ def test_a_path_may_be_long(platform: Platform, tmp_path: Path) -> None:
     assert load(platform, good) == Ingested(files=1, files_already_loaded=1)
 
 
+def test_a_message_id_of_any_length_stops_no_neighbour(platform: Platform, tmp_path: Path) -> None:
+    long = {"event": "message unsubscribed", "properties": {"message_id": secrets.token_hex(4000)}}
+    path = write(tmp_path / "events.jsonl", line(1), line(2, **long), line(3))
+    assert load(platform, path) == Ingested(received=3, stored=3, files=1)
+
+
 def test_parquet(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_source(monkeypatch, tmp_path / "sources", format="parquet")
     times = [datetime(2026, 3, 1, tzinfo=UTC), None, datetime(2026, 3, 2, tzinfo=UTC)]

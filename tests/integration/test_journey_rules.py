@@ -18,6 +18,7 @@ from orchestration import dbt
 from orchestration.errors import UpnextError
 from orchestration.stages import (
     Platform,
+    analyse_results,
     build,
     check_journeys,
     dispatch_journeys,
@@ -634,3 +635,98 @@ def test_troubles_are_counted_by_check(journeys: Journeys, smtp: SmtpServer) -> 
     assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {"hello": 3}
     pause_journey(journeys.platform, "hello")
     assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {}
+
+
+def test_whatever_becomes_of_an_entry_its_arm_counts(journeys: Journeys) -> None:
+    """A journey that does nothing, half held out: a fifth of each arm buys, and they are who is taken over and leaves.
+
+    A mail that itself moves people on is one more reason to leave that the held out lack.
+    """
+
+    def name_of(arm: str, nth: int) -> str:
+        return people[arm][nth]
+
+    drawn = {name: bucket("journey:nothing", name) < 0.5 for name in (f"p{number}" for number in range(200))}
+    people = {
+        "held_out": [name for name, is_held_out in drawn.items() if is_held_out][:60],
+        "treated": [name for name, is_held_out in drawn.items() if not is_held_out][:60],
+    }
+    everybody = [name for names in people.values() for name in names]
+    buyers = {arm: names[:12] for arm, names in people.items()}
+    journeys.person(*everybody)
+    journeys.declare(
+        nothing=journey(
+            {"do": "wait", "name": "never", "any_of": ["login"], "within": "30 days"}, mail("b", wait="0 days"),
+            holdout=0.5, exclusive_group="one", reentry="always",
+        ),
+        strong=journey(
+            segment="low_usage_paid_users", exclusive_group="one", priority=5, takes_over=True, exit_on_leaving=False,
+        ),
+    )  # fmt: skip
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", *everybody)
+    journeys.dispatch(AS_OF)
+    taken_over = [name for names in buyers.values() for name in names]
+    journeys.tick(AS_OF + HOUR, "entered", *taken_over, segment="low_usage_paid_users")
+    journeys.dispatch(AS_OF + HOUR)
+    left = [*people["held_out"][12:20], *people["treated"][12:50]]
+    journeys.tick(AS_OF + 2 * HOUR, "exited", *left)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    for name in taken_over:
+        journeys.product.track(name, "subscribed to premium plan", AS_OF + DAY)
+    # Two of one arm turn out to be one, and one of each arm.
+    merges = {name_of("treated", 50): name_of("treated", 51), name_of("held_out", 50): name_of("treated", 52)}
+    journeys.merge(AS_OF + 2 * DAY, **merges)
+    journeys.dispatch(AS_OF + 2 * DAY)
+    journeys.tick(AS_OF + 15 * DAY, "entered")
+    analyse_results(journeys.platform, AS_OF + 15 * DAY)
+
+    statuses = rows(
+        journeys.platform, "select arm, status, count(*) from journeys.entries where journey = 'nothing' group by 1, 2"
+    )
+    assert {(arm, status): count for arm, status, count in statuses} == {
+        ("treated", "excluded"): 14, ("treated", "left"): 38, ("treated", "active"): 8,
+        ("held_out", "excluded"): 12, ("held_out", "held_out"): 48,
+    }  # fmt: skip
+    ((n_control, n_arm, mean_control, mean_arm, both),) = rows(
+        journeys.platform,
+        "select n_control, n_arm, mean_control, mean_arm, n_both_control + n_both_arm"
+        " from analytics.experiment_results where experiment = 'nothing' and metric = 'goal'",
+    )
+    assert (n_control + n_arm, both) == (118, 1), "everybody who was drawn, each person once"
+    assert abs(mean_arm - mean_control) < 0.01, "a journey that does nothing has no lift"
+
+
+def test_who_was_drawn_once_stays_in_the_arm_when_the_holdout_changes(journeys: Journeys) -> None:
+    names = [f"p{number}" for number in range(60)]
+    journeys.person(*names)
+    for holdout, at in ((0.2, AS_OF), (0.7, AS_OF + DAY)):
+        journeys.declare(hello=journey(holdout=holdout, reentry="always"))
+        journeys.dispatch(at - HOUR)
+        journeys.tick(at, "entered", *names)
+        journeys.dispatch(at)
+        journeys.tick(at + HOUR, "exited", *names)
+        journeys.dispatch(at + HOUR)
+    arms = rows(
+        journeys.platform,
+        "select user_id, array_agg(distinct arm), count(*) from journeys.entries group by 1 order by user_id",
+    )
+    expected = {name: ["held_out" if bucket("journey:hello", name) < 0.2 else "treated"] for name in names}
+    assert {user: found for user, found, _ in arms} == expected
+    assert {count for *_, count in arms} == {2}
+
+
+def test_the_funnel_counts_goals_that_do_not_end_the_journey(journeys: Journeys) -> None:
+    journeys.person("ada")
+    goal = {"any_of": ["subscribed to premium plan"], "within": "14 days", "then": "continue"}
+    journeys.declare(hello=journey(mail("a"), mail("b", after="2 days"), goal=goal))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    journeys.product.track("ada", "subscribed to premium plan", AS_OF + DAY)
+    journeys.tick(AS_OF + 2 * DAY, "entered")
+    journeys.dispatch(AS_OF + 2 * DAY)
+    analyse_results(journeys.platform, AS_OF + 2 * DAY)
+    assert rows(
+        journeys.platform, "select step, entered, sent, converted from analytics.journey_funnel order by step"
+    ) == [("a", 1, 1, 1), ("b", 1, 1, 0)]  # fmt: skip

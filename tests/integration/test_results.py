@@ -1,13 +1,16 @@
 """From exposures and outcomes to results, in the warehouse: what is counted, and what would be counted wrongly."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+import yaml
 
 from assets.analytics.experiment_users import forget
 from assets.analytics.health import find_troubles
+from orchestration.dbt import Dbt
 from orchestration.stages import Platform, analyse_results
 from tests.conftest import AS_OF, rows
 from tests.outcomes import Event, experience, store
@@ -137,7 +140,8 @@ def test_journeys_are_compared_by_intent_to_treat(ticked: Platform) -> None:
     )  # fmt: skip
     with ticked.engine.begin() as connection:
         connection.execute(
-            sa.text("update journeys.entries set reason = 'global holdout' where user_id = :user"), {"user": people[9]}
+            sa.text("update journeys.entries set is_held_out_globally = true where user_id = :user"),
+            {"user": people[9]},
         )
     goal = result(ticked)
     assert (goal["experiment"], goal["arm"], goal["segment"]) == (
@@ -211,7 +215,8 @@ def test_what_would_make_results_wrong_is_noticed(ticked: Platform) -> None:
 
     strangers = [viewed("stranger", "a", AS_OF - DAY), viewed(arm[0], "a", AS_OF - DAY, "ada@customer.example")]
     strangers.append(viewed(arm[1], "z", AS_OF - DAY))
-    assert troubles([*seen, *strangers])["exposures_are_assigned"] == {"offer": 2, "no such experience": 1}
+    strangers.append(viewed(arm[2], "control", AS_OF - DAY))
+    assert troubles([*seen, *strangers])["exposures_are_assigned"] == {"offer": 3, "no such experience": 1}
     silent = troubles([event for event in seen if event[0] in control])
     assert list(silent["no_arm_is_silent"]) == ["offer, a"]
     assert silent["sample_ratios_hold"]["offer"] < 0.001
@@ -220,6 +225,51 @@ def test_what_would_make_results_wrong_is_noticed(ticked: Platform) -> None:
     assert troubles([*seen, *early[:15]])["goals_follow_exposures"] == {}
     flat = [event for event in logins if event[2] <= AS_OF - 3 * DAY]
     assert troubles([*seen, *flat])["metrics_move"] == {"login": 84}
+
+
+def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(
+    ticked: Platform, dbt_project: Path
+) -> None:
+    path = dbt_project / "models" / "analytics" / "_analytics.yml"
+    declared = yaml.safe_load(path.read_text())
+    (columns,) = [model["columns"] for model in declared["models"] if model["name"] == "experiment_users"]
+    revenue = {"sum_of": "amount", "of": "book demo"}
+    columns += [
+        {"name": "revenue", "description": "x", "config": {"meta": revenue}},
+        {"name": "capped_revenue", "description": "x", "config": {"meta": {**revenue, "cap": "99 %"}}},
+    ]
+    path.write_text(yaml.safe_dump(declared))
+    ticked.dbt = Dbt(ticked.settings, ticked.engine.url)
+    ticked.dbt.invoke(["run", "--select", "upnext.analytics"])
+    stored(ticked, users=400)
+    control, arm = (arms(ticked)[name] for name in ("control", "a"))
+    at = AS_OF - 10 * DAY
+    events = [viewed(user, None, at) for user in [*control, *arm]]
+    for nth, user in enumerate([*control, *arm]):
+        events.append((user, "book demo", at + DAY, {"amount": str(nth % 20), "currency": "EUR"}))
+    whale: Event = (arm[0], "book demo", at + DAY, {"amount": "1e6", "currency": "EUR"})
+    stored(ticked, *events, whale, users=400)
+    assert result(ticked, "revenue")["mean_arm"] > 1000
+    capped = result(ticked, "capped_revenue")
+    assert abs(capped["lift"]) < 0.1
+    assert (capped["n_control"], capped["n_arm"], capped["type"]) == (len(control), len(arm), "mean")
+    assert rows(ticked, "select count(*) from analytics.daily_moments where metric = 'capped_revenue'") == [(0,)]
+    # What nobody could pay, and a sum of it whose square no double holds.
+    stored(ticked, *events, (arm[0], "book demo", at + DAY, {"amount": "1e300"}), users=400)
+    assert result(ticked, "revenue")["n_arm"] == len(arm)
+    assert abs(result(ticked, "capped_revenue")["lift"]) < 0.1
+
+
+def test_sums_over_several_currencies_are_told(ticked: Platform) -> None:
+    def told(*currencies: str | None) -> dict[str, float]:
+        properties = [{"amount": "1", **({"currency": one} if one else {})} for one in currencies]
+        stored(ticked, *(("u01", "book demo", AS_OF - DAY, one) for one in properties))
+        found = find_troubles(ticked.engine, as_of=AS_OF, events=(), summed_events={"book demo"})
+        return found["sums_are_of_one_currency"]
+
+    assert told("EUR", "eur") == told(None, None) == {}
+    assert told("EUR", "USD", None) == {"book demo: EUR, USD, no currency": 3}
+    assert told("EUR", "ada@customer.example") == {"book demo: EUR, no code of a currency": 2}
 
 
 # Mistakes that are easily made, each in the place of the view: the same proof has to notice.

@@ -9,6 +9,7 @@ experiments as (
 select
     experiments.segment,
     users.experiment,
+    users.split,
     users.arm as variant,
     count(*) filter (where users.is_window_over) as exposed,
     count(*) filter (where users.is_window_over and users.has_clicked) as clicked,
@@ -16,4 +17,4 @@ select
     count(*) filter (where not users.is_window_over) as open
 from users
 inner join experiments on users.experiment = experiments.experiment
-group by experiments.segment, users.experiment, users.arm
+group by experiments.segment, users.experiment, users.split, users.arm

@@ -1,5 +1,5 @@
 {{ config(
-    materialized='kept_up', key=['experiment', 'exposed_on', 'arm', 'metric'], recompute_with=['touched_moments'],
+    materialized='kept_up', key=['experiment', 'exposed_on', 'split', 'arm', 'metric'], recompute_with=['touched_moments'],
     kept_up_by='analytics.experiment_users'
 ) }}
 

@@ -1,5 +1,33 @@
 with daily_moments as (
-    select * from {{ ref('daily_moments') }}
+    select
+        experiment,
+        split,
+        arm,
+        metric,
+        type,
+        users,
+        conversions,
+        mean,
+        squares,
+        other_mean,
+        other_squares,
+        products
+    from {{ ref('daily_moments') }}
+    union all
+    select
+        experiment,
+        split,
+        arm,
+        metric,
+        type,
+        users,
+        conversions,
+        mean,
+        squares,
+        other_mean,
+        other_squares,
+        products
+    from {{ ref('capped_moments') }}
 ),
 
 {# Deviations are from the mean of all days before anything is squared: so large means cost no digits. #}
@@ -9,12 +37,13 @@ placed as (
         sum(users * mean) over arms / sum(users) over arms as mean_of_all,
         sum(users * other_mean) over arms / sum(users) over arms as other_mean_of_all
     from daily_moments
-    window arms as (partition by experiment, arm, metric)
+    window arms as (partition by experiment, split, arm, metric)
 ),
 
 summed as (
     select
         experiment,
+        split,
         arm,
         metric,
         type,
@@ -26,7 +55,7 @@ summed as (
         sum(other_squares + users * (other_mean - other_mean_of_all) ^ 2) as other_squares,
         sum(products + users * (mean - mean_of_all) * (other_mean - other_mean_of_all)) as products
     from placed
-    group by experiment, arm, metric, type
+    group by experiment, split, arm, metric, type
 ),
 
 {# What is 9.99 for everybody sums up to a deviation in the thirteenth digit: that is none. #}
@@ -40,6 +69,7 @@ rounded as (
 
 select
     experiment,
+    split,
     arm,
     users,
     metric,

@@ -19,7 +19,7 @@ steps as (
 entered as (
     select journey, count(*) as entered
     from entries
-    where status not in ('held_out', 'excluded')
+    where arm = 'treated'
     group by journey
 ),
 
@@ -40,7 +40,7 @@ sent as (
         count(*) as sent,
         count(*) filter (where reactions.is_opened) as opened,
         count(*) filter (where reactions.is_clicked) as clicked,
-        count(*) filter (where entries.status = 'converted' and entries.ended_at >= messages.sent_at) as converted
+        count(*) filter (where entries.goal_reached_at >= messages.sent_at) as converted
     from messages
     inner join entries on messages.entry_id = entries.entry_id
     left join reactions on messages.message_id = reactions.message_id

@@ -10,17 +10,19 @@ counted as (
     select
         segments.segment,
         users.experiment,
+        users.split,
         users.arm,
         count(*) as users,
         count(*) filter (where users.has_reached_goal) as conversions
     from users
     cross join unnest(users.segments) as segments (segment)
-    group by segments.segment, users.experiment, users.arm
+    group by segments.segment, users.experiment, users.split, users.arm
 )
 
 select
     counted.segment,
     counted.experiment,
+    counted.split,
     counted.arm,
     experiments.minimum_lift,
     counted.users,

@@ -94,8 +94,8 @@ experience_exposures as (
 ),
 
 {#
-    By intent to treat: everybody drawn, whatever was sent, against those held out. Who is held out of everything is no
-    fair comparison for one journey.
+    By intent to treat: everybody who was drawn, whatever became of the entry, against those held out. Who is held out of
+    everything is no fair comparison for one journey.
 #}
 entries as (
     select
@@ -104,7 +104,7 @@ entries as (
         entered.user_id,
         entered.entered_at,
         entered.is_in_both_arms,
-        case when entered.status = 'held_out' then 'control' else 'treated' end as arm,
+        case when entered.arm = 'held_out' then 'control' else 'treated' end as arm,
         cast(definitions.definition ->> 'holdout' as double precision) as holdout
     from touched_users
     cross join clock
@@ -113,8 +113,8 @@ entries as (
     ) as entered
     inner join definitions on entered.journey = definitions.journey and entered.version = definitions.version
     where
-        entered.status <> 'excluded'
-        and entered.reason is distinct from 'global holdout'
+        entered.arm is not null
+        and not entered.is_held_out_globally
         and entered.entered_at <= clock.as_of
 ),
 

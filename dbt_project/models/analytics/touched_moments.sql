@@ -22,5 +22,5 @@ users as (
 )
 
 select * from (
-    {{ moments_of('users', described_columns('experiment_users')) }}
+    {{ moments_of('users', uncapped_metrics(described_columns('experiment_users'))) }}
 ) as moments

@@ -32,7 +32,8 @@ select
     exposures.is_in_both_arms,
     outcomes.*,
     memberships.segments,
-    exposures.weights
+    exposures.weights,
+    md5(cast(exposures.weights as text)) as split
 from exposures
 {#
     For each user a look-up by index: how many users there are the planner guesses wrongly, through all these joins, and

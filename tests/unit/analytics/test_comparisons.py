@@ -20,12 +20,13 @@ Row = dict[str, Any]
 
 
 def moments(arm: str, users: int, conversions: int | None, metric: str = "goal", **values: Any) -> Moments:
-    return Moments("x", metric, **{"type": "proportion", **values}, arm=arm, users=users, conversions=conversions)
+    values = {"type": "proportion", "split": "s", **values}
+    return Moments("x", metric, arm=arm, users=users, conversions=conversions, **values)
 
 
-def arm(name: str, users: int, expected: float, **values: Any) -> Arm:
+def arm(name: str, users: int, expected: float, *, split: str = "s", **values: Any) -> Arm:
     begun = AS_OF - timedelta(days=10)
-    return Arm("x", "experience", "s", "g", 0.1, name, expected, users, first_exposed_at=begun, **values)
+    return Arm("x", "experience", "s", "g", 0.1, split, name, expected, users, first_exposed_at=begun, **values)
 
 
 def arms(**users: int) -> list[Arm]:
@@ -133,8 +134,8 @@ def test_the_smallest_p_of_all_looks_counts() -> None:
     assert with_decision(row, 0.03, arms=2)["decision"] == "keep going"
 
 
-def counts(segment: str, arm: str, users: int, conversions: int) -> Row:
-    return {"segment": segment, "experiment": "x", "arm": arm, "minimum_lift": 0.1, "users": users,
+def counts(segment: str, arm: str, users: int, conversions: int, split: str = "s") -> Row:
+    return {"segment": segment, "experiment": "x", "split": split, "arm": arm, "minimum_lift": 0.1, "users": users,
             "conversions": conversions}  # fmt: skip
 
 
@@ -162,16 +163,16 @@ def test_where_personal_copy_works_and_where_generic_does_as_well() -> None:
 
 
 def test_one_of_many_segments_by_luck_is_not_a_finding() -> None:
-    lucky = [counts("lucky", "control", 1000, 100), counts("lucky", "a", 1000, 130)]
+    lucky = [counts("lucky", "control", 1000, 100), counts("lucky", "a", 1000, 160)]
     dull = [row for n in range(30) for row in (counts(f"s{n}", "control", 1000, 100), counts(f"s{n}", "a", 1000, 101))]
     (alone,) = compare_segments(lucky, {})
     assert (alone["p_value"] < 0.05, alone["finding"]) == (True, "better")
     assert {row["finding"] for row in compare_segments(lucky + dull, {})} == {"not known yet"}
 
 
-def copies(variant: str, exposed: int, clicked: int, converted: int = 0, segment: str = "s") -> Row:
-    return {"segment": segment, "experiment": "x", "variant": variant, "exposed": exposed, "clicked": clicked,
-            "converted": converted, "open": 0}  # fmt: skip
+def copies(variant: str, exposed: int, clicked: int, converted: int = 0, **values: str) -> Row:
+    return {"segment": "s", "experiment": "x", "split": "s", "variant": variant, "exposed": exposed,
+            "clicked": clicked, "converted": converted, "open": 0, **values}  # fmt: skip
 
 
 def test_copies_are_ranked_within_their_segment() -> None:

@@ -15,11 +15,11 @@ from assets.analytics.statistics import (
     adjust,
     compare_means,
     compare_means_cuped,
+    compare_means_cuped_by_split,
     compare_proportions,
     compare_ratios,
     days_left,
     decide,
-    minimal_detectable_lift,
     sample_ratio_p,
     wilson,
 )
@@ -285,17 +285,16 @@ def test_the_rule_of_the_decision() -> None:
     assert word(won, arms=int(0.05 / won.p_always_valid) + 1) == "keep going", "many arms, many chances"
 
 
-def test_days_left_make_the_lift_detectable() -> None:
+def test_days_left_need_a_rate_and_a_lift() -> None:
     now = {"n_control": 800, "mean_control": 0.1, "var_control": 0.09, "n_arm": 1200}
-    days = days_left(**now, per_day=50, lift=0.2)
-    assert days is not None
-    users = 2000 + 50 * days
-    later = {**now, "n_control": 0.4 * users, "n_arm": 0.6 * users}
-    before = {**now, "n_control": 0.4 * (users - 50), "n_arm": 0.6 * (users - 50)}
-    assert minimal_detectable_lift(**later) <= 0.2 < minimal_detectable_lift(**before)  # type: ignore[arg-type, operator]
     assert days_left(**now, per_day=50, lift=5) == 0
     assert days_left(**now, per_day=0, lift=0.2) is None
+    assert days_left(**now, per_day=1, lift=1e-9) is None, "no number of users is enough"
     assert days_left(n_control=9, mean_control=0, var_control=0, n_arm=9, per_day=1, lift=0.2) is None
+    one, three = (days_left(**now, per_day=50, lift=0.2, arms=arms) for arms in (1, 3))
+    assert one is not None
+    assert three is not None
+    assert one < three
 
 
 def mean_moments(control: Any, arm: Any) -> dict[str, float]:
@@ -312,3 +311,33 @@ def cuped_moments(pre: Any, during: Any, arm: Any) -> dict[str, float]:
         moments[f"pre_var_{name}"] = pre[side].var(ddof=1)
         moments[f"cov_{name}"] = np.cov(pre[side], during[side])[0, 1]
     return moments
+
+
+def test_rounding_of_a_constant_pre_period_is_no_error() -> None:
+    moments: dict[str, Any] = {}
+    for side in ("control", "arm"):
+        moments |= {f"n_{side}": 100, f"mean_{side}": 10.0, f"var_{side}": 4.0, f"pre_mean_{side}": 9.99}
+        moments |= {f"pre_var_{side}": 0.0, f"cov_{side}": -2e-15}
+    for pre_var in (0.0, 1e-30):
+        result = compare_means_cuped(**{**moments, "pre_var_control": pre_var, "mean_arm": 10.5})
+        assert (result.diff, result.reason) == (0.5, "not adjusted: the pre-period does not vary")
+    with pytest.raises(ValueError, match="a covariance of 1 cannot be"):
+        compare_means_cuped(**{**moments, "cov_arm": 1})
+
+
+def test_cuped_by_split_is_a_regression_with_a_constant_for_each_split() -> None:
+    """With equal shares in both strata the weights are those of least squares."""
+    import statsmodels.api as sm
+
+    random = np.random.default_rng(3)
+    pre, split = random.normal(5, 2, 4000), np.repeat([0, 1], 2000)
+    arm = np.tile([True, False], 2000)
+    during = 0.7 * pre + 3 * split + 0.4 * arm + random.normal(0, 1, 4000)
+    strata = [cuped_moments(pre[split == one], during[split == one], arm[split == one]) for one in (0, 1)]
+    result = compare_means_cuped_by_split(splits=strata)
+    columns = np.column_stack([split == 0, split == 1, arm, pre]).astype(float)
+    fitted = sm.OLS(during, columns).fit()
+    assert result.diff == pytest.approx(fitted.params[2], rel=1e-3)
+    assert result.diff_high is not None
+    assert result.diff_high - (result.diff or 0) == pytest.approx(1.96 * fitted.bse[2], rel=0.02)
+    assert result.lift_high is not None
