@@ -28,7 +28,7 @@ def main() -> None:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("Otto's users sign up", total=DAYS)
         run(platform, otto, on_day=lambda day: progress.update(task, advance=1, description=f"{otto.date(day):%d %B}"))
-    print_report(platform.engine, Console())
+    print_report(platform, Console())
     print(f"Mails are in {platform.settings.maildir}. Next: `make dev` opens the UI; `make down` stops Postgres.")
 
 

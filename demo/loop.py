@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from demo.otto import LOOP_DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
 from orchestration.errors import UpnextError
-from orchestration.stages import Platform, tick
+from orchestration.stages import Platform, start_all, tick
 from orchestration.ticks import last_as_of
 
 DAYS = WARM_UP_DAYS + LOOP_DAYS
@@ -35,6 +35,7 @@ def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: 
     if not journal.exists() and last_as_of(platform.engine) is not None:
         raise UpnextError(f"{platform.settings.home} holds other data; give the demo an UPNEXT_HOME of its own")
     journal.mkdir(parents=True, exist_ok=True)
+    start_all(platform, by="make demo")
     landing = platform.settings.landing / "segment"
     landing.mkdir(parents=True, exist_ok=True)
     shown = Shown()

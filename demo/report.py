@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from assets.analytics.statistics import Comparison, compare_proportions_by_split
 from demo.otto import TRUE_LIFTS
-from orchestration.status import read_status
+from orchestration.stages import Platform, status
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,17 @@ def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]
     ]
 
 
-def print_report(engine: Engine, console: Console) -> None:
+def print_report(platform: Platform, console: Console) -> None:
     """Print the one table that the demo ends with."""
-    status = read_status(engine)
+    engine, found = platform.engine, status(platform)
     caption = "* for all lifts at once: 95 of 100 such tables hold every true lift"
     table = Table(title="Otto, the demo product", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("")
     table.add_column("number", justify="right")
     table.add_column("true", justify="right")
     table.add_column("95 % interval *", justify="right")
-    _add_section(table, "events", ((name, status["events"][name]) for name in ("stored", "duplicate", "rejected")))
-    _add_section(table, "members now", status["members"].items())
+    _add_section(table, "events", ((name, found["events"][name]) for name in ("stored", "duplicate", "rejected")))
+    _add_section(table, "members now", found["members"].items())
     for journey, steps in groupby(_messages(engine), key=lambda row: row.journey):
         _add_section(table, f"messages of {journey}", ((f"{row.step}, {row.status}", row.messages) for row in steps))
     _add_section(table, "lift on the goal", ())

@@ -104,6 +104,8 @@ def tick(as_of: str | None, as_json: bool) -> None:
     asked = stages.utc_now() if as_of is None else ticks.parse_instant(as_of, option="--as-of")
     ticks.check_explicit(asked, last=None, now=stages.utc_now())
     platform = _platform()
+    if leap := stages.leap(platform.engine, asked):
+        _warn(leap)
     done = stages.tick(platform, asked, is_explicit=as_of is not None)
     for change in beyond_limits(platform.engine):
         _warn(f"{change}")
@@ -189,7 +191,7 @@ def rebuild(as_json: bool) -> None:
 
 @commands.group()
 def journeys() -> None:
-    """Check the journeys, ask what became of a user, render the copy, pause and resume."""
+    """Start and stop journeys, preview and check them, ask what became of a user, render the copy, pause and resume."""
 
 
 @journeys.command("check")
@@ -197,7 +199,10 @@ def check_journeys() -> None:
     """Read every journey and write each of its messages for a made-up user: a mistake has its file and line."""
     from orchestration import stages  # noqa: PLC0415
 
-    written = stages.check_journeys(_platform())
+    platform = _platform()
+    written = stages.check_journeys(platform)
+    for doubt in stages.doubtful_copy(platform):
+        _warn(doubt)
     print("\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
 
 
@@ -229,6 +234,39 @@ def render_journey(journey: str, out: Path) -> None:
         print(path)
 
 
+@journeys.command("preview")
+@click.argument("journey")
+@click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and get something.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
+    """Say who would enter a journey at the newest tick and what would be sent; nothing is changed."""
+    from orchestration import stages  # noqa: PLC0415
+
+    found = asdict(stages.preview_journey(_platform(), journey))
+    ids = found.pop("entering_ids")
+    _show({**found, **({"entering_ids": ids} if with_ids else {})}, as_json, title=f"Preview of {journey}")
+
+
+@journeys.command("start")
+@click.argument("journey")
+def start_journey(journey: str) -> None:
+    """Let a journey act: who enters by its rules is sent its messages, from the next dispatch on."""
+    from orchestration import stages, switches  # noqa: PLC0415
+
+    stages.start(_platform(), "journey", journey, by=switches.this_user())
+    print(f"started: {journey} acts from the next tick on; `upnext journeys stop {journey}` ends it")
+
+
+@journeys.command("stop")
+@click.argument("journey")
+def stop_journey(journey: str) -> None:
+    """Let a journey act no more: whoever is in it goes out of it, and nothing more is sent."""
+    from orchestration import stages, switches  # noqa: PLC0415
+
+    ended = stages.stop(_platform(), "journey", journey, by=switches.this_user())
+    print(f"stopped: {ended:,} users went out of {journey}, reason `journey stopped`")
+
+
 @journeys.command()
 @click.argument("journey")
 def pause(journey: str) -> None:
@@ -247,6 +285,31 @@ def resume(journey: str) -> None:
 
     entries = stages.resume_journey(_platform(), journey)
     print(f"resumed: {entries:,} users go on where they were")
+
+
+@commands.group()
+def experiences() -> None:
+    """Start and stop experiences."""
+
+
+@experiences.command("start")
+@click.argument("experience")
+def start_experience(experience: str) -> None:
+    """Let an experience act: members of its segment are assigned, and see what they were drawn for."""
+    from orchestration import stages, switches  # noqa: PLC0415
+
+    stages.start(_platform(), "experience", experience, by=switches.this_user())
+    print(f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it")
+
+
+@experiences.command("stop")
+@click.argument("experience")
+def stop_experience(experience: str) -> None:
+    """Let an experience act no more: nobody sees it; assignments and results stay."""
+    from orchestration import stages, switches  # noqa: PLC0415
+
+    stages.stop(_platform(), "experience", experience, by=switches.this_user())
+    print(f"stopped: {experience} is shown to nobody")
 
 
 @commands.command()
@@ -362,10 +425,9 @@ def _progress() -> Progress:
 
 
 def _show_status(as_json: bool = False) -> None:
-    from orchestration.status import read_status  # noqa: PLC0415
-    from orchestration.warehouse import connect  # noqa: PLC0415
+    from orchestration import stages  # noqa: PLC0415
 
-    _show(read_status(connect(Settings.from_environment())), as_json, title="Status")
+    _show(stages.status(_platform()), as_json, title="Status")
 
 
 def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:

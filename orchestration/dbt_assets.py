@@ -12,7 +12,7 @@ from dagster_dbt import DbtCliResource, dbt_assets
 from orchestration import dbt
 from orchestration.runs import asked_as_of
 from orchestration.settings import Settings
-from orchestration.stages import Platform, open_tick
+from orchestration.stages import Platform, leap, open_tick
 from orchestration.warehouse import exclusive
 
 ANALYTICS = "upnext.analytics"
@@ -40,6 +40,8 @@ def build_models(manifest: Path) -> dg.AssetsDefinition:
             context.log.info("a part of the models was asked for: no tick, the membership log is left as it is")
             yield from _stream(context, dbt_cli, platform, dbt.build_arguments(as_of=None, tick_id=None))
             return
+        if found := leap(platform.engine, asked):
+            context.log.warning(found)
         with open_tick(platform, asked, is_explicit=False) as tick:
             arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
             yield from _stream(context, dbt_cli, platform, arguments)

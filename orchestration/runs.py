@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from orchestration.stages import utc_now
+from orchestration.switches import Started
 from orchestration.ticks import parse_instant
 from orchestration.warehouse import exclusive
 
@@ -40,3 +41,10 @@ def is_at_work(engine: Engine, run_id: str) -> bool:
     with engine.connect() as connection:
         held = connection.scalar(sa.text("select upnext.is_locked(:lock)"), {"lock": f"run {run_id}"})
     return bool(held)
+
+
+def at_work_in_words(kind: str, name: str, at_work: Mapping[str, Started]) -> str:
+    """Return since when a journey or an experience acts, and by whose word; or how to start it."""
+    if name not in at_work:
+        return f"not started; `upnext {kind} start {name}` starts it"
+    return f"since {at_work[name].since:%Y-%m-%d %H:%M} UTC, started by {at_work[name].by}"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestration.errors import UpnextError
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -15,7 +17,7 @@ class Settings:
     home: Path
     database_url: str | None
     smtp_url: str | None
-    mail_from: str
+    mail_from: str | None
     models: str | None
     base_url: str | None = None
     signing_keys: tuple[str, ...] = ()
@@ -28,12 +30,24 @@ class Settings:
             home=Path(environment.get("UPNEXT_HOME") or PROJECT / ".upnext").expanduser().resolve(),
             database_url=environment.get("UPNEXT_DATABASE_URL") or None,
             smtp_url=environment.get("UPNEXT_SMTP_URL") or None,
-            mail_from=environment.get("UPNEXT_MAIL_FROM") or "Otto <hello@otto.example>",
+            mail_from=environment.get("UPNEXT_MAIL_FROM") or None,
             models=environment.get("UPNEXT_MODELS") or None,
             base_url=(environment.get("UPNEXT_BASE_URL") or "").rstrip("/") or None,
             signing_keys=tuple(environment.get("UPNEXT_SIGNING_KEYS", "").replace(",", " ").split()),
             webhook_networks=environment.get("UPNEXT_WEBHOOK_NETWORKS", ""),
         )
+
+    @property
+    def sender_address(self) -> str:
+        """The sender of mails. Raises `UpnextError` where mails would leave this machine in the name of the demo."""
+        if self.mail_from is not None:
+            return self.mail_from
+        if self.smtp_url is not None:
+            raise UpnextError(
+                "UPNEXT_SMTP_URL is set and UPNEXT_MAIL_FROM is not: set it to the sender of your mails,"
+                " such as 'Ada <ada@customer.example>'"
+            )
+        return "Otto <hello@otto.example>"
 
     @property
     def landing(self) -> Path:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ProgrammingError
@@ -26,13 +27,35 @@ from assets.experiences.definition import Experience, Known, Slot
 from assets.features.definition import Feature, example
 from assets.journeys import declared, samples
 from assets.journeys.definition import Journey
-from assets.journeys.dispatch import Dispatched, complete, expire_leases, groups, move, pause, resume
+from assets.journeys.dispatch import (
+    Dispatched,
+    complete,
+    end,
+    end_removed,
+    expire_leases,
+    groups,
+    move,
+    pause,
+    resume,
+)
+from assets.journeys.dispatch import (
+    Preview as JourneyPreview,
+)
+from assets.journeys.dispatch import preview as preview_dispatch
 from assets.journeys.explain import Line, explain
 from assets.journeys.outbox import send_due
 from assets.journeys.policy import Policy
 from assets.journeys.render_process import RenderProcess
-from assets.journeys.rendering import CannotRenderError, Rendered, Sender, check_sender
+from assets.journeys.rendering import (
+    CannotRenderError,
+    Rendered,
+    Sender,
+    check_sender,
+    copy_sources,
+    names_used,
+)
 from assets.journeys.smtp import SmtpConnection, mail_server, parse_smtp_url
+from assets.journeys.traits import known_traits
 from assets.journeys.webhook import WebhookConnection, parse_networks, targets
 from assets.segments.membership import Preview, preview
 from orchestration import dbt, ticks
@@ -40,8 +63,12 @@ from orchestration.declarations import line_of
 from orchestration.errors import UpnextError, nearest
 from orchestration.settings import Settings
 from orchestration.signing import signing_keys
+from orchestration.status import read_status
+from orchestration.switches import Started, started, switch
 from orchestration.ticks import Tick
-from orchestration.warehouse import connect, database_url, exclusive
+from orchestration.warehouse import connect, database_url, exclusive, transaction
+
+LEAP = timedelta(days=7)
 
 
 def utc_now() -> datetime:
@@ -111,10 +138,27 @@ class Platform:
             policy=self.policy,
         )
 
+    @property
+    def started(self) -> dict[str, Started]:
+        """The journeys and experiences that are started, by name: those that the warehouse names right now."""
+        return started(self.engine)
+
+    @property
+    def journeys_at_work(self) -> dict[str, Journey]:
+        """The declared journeys that are started."""
+        at_work = self.started
+        return {name: journey for name, journey in self.journeys.items() if name in at_work}
+
+    @property
+    def experiences_at_work(self) -> dict[str, Experience]:
+        """The declared experiences that are started."""
+        at_work = self.started
+        return {name: experience for name, experience in self.experiences.items() if name in at_work}
+
     @cached_property
     def sender(self) -> Sender:
         """Who sends mails, and how their links are made."""
-        return Sender(self.settings.mail_from, self.settings.base_url, signing_keys(self.settings))
+        return Sender(self.settings.sender_address, self.settings.base_url, signing_keys(self.settings))
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
@@ -133,9 +177,19 @@ class Platform:
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
         try:
-            check_sender(self.settings.mail_from)
+            check_sender(self.settings.sender_address)
         except CannotRenderError as error:
             raise UpnextError(f"UPNEXT_MAIL_FROM: {error}") from None
+
+
+def status(platform: Platform) -> dict[str, Any]:
+    """Return how far everything is."""
+    return read_status(
+        platform.engine,
+        segments=platform.segments,
+        experiments={*platform.journeys, *platform.experiences},
+        now=utc_now(),
+    )
 
 
 def ingest_landing(platform: Platform) -> Ingested:
@@ -221,12 +275,13 @@ def release_segment(platform: Platform, segment: str) -> int:
 def dispatch_journeys(
     platform: Platform, as_of: datetime, *, only: set[str] | None = None, is_replay: bool = False
 ) -> Dispatched:
-    """Move people along the journeys (all, or `only` these and their exclusive groups) and send what is due.
+    """Move people along the journeys that are started (or `only` these and their exclusive groups); send what is due.
 
     Raises `UpnextError` where a channel cannot be used, when all else is done: what is due there waits.
     """
-    engine, journeys = platform.engine, platform.journeys
-    chosen = set(journeys) if only is None else only
+    engine, journeys = platform.engine, platform.journeys_at_work
+    end_removed(engine, platform.journeys, at=as_of)
+    chosen = set(journeys) if only is None else only & set(journeys)
     done = move(engine, platform.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
     moved = [name for names in groups(journeys, chosen) for name in names]
     failures = []
@@ -280,6 +335,23 @@ def check_journeys(platform: Platform) -> dict[str, list[str]]:
     }
 
 
+def doubtful_copy(platform: Platform) -> Iterator[str]:
+    """Yield each trait that copy names and no identify call has, with file, line and nearest match."""
+    with platform.engine.connect() as connection:
+        traits = known_traits(connection)
+    for name, journey in platform.journeys.items():
+        path = declared.JOURNEYS / f"{name}.yml"
+        for position, step in enumerate(journey.steps):
+            for where, source in copy_sources(msgspec.to_builtins(step)):
+                for use in names_used(source):
+                    if isinstance(where, Path):
+                        place = f"{where}:{use.line}"
+                    else:
+                        place = f"{path}:{line_of(path, ['steps', position, *where])}"
+                    if use.of == "user" and traits and use.name not in {*traits, *samples.TRAITS}:
+                        yield f"{place}: no identify call has the trait '{use.name}'{nearest(use.name, traits)}"
+
+
 def render_journey(platform: Platform, name: str, folder: Path) -> Iterator[Path]:
     """Write each message of a journey for a made-up user into a folder, and yield the files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -293,8 +365,10 @@ def render_journey(platform: Platform, name: str, folder: Path) -> Iterator[Path
 def _sample_messages(platform: Platform, name: str, journey: Journey) -> Iterator[tuple[str, Rendered]]:
     date = utc_now()
     features = {feature: example(made_of, date) for feature, made_of in platform.features["user_features"].items()}
+    with platform.engine.connect() as connection:
+        traits = known_traits(connection)
     with RenderProcess(platform.sender) as process:
-        for position, request in samples.requests(name, journey, features=features, date=date):
+        for position, request in samples.requests(name, journey, features=features, traits=traits, date=date):
             rendered = process.render(request)
             if rendered is None:
                 raise UpnextError("the process that writes messages was ended; run it again")
@@ -307,7 +381,60 @@ def _sample_messages(platform: Platform, name: str, journey: Journey) -> Iterato
 def explain_journey(platform: Platform, name: str, user_id: str) -> list[Line]:
     """Return what became of a user in a journey, in words."""
     with platform.engine.connect() as connection:
-        return list(explain(connection, name, _declared_journey(platform, name), user_id))
+        return explain(connection, name, _declared_journey(platform, name), user_id)
+
+
+def preview_journey(platform: Platform, name: str) -> JourneyPreview:
+    """Return what the next dispatch would do in a journey, were it started; nothing is changed and nothing is sent."""
+    journey = _declared_journey(platform, name)
+    as_of = ticks.last_published_as_of(platform.engine)
+    if as_of is None:
+        raise UpnextError("there has been no tick yet: run `upnext tick`, then preview again")
+    at_work = {**platform.journeys_at_work, name: journey}
+    return preview_dispatch(platform.engine, platform.policy, at_work, name, as_of=as_of)
+
+
+def start(platform: Platform, kind: str, name: str, *, by: str) -> None:
+    """Let a journey or an experience act from now on. Raises `UpnextError` where there is none, or it acts already."""
+    _declared(platform, kind, name)
+    platform.check()
+    with platform.engine.begin() as connection:
+        if not switch(connection, name, is_started=True, at=utc_now(), by=by):
+            raise UpnextError(f"{kind} '{name}' is started already")
+    if kind == "experience":
+        _refresh_experiences(platform)
+
+
+def stop(platform: Platform, kind: str, name: str, *, by: str) -> int:
+    """Let a journey or an experience act no more; whoever is in the journey goes out of it. Returns how many did."""
+    _declared(platform, kind, name)
+    with transaction(platform.engine, "dispatch") as connection:
+        if not switch(connection, name, is_started=False, at=utc_now(), by=by):
+            raise UpnextError(f"{kind} '{name}' is not started")
+        ended = end(connection, [name], reason="journey stopped", at=utc_now()) if kind == "journey" else 0
+    if kind == "experience":
+        _refresh_experiences(platform)
+    return ended
+
+
+def start_all(platform: Platform, *, by: str) -> None:
+    """Start whatever is declared and not started yet."""
+    with platform.engine.begin() as connection:
+        for name in (*platform.journeys, *platform.experiences):
+            switch(connection, name, is_started=True, at=utc_now(), by=by)
+
+
+def _refresh_experiences(platform: Platform) -> None:
+    as_of = ticks.last_published_as_of(platform.engine)
+    if as_of is not None:
+        assign_experiences(platform, as_of)
+        show_ctas(platform)
+
+
+def _declared(platform: Platform, kind: str, name: str) -> None:
+    known = platform.journeys if kind == "journey" else platform.experiences
+    if name not in known:
+        raise UpnextError(f"unknown {kind} '{name}'{nearest(name, known)}")
 
 
 def pause_journey(platform: Platform, name: str) -> None:
@@ -334,7 +461,7 @@ def _declared_journey(platform: Platform, name: str) -> Journey:
 
 def assign_experiences(platform: Platform, as_of: datetime) -> int:
     """Assign members who have no variant yet, and return how many."""
-    return assign(platform.engine, platform.experiences, as_of=as_of)
+    return assign(platform.engine, platform.experiences, started=set(platform.started), as_of=as_of)
 
 
 def show_ctas(platform: Platform) -> Shown:
@@ -346,6 +473,18 @@ def show_ctas(platform: Platform) -> Shown:
 def analyse_results(platform: Platform, as_of: datetime) -> Analysed:
     """Write the results of experiments, journeys and copies at `as_of`."""
     return analyse(platform.engine, as_of=as_of)
+
+
+def leap(engine: Engine, asked: datetime) -> str | None:
+    """Return what to know before a tick that goes further than a week beyond the last one; None before any other."""
+    last = ticks.last_published_as_of(engine)
+    if last is None or asked - last <= LEAP:
+        return None
+    return (
+        f"as_of leaps {(asked - last).days} days, from {last:%Y-%m-%d %H:%M} to {asked:%Y-%m-%d %H:%M} UTC: segments"
+        " change at once by all that happened in between, and messages that are late by more than `late_after` are"
+        " skipped"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,23 @@
 """What `upnext status` says: watermarks, members, messages, the last tick, what is held, and drift."""
 
+from collections.abc import Collection
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from orchestration.switches import started
 
-def read_status(engine: Engine) -> dict[str, Any]:
-    """Return the state of the warehouse as plain values; None for what has not happened yet."""
+
+def read_status(
+    engine: Engine, *, segments: Collection[str], experiments: Collection[str], now: datetime
+) -> dict[str, Any]:
+    """Return the state of the warehouse as plain values; None for what has not happened yet.
+
+    `segments` and `experiments` (journeys and experiences) are those declared: each has a line, whatever it holds.
+    """
+    at_work = started(engine)
     with engine.connect() as connection:
         counts = connection.execute(
             sa.text(
@@ -31,6 +41,7 @@ def read_status(engine: Engine) -> dict[str, Any]:
                 " where is_held and tick_id = (select max(tick_id) from segments.evaluations) order by segment"
             )
         )
+        as_of = connection.scalar(sa.text("select max(as_of) from segments.ticks where published_at is not null"))
         return {
             "watermarks": {
                 "last_event_at": connection.scalar(
@@ -42,13 +53,12 @@ def read_status(engine: Engine) -> dict[str, Any]:
                     )
                 ),
                 "last_loaded_at": counts.last_loaded_at,
-                "as_of": connection.scalar(
-                    sa.text("select max(as_of) from segments.ticks where published_at is not null")
-                ),
+                "as_of": as_of,
+                "as_of_age": None if as_of is None else age(now - as_of),
             },
             "events": {name: int(getattr(counts, name)) for name in ("received", "stored", "duplicate", "rejected")},
             "refused_files": connection.scalar(sa.text("select count(*) from raw.refused_files")),
-            "members": {row.segment: row.members for row in members},
+            "members": {**dict.fromkeys(sorted(segments), 0), **{row.segment: row.members for row in members}},
             "messages": {row.status: row.messages for row in messages},
             "last_run": None
             if last is None
@@ -57,6 +67,10 @@ def read_status(engine: Engine) -> dict[str, Any]:
                 "as_of": last.as_of,
                 "published_at": last.published_at,
                 "is_published": last.published_at is not None,
+            },
+            "started": {
+                name: f"{at_work[name].since:%Y-%m-%d %H:%M} by {at_work[name].by}" if name in at_work else "no"
+                for name in sorted(experiments)
             },
             "paused": list(connection.scalars(sa.text("select journey from journeys.pauses order by journey"))),
             "held": {row.segment: row.changes for row in held},
@@ -67,3 +81,15 @@ def read_status(engine: Engine) -> dict[str, Any]:
                 )
             ),
         }
+
+
+def age(length: timedelta) -> str:
+    """Return a length of time in its two largest units.
+
+    >>> age(timedelta(days=3, hours=2, minutes=5)), age(timedelta(seconds=20))
+    ('3 days 2 hours', '0 minutes')
+    """
+    minutes = max(0, int(length.total_seconds()) // 60)
+    units = {"day": minutes // 1440, "hour": minutes // 60 % 24, "minute": minutes % 60}
+    named = [f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in units.items() if count]
+    return " ".join(named[:2]) or "0 minutes"

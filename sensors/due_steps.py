@@ -29,5 +29,5 @@ def due_steps(
 ) -> dg.RunRequest | dg.SkipReason:
     """Start a dispatch when steps fall due."""
     now = utc_now()
-    journeys = journeys_with_work(platform.engine, set(platform.journeys), now=now)
+    journeys = journeys_with_work(platform.engine, set(platform.journeys_at_work), now=now)
     return decide(journeys=journeys, state=read_job_state(context.instance, DISPATCH_JOB), now=now)

@@ -19,14 +19,18 @@ EXPERIENCES = "experiences"
 def consumers(platform: Platform) -> dict[str, set[str]]:
     """Return who acts on membership changes, and on those of which segments."""
     by_journey = {
-        consumer_of(name): {journey.segment} for name, journey in platform.journeys.items() if journey.segment
+        consumer_of(name): {journey.segment} for name, journey in platform.journeys_at_work.items() if journey.segment
     }
-    return {**by_journey, EXPERIENCES: {experience.segment for experience in platform.experiences.values()}}
+    return {**by_journey, EXPERIENCES: {experience.segment for experience in platform.experiences_at_work.values()}}
 
 
 def listeners(platform: Platform) -> dict[str, set[str]]:
     """Return who acts on events, and on which."""
-    return {consumer_of(name): events for name, journey in platform.journeys.items() if (events := listens_to(journey))}
+    return {
+        consumer_of(name): events
+        for name, journey in platform.journeys_at_work.items()
+        if (events := listens_to(journey))
+    }
 
 
 def asset_of(consumer: str) -> dg.AssetKey:

@@ -26,11 +26,14 @@ import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 from sqlalchemy.engine import URL, make_url
 
+from assets.experiences.declared import EXPERIENCES
+from assets.journeys.declared import JOURNEYS
 from orchestration import dbt
 from orchestration.dbt import Dbt
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
 from orchestration.stages import Platform, build
+from orchestration.switches import switch
 
 UPNEXT = str(Path(sys.executable).parent / "upnext")
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -119,6 +122,16 @@ def create_database(server: URL, name: str = "upnext_test", template: str = "tem
     return server.set(database=name)
 
 
+DECLARED = [path.stem for folder in (JOURNEYS, EXPERIENCES) for path in folder.glob("*.yml")]
+
+
+def start(platform: Platform, *names: str) -> None:
+    """Start journeys and experiences: those named, or all that the product declares."""
+    with platform.engine.begin() as connection:
+        for name in names or DECLARED:
+            switch(connection, name, is_started=True, at=AS_OF, by="the test")
+
+
 _parsed: dict[str, Any] = {}
 
 
@@ -161,6 +174,7 @@ def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Pl
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
     shared = platform.dbt
     shared.manifest = _parsed.get("manifest")
+    start(platform)
     yield platform
     _parsed["manifest"] = shared.manifest
     platform.engine.dispose()
@@ -306,6 +320,7 @@ class Product:
 def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database in which one tick was published, to be copied; under the name that the copies will have."""
     platform = Platform(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
+    start(platform)
     Product(platform).identify("somebody", AS_OF - timedelta(days=30))
     build(platform, AS_OF - timedelta(days=1), is_explicit=True)
     platform.engine.dispose()

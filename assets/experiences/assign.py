@@ -1,5 +1,6 @@
 """Assigning members to the arms of their segment's experiences, by hash, once, for good; and what each then sees."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -172,13 +173,22 @@ _SHOW = sa.text(f"""
 """)  # noqa: S608 - made of a constant
 
 
-def assign(engine: Engine, experiences: dict[str, Experience], *, as_of: datetime) -> int:
-    """Give each current member a variant of each experience of the segment, and return how many were new."""
-    rows = [
-        {"experience": name, "as_of": as_of, "definition": msgspec.json.encode(as_json(experience)).decode()}
+def assign(engine: Engine, experiences: dict[str, Experience], *, started: Collection[str], as_of: datetime) -> int:
+    """Give each current member a variant of each experience of the segment, and return how many were new.
+
+    One that was never `started` is not there; of one that was stopped the results stay.
+    """
+    definitions = {
+        name: msgspec.json.encode({**as_json(experience), "is_started": name in started}).decode()
         for name, experience in experiences.items()
-    ]
+    }
     with engine.begin() as connection:
+        known = set(connection.scalars(sa.text("select experience from experiences.definitions")))
+        rows = [
+            {"experience": name, "as_of": as_of, "definition": definition}
+            for name, definition in definitions.items()
+            if name in started or name in known
+        ]
         if rows:
             connection.execute(_RECORD, rows)
         connection.execute(_FORGET, {"experiences": list(experiences)})

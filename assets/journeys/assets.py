@@ -5,7 +5,7 @@ from dataclasses import asdict
 import dagster as dg
 
 from assets.journeys.definition import Journey
-from orchestration.runs import asked_as_of
+from orchestration.runs import asked_as_of, at_work_in_words
 from orchestration.stages import Platform, dispatch_journeys
 
 
@@ -27,7 +27,9 @@ def journey_asset(name: str, journey: Journey) -> dg.AssetsDefinition:
     def _journey(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
         done = asdict(dispatch_journeys(platform, asked_as_of(context.run.tags), only={name}))
         messages = done.pop("messages")
-        return dg.MaterializeResult(metadata={**done, **messages})
+        return dg.MaterializeResult(
+            metadata={"at work": at_work_in_words("journeys", name, platform.started), **done, **messages}
+        )
 
     return _journey
 

@@ -113,18 +113,36 @@ class Webhook(Message, frozen=True, kw_only=True, tag_field="do", tag="webhook")
     data: dict[str, str] = {}
 
 
-class Wait(Declaration, frozen=True, kw_only=True, tag_field="do", tag="wait"):
-    """A step that waits for any of these events, and no longer than `within`."""
+class Asked(Declaration, frozen=True, kw_only=True):
+    """What a step asks about: any of these events, or that the message of a named step was opened, or clicked."""
+
+    any_of: Events | None = None
+    opened: Name | None = None
+    clicked: Name | None = None
+
+    @property
+    def events(self) -> list[str]:
+        """The events that can answer."""
+        reactions = [f"message {name}" for name in ("opened", "clicked") if getattr(self, name) is not None]
+        return [*(self.any_of or []), *reactions]
+
+    @property
+    def of_step(self) -> str | None:
+        """The step whose message has to be opened or clicked."""
+        return self.opened or self.clicked
+
+
+class Wait(Asked, frozen=True, kw_only=True, tag_field="do", tag="wait"):
+    """A step that waits for what it asks about, and no longer than `within`."""
 
     name: Name
-    any_of: Events
     within: Duration
     then: Name | None = None
     otherwise: Name | None = None
 
 
-class Branch(Declaration, frozen=True, kw_only=True, tag_field="do", tag="branch"):
-    """A step that chooses the way: by a feature, or by whether any of these events happened since entry."""
+class Branch(Asked, frozen=True, kw_only=True, tag_field="do", tag="branch"):
+    """A step that chooses the way: by a feature, or by whether what it asks about happened since entry."""
 
     name: Name
     then: Name | None = None
@@ -133,7 +151,6 @@ class Branch(Declaration, frozen=True, kw_only=True, tag_field="do", tag="branch
     equals: bool | int | float | str | None = None
     at_least: float | None = None
     at_most: float | None = None
-    any_of: Events | None = None
 
 
 Step = Email | Cta | Webhook | Wait | Branch
@@ -156,7 +173,7 @@ class Journey(Declaration, frozen=True, kw_only=True):
     takes_over: bool = False
     send_window: SendWindow | None = None
     quiet_hours: Hours | None = None
-    late: Late = "send"
+    late: Late = "skip"
     steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
 
 
@@ -216,7 +233,8 @@ def plan(journey: Journey) -> list[dict[str, Any]]:
                 "after": definition.get("after"),
                 "wait": definition.get("wait"),
                 "within": definition.get("within"),
-                "any_of": definition.get("any_of"),
+                "any_of": step.events if isinstance(step, Asked) else None,
+                "of_step": step.of_step if isinstance(step, Asked) else None,
                 "late": (definition["late"] or journey.late) if isinstance(step, Message) else None,
                 "variants": variant_ranges(step),
                 "definition": definition,
@@ -248,7 +266,7 @@ def longest(journey: Journey) -> int:
 
 def listens_to(journey: Journey) -> set[str]:
     """Return the events that cannot wait for a membership change or a step: those that let in, or are waited for."""
-    waited_for = {name for step in journey.steps if isinstance(step, Wait) for name in step.any_of}
+    waited_for = {name for step in journey.steps if isinstance(step, Wait) for name in step.events}
     return waited_for | set(journey.event.any_of if journey.event is not None else [])
 
 
@@ -275,6 +293,10 @@ def find_mistakes(name: str, journey: Journey, known: Known) -> Iterator[Mistake
             target = getattr(step, key, None)
             if target is not None and target not in (*names, END):
                 yield [*place, key], f"no step is called '{target}'{nearest(target, [*names, END])}"
+        if isinstance(step, Asked) and step.of_step is not None:
+            mails = [other.name for other in journey.steps if isinstance(other, Email)]
+            key = "opened" if step.opened is not None else "clicked"
+            yield from unknown([*place, key], "email step", [step.of_step], mails)
         yield from ((place + keys, message) for keys, message in _mistakes_of_step(step, known))
     yield from _mistakes_of_ways(journey)
 
@@ -310,17 +332,28 @@ def _mistakes_of_step(step: Step, known: Known) -> Iterator[Mistake]:
         yield from _mistakes_of_offer(step, known)
     if isinstance(step, Webhook):
         yield from unknown(["endpoint"], "endpoint", [step.endpoint], known.endpoints)
+    if isinstance(step, Asked):
+        yield from _mistakes_of_question(step, known)
+
+
+def _mistakes_of_question(step: Asked, known: Known) -> Iterator[Mistake]:
+    asked = [value for value in (step.any_of, step.opened, step.clicked) if value is not None]
+    yield from unknown(["any_of"], "event", step.any_of or [], known.events)
     if isinstance(step, Wait):
-        yield from unknown(["any_of"], "event", step.any_of, known.events)
+        if len(asked) != 1:
+            yield [], "a wait asks for one of any_of, opened, clicked"
         if minutes(step.within) == 0:
             yield ["within"], "a wait of no time is none"
     if isinstance(step, Branch):
         tests = [value for value in (step.equals, step.at_least, step.at_most) if value is not None]
-        if (step.feature is None) == (step.any_of is None) or len(tests) != (step.feature is not None):
-            yield [], "a branch asks for any_of, or for one feature with one of equals, at_least, at_most"
+        if len(asked) + (step.feature is not None) != 1 or len(tests) != (step.feature is not None):
+            yield (
+                [],
+                "a branch asks for one of any_of, opened, clicked, or for one feature with one of equals, at_least,"
+                " at_most",
+            )
         if step.feature is not None:
             yield from unknown(["feature"], "feature", [step.feature], known.features)
-        yield from unknown(["any_of"], "event", step.any_of or [], known.events)
 
 
 def _mistakes_of_offer(offer: Cta, known: Known) -> Iterator[Mistake]:

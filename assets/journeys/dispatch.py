@@ -4,7 +4,7 @@ Moving people is set-based SQL, in one transaction for the journeys of an exclus
 acted on in the order of the ticks, so that it does not matter how many ticks there were since the last dispatch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from assets.journeys import statements
 from assets.journeys.definition import Journey, Reentry, as_json, longest, plan, version
-from assets.journeys.outbox import why_not_values
+from assets.journeys.outbox import record_consent, why_not_values
 from assets.journeys.policy import Policy
+from orchestration.switches import switch
 from orchestration.ticks import Consumed, consumed, newest_published, record_consumed
 from orchestration.warehouse import transaction
 
 MERGES = "merges"
-CONSENT = "consent"
 
 
 @dataclass
@@ -58,6 +58,47 @@ def groups(journeys: Mapping[str, Journey], only: set[str]) -> list[list[str]]:
     ]
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What the next dispatch would do in a journey: entries by status, and messages by step and channel."""
+
+    enrolled: int
+    held_out: int
+    excluded: int
+    messages: dict[str, int]
+    entering_ids: list[str]
+
+
+def preview(engine: Engine, policy: Policy, journeys: Mapping[str, Journey], name: str, *, as_of: datetime) -> Preview:
+    """Dispatch a journey, count, and take all of it back. `journeys` are those at work, and it itself."""
+    (group,) = groups(journeys, {name})
+    with transaction(engine, "dispatch") as connection:
+        before = connection.scalar(sa.text("select coalesce(max(entry_id), 0) from journeys.entries"))
+        _merge(connection, as_of)
+        _move_group(connection, policy, {one: journeys[one] for one in group}, as_of, False, Dispatched())
+        values = {"journey": name, "before": before}
+        entered = connection.execute(statements.ENTERED_SINCE, values).one()
+        messages = {row.step: row.messages for row in connection.execute(statements.MESSAGES_OF_ENTERED, values)}
+        connection.rollback()
+    return Preview(entered.enrolled, entered.held_out, entered.excluded, messages, list(entered.ids))
+
+
+def end(connection: Connection, journeys: list[str], *, reason: str, at: datetime) -> int:
+    """End every entry of journeys that act no more, and return how many; what waits to be sent is skipped."""
+    return int(connection.scalar(statements.END, {"journeys": journeys, "reason": reason, "at": at}) or 0)
+
+
+def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> list[str]:
+    """End the journeys whose files are gone, and return their names; they stay stopped when a file comes back."""
+    with transaction(engine, "dispatch") as connection:
+        removed = list(connection.scalars(statements.REMOVED, {"declared": list(declared)}))
+        if removed:
+            end(connection, removed, reason="journey removed", at=at)
+        for name in removed:
+            switch(connection, name, is_started=False, at=at, by="journey removed")
+    return removed
+
+
 def move(
     engine: Engine,
     policy: Policy,
@@ -77,7 +118,7 @@ def move(
         if newest_published(connection) == 0:
             return done
         _merge(connection, as_of)
-        _record_consent(connection, as_of)
+        record_consent(connection)
     for names in groups(journeys, only):
         with transaction(engine, "dispatch") as connection:
             _move_group(connection, policy, {name: journeys[name] for name in names}, as_of, is_replay, done)
@@ -136,13 +177,6 @@ def _merge(connection: Connection, as_of: datetime) -> None:
         record_consumed(connection, MERGES, published, as_of)
 
 
-def _record_consent(connection: Connection, as_of: datetime) -> None:
-    published = newest_published(connection)
-    since = consumed(connection, CONSENT)
-    connection.execute(statements.RECORD_CONSENT, {"consumed_tick": since.tick_id if since else 0})
-    record_consumed(connection, CONSENT, published, as_of)
-
-
 def _move_group(
     connection: Connection,
     policy: Policy,
@@ -177,6 +211,7 @@ def _move_group(
         _find_touched(connection, at)
         if journey.event is not None and since[name] is not None:
             _count(done, connection.execute(statements.ENROL_BY_EVENT, at).all())
+            done.excluded += connection.execute(statements.NOTE_EVENTS_INSIDE, at).rowcount
         done.converted += connection.execute(statements.CONVERT, at).rowcount
         if connection.scalar(statements.IS_PAUSED, at) is None:
             _advance(connection, {**at, "is_replay": is_replay}, done)
@@ -254,6 +289,7 @@ def _values(
     weaker = [other for other in others if journey.takes_over and group[other].priority < journey.priority]
     return {
         **why_not_values(policy, as_of),
+        "time_zone_trait": policy.time_zone_trait,
         "journey": name,
         "version": version(journey),
         "segment": journey.segment,

@@ -1,7 +1,7 @@
 """Why did this user get it, or not: the path of one user through one journey, in words."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -30,7 +30,9 @@ _MESSAGES = sa.text("""
     where messages.entry_id = :entry_id
     order by messages.due_at, messages.visit
 """)
-_SUPPRESSIONS = sa.text("select channel, reason, since from journeys.suppressions where user_id = :user_id order by 1")
+_SUPPRESSIONS = sa.text(
+    "select channel, reason, since from journeys.suppressions where user_id = :user_id order by since"
+)
 _SURVIVOR = sa.text(
     "select user_id from events.identity_links where kind = 'user' and id = :user_id and user_id is not null"
 )
@@ -43,8 +45,13 @@ class Line(NamedTuple):
     text: str
 
 
-def explain(connection: Connection, name: str, journey: Journey, user_id: str) -> Iterator[Line]:
-    """Yield what became of a user in a journey, step by step."""
+def explain(connection: Connection, name: str, journey: Journey, user_id: str) -> list[Line]:
+    """Return what became of a user in a journey, in the order of time; what holds at any time comes first."""
+    lines = _lines(connection, name, journey, user_id)
+    return sorted(lines, key=lambda line: line.at or datetime.min.replace(tzinfo=UTC))
+
+
+def _lines(connection: Connection, name: str, journey: Journey, user_id: str) -> Iterator[Line]:
     survivor = connection.scalar(_SURVIVOR, {"user_id": user_id})
     if survivor is not None and survivor != user_id:
         yield Line(None, f"this user is {survivor} now, and all of this is about {survivor}")
@@ -68,6 +75,9 @@ def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: 
     known = connection.scalar(
         sa.text("select tick_id from segments.consumers where consumer = :consumer"), {"consumer": f"journey:{name}"}
     )
+    is_started = connection.scalar(sa.text("select 1 from upnext.started where name = :name"), {"name": name})
+    if is_started is None:
+        return f"the journey is not started: `upnext journeys start {name}`"
     if known is None:
         return "the journey has not been dispatched yet"
     if journey.segment is None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,7 +27,8 @@ from assets.journeys.rendering import Rendered, Request, Sender
 from orchestration.errors import UpnextError
 
 PAGE = 200
-_BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "")
+_BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "", -1, "")
+_AFTER = ("after_due_at", "after_user_id", "after_position", "after_message_id")
 # After the first try: how long until the next. The one of webhooks is that of the Standard Webhooks specification.
 RETRIES = {
     "email": [timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)],
@@ -43,6 +45,7 @@ class Ready:
 
     channel: str
     user_id: str
+    due_at: datetime
     attempts: int
     rendered: Rendered
 
@@ -53,6 +56,7 @@ def why_not_values(policy: Policy, as_of: datetime) -> dict[str, Any]:
     return {
         "as_of": as_of,
         "late_after": policy.late_after,
+        "cap_channels": cap.channels if cap is not None else [],
         "cap_messages": cap.messages if cap is not None else None,
         "cap_per": cap.per if cap is not None else None,
     }
@@ -81,7 +85,7 @@ def send_due(
     done: Counter[str] = Counter()
     with RenderProcess(sender) as process, engine.connect() as database, connections() as connect:
         written = _written(database, process, {**values, "time_zone_trait": policy.time_zone_trait}, done)
-        shared = _Shared(paced(written, settings.per_second))
+        shared = _Shared(in_order(paced(written, settings.per_second)))
         with ThreadPoolExecutor(max_workers=waiting) as pool:
             at_work = [pool.submit(_work, engine, connect(), shared, values) for _ in range(waiting)]
     failures = []
@@ -95,15 +99,15 @@ def send_due(
     return done
 
 
-class _Shared(Iterator[Ready]):
+class _Shared(Iterator[list[Ready]]):
     """An iterator that several threads take from in turn; what stops it is told to each of them."""
 
-    def __init__(self, source: Iterator[Ready]) -> None:
+    def __init__(self, source: Iterator[list[Ready]]) -> None:
         self._source = source
         self._lock = threading.Lock()
         self._failure: UpnextError | None = None
 
-    def __next__(self) -> Ready:
+    def __next__(self) -> list[Ready]:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -112,6 +116,12 @@ class _Shared(Iterator[Ready]):
             except UpnextError as error:
                 self._failure = error
                 raise
+
+
+def in_order(messages: Iterable[Ready]) -> Iterator[list[Ready]]:
+    """Yield together what is due to one user at one instant: one sender sends it, in the order of the steps."""
+    for _, together in groupby(messages, key=lambda message: (message.due_at, message.user_id)):
+        yield list(together)
 
 
 def paced(
@@ -137,7 +147,7 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
     while True:
         with database.begin():
             page = database.execute(
-                statements.PREPARE, {**values, "after_due_at": last[0], "after_message_id": last[1], "page": PAGE}
+                statements.PREPARE, {**values, **dict(zip(_AFTER, last, strict=True)), "page": PAGE}
             ).all()
             for row in page:
                 if row.stopped_by is not None:
@@ -146,7 +156,7 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
                     database.execute(statements.POSTPONE, {"message_id": row.message_id, "until": row.allowed_at})
         if not page:
             return
-        last = (page[-1].due_at, page[-1].message_id)
+        last = (page[-1].due_at, page[-1].user_id, page[-1].position, page[-1].message_id)
         for row in page:
             if row.stopped_by is not None or row.allowed_at > values["as_of"]:
                 continue
@@ -161,7 +171,7 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
                 if message.reason is not None:
                     done["skipped"] += _skip(database, row.message_id, message.reason)
             if message.reason is None:
-                yield Ready(row.channel, row.user_id, row.attempts, message)
+                yield Ready(row.channel, row.user_id, row.due_at, row.attempts, message)
 
 
 def _skip(database: Database, message_id: str, reason: str) -> int:
@@ -182,13 +192,13 @@ def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
     )
 
 
-def _work(engine: Engine, outside: Connection, messages: Iterator[Ready], values: dict[str, Any]) -> Counter[str]:
+def _work(engine: Engine, outside: Connection, messages: Iterator[list[Ready]], values: dict[str, Any]) -> Counter[str]:
     """Send until there is no more: one sender, with a connection to the other side and one to the database."""
     done: Counter[str] = Counter()
     try:
         with engine.connect() as database:
             outside.open()
-            for message in messages:
+            for message in chain.from_iterable(messages):
                 done[_send(database, outside, message, values)] += 1
                 outside.open()
     finally:
@@ -203,7 +213,9 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
     with database.begin():
         if values["cap_messages"] is not None:
             database.execute(statements.LOCK_USER, {"user_id": message.user_id})
-        claim = database.execute(statements.CLAIM, {**values, "message_id": message_id}).one_or_none()
+        record_consent(database)
+        named = {"message_id": message_id, "address": address_of(message)}
+        claim = database.execute(statements.CLAIM, {**values, **named}).one_or_none()
     if claim is None:
         return ""
     if claim.status == "skipped":
@@ -225,12 +237,23 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
     with database.begin():
         is_recorded = database.execute(statements.RECORD_OUTCOME, outcome).rowcount == 1
         if is_recorded and answer.is_address_dead:
-            named = {"user_id": message.user_id, "channel": message.channel, "as_of": values["as_of"]}
-            database.execute(statements.SUPPRESS, named)
+            dead = {"user_id": message.user_id, "channel": message.channel, "address": message.rendered.recipient}
+            database.execute(statements.SUPPRESS, {**dead, "as_of": values["as_of"]})
         if answer.is_endpoint_gone:
             gone = {"endpoint": message.rendered.recipient, "as_of": values["as_of"], "reason": answer.reason}
             database.execute(statements.DISABLE_ENDPOINT, gone)
     return status if is_recorded else ""
+
+
+def address_of(message: Ready) -> str | None:
+    """Return the person's address that a message goes to; None in a channel that has none."""
+    return message.rendered.recipient if message.channel == "email" else None
+
+
+def record_consent(database: Database) -> None:
+    """Act on what people have said of messages in loads that nobody has looked at for that."""
+    if database.scalar(statements.HAS_UNREAD_CONSENT):
+        database.execute(statements.RECORD_CONSENT)
 
 
 def _next(message: Ready, answer: Answer) -> tuple[str, timedelta | None]:

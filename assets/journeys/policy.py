@@ -10,10 +10,19 @@ Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
 
 
 class Cap(Declaration, frozen=True):
-    """No user gets more than so many messages, over all journeys and channels, in any such time."""
+    """No user gets more than so many mails, over all journeys, in any such time; `offers` count too where it says so.
+
+    Calls of webhooks do not count: nobody sees them.
+    """
 
     messages: Count
     per: Duration
+    offers: bool = False
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that it is about."""
+        return ["email", "cta"] if self.offers else ["email"]
 
 
 class Channel(Declaration, frozen=True):

@@ -14,19 +14,23 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import email_validator
 import msgspec
 from jinja2 import FileSystemLoader, Template, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mjml import mjml2html
 
 from assets.journeys.links import Links
+from orchestration.errors import nearest
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_CHARACTERS = 500_000
+# What a template is given.
+GIVEN = frozenset({"user", "features", "subject", "link", "open_url", "unsubscribe_url"})
 # Header lines are not folded: List-Unsubscribe has to stand on one.
 _POLICY = SMTP.clone(max_line_length=998)
 _HREF = re.compile(r"""\bhref\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
@@ -142,10 +146,63 @@ def find_mistakes(name: str) -> Iterator[str]:
             _TEXT.parse(source, filename=str(path))
         except TemplateSyntaxError as error:
             yield f"{path}:{error.lineno}: {error.message}"
+        for use in names_used(source):
+            if not use.of:
+                yield f"{path}:{use.line}: '{use.name}' is not given to templates{nearest(use.name, GIVEN)}"
         for number, line in enumerate(source.splitlines(), start=1):
             for href in _HREF.findall(line):
                 if not _SAFE_HREF.match(href):
                     yield f"{path}:{number}: href={href}: write {{{{ link('https://...') }}}}, which is checked"
+
+
+class Use(NamedTuple):
+    """A name that copy reads of `user`, of `features`, or of neither (`of` is empty), and the line where it does."""
+
+    of: str
+    name: str
+    line: int
+
+
+def names_used(source: str) -> list[Use]:
+    """Return what copy reads of the user, of the features and else, in the order of the lines; nothing if it is broken."""
+    try:
+        tree = _TEXT.parse(source)
+    except TemplateSyntaxError:
+        return []
+    # Blocks see what the file imports and sets, which Jinja itself does not count.
+    imported = {
+        names if isinstance(names, str) else names[-1] for one in tree.find_all(nodes.FromImport) for names in one.names
+    }
+    stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
+    undeclared = find_undeclared_variables(tree) - GIVEN - imported - stored
+    uses = [Use("", name, _line_of(tree, name)) for name in undeclared]
+    for attribute in tree.find_all(nodes.Getattr):
+        uses += _use_of(attribute.node, attribute.attr, attribute.lineno)
+    for item in tree.find_all(nodes.Getitem):
+        uses += _use_of(item.node, getattr(item.arg, "value", None), item.lineno)
+    return sorted(set(uses), key=lambda use: (use.line, use.of, use.name))
+
+
+def _use_of(read: nodes.Node, key: object, line: int) -> Iterator[Use]:
+    if isinstance(read, nodes.Name) and read.name in ("user", "features") and isinstance(key, str):
+        yield Use(read.name, key, line)
+
+
+def copy_sources(step: Mapping[str, Any]) -> Iterator[tuple[list[str | int] | Path, str]]:
+    """Yield each text of a step that is a template: by its keys within the step, or by its file."""
+    variants = [(["variants", name], variant) for name, variant in step.get("variants", {}).items()]
+    for keys, texts in [([], step), *variants]:
+        if texts.get("subject"):
+            yield [*keys, "subject"], texts["subject"]
+        if texts.get("template"):
+            for path in (TEMPLATES / f"{texts['template']}.txt", TEMPLATES / f"{texts['template']}.mjml"):
+                yield path, path.read_text(encoding="utf-8")
+    for key, text in step.get("data", {}).items():
+        yield ["data", key], text
+
+
+def _line_of(tree: nodes.Template, name: str) -> int:
+    return min(node.lineno for node in tree.find_all(nodes.Name) if node.name == name)
 
 
 def check_sender(mail_from: str) -> None:

@@ -9,28 +9,38 @@ from typing import Any
 import msgspec
 
 from assets.journeys.definition import Email, Journey, Webhook
-from assets.journeys.rendering import Rendered, Request
+from assets.journeys.rendering import Rendered, Request, copy_sources, names_used
 
-_TRAITS = {"email": "ada@customer.example", "name": "Ada", "timezone": "Europe/Berlin"}
+TRAITS = {"email": "ada@customer.example", "name": "Ada", "timezone": "Europe/Berlin"}
 
 
 def requests(
-    name: str, journey: Journey, *, features: Mapping[str, Any], date: datetime
+    name: str, journey: Journey, *, features: Mapping[str, Any], traits: Mapping[str, Any], date: datetime
 ) -> Iterator[tuple[int, Request]]:
-    """Yield the place of each step that sends, and what its message is made of: once for each copy variant."""
+    """Yield the place of each step that sends, and what its message is made of: once for each copy variant.
+
+    `traits` are examples of those that users have; one that copy names and nobody has is its own name.
+    """
     for position, step in enumerate(journey.steps):
         if not isinstance(step, Email | Webhook):
             continue
+        definition = msgspec.to_builtins(step)
+        named = {
+            use.name: use.name
+            for _, source in copy_sources(definition)
+            for use in names_used(source)
+            if use.of == "user"
+        }
         for variant in (None, *(step.variants if isinstance(step, Email) else ())):
             yield (
                 position,
                 Request(
                     message_id="00000000-0000-0000-0000-000000000000",
                     journey=name,
-                    step=msgspec.to_builtins(step),
+                    step=definition,
                     variant=variant,
                     user_id="ada",
-                    traits=_TRAITS,
+                    traits={**named, **traits, **TRAITS},
                     features=dict(features),
                     date=date,
                 ),

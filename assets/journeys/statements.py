@@ -21,11 +21,11 @@ DEFINITIONS_WITHOUT_STEPS = sa.text("""
 
 RECORD_STEP = sa.text("""
     insert into journeys.steps
-        (journey, version, step, position, kind, next, otherwise, after, wait, within, any_of, late, variants,
+        (journey, version, step, position, kind, next, otherwise, after, wait, within, any_of, of_step, late, variants,
             definition)
     values (
         :journey, :version, :step, :position, :kind, :next, :otherwise, cast(:after as interval),
-        cast(:wait as interval), cast(:within as interval), :any_of, :late, cast(:variants as jsonb),
+        cast(:wait as interval), cast(:within as interval), :any_of, :of_step, :late, cast(:variants as jsonb),
         cast(:definition as jsonb)
     )
 """)
@@ -36,25 +36,73 @@ CREATE_VIEW = """
     select entry_id, user_id, entered_at, status, reason, ended_at from journeys.entries where journey = '{journey}'
 """
 
-# A consent event acts from the moment it is loaded, whatever its occurred_at. A bounce that says that it is soft is
-# no reason to stop; a user who was absorbed by another takes the suppression along.
+HAS_UNREAD_CONSENT = sa.text("""
+    select coalesce((select max(load_id) from raw.loads) > (select load_id from journeys.consent_read), false)
+""")
+
+# A consent event acts from the moment it is loaded, whatever its occurred_at; of a user, and of an address, the latest
+# one holds. An unsubscription and a complaint stop the user and the address, a bounce the address. A soft bounce is no
+# reason to stop.
 RECORD_CONSENT = sa.text("""
-    insert into journeys.suppressions (user_id, channel, reason, since)
-    select
-        messages.user_id,
-        messages.channel,
-        min(replace(events.event, 'message ', '')),
-        min(events.occurred_at)
-    from raw.events
-    inner join journeys.messages on messages.message_id = events.properties ->> 'message_id'
-    where
-        events.event in ('message unsubscribed', 'message bounced', 'message complained')
-        and events.properties ->> 'kind' is distinct from 'soft'
-        and events.load_id = any(array(
-            select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick
-        ))
-    group by messages.user_id, messages.channel
-    on conflict (user_id, channel) do nothing
+    with read as (
+        update journeys.consent_read
+        set load_id = newest.load_id
+        from
+            (select load_id from journeys.consent_read for update) as before,
+            (select coalesce(max(load_id), 0) as load_id from raw.loads) as newest
+        returning before.load_id as since, newest.load_id as until
+    ),
+
+    told as (
+        select distinct messages.user_id, messages.channel, coalesce(messages.address, '') as address
+        from read
+        inner join raw.events on events.load_id > read.since and events.load_id <= read.until
+        inner join journeys.messages on messages.message_id = events.properties ->> 'message_id'
+        where events.event in
+            ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed')
+    ),
+
+    latest as (
+        select told.user_id, told.channel, told.address, said.event, said.occurred_at
+        from told
+        cross join lateral (
+            select events.event, events.occurred_at
+            from (
+                select messages.message_id from journeys.messages
+                where messages.user_id = told.user_id and messages.channel = told.channel
+                union
+                select messages.message_id from journeys.messages
+                where messages.address = told.address and messages.channel = told.channel
+            ) as theirs
+            inner join raw.events on events.properties ->> 'message_id' = theirs.message_id
+            where
+                events.event in
+                    ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed')
+                and events.properties ->> 'kind' is distinct from 'soft'
+            order by events.occurred_at desc, events.event = 'message resubscribed'
+            limit 1
+        ) as said
+    ),
+
+    lifted as (
+        delete from journeys.suppressions
+        using latest
+        where
+            latest.event = 'message resubscribed'
+            and suppressions.channel = latest.channel
+            and (
+                suppressions.user_id = latest.user_id
+                or suppressions.address = latest.address and latest.address <> ''
+            )
+    )
+
+    insert into journeys.suppressions (user_id, address, channel, reason, since)
+    select user_id, address, channel, replace(event, 'message ', ''), occurred_at
+    from latest
+    where event <> 'message resubscribed'
+    on conflict (user_id, channel, address) do update
+    set reason = excluded.reason, since = excluded.since
+    where suppressions.reason = 'bounced'
 """)
 
 # Whoever held an expired lease may or may not have handed the message over. A mail is not tried again; a webhook is,
@@ -77,12 +125,14 @@ MERGE = (
         "update journeys.messages set user_id = merged.user_id from merged where messages.user_id = merged.absorbed"
     ),
     sa.text("""
-        insert into journeys.suppressions (user_id, channel, reason, since)
-        select merged.user_id, suppressions.channel, min(suppressions.reason), min(suppressions.since)
+        insert into journeys.suppressions (user_id, channel, address, reason, since)
+        select
+            merged.user_id, suppressions.channel, suppressions.address, min(suppressions.reason),
+            min(suppressions.since)
         from merged
         inner join journeys.suppressions on suppressions.user_id = merged.absorbed
-        group by merged.user_id, suppressions.channel
-        on conflict (user_id, channel) do nothing
+        group by merged.user_id, suppressions.channel, suppressions.address
+        on conflict (user_id, channel, address) do nothing
     """),
     # Of several entries of one person the earliest goes on; who was in both arms is told from others.
     sa.text("""
@@ -355,9 +405,44 @@ _ENROL = """
 
     select status, count(*) as entries from enrolled group by status
 """
+
+# An event of somebody who is inside leaves a row all the same, so that it can be told why nothing came of it.
+_NOTE_EVENTS_INSIDE = """
+    with entered as (
+        {entered}
+    )
+
+    insert into journeys.entries
+        (journey, version, user_id, cause, seed, entered_at, status, reason, reached_at, ended_at)
+    select
+        :journey,
+        :version,
+        entered.user_id,
+        entered.cause,
+        concat_ws('/', cast(:journey as text), entered.user_id, extract(epoch from entered.entered_at), entered.cause),
+        entered.entered_at,
+        'excluded',
+        'is in the journey',
+        entered.entered_at,
+        entered.entered_at
+    from entered
+    where exists (
+        select from journeys.entries
+        where
+            entries.journey = :journey
+            and entries.user_id = entered.user_id
+            and entries.status <> 'excluded'
+            and entries.cause <> entered.cause
+            and entries.entered_at <= entered.entered_at
+            and (entries.ended_at is null or entries.ended_at > entered.entered_at)
+    )
+    order by entered.entered_at, entered.user_id, entered.cause
+    on conflict (journey, cause) do nothing
+"""
 ENROL = sa.text(_ENROL.format(entered=_ENTERED_SEGMENT))
 ENROL_MEMBERS = sa.text(_ENROL.format(entered=_MEMBERS))
 ENROL_BY_EVENT = sa.text(_ENROL.format(entered=_HAD_EVENT))
+NOTE_EVENTS_INSIDE = sa.text(_NOTE_EVENTS_INSIDE.format(entered=_HAD_EVENT))
 
 CONVERT = sa.text("""
     update journeys.entries
@@ -455,8 +540,18 @@ STEPS_OF = sa.text("""
     where steps.journey = :journey
 """)
 
+# Whether an event is about a message of the step that a wait or a branch names; any is, where it names none.
+_IS_OF_STEP = """
+    (steps.of_step is null or exists (
+        select from journeys.messages
+        where
+            messages.entry_id = {entry}.entry_id and messages.step = steps.of_step
+            and messages.message_id = events.properties ->> 'message_id'
+    ))
+"""
+
 # What is waited for has happened: the wait is over at that instant.
-WAKE = sa.text("""
+WAKE = sa.text(f"""
     update journeys.entries
     set is_woken = true, next_due_at = heard.occurred_at
     from (
@@ -474,17 +569,27 @@ WAKE = sa.text("""
                 and events.event = any(steps.any_of)
                 and events.occurred_at > waiting.reached_at
                 and events.occurred_at <= least(waiting.next_due_at, :as_of)
+                and {_IS_OF_STEP.format(entry="waiting")}
             order by events.occurred_at
             limit 1
         ) as event
         where steps.kind = 'wait' and not waiting.is_woken
     ) as heard
     where entries.entry_id = heard.entry_id
-""")
+""")  # noqa: S608 - made of the constants above
+
+_HAS_HOURS = """
+    cross join lateral (
+        select
+            definitions.definition -> 'send_window' <> 'null' or definitions.definition -> 'quiet_hours' <> 'null'
+            as has_hours
+    ) as hours
+"""
 
 # Each entry that is due goes one step on, and a message that is due becomes a row: in one statement. An instant counts
-# by when it was due, not by when somebody looked, but where lateness shifts what follows.
-ADVANCE = sa.text("""
+# by when it was due, not by when somebody looked, but where lateness shifts what follows. A message that the user's own
+# clock does not allow yet is put off, and what follows counts from when it may go.
+ADVANCE = sa.text(f"""
     with due as (
         select
             entries.entry_id,
@@ -495,9 +600,11 @@ ADVANCE = sa.text("""
             entries.shifted,
             entries.next_due_at as due_at,
             steps.step,
+            steps.position,
             steps.kind,
             steps.late,
             steps.variants,
+            allowed.allowed_at,
             case
                 when steps.kind in ('email', 'webhook', 'cta') then steps.next
                 when steps.kind = 'wait' then case when entries.is_woken then steps.next else steps.otherwise end
@@ -505,8 +612,12 @@ ADVANCE = sa.text("""
                 else steps.otherwise
             end as target,
             steps.kind in ('email', 'webhook', 'cta')
-            and cast(:as_of as timestamptz) > entries.next_due_at + cast(:late_after as interval) as is_late
+            and cast(:as_of as timestamptz)
+                > coalesce(allowed.due_on, entries.next_due_at) + cast(:late_after as interval) as is_late
         from journeys.entries
+        inner join journeys.definitions
+            on definitions.journey = entries.journey and definitions.version = entries.version
+        {_HAS_HOURS}
         inner join journeys.steps
             on steps.journey = entries.journey and steps.version = entries.version and steps.step = entries.step
         left join lateral (
@@ -526,9 +637,27 @@ ADVANCE = sa.text("""
                             and events.event = any(steps.any_of)
                             and events.occurred_at > entries.entered_at
                             and events.occurred_at <= :as_of
+                            and {_IS_OF_STEP.format(entry="entries")}
                     )
                 end as is_taken
         ) as branch on steps.kind = 'branch'
+        left join lateral (
+            select
+                due_on,
+                -- What may go now counts from when it could have gone, however late somebody looks.
+                case when now_on = cast(:as_of as timestamptz) then least(due_on, now_on) else now_on end as allowed_at
+            from (
+                select
+                    upnext.first_allowed(entries.next_due_at, zone, send_window, quiet_hours) as due_on,
+                    upnext.first_allowed(:as_of, zone, send_window, quiet_hours) as now_on
+                from (
+                    select
+                        journeys.time_zone_of(entries.user_id, :time_zone_trait, :as_of) as zone,
+                        nullif(definitions.definition -> 'send_window', 'null') as send_window,
+                        nullif(definitions.definition -> 'quiet_hours', 'null') as quiet_hours
+                ) as clock
+            ) as instants
+        ) as allowed on hours.has_hours and steps.kind in ('email', 'webhook')
         where
             entries.journey = :journey
             and entries.status = 'active'
@@ -539,7 +668,9 @@ ADVANCE = sa.text("""
     reached as (
         select
             *,
-            case when is_late and late = 'shift' then cast(:as_of as timestamptz) else due_at end as reached_at,
+            greatest(
+                case when is_late and late = 'shift' then cast(:as_of as timestamptz) else due_at end, allowed_at
+            ) as reached_at,
             case
                 when is_late and late = 'shift' then shifted + (cast(:as_of as timestamptz) - due_at)
                 else shifted
@@ -580,12 +711,14 @@ ADVANCE = sa.text("""
 
     written as (
         insert into journeys.messages
-            (message_id, entry_id, journey, step, visit, channel, user_id, variant, due_at, status, reason)
+            (message_id, entry_id, journey, step, position, visit, channel, user_id, variant, due_at, not_before,
+                status, reason)
         select
             cast(cast(md5(concat_ws('/', reached.seed, reached.step, nullif(visits.visit, 1))) as uuid) as text),
             reached.entry_id,
             :journey,
             reached.step,
+            reached.position,
             visits.visit,
             reached.kind,
             reached.user_id,
@@ -599,6 +732,7 @@ ADVANCE = sa.text("""
                 where draw.bucket >= ranges.low and draw.bucket < ranges.high
             ),
             reached.due_at,
+            case when reached.allowed_at > reached.due_at then reached.allowed_at end,
             case when cast(:is_replay as boolean) or (is_late and late = 'skip') then 'skipped' else 'pending' end,
             case when cast(:is_replay as boolean) then 'replay' when is_late and late = 'skip' then 'late' end
         from reached
@@ -615,25 +749,17 @@ ADVANCE = sa.text("""
     )
 
     select (select count(*) from moved) as moved, (select count(*) from written) as due
-""")
+""")  # noqa: S608 - made of the constants above
 
-# Why a message must not go out, looked at when it is prepared and again when it is claimed; null where it may.
+# Why a message must not go out, looked at when it is prepared and again when it is claimed; null where it may. The cap
+# is about what a person sees: mails, and offers where the policy says so.
 _STOPPED_BY = """
     case
         when entries.status in ('converted', 'left', 'excluded') then entries.status
-        when suppressions.user_id is not null then suppressions.reason
+        when suppressed.reason is not null then suppressed.reason
         when messages.channel = 'webhook' and exists (
             select from journeys.endpoints where endpoints.endpoint = steps.definition ->> 'endpoint'
         ) then 'endpoint is gone'
-        when exists (
-            select from journeys.messages as earlier
-            inner join raw.events on events.properties ->> 'message_id' = earlier.message_id
-            where
-                earlier.user_id = messages.user_id
-                and earlier.channel = messages.channel
-                and events.event in ('message unsubscribed', 'message bounced', 'message complained')
-                and events.properties ->> 'kind' is distinct from 'soft'
-        ) then 'unsubscribed'
         when definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' and exists (
             select from events.user_events as events
             where
@@ -649,10 +775,11 @@ _STOPPED_BY = """
             and cast(:as_of as timestamptz)
                 > greatest(messages.due_at, messages.not_before) + cast(:late_after as interval)
             then 'late'
-        when (
+        when messages.channel = any(cast(:cap_channels as text [])) and (
             select count(*) from journeys.messages as others
             where
                 others.user_id = messages.user_id
+                and others.channel = any(cast(:cap_channels as text []))
                 and others.message_id <> messages.message_id
                 and (
                     others.status = 'sending'
@@ -669,9 +796,8 @@ _OF_MESSAGE = """
         on definitions.journey = entries.journey and definitions.version = entries.version
     inner join journeys.steps
         on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
-    left join journeys.suppressions
-        on suppressions.user_id = messages.user_id and suppressions.channel in (messages.channel, 'all')
 """
+_SUPPRESSED = "journeys.suppressed_by(messages.channel, messages.user_id, {address}) as suppressed (reason)"
 
 # A call to action needs no sender: it stands from now on, for as long as its step says.
 SHOW_CTAS = sa.text(f"""
@@ -682,6 +808,7 @@ SHOW_CTAS = sa.text(f"""
             cast(steps.definition ->> 'lasts' as interval) as lasts
         from journeys.messages
         {_OF_MESSAGE}
+        cross join {_SUPPRESSED.format(address="null")}
         where messages.journey = :journey and messages.status = 'pending' and messages.channel = 'cta'
     )
 
@@ -694,6 +821,57 @@ SHOW_CTAS = sa.text(f"""
     from judged
     where messages.message_id = judged.message_id
 """)  # noqa: S608 - made of the constants above
+
+# Who is in a journey that is no more goes out of it; what waits to be sent is not sent.
+END = sa.text("""
+    with ended as (
+        update journeys.entries
+        set
+            status = case when status = 'held_out' then status else 'left' end,
+            reason = case when status = 'held_out' then reason else :reason end,
+            ended_at = :at,
+            step = null,
+            next_due_at = null
+        where journey = any(:journeys) and ended_at is null
+        returning 1
+    ),
+
+    skipped as (
+        update journeys.messages
+        set status = 'skipped', reason = :reason
+        where journey = any(:journeys) and status = 'pending'
+    )
+
+    select count(*) from ended
+""")
+# What a dispatch has just done in a journey: entries newer than `before`, and their messages.
+ENTERED_SINCE = sa.text("""
+    select
+        count(*) filter (where status = 'active') as enrolled,
+        count(*) filter (where status = 'held_out') as held_out,
+        count(*) filter (where status = 'excluded') as excluded,
+        coalesce(array_agg(user_id order by user_id) filter (where status in ('active', 'completed')), '{}') as ids
+    from journeys.entries
+    where journey = :journey and entry_id > :before
+""")
+MESSAGES_OF_ENTERED = sa.text("""
+    select
+        messages.step || ' (' || messages.channel || ')'
+        || case when messages.status = 'skipped' then ', skipped: ' || messages.reason else '' end as step,
+        count(*) as messages
+    from journeys.messages
+    inner join journeys.entries on entries.entry_id = messages.entry_id
+    where entries.journey = :journey and entries.entry_id > :before
+    group by 1
+    order by 1
+""")
+
+# Journeys with somebody inside, or something to send, that are not among those declared.
+REMOVED = sa.text("""
+    select journey from journeys.entries where ended_at is null and journey <> all(:declared)
+    union
+    select journey from journeys.messages where status = 'pending' and journey <> all(:declared)
+""")
 
 SKIP_ENDED = sa.text("""
     update journeys.messages
@@ -789,15 +967,17 @@ _DUE = """
 """
 COUNT_DUE = sa.text(f"select count(*) from (select from journeys.messages where {_DUE} limit :at_most) as due")  # noqa: S608
 
-# A page of what is due, with all that it takes to write it; the next page begins after the last of this one.
+# A page of what is due, with all that it takes to write it; the next page begins after the last of this one. What is
+# due to one user at one instant stands together, in the order of the steps.
 PREPARE = sa.text(f"""
     with page as (
         select messages.*
         from journeys.messages
         where
             {_DUE}
-            and (messages.due_at, messages.message_id) > (:after_due_at, :after_message_id)
-        order by messages.due_at, messages.message_id
+            and (messages.due_at, messages.user_id, messages.position, messages.message_id)
+                > (:after_due_at, :after_user_id, :after_position, :after_message_id)
+        order by messages.due_at, messages.user_id, messages.position, messages.message_id
         limit :page
     )
 
@@ -808,19 +988,24 @@ PREPARE = sa.text(f"""
         messages.user_id,
         messages.variant,
         messages.due_at,
+        messages.position,
         messages.attempts,
         steps.definition as step,
         {_STOPPED_BY} as stopped_by,
-        upnext.first_allowed(
-            :as_of,
-            zones.zone,
-            nullif(definitions.definition -> 'send_window', 'null'),
-            nullif(definitions.definition -> 'quiet_hours', 'null')
-        ) as allowed_at,
+        case
+            when has_hours then upnext.first_allowed(
+                :as_of,
+                journeys.time_zone_of(messages.user_id, :time_zone_trait, :as_of),
+                nullif(definitions.definition -> 'send_window', 'null'),
+                nullif(definitions.definition -> 'quiet_hours', 'null')
+            )
+            else :as_of
+        end as allowed_at,
         traits.traits,
         to_jsonb(user_features) as features
     from page as messages
     {_OF_MESSAGE}
+    {_HAS_HOURS}
     left join features.user_features on user_features.user_id = messages.user_id
     cross join lateral (
         select coalesce(
@@ -834,39 +1019,8 @@ PREPARE = sa.text(f"""
         cross join lateral jsonb_each(events.properties) as traits
         where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
     ) as traits
-    cross join lateral (
-        select coalesce(
-            (
-                select zone
-                from (
-                    select traits.traits ->> :time_zone_trait as zone, 1 as place
-                    union all
-                    (
-                        select accounts.properties ->> :time_zone_trait, 2
-                        from features.user_accounts
-                        inner join raw.events as accounts
-                            on accounts.type = 'group' and accounts.account_id = user_accounts.account_id
-                        where
-                            user_accounts.user_id = messages.user_id
-                            and accounts.occurred_at <= :as_of
-                            and accounts.properties ? :time_zone_trait
-                        order by accounts.occurred_at desc
-                        limit 1
-                    )
-                ) as stated
-                where upnext.is_time_zone(zone)
-                order by place
-                limit 1
-            ),
-            'UTC'
-        ) as zone
-        where
-            definitions.definition -> 'send_window' <> 'null' or definitions.definition -> 'quiet_hours' <> 'null'
-        union all
-        select 'UTC'
-        limit 1
-    ) as zones
-    order by messages.due_at, messages.message_id
+    cross join {_SUPPRESSED.format(address="traits.traits ->> 'email'")}
+    order by messages.due_at, messages.user_id, messages.position, messages.message_id
 """)  # noqa: S608 - made of the constants above
 
 SKIP = sa.text("""
@@ -902,12 +1056,14 @@ CLAIM = sa.text(f"""
         from locked
         inner join journeys.messages on messages.message_id = locked.message_id
         {_OF_MESSAGE}
+        cross join {_SUPPRESSED.format(address=":address")}
     )
 
     update journeys.messages
     set
         status = case when judged.stopped_by is null then 'sending' else 'skipped' end,
         reason = judged.stopped_by,
+        address = lower(:address),
         fence = messages.fence + 1,
         lease_until = case when judged.stopped_by is null then clock_timestamp() + interval '120 seconds' end
     from judged
@@ -929,9 +1085,9 @@ RECORD_OUTCOME = sa.text("""
 """)
 
 SUPPRESS = sa.text("""
-    insert into journeys.suppressions (user_id, channel, reason, since)
-    values (:user_id, :channel, 'bounced', :as_of)
-    on conflict (user_id, channel) do nothing
+    insert into journeys.suppressions (user_id, channel, address, reason, since)
+    values (:user_id, :channel, lower(:address), 'bounced', :as_of)
+    on conflict (user_id, channel, address) do nothing
 """)
 
 DISABLE_ENDPOINT = sa.text("""

@@ -129,7 +129,9 @@ def test_journeys_by_hand(cli: Cli, tmp_path: Path) -> None:
     assert "unknown journey 'encourage'; did you mean" in cli.fails("journeys", "render", "encourage", "--out", "x")
     assert cli.run("tick", "--as-of", "2026-03-02T00:00:00Z").returncode == 0
     explained = json.loads(cli.run("journeys", "explain", "ada", "encourage_upgrade", "--json").stdout)
-    assert [line["text"] for line in explained][-1] == "has not entered"
+    assert [line["text"] for line in explained][-1] == (
+        "the journey is not started: `upnext journeys start encourage_upgrade`"
+    )
     assert cli.run("journeys", "pause", "encourage_upgrade").returncode == 0
     assert json.loads(cli.run("status", "--json").stdout)["paused"] == ["encourage_upgrade"]
     assert cli.run("journeys", "resume", "encourage_upgrade").stdout.startswith("resumed: 0 users")

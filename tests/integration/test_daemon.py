@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 from sqlalchemy.engine import URL
 
 from orchestration.stages import Platform
-from tests.conftest import Hold, SmtpServer, create_database, free_port, rows, settings_for, wait_for
+from tests.conftest import Hold, SmtpServer, create_database, free_port, rows, settings_for, start, wait_for
 from tests.integration.test_journeys import users
 
 DEADLINE_SECONDS = 240
@@ -41,6 +41,7 @@ def dev(home: Path, database: URL, smtp_url: str, port: int) -> Iterator[subproc
         "UPNEXT_HOME": str(home),
         "UPNEXT_DATABASE_URL": database.render_as_string(hide_password=False),
         "UPNEXT_SMTP_URL": smtp_url,
+        "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
     }
     command = [str(Path(sys.executable).parent / "upnext"), "dev", "--port", str(port)]
     with (home / "dev.log").open("wb") as log:
@@ -82,6 +83,7 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
 ) -> None:
     database = create_database(embedded_url, "upnext_daemon")
     platform = Platform(settings_for(tmp_path, database))
+    start(platform)
     ada, bob = users(held_out=False, count=2)
     landing = tmp_path / "landing" / "segment"
     landing.mkdir(parents=True)

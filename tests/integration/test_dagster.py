@@ -18,7 +18,7 @@ from assets.events.checks import raw_events_contract
 from assets.journeys.checks import TROUBLES as OUTBOX_TROUBLES
 from orchestration.instance import prepare
 from orchestration.stages import Platform
-from tests.conftest import AS_OF, Product, create_database, rows, settings_for
+from tests.conftest import AS_OF, Product, create_database, rows, settings_for, start
 from tests.integration.test_journeys import users
 
 BLOCKING = dg.AssetCheckSeverity.ERROR
@@ -38,6 +38,7 @@ def code_location(tmp_path: Path, embedded_url: URL) -> Iterator[tuple[dg.Defini
         definitions: Any = importlib.import_module("orchestration.definitions")
         with dg.DagsterInstance.get() as instance:
             platform = Platform(settings)
+            start(platform)
             yield definitions.defs, instance, platform
             platform.engine.dispose()
         sys.modules.pop("orchestration.definitions", None)

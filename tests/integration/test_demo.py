@@ -52,7 +52,7 @@ def test_the_loop_is_closed(tmp_path: Path, embedded_url: URL) -> None:
     ) == [(lines,)]
 
     console = Console(record=True, width=100, file=(tmp_path / "out").open("w"))
-    print_report(platform.engine, console)
+    print_report(platform, console)
     text = console.export_text()
     for word in ("stored", "rejected", "upgrade_curious", "check_in"):
         assert word in text

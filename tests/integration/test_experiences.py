@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from assets.experiences.assign import Shown
 from assets.experiences.definition import arm_of, arm_ranges, as_json, bucket
 from orchestration.stages import Platform, analyse_results, assign_experiences, build, show_ctas, tick
-from tests.conftest import AS_OF, Product, rows, wait_for
+from tests.conftest import AS_OF, Product, rows, start, wait_for
 from tests.outcomes import experience
 
+NAMES = ("offer", "strong", "weak", "also_strong", "apart", "one", "two", "three")
 DAY = timedelta(days=1)
 ODD = " é'\\"
 
@@ -96,6 +97,7 @@ def test_sql_and_python_draw_a_million_alike(platform: Platform) -> None:
 def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
     users = [f"u{number}" for number in range(40)]
     members(ticked, *users)
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": experience()}
     assert assign_experiences(ticked, AS_OF) == 40
     assert assign_experiences(ticked, AS_OF) == 0
@@ -103,6 +105,7 @@ def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
     assert drawn == {user: arm_of("offer", experience(), user) for user in users}
 
     changed = experience(control=0.05)
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": changed}
     members(ticked, *users, *(f"new{number}" for number in range(40)))
     assert assign_experiences(ticked, AS_OF + DAY) == 40
@@ -117,6 +120,7 @@ def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
 def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> None:
     users = [f"u{number}" for number in range(20)]
     members(ticked, *users)
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": experience()}
     assign_experiences(ticked, AS_OF)
     assert set(seen(ticked, "variant, copy, url, trigger ->> 'when'")) == {
@@ -128,6 +132,7 @@ def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> N
     members(ticked, *users)
     assert assign_experiences(ticked, AS_OF + DAY) == 0, "who comes back has the variant of before"
     assert show_ctas(ticked).live == 20
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": experience(variants={"other": {"copy": "B", "url": "/b"}})}
     assign_experiences(ticked, AS_OF + DAY)
     assert {row[0] for row in seen(ticked, "variant")} == {"control"}, "a variant that is gone is not shown"
@@ -142,6 +147,7 @@ def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: P
         ({"weak": experience(slot="nav_bar_button")}, {"strong", "weak"}),
         ({"also_strong": experience(priority=9)}, {"also_strong"}),
     ):
+        start(ticked, *NAMES)
         ticked.experiences = {"strong": strong, **others}
         assign_experiences(ticked, AS_OF)
         found = seen(ticked, "user_id, source, variant")
@@ -153,6 +159,7 @@ def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: P
         "weak": experience(exclusive_group="upgrade", slot="nav_bar_button"),
         "apart": experience(slot="product_tour"),
     }
+    start(ticked, *NAMES)
     ticked.experiences = in_group
     assign_experiences(ticked, AS_OF)
     assert {row[0] for row in seen(ticked)} == {"strong", "apart"}
@@ -160,6 +167,7 @@ def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: P
 
 def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Platform) -> None:
     members(ticked, "ada", as_of=AS_OF - 2 * DAY)
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": experience(starts_at=AS_OF.isoformat(), ends_at=(AS_OF + DAY).isoformat())}
     counts = []
     for as_of in (AS_OF - DAY, AS_OF, AS_OF + DAY - timedelta(microseconds=1), AS_OF + DAY):
@@ -173,6 +181,7 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -
     slots = ["homepage_banner", "nav_bar_button"]
     users = [f"u{number}" for number in range(40)]
     now = AS_OF
+    start(ticked, *NAMES)
     ticked.experiences = {}
     with ticked.engine.begin() as connection:
         connection.execute(
@@ -195,6 +204,7 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -
         members(ticked, *draw.sample(users, draw.randint(0, 15)), as_of=now)
 
     def redeclare() -> None:
+        start(ticked, *NAMES)
         ticked.experiences = {
             name: experience(
                 priority=draw.randint(1, 3),
@@ -253,6 +263,7 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -
 
 def test_who_shows_waits_for_who_shows_already(ticked: Platform) -> None:
     members(ticked, "ada")
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": experience()}
     assign_experiences(ticked, AS_OF)
     lock = sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:live_ctas', 0))")
@@ -271,6 +282,7 @@ def test_who_shows_waits_for_who_shows_already(ticked: Platform) -> None:
 
 def test_a_page_load_is_one_look_up_by_the_key(ticked: Platform) -> None:
     members(ticked, *(f"u{number}" for number in range(5000)))
+    start(ticked, *NAMES)
     ticked.experiences = {"offer": experience()}
     assign_experiences(ticked, AS_OF)
     assert show_ctas(ticked) == Shown(live=5000, changed=5000)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from assets.experiences.definition import bucket
 from assets.journeys import statements
-from assets.journeys.outbox import why_not_values
+from assets.journeys.outbox import record_consent, why_not_values
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform, Ticked, build, dispatch_journeys, pause_journey, replay, resume_journey, tick
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
@@ -39,7 +39,9 @@ def claim_of(platform: Platform, user_id: str, as_of: datetime = AS_OF) -> sa.Ro
     written = "select message_id from journeys.messages where user_id = :user_id"
     ((message_id,),) = rows(platform, written, user_id=user_id)
     with platform.engine.begin() as connection:
-        values = {**why_not_values(platform.policy, as_of), "message_id": message_id}
+        address = f"{user_id}@customer.example"
+        values = {**why_not_values(platform.policy, as_of), "message_id": message_id, "address": address}
+        record_consent(connection)
         return connection.execute(statements.CLAIM, values).one()
 
 

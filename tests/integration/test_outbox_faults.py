@@ -57,6 +57,7 @@ class Outbox:
             "UPNEXT_HOME": str(self.home),
             "UPNEXT_DATABASE_URL": self.platform.settings.database_url or "",
             "UPNEXT_SMTP_URL": self.platform.settings.smtp_url or "",
+            "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
         }
         return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat()], env=environment)
 

@@ -127,7 +127,7 @@ def test_a_call_is_signed_by_the_specification(hooks: Journeys, receiver: Receiv
 
 def test_one_connection_serves_many_calls(hooks: Journeys, receiver: Receiver) -> None:
     users = [f"u{number}" for number in range(10)]
-    hooks.person(*users)
+    hooks.person(*users, name="Ada")
     hooks.tick(AS_OF, "entered", *users)
     hooks.dispatch()
     assert len(receiver.got) == 11

@@ -1,7 +1,11 @@
 """How fast a channel sends."""
 
-from assets.journeys.outbox import Ready, paced
+from datetime import UTC, datetime
+
+from assets.journeys.outbox import Ready, in_order, paced
 from assets.journeys.rendering import Rendered
+
+DUE = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
 
 class Clock:
@@ -17,7 +21,7 @@ class Clock:
 def instants(work: list[float], per_second: int | None) -> list[float]:
     """Return when each message goes out, after so many seconds of work on each."""
     clock = Clock()
-    messages = [Ready("email", "ada", 0, Rendered(str(number))) for number, _ in enumerate(work)]
+    messages = [Ready("email", "ada", DUE, 0, Rendered(str(number))) for number, _ in enumerate(work)]
     found = []
     for seconds, _ in zip(work, paced(messages, per_second, clock=lambda: clock.now, sleep=clock.sleep), strict=True):
         found.append(round(clock.now - 100, 3))
@@ -29,3 +33,11 @@ def test_a_channel_is_no_faster_than_its_rate() -> None:
     assert instants([0, 0, 0, 0], 4) == [0, 0.25, 0.5, 0.75]
     assert instants([0.1, 1, 0, 0], 4) == [0, 0.25, 1.25, 1.5], "what was missed is not made up for"
     assert instants([0, 0], None) == [0, 0]
+
+
+def test_what_is_due_to_one_user_at_one_instant_goes_to_one_sender() -> None:
+    messages = [
+        Ready("email", user, DUE, 0, Rendered(name)) for user, name in (("ada", "1"), ("ada", "2"), ("bob", "3"))
+    ]
+    together = [[message.rendered.message_id for message in one] for one in in_order(messages)]
+    assert together == [["1", "2"], ["3"]]

@@ -17,8 +17,10 @@ from assets.journeys.rendering import (
     Rendered,
     Request,
     Sender,
+    Use,
     check_sender,
     find_mistakes,
+    names_used,
     render,
     template_names,
 )
@@ -185,6 +187,10 @@ def test_a_template_cannot_stop_what_sends(tmp_path: Path) -> None:
         ('<a href="javascript:alert(1)">x</a>', "write {{ link("),
         ("<a href=//evil.example>x</a>", "write {{ link("),
         ("{% for %}", "t.mjml:1: "),
+        (
+            "<p>{% if featurs %}</p>{% endif %}",
+            "t.mjml:1: 'featurs' is not given to templates; did you mean 'features'?",
+        ),
     ],
 )
 def test_links_that_nobody_checks_are_found(
@@ -236,3 +242,13 @@ def test_a_process_that_was_ended_is_not_the_fault_of_a_message(monkeypatch: pyt
         with pytest.raises(UpnextError, match="what is due waits"):
             for _ in range(MAX_DEATHS + 1):
                 process.render(request())
+
+
+def test_the_names_that_copy_uses_are_found_with_their_lines() -> None:
+    source = "{{ user.name }}\n{% if user['plan'] == features.plan %}{{ link(user.name) }}{% endif %}\n{{ other.x }}"
+    assert names_used(source) == [
+        Use("user", "name", 1), Use("features", "plan", 2), Use("user", "name", 2), Use("user", "plan", 2),
+        Use("", "other", 3),
+    ]  # fmt: skip
+    assert names_used("{% for x in user.items %}{{ x.name }}{% endfor %}") == [Use("user", "items", 1)]
+    assert names_used("{% bad") == []

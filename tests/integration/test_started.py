@@ -1,0 +1,136 @@
+"""Journeys and experiences do nothing until somebody starts them: a new home mails nobody."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import URL
+
+from orchestration.errors import UpnextError
+from orchestration.settings import Settings
+from orchestration.stages import Platform, leap, preview_journey, start, status, stop, tick
+from sensors.membership import consumers
+from tests.conftest import AS_OF, Cli, Product, SmtpServer, create_database, rows, settings_for
+from tests.integration.test_journey_rules import Journeys, journey, journeys, mail
+from tests.integration.test_journeys import users
+
+__all__ = ["journeys"]
+DAY = timedelta(days=1)
+JOURNEY = "encourage_upgrade"
+
+
+@pytest.fixture
+def fresh(embedded_url: URL, tmp_path: Path, smtp: SmtpServer) -> Any:
+    """A new home in which nobody has started anything, with somebody whom the product's journey is for."""
+    platform = Platform(settings_for(tmp_path, create_database(embedded_url), smtp.url))
+    product = Product(platform)
+    for user in (*users(held_out=False, count=2), *users(held_out=True, count=1)):
+        product.power_user(user, AS_OF)
+    yield platform
+    platform.engine.dispose()
+
+
+def counts(platform: Platform) -> list[int]:
+    tables = ("journeys.entries", "journeys.messages", "experiences.assignments", "experiences.live_ctas")
+    return [rows(platform, f"select count(*) from {table}")[0][0] for table in tables]
+
+
+def test_a_new_home_mails_nobody(fresh: Platform, smtp: SmtpServer) -> None:
+    done = tick(fresh, AS_OF)
+    assert done.segments == {"basic_plan_power_users entered": 3}
+    assert counts(fresh) == [0, 0, 0, 0]
+    assert smtp.accepted == []
+    assert consumers(fresh) == {"experiences": set()}, "no sensor waits for them"
+    assert set(status(fresh)["started"].values()) == {"no"}
+
+    found = preview_journey(fresh, JOURNEY)
+    assert (found.enrolled, found.held_out, found.messages) == (2, 1, {"upgrade_benefits (email)": 2})
+    assert found.entering_ids == users(held_out=False, count=2)
+    assert counts(fresh) == [0, 0, 0, 0], "a preview changes nothing"
+    assert rows(fresh, "select to_regclass('journeys.encourage_upgrade')") == [(None,)]
+
+    start(fresh, "journey", JOURNEY, by="ada")
+    tick(fresh, AS_OF + timedelta(hours=1))
+    assert len(smtp.accepted) == 2
+    assert status(fresh)["started"][JOURNEY].endswith(" by ada")
+    assert counts(fresh)[2:] == [0, 0], "nobody has started an experience"
+    start(fresh, "experience", "upgrade_banner", by="ada")
+    assert counts(fresh)[2:] == [3, 3], "it is shown at once"
+
+
+def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Platform, smtp: SmtpServer) -> None:
+    for kind, name in (("journey", JOURNEY), ("experience", "upgrade_banner")):
+        start(fresh, kind, name, by="ada")
+        with pytest.raises(UpnextError, match="is started already"):
+            start(fresh, kind, name, by="bob")
+    tick(fresh, AS_OF)
+    assert stop(fresh, "journey", JOURNEY, by="bob") == 3
+    stop(fresh, "experience", "upgrade_banner", by="bob")
+    tick(fresh, AS_OF + 3 * DAY)
+    assert len(smtp.accepted) == 2
+    assert rows(fresh, "select status, reason, arm, count(*) from journeys.entries group by 1, 2, 3 order by 1") == [
+        ("held_out", "holdout of the journey", "held_out", 1), ("left", "journey stopped", "treated", 2),
+    ]  # fmt: skip
+    assert counts(fresh)[2:] == [3, 0], "assignments stay, and nobody sees anything"
+    with pytest.raises(UpnextError, match="is not started"):
+        stop(fresh, "journey", JOURNEY, by="bob")
+    assert rows(fresh, "select name, is_started, changed_by from upnext.switches order by switch_id") == [
+        (JOURNEY, True, "ada"), ("upgrade_banner", True, "ada"), (JOURNEY, False, "bob"),
+        ("upgrade_banner", False, "bob"),
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_not_declared_has_its_nearest(fresh: Platform) -> None:
+    with pytest.raises(UpnextError, match="unknown journey 'encourage_upgrad'; did you mean 'encourage_upgrade'"):
+        start(fresh, "journey", "encourage_upgrad", by="ada")
+    with pytest.raises(UpnextError, match="unknown experience 'encourage_upgrade'"):
+        stop(fresh, "experience", JOURNEY, by="ada")
+    with pytest.raises(UpnextError, match="no tick yet"):
+        preview_journey(fresh, JOURNEY)
+
+
+def test_on_the_command_line(cli: Cli) -> None:
+    assert cli.run("tick", "--as-of", "2026-03-01T00:00:00Z").returncode == 0
+    assert "started: encourage_upgrade" in cli.run("journeys", "start", JOURNEY).stdout
+    assert "is started already" in cli.fails("journeys", "start", JOURNEY)
+    assert json.loads(cli.run("journeys", "preview", JOURNEY, "--json").stdout)["enrolled"] == 0
+    assert "stopped: 0 users" in cli.run("journeys", "stop", JOURNEY).stdout
+    assert "started: upgrade_banner" in cli.run("experiences", "start", "upgrade_banner").stdout
+    assert "shown to nobody" in cli.run("experiences", "stop", "upgrade_banner").stdout
+    done = cli.run("tick", "--as-of", "2026-06-01T00:00:00Z")
+    assert "as_of leaps 92 days, from 2026-03-01 00:00 to 2026-06-01 00:00 UTC" in done.stderr
+    found = json.loads(cli.run("status", "--json").stdout)
+    assert found["members"] == dict.fromkeys(sorted(found["members"]), 0)
+    assert len(found["members"]) == 3
+    assert "days" in found["watermarks"]["as_of_age"]
+
+
+def test_mails_do_not_leave_in_the_name_of_the_demo(cli: Cli) -> None:
+    told = cli.fails("tick", UPNEXT_SMTP_URL="smtp://127.0.0.1:1")
+    assert "UPNEXT_SMTP_URL is set and UPNEXT_MAIL_FROM is not" in told
+    assert Settings.from_environment({}).sender_address == "Otto <hello@otto.example>"
+
+
+def test_a_week_is_no_leap(fresh: Platform) -> None:
+    assert leap(fresh.engine, AS_OF) is None, "there is nothing before the first tick"
+    tick(fresh, AS_OF)
+    assert leap(fresh.engine, AS_OF + 7 * DAY) is None
+    assert leap(fresh.engine, AS_OF + 7 * DAY + timedelta(seconds=1)) is not None
+
+
+def test_a_journey_whose_file_is_gone_ends_and_stays_stopped(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    hello = journey(mail("a"), mail("b", after="1 day"))
+    journeys.declare(hello=hello, other=journey(segment="low_usage_paid_users"))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    journeys.platform.journeys = {"other": journeys.platform.journeys["other"]}
+    journeys.dispatch(AS_OF + DAY)
+    assert journeys.entries() == [("ada", "left", "journey removed"), ("bob", "left", "journey removed")]
+    journeys.platform.journeys = {"hello": hello}
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert len(smtp.accepted) == 2
+    assert "hello" not in journeys.platform.started
