@@ -98,7 +98,7 @@ def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> No
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def tick(as_of: str | None, as_json: bool) -> None:
     """Run one whole tick: ingest of the landing folder, dbt, segments, journeys, analytics."""
-    from assets.segments.membership import beyond_limits  # noqa: PLC0415
+    from assets.segments.membership import beyond_limits, held_out  # noqa: PLC0415
     from orchestration import stages, ticks  # noqa: PLC0415
 
     asked = stages.utc_now() if as_of is None else ticks.parse_instant(as_of, option="--as-of")
@@ -109,6 +109,8 @@ def tick(as_of: str | None, as_json: bool) -> None:
     done = stages.tick(platform, asked, is_explicit=as_of is not None)
     for change in beyond_limits(platform.engine):
         _warn(f"{change}")
+    for segment, error in held_out(platform.engine).items():
+        _warn(f"segment '{segment}' was held out, and its members stay as they are: {error}")
     _show(asdict(done), as_json, title=f"Tick {done.tick_id} at {done.as_of:%Y-%m-%d %H:%M:%S} UTC")
 
 

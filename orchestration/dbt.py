@@ -17,8 +17,9 @@ from assets.features.definition import Feature, FeaturesFile
 from assets.features.definition import find_mistake as find_feature_mistake
 from assets.segments.definition import find_cycle, references
 from assets.segments.definition import find_mistakes as find_segment_mistakes
-from orchestration.declarations import line_of, load
+from orchestration.declarations import NAME, line_of, load
 from orchestration.errors import UpnextError, nearest
+from orchestration.reserved import RESERVED_WORDS
 from orchestration.settings import PROJECT, Settings
 
 PROJECT_DIR = PROJECT / "dbt_project"
@@ -100,10 +101,24 @@ def load_features(settings: Settings, catalogue: Catalogue) -> dict[str, dict[st
     return tables
 
 
-def check_segments(files: Mapping[str, Path], features: Mapping[str, Mapping[str, Feature]]) -> None:
-    """Raise `UpnextError` for the first segment that cannot be what its author means, with file and line."""
+def model_names(settings: Settings) -> set[str]:
+    """Return the models and seeds of the project, and of one's own: what a segment may read."""
+    models = {file.stem for folder in model_folders(settings) for file in folder.rglob("*.sql")}
+    return models | {file.stem for file in (PROJECT_DIR / "seeds").rglob("*.csv")}
+
+
+def check_segments(
+    files: Mapping[str, Path], features: Mapping[str, Mapping[str, Feature]], models: Collection[str] = ()
+) -> None:
+    """Raise `UpnextError` for the first segment that cannot be what its author means, with file and line.
+
+    `models` are others that it may read.
+    """
+    for name, file in files.items():
+        if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
+            raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
     counts = {name for table in features.values() for name, feature in table.items() if feature.kind in NEVER_NEGATIVE}
-    known = {*FEATURE_TABLES, *features, *files}
+    known = {*FEATURE_TABLES, *features, *files, *models}
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
     for name, text in texts.items():
         for line, mistake in find_segment_mistakes(text, known=known, counts=counts):

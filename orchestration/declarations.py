@@ -9,20 +9,28 @@ import msgspec
 import yaml
 
 from orchestration.errors import UpnextError, nearest
+from orchestration.wording import ANY, explain, worded
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+NAME = r"^[a-z][a-z0-9_]{0,62}$"
+Name = Annotated[str, worded(NAME, "a name of a-z, 0-9 and _, beginning with a letter")]
 """An identifier: a table, a file or an experiment can be called this."""
 
-Duration = Annotated[str, msgspec.Meta(pattern=r"^\d{1,4} (minute|hour|day)s?$")]
+Duration = Annotated[
+    str, worded(r"^\d{1,4} (minute|hour|day)s?$", "a length of time such as 2 days, 3 hours, 1 minute")
+]
 """A length of time such as `2 days`, in words that Postgres reads as an interval."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 """A part of all users, 0 up to but not including 1."""
 
-Link = Annotated[str, msgspec.Meta(pattern=r"^(https://[^/\s]|/($|[^/\\]))[^\s]*$")]
+Link = Annotated[
+    str,
+    worded(
+        r"^(https://[^/\s]|/($|[^/\\]))[^\s]*$", "an address such as https://otto.example/upgrade, or a path such as /x"
+    ),
+]
 """Where a click leads: an https address, or a path of the site that shows it."""
 
-ANY = "..."
 MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 
 Mistake = tuple[list[str | int], str]
@@ -51,12 +59,8 @@ def load(path: Path, kind: type[Declared]) -> Declared:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at ")
-        keys = _keys(where)
-        unknown = re.search(r"unknown field `(\w+)`", message)
-        if unknown:
-            keys = [*keys, unknown[1]]
-            message = f"unknown key '{unknown[1]}'{nearest(unknown[1], _fields(kind, keys[:-1]))}"
-        raise UpnextError(f"{path}:{_line(tree, keys)}: {message}") from None
+        keys, mistake = explain(message, where, value, kind)
+        raise UpnextError(f"{path}:{_line(tree, keys)}: {mistake}") from None
 
 
 def load_folder(folder: Path, kind: type[Declared], *, besides: Collection[str] = ()) -> dict[str, Declared]:
@@ -65,7 +69,7 @@ def load_folder(folder: Path, kind: type[Declared], *, besides: Collection[str] 
     for path in folder.glob("*.yaml"):
         raise UpnextError(f"{path}: files that declare something end in .yml; rename it")
     for path in paths:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", path.stem):
+        if not re.fullmatch(NAME, path.stem):
             raise UpnextError(
                 f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter"
             )
@@ -118,12 +122,6 @@ def _check_keys(node: yaml.Node | None, path: Path) -> None:
             _check_keys(value, path)
 
 
-def _keys(where: str) -> list[str | int]:
-    """Turn a path such as `$.steps[0].name` in backticks into keys; `[...]`, a value by some name, is `ANY`."""
-    parts = re.findall(r"\.(\w+)|\[(\d+)\]|\[(\.\.\.)\]", where)
-    return [int(number) if number else name or wildcard for name, number, wildcard in parts]
-
-
 def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
     line = node.start_mark.line + 1 if node else 1
     for depth, key in enumerate(keys, start=1):
@@ -146,11 +144,3 @@ def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
 def _leads_on(node: yaml.Node, keys: list[str | int]) -> bool:
     is_mapping = isinstance(node, yaml.MappingNode)
     return not keys or (is_mapping and any(name.value == keys[0] or keys[0] == ANY for name, _ in node.value))
-
-
-def _fields(kind: type[msgspec.Struct], keys: list[str | int]) -> set[str]:
-    """Return the field names of `kind`, or of whichever declarations nest below it at `keys`."""
-    if not keys:
-        return {field.name for field in msgspec.structs.fields(kind)}
-    nested = msgspec.json.schema(kind).get("$defs", {})
-    return {name for schema in nested.values() for name in schema.get("properties", {})}

@@ -12,7 +12,7 @@ from assets.events.checks import raw_events_contract, raw_events_health
 from assets.experiences.assets import experience_assets
 from assets.journeys.assets import journey_asset, journey_tables
 from assets.journeys.checks import outbox_works
-from assets.segments.checks import features_do_not_drift, segments_change_within_limits
+from assets.segments.checks import features_do_not_drift, segments_can_be_evaluated, segments_change_within_limits
 from orchestration import dbt
 from orchestration.dbt_assets import analytics_models, build_models, dbt_resource, membership_log
 from orchestration.runs import at_work
@@ -58,6 +58,7 @@ defs = dg.Definitions(
     asset_checks=[
         raw_events_contract,
         raw_events_health,
+        segments_can_be_evaluated,
         segments_change_within_limits,
         features_do_not_drift,
         outbox_works,

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Engine
 
 from orchestration.runs import is_at_work
 from orchestration.settings import Settings
+from orchestration.stages import utc_now
 from orchestration.warehouse import connect
 
 # From the first word of a run to its lock in the warehouse.
@@ -31,6 +32,6 @@ class Launcher(dg.DefaultRunLauncher):
         """Return whether the run's process lives."""
         record = self._instance.get_run_record_by_id(run.run_id)
         started = record.start_time if record is not None else None
-        is_new = started is None or datetime.now(UTC) - datetime.fromtimestamp(started, UTC) < GRACE
+        is_new = started is None or utc_now() - datetime.fromtimestamp(started, UTC) < GRACE
         is_alive = is_new or is_at_work(self._engine, run.run_id)
         return CheckRunHealthResult(WorkerStatus.RUNNING if is_alive else WorkerStatus.NOT_FOUND)

@@ -10,10 +10,11 @@ from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB
 # or end.
 _OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
+_SEGMENTS = dg.AssetSelection.checks_for_assets(dg.AssetKey(["segments", "membership_changes"]))
 
 tick_job = dg.define_asset_job(
     TICK_JOB,
-    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT,
+    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS,
     description="Load what has landed, build features and segments, publish the tick.",
 )
 

@@ -1,5 +1,6 @@
 """The stages of the loop as plain functions: the command line calls them in turn, Dagster's assets wrap them."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -173,7 +174,7 @@ class Platform:
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
         _ = (self.journeys, self.experiences, self.metrics, self.sender)
-        dbt.check_segments(dbt.segment_files(self.settings), self.features)
+        dbt.check_segments(dbt.segment_files(self.settings), self.features, dbt.model_names(self.settings))
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
         try:
@@ -242,7 +243,8 @@ def preview_segment(platform: Platform, path_or_name: str, *, with_ids: bool) ->
     """Run a segment without touching anything. Raises `UpnextError` with the file for what cannot be run."""
     file = dbt.find_segment(platform.settings, path_or_name)
     features = platform.features
-    dbt.check_segments({**dbt.segment_files(platform.settings), file.stem: file}, features)
+    files = {**dbt.segment_files(platform.settings), file.stem: file}
+    dbt.check_segments(files, features, dbt.model_names(platform.settings))
     sql = platform.dbt.compile(file.read_text(encoding="utf-8"))
     with platform.engine.connect().execution_options(postgresql_readonly=True) as connection:
         try:
@@ -250,6 +252,9 @@ def preview_segment(platform: Platform, path_or_name: str, *, with_ids: bool) ->
         except ProgrammingError as error:
             message = str(error.orig).strip().splitlines()[0]
             known = {name for table in features.values() for name in table}
+            missing = re.search(r'column "?(?:\w+\.)?(\w+)"? does not exist', message)
+            if missing is not None and missing[1] in known:
+                raise UpnextError(f"{file}: the feature '{missing[1]}' is new: it comes with the next tick") from None
             raise UpnextError(f"{file}: {dbt.with_nearest(message, columns=known)}") from None
         except ValueError as error:
             raise UpnextError(f"{file}: {error}") from None

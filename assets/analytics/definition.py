@@ -1,11 +1,14 @@
 """What a metric's description may say (`config.meta` of a column), and which mistakes it can hold. Pure."""
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
+from orchestration.conditions import Conditions, check_conditions
 from orchestration.declarations import Declaration, Mistake, unknown
+from orchestration.reserved import RESERVED_WORDS
+from orchestration.wording import worded
 
 LONGEST_NAME = 50
 RESERVED = frozenset({"goal", "clicked"})
@@ -22,8 +25,8 @@ class Metric(Declaration, frozen=True):
     of: str | None = None
     ever: str | None = None
     per: str | None = None
-    cap: Annotated[str, msgspec.Meta(pattern=r"^(9\d|[1-8]\d|\d)(\.\d{1,3})? ?%$")] | None = None
-    where: dict[str, Any] | None = None
+    cap: Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")] | None = None
+    where: Conditions | None = None
 
     def __post_init__(self) -> None:
         kinds = [name for name in ("count_of", "sum_of", "ever") if getattr(self, name) is not None]
@@ -33,6 +36,7 @@ class Metric(Declaration, frozen=True):
             raise ValueError("sum_of, a property, and of, an event, go together")
         if self.per is not None and self.count_of is None:
             raise ValueError("per goes with count_of")
+        check_conditions(self.where)
         if self.cap is not None and (self.ever is not None or self.per is not None):
             raise ValueError("cap goes with count_of without per, and with sum_of")
 
@@ -77,6 +81,8 @@ class MetricsFile(msgspec.Struct, frozen=True):
                 )
             if column.name in RESERVED or "__" in column.name:
                 yield keys, f"'{column.name}' is taken; goal and clicked are measured anyway, and __ is ours"
+            if column.name in RESERVED_WORDS:
+                yield keys, f"'{column.name}' is a word of SQL, which no column can be called; choose another name"
             metric = column.config.meta
             if metric is not None:
                 yield from unknown([*keys, "config", "meta"], "event", metric.events, events)

@@ -4,23 +4,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from orchestration.conditions import Conditions, check_conditions
 from orchestration.declarations import Declaration
 from orchestration.errors import nearest
-
-Scalar = str | int | float | bool
-Path = Annotated[str, msgspec.Meta(pattern=r"^[^.\s][^.]*(\.[^.]+)*$")]
-
-
-class Test(Declaration, frozen=True):
-    """What a value in an event's properties or context must be; several tests must all hold."""
-
-    one_of: list[str] | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    more_than: float | None = None
-    less_than: float | None = None
-    contains: str | None = None
-    exists: bool | None = None
 
 
 class Catalogued(Declaration, frozen=True):
@@ -37,10 +23,12 @@ class Derived(Declaration, frozen=True):
     owner: str
     event: str | None = None
     type: Literal["page", "screen", "identify", "group", "alias"] | None = None
-    where: dict[Path, Scalar | Test] = {}
-    context: dict[Path, Scalar | Test] = {}
+    where: Conditions | None = None
+    context: Conditions | None = None
 
     def __post_init__(self) -> None:
+        check_conditions(self.where)
+        check_conditions(self.context)
         if (self.event is None) == (self.type is None):
             raise ValueError("a derived event is made of one `event` or one `type`")
 

@@ -22,6 +22,7 @@ from assets.events.event import (
     short,
 )
 from orchestration.declarations import Declaration, Duration
+from orchestration.wording import worded
 
 UNITS = {
     "seconds": timedelta(seconds=1),
@@ -60,7 +61,7 @@ class Source(Declaration, frozen=True):
     occurred_at: EventTime | None = None
     event: EventName | None = None
     properties: list[str] = []
-    delimiter: Annotated[str, msgspec.Meta(pattern='^[^"\r\n]$')] = ","
+    delimiter: Annotated[str, worded('^[^"\r\n]$', "one character")] = ","
     settles_after: Duration = "1 minute"
 
     def __post_init__(self) -> None:

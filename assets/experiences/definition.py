@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, minutes, unknown
+from orchestration.wording import worded
 
 CONTROL = "control"
 
 Surface = Literal["web", "in_app"]
-Page = Annotated[str, msgspec.Meta(pattern=r"^/[^\s*]*\*?$")]
+Page = Annotated[str, worded(r"^/[^\s*]*\*?$", "a path such as /pricing or /docs/*")]
 """A path of the site, such as `/pricing`; `/docs/*` is all below it."""
 
 Times = Annotated[int, msgspec.Meta(ge=1, le=1000)]

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from orchestration.declarations import Declaration
+from orchestration.conditions import Conditions, check_conditions
+from orchestration.declarations import NAME, Declaration
 from orchestration.errors import nearest
+from orchestration.reserved import RESERVED_WORDS
+from orchestration.wording import worded
 
 ANY = "any"
 _WINDOWED = {"within", "where", "type"}
@@ -20,8 +23,8 @@ KINDS = {
     "first_at": _WINDOWED,
     "last_at": _WINDOWED,
     "latest_of": {"within", "where", "is"},
-    "latest": _WINDOWED | {"of"},
-    "latest_trait": {"within"},
+    "latest": _WINDOWED | {"of", "as"},
+    "latest_trait": {"within", "as"},
     "sequence": {"within", "where", "in"},
     "most_in_session": {"within", "where"},
     "distinct_users": {"within", "where"},
@@ -30,10 +33,12 @@ KINDS = {
 NEEDED = {"sum_of": "of", "latest_of": "is", "sequence": "in"}
 OF_ACCOUNTS = {"count_of", "sum_of", "ever", "first_at", "last_at", "distinct_users", "members_where"}
 OF_ACCOUNTS_ONLY = {"distinct_users", "members_where"}
-_LENGTH = re.compile(r"[1-9]\d{0,5} (minute|hour|day|week)s?")
+Length = Annotated[
+    str, worded(r"^[1-9]\d{0,5} (minute|hour|day|week)s?$", "a length of time such as 30 days, 12 hours, 1 week")
+]
 
 
-class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in"}):
+class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_": "as"}):
     """What a feature is made of: one kind, and what goes with it (see dbt_project/macros/features/kinds.sql)."""
 
     count_of: str | None = None
@@ -51,10 +56,11 @@ class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in"}):
     members_where: str | None = None
     of: str | None = None
     is_: str | None = None
-    in_: str | None = None
-    type: str | None = None
-    within: str | None = None
-    where: dict[str, Any] | None = None
+    in_: Length | None = None
+    as_: Literal["text", "number", "boolean", "time"] | None = None
+    type: Literal["track", "page", "screen", "identify", "group", "alias"] | None = None
+    within: Length | None = None
+    where: Conditions | None = None
 
     def __post_init__(self) -> None:
         said = {field.encode_name: value for field in msgspec.structs.fields(self)
@@ -73,9 +79,7 @@ class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in"}):
             raise ValueError(f"{kind} needs '{NEEDED[kind]}'")
         if kind == "latest" and self.of is None and self.type is None:
             raise ValueError("latest needs 'of', an event, or 'type'")
-        for name in ("within", "in"):
-            if name in said and not _LENGTH.fullmatch(str(said[name])):
-                raise ValueError(f"{name}: '{said[name]}' is not a length of time such as '30 days'")
+        check_conditions(self.where)
         if self.latest_of is not None and self.is_ not in self.latest_of:
             raise ValueError(f"is: '{self.is_}' is none of latest_of{nearest(self.is_ or '', self.latest_of)}")
 
@@ -132,15 +136,17 @@ def example(feature: Feature, date: datetime) -> Any:
         return True
     if feature.kind in ("first_at", "last_at"):
         return date.isoformat()
-    return "premium" if feature.kind in ("latest", "latest_trait") else 12
+    if feature.kind in ("latest", "latest_trait"):
+        return {"number": 12, "boolean": True, "time": date.isoformat()}.get(feature.as_ or "", "premium")
+    return 12
 
 
 def find_mistake(
     column: Column, feature: Feature, *, is_of_accounts: bool, events: Collection[str], user_features: Collection[str]
 ) -> str | None:
     """Return what is wrong with a feature, given what else is declared; None where nothing is."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", column.name):
-        return "is no name of a column; use a-z, 0-9 and _, beginning with a letter"
+    if not re.fullmatch(NAME, column.name) or column.name in RESERVED_WORDS:
+        return "is no name of a column; use a-z, 0-9 and _, beginning with a letter, and no word that SQL reserves"
     unknown = [name for name in feature.events if name != ANY and name not in events]
     if unknown:
         return f"is about '{unknown[0]}', which the catalogue of events does not list{nearest(unknown[0], events)}"

@@ -9,6 +9,7 @@ import msgspec
 
 from orchestration.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, minutes, unknown
 from orchestration.errors import nearest
+from orchestration.wording import worded
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 END = "end"
@@ -17,7 +18,7 @@ DAYS: tuple["Day", ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
-Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Clock = Annotated[str, worded(r"^([01]\d|2[0-3]):[0-5]\d$", 'a time of day in quotes, such as "08:30"')]
 """A time of day such as `08:30`, by the user's own clock."""
 
 Events = Annotated[list[str], msgspec.Meta(min_length=1)]

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from orchestration.declarations import Declaration, Duration, Name, Share
+from orchestration.wording import worded
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
 
@@ -37,7 +38,9 @@ class Endpoint(Declaration, frozen=True):
     """Where webhooks go; the secret (`whsec_...`) is in the environment variable that `secret` names."""
 
     url: str
-    secret: Annotated[str, msgspec.Meta(pattern=r"^UPNEXT_[A-Z0-9_]+$")]
+    secret: Annotated[
+        str, worded(r"^UPNEXT_[A-Z0-9_]+$", "the name of an environment variable such as UPNEXT_CRM_SECRET")
+    ]
 
 
 class Policy(Declaration, frozen=True):

@@ -164,7 +164,7 @@ class Use(NamedTuple):
 
 
 def names_used(source: str) -> list[Use]:
-    """Return what copy reads of the user, of the features and else, in the order of the lines; nothing if it is broken."""
+    """Return what copy reads of the user, of the features and else, by line; nothing where it cannot be parsed."""
     try:
         tree = _TEXT.parse(source)
     except TemplateSyntaxError:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.segments.membership import beyond_limits
+from assets.segments.membership import beyond_limits, held_out
 from orchestration.stages import Platform, rebuild
 
 _LOG = dg.AssetKey(["segments", "membership_changes"])
@@ -18,6 +18,18 @@ def segments_change_within_limits(platform: dg.ResourceParam[Platform]) -> dg.As
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(map(str, beyond)) or None,
         metadata={change.segment: change.entered + change.exited for change in beyond},
+    )
+
+
+@dg.asset_check(asset=_LOG, description="The last tick could look at every segment.")
+def segments_can_be_evaluated(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    """Name the segments that were held out, since a condition met a value that it cannot read."""
+    failed = held_out(platform.engine)
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{segment}: {error}" for segment, error in failed.items()) or None,
+        metadata=failed,
     )
 
 

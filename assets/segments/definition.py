@@ -52,6 +52,8 @@ def find_mistakes(sql: str, *, known: Collection[str], counts: Collection[str]) 
                 _line(text, found.start()),
                 f"'{' '.join(found[0].split())}' is always true: {found[1]} is never negative",
             )
+    if ";" in text:
+        yield _line(text, text.index(";")), "holds a ';': it is one SELECT, and ends without"
     if not re.search(r"\b(where|having|join|limit|intersect|except)\b", text, re.IGNORECASE):
         yield 1, "has no condition, so everyone would be in it; add a WHERE"
     for found in _EVERYONE.finditer(text.rstrip()):

@@ -121,6 +121,16 @@ def beyond_limits(engine: Engine) -> list[BeyondLimit]:
         return [BeyondLimit(**row._mapping) for row in connection.execute(statement)]
 
 
+def held_out(engine: Engine) -> dict[str, str]:
+    """Return the segments that the newest tick could not look at, and why."""
+    statement = sa.text(
+        "select segment, error from segments.evaluations"
+        " where error is not null and tick_id = (select max(tick_id) from segments.ticks) order by segment"
+    )
+    with engine.connect() as connection:
+        return {row.segment: row.error for row in connection.execute(statement)}
+
+
 def known_segments(engine: Engine) -> set[str]:
     """Return every segment that the logs have ever had."""
     with engine.connect() as connection:

@@ -50,7 +50,7 @@
         and {% if name in comparisons -%}
             upnext.number({{ value }}) {{ comparisons[name] }} {{ expected }}
         {%- elif name == 'one_of' -%}
-            ({{ value }}) #>> '{}' in ({{ quoted(expected) }})
+            ({{ value }}) #>> '{}' in ({{ quoted(expected | map('string') | list) }})
         {%- elif name == 'contains' -%}
             strpos(({{ value }}) #>> '{}', {{ quoted([expected]) }}) > 0
         {%- elif name == 'exists' -%}

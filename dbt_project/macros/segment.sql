@@ -89,7 +89,7 @@
 {% macro last_evaluation(segment, view) -%}
     {%- set found = run_query("
         select
-            tick_id, definition, is_held, is_released,
+            tick_id, definition, is_held, is_released, error,
             members_before + case when is_held then 0 else entered - exited end as members,
             (
                 select attname from pg_attribute
@@ -105,11 +105,11 @@
     {%- set definition = local_md5(sql) -%}
     {%- set select_now = with_members_of_this_tick(sql) -%}
     {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
-    {%- set is_by_row = last and last.definition == definition and not last.is_held
+    {%- set is_by_row = last and last.definition == definition and not last.is_held and not last.error
         and asks_of_each_row(unit, sql) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = config.get('meta', {}).limit or {} -%}
     {%- set may_hold = limit.hold and not (last.is_held and last.is_released) -%}
-    {%- do run_query("
+    {%- set statement = "
         with " ~ changed_members(segment, unit, select_now, touched_members(unit, last.tick_id, tick_id) if is_by_row else none) ~ ",
 
         counted as (
@@ -142,7 +142,18 @@
         from changed
         inner join judged on not (judged.is_beyond and " ~ (may_hold or false) ~ ")
         order by changed.id
-    ") -%}
+    " -%}
+    {#- One user's value that a condition cannot read must not keep the other segments from being published. -#}
+    {%- set error = run_query("select upnext.attempt($statement$" ~ statement ~ "$statement$) as error").rows[0].error -%}
+    {%- if error is not none -%}
+        {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
+        {%- do run_query("
+            insert into segments.evaluations
+                (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error)
+            select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', 0, count(*), 0, 0, false, false, $error$" ~ error ~ "$error$
+            from " ~ unit.members ~ " where segment = '" ~ segment ~ "'
+        ") -%}
+    {%- endif -%}
 {%- endmacro %}
 
 {# CTEs: who is selected and no member, or the other way round (`changed`), of those touched, or of all. #}

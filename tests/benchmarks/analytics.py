@@ -125,7 +125,7 @@ def project_of(folder: Path) -> Path:
     metrics = [
         f"      - name: {name}\n        config: {{meta: {{sum_of: {name}, of: reported usage}}}}\n" for name in NAMES
     ]
-    after = after[after.index("  - name: touched_moments") :]
+    after = after[after.index("  - name: capped_moments") :]
     described.write_text(before + "".join(metrics) + after)
     return project
 

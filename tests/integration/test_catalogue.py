@@ -105,7 +105,10 @@ def test_an_event_that_nobody_declared_is_new(platform: Platform, product: Produ
         ({"event": "login", "type": "page"}, "made of one `event` or one `type`"),
         ({"event": "login", "wher": {}}, "unknown key 'wher'; did you mean 'where'?"),
         ({"event": "login", "where": {"rows": {"at_leest": 5}}}, "unknown key 'at_leest'; did you mean 'at_least'?"),
-        ({"event": "login", "where": {"rows": [5]}}, "Expected"),
+        ({"event": "login", "where": {"rows": [5]}}, "'rows' is a list; it must be text or a whole number or"),
+        ({"event": "login", "where": {"rows": {}}}, "a test that tests nothing; write one of one_of, at_least"),
+        ({"event": "login", "where": {}}, "where: holds no test; leave it out"),
+        ({"event": "login", "where": {"plan": None}}, "'plan' is empty; it must be text"),
     ],
 )
 def test_mistakes_name_file_and_line(dbt_project: Path, event: dict[str, Any], message: str) -> None:

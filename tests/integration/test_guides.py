@@ -55,7 +55,7 @@ def test_the_walk_throughs(platform: Platform, product: Product, dbt_project: Pa
     large = "- name: large_reports\n  config: {meta: {count_of: exported large report}}\n"
     insert(models / "features" / "_features.yml", "\n  - name: account_features\n", large, indent=6)
 
-    insert(dbt.METRICS, "  - name: touched_moments\n", block("# models/analytics", RESULTS_GUIDE), indent=6)
+    insert(dbt.METRICS, "  - name: capped_moments\n", block("# models/analytics", RESULTS_GUIDE), indent=6)
 
     platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
     platform.check()

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from assets.segments.membership import beyond_limits, members_at
+from assets.segments.membership import beyond_limits, held_out, members_at
 from orchestration import dbt
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform, build, preview_segment, rebuild, release_segment
@@ -297,3 +297,122 @@ def test_drift_is_found_mended_and_told(platform: Platform, product: Product) ->
     assert dict(rows(platform, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
     build(platform, AS_OF, is_explicit=True)
     assert log(platform, "basic_plan_power_users") == [("ada", "entered")]
+
+
+def describe(project: Project, **features: dict[str, Any]) -> None:
+    """Declare features of users."""
+
+    def change(declared: Any) -> None:
+        declared["models"][0]["columns"] += [
+            {"name": name, "description": "x", "config": {"meta": meta}} for name, meta in features.items()
+        ]
+
+    project.edit("features/_features.yml", change)
+    vars(project.platform).pop("features", None)
+
+
+def test_a_value_that_cannot_be_read_is_null_and_stops_nobody(
+    platform: Platform, product: Product, project: Project
+) -> None:
+    values = {"ada": 34, "bob": "n/a", "cid": "21", "dan": None, "eve": True, "fay": "2026-03-01T10:00:00+02"}
+    for user, value in values.items():
+        product.identify(user, AS_OF - 3 * DAY, value="first")
+        product.identify(user, AS_OF - 2 * DAY, value=value)
+    describe(
+        project,
+        as_number={"latest_trait": "value", "as": "number"}, as_boolean={"latest_trait": "value", "as": "boolean"},
+        as_time={"latest_trait": "value", "as": "time", "within": "30 days"}, as_text={"latest_trait": "value"},
+    )  # fmt: skip
+    project.segment("of_age", "select user_id from {{ ref('user_features') }} where as_number > 20")
+    build(platform, AS_OF, is_explicit=True)
+    found = rows(
+        platform, "select user_id, as_number, as_boolean, as_time, as_text from features.user_features order by 1"
+    )
+    assert [(user, number, is_true, at is not None, text) for user, number, is_true, at, text in found] == [
+        ("ada", 34, None, False, "34"), ("bob", None, None, False, "n/a"), ("cid", 21, None, False, "21"),
+        ("dan", None, None, False, "first"), ("eve", None, True, False, "true"),
+        ("fay", None, None, True, "2026-03-01T10:00:00+02"),
+    ]  # fmt: skip
+    assert rows(platform, "select user_id from segments.of_age order by 1") == [("ada",), ("cid",)]
+    product.identify("ada", AS_OF, value="n/a")
+    product.identify("dan", AS_OF, value=50)
+    build(platform, AS_OF + DAY, is_explicit=True)
+    assert rows(platform, "select user_id from segments.of_age order by 1") == [("cid",), ("dan",)]
+
+
+def test_a_segment_that_fails_is_held_out_and_the_rest_is_published(
+    platform: Platform, product: Product, project: Project
+) -> None:
+    describe(project, age={"latest_trait": "age"})
+    project.segment("of_age", "select user_id from {{ ref('user_features') }} where age::numeric > 20")
+    project.segment("active", ACTIVE)
+    product.identify("ada", AS_OF - 2 * DAY, age="34")
+    product.track("ada", "login", AS_OF - 2 * DAY, times=2)
+    build(platform, AS_OF - DAY, is_explicit=True)
+    assert rows(platform, "select segment, user_id from segments.members order by 1") == [
+        ("active", "ada"), ("of_age", "ada"),
+    ]  # fmt: skip
+    product.identify("bob", AS_OF - DAY, age="n/a")
+    product.identify("ada", AS_OF - DAY, age="12")
+    product.track("bob", "login", AS_OF - DAY, times=2)
+    for day in (0, 1):
+        build(platform, AS_OF + day * DAY, is_explicit=True)
+        assert rows(platform, "select segment, user_id from segments.members order by 1, 2") == [
+            ("active", "ada"), ("active", "bob"), ("of_age", "ada"),
+        ], "its members stay, the others are published"  # fmt: skip
+        assert held_out(platform.engine) == {"of_age": "invalid input syntax for type numeric"}, "and no value is told"
+    product.identify("bob", AS_OF + DAY, age="40")
+    build(platform, AS_OF + 2 * DAY, is_explicit=True)
+    assert held_out(platform.engine) == {}
+    assert rows(platform, "select user_id from segments.of_age") == [("bob",)], "everybody is looked at again"
+
+
+def test_a_segment_reads_a_model_and_a_seed_of_ones_own(platform: Platform, product: Product, project: Project) -> None:
+    (project.folder / "seeds").mkdir()
+    (project.folder / "seeds" / "partners.csv").write_text("user_id\nada\nbob\n")
+    own = project.folder / "models" / "segments" / "of_partners.sql"
+    own.write_text(
+        "select user_id from {{ ref('user_features') }} where user_id in (select user_id from {{ ref('partners') }})"
+        " and user_id in (select user_id from {{ ref('regulars') }})"
+    )
+    (project.folder / "models" / "events" / "regulars.sql").write_text(
+        "select user_id from {{ ref('user_events') }} where event = 'login' group by user_id"
+    )
+    project.segment("on_both", "select user_id from {{ ref('of_partners') }} where true and user_id <> 'x'")
+    for user in ("ada", "cid"):
+        product.track(user, "login", AS_OF - DAY)
+    product.track("bob", "created object", AS_OF - DAY)
+    platform.check()
+    build(platform, AS_OF, is_explicit=True)
+    assert rows(platform, "select segment, user_id from segments.members order by 1") == [
+        ("of_partners", "ada"), ("on_both", "ada"),
+    ]  # fmt: skip
+    product.track("bob", "login", AS_OF)
+    build(platform, AS_OF + DAY, is_explicit=True)
+    assert [user for _, user in rows(platform, "select segment, user_id from segments.members order by 1, 2")] == [
+        "ada", "bob", "ada", "bob",
+    ]  # fmt: skip
+
+
+def test_a_feature_that_comes_with_the_next_tick(platform: Platform, product: Product, project: Project) -> None:
+    product.track("ada", "login", AS_OF - DAY)
+    build(platform, AS_OF, is_explicit=True)
+    describe(project, reports={"count_of": "exported report"})
+    project.segment("reporters", "select user_id from {{ ref('user_features') }} where reports > 3")
+    with pytest.raises(UpnextError, match="the feature 'reports' is new: it comes with the next tick"):
+        preview_segment(platform, "reporters", with_ids=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "sql", "message"),
+    [
+        ("user", ACTIVE, "is a word of SQL"),
+        ("active", f"{ACTIVE};\n", "active.sql:1: segment 'active' holds a ';'"),
+    ],
+)
+def test_names_and_ends_that_sql_does_not_take(
+    platform: Platform, project: Project, name: str, sql: str, message: str
+) -> None:
+    project.segment(name, sql)
+    with pytest.raises(UpnextError, match=message):
+        platform.check()

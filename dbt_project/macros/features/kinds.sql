@@ -7,8 +7,9 @@
         ever: <event>                         whether there is at least one
         first_at, last_at: <event>            when the first, the latest was; null where there is none
         latest_of: [<event>, ...], is: <one>  whether the latest of these is that one
-        latest: <property>, of: <event>       its text in the latest such event that has it; null where there is none
-        latest_trait: <trait>                 the same of identify calls
+        latest: <property>, of: <event>       its value in the latest such event that has it; null where there is none
+        latest_trait: <trait>                 the same of identify calls; both are text, or `as: number`, `as: boolean`,
+                                              `as: time`, null where the value cannot be read as that
         sequence: [<event>, ...], in: 2 days  whether these came one after the other, within that time
         most_in_session: <event>              the most of them in one session, which 30 minutes without an event end
 
@@ -52,8 +53,11 @@
     {%- elif 'latest_of' in meta -%}
         coalesce((array_agg(events.event order by {{ latest_first }}) filter (where {{ of }}))[1] = {{ quoted([meta.is]) }}, false)
     {%- elif 'latest' in meta or 'latest_trait' in meta -%}
-        {%- set value = path_of('events.properties', meta.latest or meta.latest_trait) ~ " #>> '{}'" -%}
-        (array_agg({{ value }} order by {{ latest_first }}) filter (where {{ of }} and {{ value }} is not null))[1]
+        {%- set value = path_of('events.properties', meta.latest or meta.latest_trait) -%}
+        {{ as_type(
+            "(array_agg(" ~ value ~ " order by " ~ latest_first ~ ") filter (where " ~ of ~ " and " ~ value ~ " #>> '{}' is not null))[1]",
+            meta.as
+        ) }}
     {%- elif 'sequence' in meta -%}
         upnext.has_sequence(
             array_agg(events.event order by {{ in_order }}) filter (where {{ of }}),
@@ -83,7 +87,16 @@
     {%- if 'days_of' in meta or 'most_in_session' in meta -%} 0
     {%- elif 'ever' in meta or 'latest_of' in meta or 'sequence' in meta -%} false
     {%- elif 'first_at' in meta or 'last_at' in meta -%} null::timestamptz
-    {%- else -%} null
+    {%- else -%} {{ as_type('null::jsonb', meta.as) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# A JSON value as text, or as what `as` says; what cannot be read as that is null, and no error. #}
+{% macro as_type(value, type) -%}
+    {%- if type == 'number' -%} upnext.number({{ value }})
+    {%- elif type == 'boolean' -%} upnext.boolean({{ value }})
+    {%- elif type == 'time' -%} upnext.instant({{ value }})
+    {%- else -%} ({{ value }}) #>> '{}'
     {%- endif -%}
 {%- endmacro %}
 

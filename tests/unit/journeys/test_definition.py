@@ -82,14 +82,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"send_window": {"from": "22:00", "to": "07:00"}, "quiet_hours": {"from": "21:00", "to": "08:00"}},
         "no time to send",
     ),
-    "a bad clock": ({"quiet_hours": {"from": "25:00", "to": "08:00"}}, "matching regex"),
+    "a bad clock": ({"quiet_hours": {"from": "25:00", "to": "08:00"}}, "'from' is '25:00'; it must be a time of day"),
     "two of a name": ({"steps": [email("a"), email("a")]}, "two steps are called 'a'"),
     "a step called end": ({"steps": [email("end")]}, "no name of a step"),
     "nowhere": ({"steps": [email("first", next="secnd"), email("second")]}, "no step is called 'secnd'.* 'second'"),
     "nobody comes": ({"steps": [email("a", next="end"), email("b")]}, "no way leads to step 'b'"),
     "opened of no mail": ({"steps": [email("a"), wait("w", any_of=None, opened="b")]}, "unknown email step 'b'"),
     "two questions": ({"steps": [email("a"), wait("w", clicked="a")]}, "one of any_of, opened, clicked"),
-    "no question": ({"steps": [email("a"), branch("w", feature=None, at_least=None)]}, "one of any_of, opened, clicked"),
+    "no question": ({"steps": [email("a"), branch("w", feature=None, at_least=None)]}, "one of any_of, opened"),
     "no time stated": ({"steps": [email("a", after=None)]}, "exactly one of after"),
     "both times": ({"steps": [email("a", after="1 day", wait="1 day")]}, "exactly one of after"),
     "back in time": ({"steps": [email("a", after="2 days"), email("b", after="1 day")]}, "comes before 'a'"),
@@ -107,7 +107,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a wait of no time": ({"steps": [wait("a", within="0 days")]}, "a wait of no time"),
     "a script as link": (
         {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
-                    "url": "javascript:alert(1)", "lasts": "1 day"}]}, "matching regex",
+                    "url": "javascript:alert(1)", "lasts": "1 day"}]}, "it must be an address such as https",
     ),
     "an unknown slot": (
         {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "limited_time_ofer",
@@ -124,7 +124,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a link to anywhere": (
         {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
-                    "url": "//evil.example/x", "lasts": "1 day"}]}, "matching regex",
+                    "url": "//evil.example/x", "lasts": "1 day"}]}, "it must be an address such as https",
     ),
     "an unknown key": ({"steps": [email("a", templat="x")]}, "unknown key 'templat'; did you mean 'template'"),
 }  # fmt: skip
