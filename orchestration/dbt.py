@@ -159,11 +159,18 @@ def find_segment(settings: Settings, path_or_name: str) -> Path:
 
 
 def manifest_path(settings: Settings) -> Path:
-    """Return dbt's manifest, parsed again where a file of the project is newer."""
+    """Return dbt's manifest, parsed again where a file of the project is newer.
+
+    Where a file cannot be parsed the manifest of before serves: the step that builds then tells the mistake.
+    """
     manifest = settings.dbt_target / "manifest.json"
     parsed_at = manifest.stat().st_mtime if manifest.exists() else 0.0
     if any(file.stat().st_mtime > parsed_at for file in PROJECT_DIR.rglob("*") if file.is_file()):
-        Dbt(settings).invoke(["parse"])
+        try:
+            Dbt(settings).invoke(["parse"])
+        except UpnextError:
+            if not manifest.exists():
+                raise
     return manifest
 
 

@@ -1,5 +1,6 @@
 """dbt's models as Dagster assets: key is (schema, name), group and owner are dbt's."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -8,9 +9,10 @@ from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
+from dagster_dbt.errors import DagsterDbtCliRuntimeError
 
 from orchestration import dbt
-from orchestration.runs import asked_as_of
+from orchestration.runs import asked_as_of, told_in_one_line
 from orchestration.settings import Settings
 from orchestration.stages import Platform, leap, open_tick
 from orchestration.warehouse import exclusive
@@ -36,13 +38,15 @@ def build_models(manifest: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, platform: dg.ResourceParam[Platform]
     ) -> Iterator[Any]:
         asked = asked_as_of(context.run.tags)
+        with told_in_one_line():
+            platform.check()
         if context.selected_asset_keys != features_and_segments.keys:
             context.log.info("a part of the models was asked for: no tick, the membership log is left as it is")
             yield from _stream(context, dbt_cli, platform, dbt.build_arguments(as_of=None, tick_id=None))
             return
         if found := leap(platform.engine, asked):
             context.log.warning(found)
-        with open_tick(platform, asked, is_explicit=False) as tick:
+        with told_in_one_line(), open_tick(platform, asked, is_explicit=False) as tick:
             arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
             yield from _stream(context, dbt_cli, platform, arguments)
         metadata: dict[str, Any] = {"tick_id": tick.tick_id, "as_of": tick.as_of.isoformat(), **tick.changes}
@@ -110,4 +114,30 @@ def _stream(
     os.environ.update(dbt.environment(platform.url))
     with exclusive(platform.engine, "dbt"):
         target = platform.settings.dbt_target / "runs" / context.op_execution_context.op.name
-        yield from dbt_cli.cli(arguments, context=context, target_path=target).stream()
+        invocation = dbt_cli.cli(arguments, context=context, target_path=target)
+        try:
+            yield from invocation.stream()
+        except DagsterDbtCliRuntimeError:
+            raise dg.Failure(_first_failure(target)) from None
+
+
+def _first_failure(target: Path) -> str:
+    """Return what dbt says of the first node that failed, as the command line tells it."""
+    try:
+        results = json.loads((target / "run_results.json").read_text())["results"]
+        nodes = json.loads((target / "manifest.json").read_text())["nodes"]
+    except (OSError, ValueError, KeyError):
+        return "dbt failed before it built anything; see the output of this step"
+    failed = [result for result in results if result["status"] in ("error", "fail", "runtime error")]
+    if not failed:
+        return "dbt failed; see the output of this step"
+    node = nodes.get(failed[0]["unique_id"], {})
+    columns = {
+        column
+        for parent in node.get("depends_on", {}).get("nodes", [])
+        for column in nodes.get(parent, {}).get("columns", {})
+    }
+    message = dbt.with_nearest(" ".join((failed[0]["message"] or "").split()), columns=columns)
+    return (
+        f"dbt failed: {node.get('original_file_path', failed[0]['unique_id'])}: {message} ({len(failed)} failed in all)"
+    )

@@ -26,14 +26,16 @@ from orchestration.schedules import (
     tick_job,
 )
 from orchestration.settings import Settings
-from orchestration.stages import Platform
+from orchestration.stages import Platform, readable
 from sensors.arrivals import arrivals
 from sensors.due_steps import due_steps
+from sensors.failures import failures
 from sensors.membership import membership_changes
 
 _settings = Settings.from_environment()
 _platform = Platform(_settings)
 _manifest = dbt.manifest_path(_settings)
+_journeys, _experiences = readable(_platform)
 
 
 @dg.resource(description="The warehouse, and what is declared. A run holds a lock there, which tells that it lives.")
@@ -47,9 +49,9 @@ defs = dg.Definitions(
         ingest,
         build_models(_manifest),
         *membership_log(_platform.segments),
-        *(journey_asset(name, journey) for name, journey in _platform.journeys.items()),
-        *journey_tables(_platform.journeys),
-        *experience_assets(_platform.experiences, _platform.journeys),
+        *(journey_asset(name, journey) for name, journey in _journeys.items()),
+        *journey_tables(_journeys),
+        *experience_assets(_experiences, _journeys),
         analytics_models(_manifest),
         *touched,
         results,
@@ -66,7 +68,7 @@ defs = dg.Definitions(
     ],
     jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
     schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
-    sensors=[arrivals, membership_changes, due_steps],
+    sensors=[arrivals, membership_changes, due_steps, failures],
     executor=dg.in_process_executor,
     resources={
         "platform": _platform_at_work,

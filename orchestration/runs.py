@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
+import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 
+from orchestration.errors import UpnextError
 from orchestration.stages import utc_now
 from orchestration.switches import Started
 from orchestration.ticks import parse_instant
@@ -27,6 +30,17 @@ def as_of_tags(as_of: datetime) -> dict[str, str]:
 def asked_as_of(tags: Mapping[str, str]) -> datetime:
     """Return the instant that a run was asked for; a run launched by hand computes at the time it starts."""
     return parse_instant(tags[AS_OF_TAG], option=AS_OF_TAG) if AS_OF_TAG in tags else utc_now()
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Let a step fail with the line that the command line would print, and not with a stack trace."""
+    try:
+        yield
+    except UpnextError as error:
+        raise dg.Failure(f"{error}") from None
+    except DBAPIError as error:
+        raise dg.Failure(f"the database: {str(error.orig).strip().splitlines()[0]}") from None
 
 
 @contextmanager

@@ -22,6 +22,8 @@ class Settings:
     base_url: str | None = None
     signing_keys: tuple[str, ...] = ()
     webhook_networks: str = ""
+    alerts_url: str | None = None
+    alerts_to: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -35,6 +37,8 @@ class Settings:
             base_url=(environment.get("UPNEXT_BASE_URL") or "").rstrip("/") or None,
             signing_keys=tuple(environment.get("UPNEXT_SIGNING_KEYS", "").replace(",", " ").split()),
             webhook_networks=environment.get("UPNEXT_WEBHOOK_NETWORKS", ""),
+            alerts_url=environment.get("UPNEXT_ALERTS_URL") or None,
+            alerts_to=environment.get("UPNEXT_ALERTS_TO") or None,
         )
 
     @property

@@ -183,6 +183,18 @@ class Platform:
             raise UpnextError(f"UPNEXT_MAIL_FROM: {error}") from None
 
 
+def readable(platform: Platform) -> tuple[dict[str, Journey | None], dict[str, Experience]]:
+    """Return the journeys and experiences as far as they can be read: for who shows them, and leaves errors to steps.
+
+    A journey is None, and no experience is there, where something that is declared has a mistake.
+    """
+    try:
+        return dict(platform.journeys), platform.experiences
+    except UpnextError:
+        names = [path.stem for path in sorted(declared.JOURNEYS.glob("*.yml")) if path.stem != declared.POLICY]
+        return dict.fromkeys(names), {}
+
+
 def status(platform: Platform) -> dict[str, Any]:
     """Return how far everything is."""
     return read_status(

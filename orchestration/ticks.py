@@ -202,6 +202,12 @@ def newest_published(connection: Connection) -> int:
     return int(newest or 0)
 
 
+def loads_to_take_in(connection: Connection) -> int:
+    """Return how many loads no published tick has taken in: those of a tick that failed among them."""
+    waiting = sa.text("select count(*) from raw.loads where stored > 0 and (tick_id is null or tick_id > :published)")
+    return int(connection.scalar(waiting, {"published": newest_published(connection)}) or 0)
+
+
 class Consumed(NamedTuple):
     """Up to which tick a consumer has acted on membership changes, and up to which instant it has looked at events."""
 

@@ -10,19 +10,20 @@ from assets.events.ledger import not_loaded
 from orchestration.runs import TICK_JOB
 from orchestration.schedules import tick_job
 from orchestration.stages import Platform, utc_now
+from orchestration.ticks import loads_to_take_in
 from sensors.job_state import JobState, read_job_state, why_wait
 
 
-def decide(*, arrived: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a tick where files wait and no tick is at work.
+def decide(*, arrived: int, loaded: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """Request a tick where files wait, or loads that no published tick has taken in, and no tick is at work.
 
     It names no instant: the tick computes at the time after it has loaded, so that what just arrived is in it.
     """
-    if arrived == 0:
+    if arrived == 0 and loaded == 0:
         return dg.SkipReason("no new files in landing")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
-        return dg.SkipReason(f"{arrived} new files; {waiting_for}")
+        return dg.SkipReason(f"{arrived} new files, {loaded} loads that no tick has taken in; {waiting_for}")
     return dg.RunRequest()
 
 
@@ -34,4 +35,5 @@ def arrivals(
     landed, now = find_landed(platform.settings.landing, sources()), utc_now()
     with platform.engine.connect() as connection:
         arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
-    return decide(arrived=arrived, state=read_job_state(context.instance, TICK_JOB), now=now)
+        loaded = loads_to_take_in(connection)
+    return decide(arrived=arrived, loaded=loaded, state=read_job_state(context.instance, TICK_JOB), now=now)

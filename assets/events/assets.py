@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.runs import told_in_one_line
 from orchestration.stages import Platform, ingest_landing
 
 _OWNER = ["data@otto.example"]
@@ -26,7 +27,8 @@ def _spec(name: str, description: str) -> dg.AssetSpec:
 )
 def ingest(platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
     """Load what has landed and is not loaded yet."""
-    done = ingest_landing(platform)
+    with told_in_one_line():
+        done = ingest_landing(platform)
     yield dg.MaterializeResult(
         asset_key=["raw", "events"], metadata={"stored": done.stored, "duplicate": done.duplicate}
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from assets.experiences.definition import Experience
-from orchestration.runs import at_work_in_words
+from orchestration.runs import at_work_in_words, told_in_one_line
 from orchestration.stages import Platform, assign_experiences, show_ctas
 from orchestration.ticks import last_published_as_of
 
@@ -32,7 +32,8 @@ def experience_assets(
     )
     def assignments(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[None]:
         as_of = last_published_as_of(platform.engine)
-        assigned = 0 if as_of is None else assign_experiences(platform, as_of)
+        with told_in_one_line():
+            assigned = 0 if as_of is None else assign_experiences(platform, as_of)
         at_work = {name: at_work_in_words("experiences", name, platform.started) for name in sorted(experiences)}
         return dg.MaterializeResult(metadata={"assigned": assigned, **at_work})
 

@@ -6,10 +6,16 @@ from assets.segments.membership import beyond_limits, held_out
 from orchestration.stages import Platform, rebuild
 
 _LOG = dg.AssetKey(["segments", "membership_changes"])
+# The last thing of the models that a tick builds, all in one step: what is checked has happened by then.
+_BUILT = [dg.AssetKey(["segments", "primary_segment"])]
 _FEATURES = dg.AssetKey(["features", "user_features"])
 
 
-@dg.asset_check(asset=_LOG, description="The last tick changed no segment by more than its owner expects.")
+@dg.asset_check(
+    asset=_LOG,
+    additional_deps=_BUILT,
+    description="The last tick changed no segment by more than its owner expects.",
+)
 def segments_change_within_limits(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
     """Warn before anybody is messaged; a segment whose owner says `hold` is held back as well."""
     beyond = beyond_limits(platform.engine)
@@ -21,7 +27,7 @@ def segments_change_within_limits(platform: dg.ResourceParam[Platform]) -> dg.As
     )
 
 
-@dg.asset_check(asset=_LOG, description="The last tick could look at every segment.")
+@dg.asset_check(asset=_LOG, additional_deps=_BUILT, description="The last tick could look at every segment.")
 def segments_can_be_evaluated(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
     """Name the segments that were held out, since a condition met a value that it cannot read."""
     failed = held_out(platform.engine)

@@ -1,10 +1,14 @@
 """The graph in Dagster: what it shows, and its jobs run for real against the warehouse."""
 
+import importlib
 import json
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,10 +19,16 @@ from sqlalchemy.engine import URL
 
 from assets.analytics.health import TROUBLES as RESULTS_TROUBLES
 from assets.events.checks import raw_events_contract
+from assets.journeys import declared
 from assets.journeys.checks import TROUBLES as OUTBOX_TROUBLES
+from assets.journeys.declared import JOURNEYS
+from orchestration.alerts import Alert, send
+from orchestration.errors import UpnextError
 from orchestration.instance import prepare
+from orchestration.settings import Settings
 from orchestration.stages import Platform
-from tests.conftest import AS_OF, Product, create_database, rows, settings_for, start
+from orchestration.ticks import loads_to_take_in
+from tests.conftest import AS_OF, Product, SmtpServer, create_database, rows, settings_for, start
 from tests.integration.test_journeys import users
 
 BLOCKING = dg.AssetCheckSeverity.ERROR
@@ -28,9 +38,6 @@ GROUPS = {"events", "features", "segments", "journeys", "experiences", "analytic
 @pytest.fixture
 def code_location(tmp_path: Path, embedded_url: URL) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance, Platform]]:
     """The definitions as the code server loads them, an instance in the warehouse, and a platform beside."""
-    import importlib
-    import sys
-
     settings = settings_for(tmp_path, create_database(embedded_url, "upnext_dagster"))
     environment = {**prepare(settings), "UPNEXT_DATABASE_URL": settings.database_url or "", "UPNEXT_SMTP_URL": ""}
     with mock.patch.dict(os.environ, environment):
@@ -130,3 +137,97 @@ def test_a_broken_contract_blocks_the_tick(
     assert failed == {"type_is_known", "track_names_its_event", "somebody_did_it"}
     assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
     assert all(spec.blocking for spec in raw_events_contract.check_specs)
+
+
+def test_every_check_is_in_a_job_and_every_job_has_a_description(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
+) -> None:
+    defs, _, _ = code_location
+    declared = set(defs.resolve_asset_graph().asset_check_keys)
+    in_jobs = {
+        key
+        for name in ("tick", "dispatch", "analysis", "rebuild")
+        for key in defs.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
+    }
+    assert declared - in_jobs == set()
+    assert all(defs.resolve_job_def(name).description for name in ("tick", "dispatch", "analysis", "rebuild"))
+
+
+def step_error(done: dg.ExecuteInProcessResult) -> str:
+    (failed,) = [event for event in done.all_events if event.is_step_failure]
+    data = failed.step_failure_data
+    assert data.user_failure_data is not None, "not a stack trace"
+    return str(data.user_failure_data.description)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("select user_id from {{ ref('user_featurs') }} where true",
+         "upgrade_curious.sql:1: segment 'upgrade_curious' reads 'user_featurs', which there is not; did you mean"),
+        ("select user_id from {{ ref('user_features') }} where logns_30d > 1",
+         "dbt failed: models/segments/upgrade_curious.sql: column 'logns_30d' does not exist; did you mean 'logins_30"),
+    ],
+)  # fmt: skip
+def test_one_bad_model_fails_with_the_line_of_the_command_line(
+    dbt_project: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform], text: str, message: str,
+) -> None:  # fmt: skip
+    defs, instance, platform = code_location
+    Product(platform).power_user("ada", AS_OF)
+    path = dbt_project / "models" / "segments" / "upgrade_curious.sql"
+    right = path.read_text()
+    path.write_text(text)
+    failed = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
+    assert not failed.success
+    assert message in step_error(failed)
+    with platform.engine.connect() as connection:
+        assert loads_to_take_in(connection) > 0, "the sensor tries again while events wait"
+    path.write_text(right)
+    assert run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()}).success
+    with platform.engine.connect() as connection:
+        assert loads_to_take_in(connection) == 0
+
+
+def test_a_mistake_in_a_journey_leaves_the_graph_and_is_told_by_its_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform]
+) -> None:
+    _, instance, _ = code_location
+    folder = tmp_path / "journeys"
+    folder.mkdir()
+    for path in JOURNEYS.glob("*.yml"):
+        (folder / path.name).write_text(path.read_text().replace("segment: basic", "segmnt: basic"))
+    monkeypatch.setattr(declared, "JOURNEYS", folder)
+    monkeypatch.setattr(declared.load_journeys, "__kwdefaults__", {"folder": folder})
+    sys.modules.pop("orchestration.definitions", None)
+    defs = importlib.import_module("orchestration.definitions").defs
+    assert dg.AssetKey(["journeys", "encourage_upgrade"]) in defs.resolve_asset_graph().get_all_asset_keys()
+    failed = run(defs, instance, "tick")
+    assert "encourage_upgrade.yml:3: unknown key 'segmnt'; did you mean 'segment'?" in step_error(failed)
+
+
+def test_an_alert_goes_by_call_and_by_mail(tmp_path: Path, smtp: SmtpServer) -> None:
+    got: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "UPNEXT_HOME": str(tmp_path), "UPNEXT_SMTP_URL": smtp.url, "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
+        "UPNEXT_ALERTS_TO": "data@otto.example", "UPNEXT_ALERTS_URL": f"http://127.0.0.1:{server.server_port}/x",
+    }  # fmt: skip
+    send(Settings.from_environment(environment), Alert("Upnext: tick failed", "a line"))
+    server.shutdown()
+    assert json.loads(got[0]) == {"text": "Upnext: tick failed\na line"}
+    assert [(message["To"], message["Subject"]) for message in smtp.accepted] == [
+        ("data@otto.example", "Upnext: tick failed")
+    ]
+    with pytest.raises(UpnextError, match="UPNEXT_ALERTS_URL does not take the alert"):
+        send(Settings.from_environment(environment), Alert("x", "y"))

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from sensors import arrivals, due_steps, membership
+from orchestration.alerts import Alert
+from sensors import arrivals, due_steps, failures, membership
 from sensors.job_state import JobState
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
@@ -14,18 +15,30 @@ BUSY = JobState(is_busy=True, failed_at=None)
 
 
 def test_new_files_start_a_tick() -> None:
-    request = arrivals.decide(arrived=1, state=IDLE, now=NOW)
+    request = arrivals.decide(arrived=1, loaded=0, state=IDLE, now=NOW)
     assert isinstance(request, dg.RunRequest)
     assert "upnext/as_of" not in request.tags
     assert request.run_key is None
 
 
 def test_without_new_files_nothing_starts() -> None:
-    assert isinstance(arrivals.decide(arrived=0, state=IDLE, now=NOW), dg.SkipReason)
+    assert isinstance(arrivals.decide(arrived=0, loaded=0, state=IDLE, now=NOW), dg.SkipReason)
+
+
+def test_what_a_failed_tick_has_loaded_starts_another() -> None:
+    assert isinstance(arrivals.decide(arrived=0, loaded=1, state=IDLE, now=NOW), dg.RunRequest)
+
+
+def test_the_first_of_several_failures_is_told() -> None:
+    values = {"job": "tick", "run_id": "r-1", "words": "segment 'x' reads 'y', which there is not"}
+    told = failures.decide(failures=1, **values)
+    assert isinstance(told, Alert)
+    assert (told.subject, values["words"] in told.text) == ("Upnext: tick failed", True)
+    assert isinstance(failures.decide(failures=2, **values), dg.SkipReason)
 
 
 def test_a_tick_at_work_is_waited_for() -> None:
-    assert isinstance(arrivals.decide(arrived=1, state=BUSY, now=NOW), dg.SkipReason)
+    assert isinstance(arrivals.decide(arrived=1, loaded=0, state=BUSY, now=NOW), dg.SkipReason)
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 15), (2, 30), (3, 60), (5, 240), (6, 300), (9, 300)])
@@ -33,8 +46,8 @@ def test_a_failure_is_tried_again_soon_and_then_less_and_less_often(failures: in
     def after(passed: int) -> JobState:
         return JobState(is_busy=False, failed_at=NOW - timedelta(seconds=passed), failures=failures)
 
-    assert isinstance(arrivals.decide(arrived=1, state=after(seconds - 1), now=NOW), dg.SkipReason)
-    assert isinstance(arrivals.decide(arrived=1, state=after(seconds), now=NOW), dg.RunRequest)
+    assert isinstance(arrivals.decide(arrived=1, loaded=0, state=after(seconds - 1), now=NOW), dg.SkipReason)
+    assert isinstance(arrivals.decide(arrived=1, loaded=0, state=after(seconds), now=NOW), dg.RunRequest)
 
 
 def test_membership_changes_start_those_concerned_only() -> None:
