@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-header --quiet
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics bench-analytics bench-demo dev down lock clean
@@ -12,42 +15,48 @@ help: ## list the targets
 setup: $(VENV)/.ready ## virtual environment with the locked packages
 
 $(VENV)/.ready: requirements.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Installing the locked packages into $(VENV): WEIGHT, about a minute."
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.ready requirements-dev.txt
+	@echo "Installing what the tests need beside it."
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 demo: setup ## run the whole loop on Otto, the demo product
-	$(BIN)/python -m demo
+	@$(BIN)/python -m demo
 
-test: setup ## ruff, formatting, types, dbt parse and unit tests, pytest
+test: $(VENV)/.dev ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-fuzz: setup ## features and segments against a reference, 500 drawn histories; EXAMPLES= of 10 each
+fuzz: $(VENV)/.dev ## features and segments against a reference, 500 drawn histories; EXAMPLES= of 10 each
 	UPNEXT_FUZZ_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest -q tests/exactness
 
-bench-ingest: setup $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, STORED=, ROUNDS=
+bench-ingest: $(VENV)/.dev $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, STORED=, ROUNDS=
 	$(BIN)/python -m tests.benchmarks.ingest --events $(or $(EVENTS),2000000) --stored $(or $(STORED),0) \
 		--rounds $(or $(ROUNDS),2)
 
-bench-tick: setup $(VENV)/bench/.ready ## what an hourly tick costs; EVENTS=10000000[,...], TICKS=
+bench-tick: $(VENV)/.dev $(VENV)/bench/.ready ## what an hourly tick costs; EVENTS=10000000[,...], TICKS=
 	$(BIN)/python -m tests.benchmarks.tick --events $(or $(EVENTS),10000000) --ticks $(or $(TICKS),5)
 
-bench-dispatch: setup ## what it costs to move people and to send; MAILS=, ENTRIES=, ROUNDS=, TRIES=
+bench-dispatch: $(VENV)/.dev ## what it costs to move people and to send; MAILS=, ENTRIES=, ROUNDS=, TRIES=
 	$(BIN)/python -m tests.benchmarks.dispatch --mails $(or $(MAILS),20000) --entries $(or $(ENTRIES),1000000) \
 		--rounds $(or $(ROUNDS),2)
 	$(BIN)/python -m tests.benchmarks.latency --tries $(or $(TRIES),10)
 
-bench-statistics: setup ## what the statistics promise, by simulation; RUNS=
+bench-statistics: $(VENV)/.dev ## what the statistics promise, by simulation; RUNS=
 	$(BIN)/python -m tests.benchmarks.proof --runs $(or $(RUNS),4000)
 
-bench-analytics: setup $(VENV)/bench/.ready ## what results cost, beside tea-tasting; USERS=, ROUNDS=
+bench-analytics: $(VENV)/.dev $(VENV)/bench/.ready ## what results cost, beside tea-tasting; USERS=, ROUNDS=
 	$(BIN)/python -m tests.benchmarks.analytics --users $(or $(USERS),1000000) --rounds $(or $(ROUNDS),3)
 
-bench-demo: setup ## whether the demo's intervals hold its true lifts; SEEDS=
+bench-demo: $(VENV)/.dev ## whether the demo's intervals hold its true lifts; SEEDS=
 	$(BIN)/python -m tests.benchmarks.lifts --seeds $(or $(SEEDS),100)
 
 $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
@@ -56,17 +65,16 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	@touch $@
 
 dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
-	$(BIN)/upnext dev
+	@$(BIN)/upnext dev
 
 down: ## stop the embedded Postgres
 	$(BIN)/upnext down
 
-lock: setup ## write requirements.txt anew from pyproject.toml
+lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv
-	$(VENV)/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-strip-extras --no-header --quiet -o requirements.txt
-	$(VENV)/lock/bin/uv pip compile tests/benchmarks/requirements.in --universal --python-version 3.11 \
-		--generate-hashes --no-strip-extras --no-header --quiet -o tests/benchmarks/requirements.txt
+	$(LOCK) pyproject.toml -o requirements.txt
+	$(LOCK) pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) tests/benchmarks/requirements.in -o tests/benchmarks/requirements.txt
 	rm -rf $(VENV)/lock
 
 clean: ## remove the virtual environment and all state

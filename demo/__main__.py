@@ -1,35 +1,55 @@
 """`make demo`: run the whole loop on Otto, and print what happened."""
 
 import argparse
+import os
+import subprocess
 import sys
-from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from demo.loop import DAYS, run
-from demo.otto import Otto
+from demo.loop import end_of, run
+from demo.otto import DAYS, Otto
 from demo.report import print_report
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
-from orchestration.stages import Platform
+from orchestration.stages import Platform, utc_now
+from orchestration.ticks import parse_instant
 
 
 def main() -> None:
     """Run the demo in Upnext's home; a second run finds its days done and prints the table again."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=main.__doc__)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--users", type=int, default=3200)
+    parser.add_argument("--users", type=int, default=6000)
+    parser.add_argument("--end", help="when the demo ends (ISO 8601 with a zone); default: now")
+    parser.add_argument("--no-ui", action="store_true", help="leave out the last runs by Dagster, which fill its UI")
     arguments = parser.parse_args()
     # The users of the demo are invented: they stay in the embedded server, and their mail with the local catcher.
-    platform = Platform(replace(Settings.from_environment(), database_url=None, smtp_url=None))
-    otto = Otto(seed=arguments.seed, users=arguments.users)
+    os.environ.update(dict.fromkeys(("UPNEXT_DATABASE_URL", "UPNEXT_SMTP_URL"), ""))
+    platform = Platform(Settings.from_environment())
+    asked = utc_now() if arguments.end is None else parse_instant(arguments.end, option="--end")
+    otto = Otto(seed=arguments.seed, users=arguments.users, end=end_of(platform, asked))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("Otto's users sign up", total=DAYS)
         run(platform, otto, on_day=lambda day: progress.update(task, advance=1, description=f"{otto.date(day):%d %B}"))
+        if not arguments.no_ui:
+            _fill_the_ui(platform, progress)
     print_report(platform, Console())
     print(f"Mails are in {platform.settings.maildir}. Next: `make dev` opens the UI; `make down` stops Postgres.")
+
+
+def _fill_the_ui(platform: Platform, progress: Progress) -> None:
+    """Run Dagster's jobs in a process of their own: what they log is for a file."""
+    task = progress.add_task("Dagster's runs", total=None)
+    log = platform.settings.home / "demo" / "dagster.log"
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "demo.timeline"]
+        done = subprocess.run(command, stdout=output, stderr=output, check=False)
+    progress.update(task, total=1, completed=1)
+    if done.returncode != 0:
+        raise UpnextError(f"the runs by Dagster failed; see {log}")
 
 
 if __name__ == "__main__":

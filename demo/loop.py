@@ -1,17 +1,16 @@
 """The closed loop: Otto's days are files, each day ends in a tick, and what was really sent is what users see next."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
 
-from demo.otto import LOOP_DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
+from demo.otto import DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
 from orchestration.errors import UpnextError
 from orchestration.stages import Platform, start_all, tick
 from orchestration.ticks import last_as_of
-
-DAYS = WARM_UP_DAYS + LOOP_DAYS
 
 _OFFERS = sa.text("""
     select user_id, source, source_kind, variant, copy is not null as is_shown
@@ -26,6 +25,12 @@ _MESSAGES = sa.text("""
 """)
 
 
+def end_of(platform: Platform, asked: datetime) -> datetime:
+    """Return the end of the demo of this home: as it was when it was first run, so that it can be gone on with."""
+    kept = platform.settings.home / "demo" / "end"
+    return datetime.fromisoformat(kept.read_text()) if kept.exists() else asked
+
+
 def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: int = DAYS) -> None:
     """Simulate every day, and tick at the end of each from the end of the warm-up on.
 
@@ -35,6 +40,7 @@ def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: 
     if not journal.exists() and last_as_of(platform.engine) is not None:
         raise UpnextError(f"{platform.settings.home} holds other data; give the demo an UPNEXT_HOME of its own")
     journal.mkdir(parents=True, exist_ok=True)
+    (journal / "end").write_text(otto.end.isoformat())
     start_all(platform, by="make demo")
     landing = platform.settings.landing / "segment"
     landing.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,7 @@ def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: 
 
 
 def _end_day(platform: Platform, otto: Otto, day: int) -> Shown:
-    as_of = tick(platform, otto.date(day + 1), is_explicit=False).as_of
+    as_of = tick(platform, otto.end_of(day), is_explicit=False).as_of
     with platform.engine.connect() as connection:
         offers = tuple(Offer(**row) for row in connection.execute(_OFFERS).mappings())
         messages = tuple(Message(**row) for row in connection.execute(_MESSAGES, {"as_of": as_of}).mappings())

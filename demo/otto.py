@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from assets.experiences.definition import bucket
 
-START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 WARM_UP_DAYS = 30
 LOOP_DAYS = 22
+DAYS = WARM_UP_DAYS + LOOP_DAYS
+# The end that the README and the tests tell of; `make demo` ends now.
+END = datetime(2026, 2, 25, 23, tzinfo=UTC)
 
 TRUE_LIFTS = {
     "upgrade_banner": 0.5,
@@ -27,8 +29,8 @@ TRUE_LIFTS = {
     "feature_modal": 0.0,
     "explore_banner": 0.5,
     "automations_tooltip": 0.25,
-    "encourage_upgrade": 0.4,
-    "reactivate_low_usage_paid": 0.5,
+    "encourage_upgrade": 0.8,
+    "reactivate_low_usage_paid": 0.8,
 }
 
 
@@ -42,11 +44,11 @@ class Decision:
 
 
 DECISIONS = {
-    "power_upgrade": Decision(0.12, ("upgrade_banner", "encourage_upgrade"), ("subscribed to premium plan",)),
+    "power_upgrade": Decision(0.25, ("upgrade_banner", "encourage_upgrade"), ("subscribed to premium plan",)),
     "power_look": Decision(0.20, ("premium_reports_sidebar",), ("viewed upgrade plan",)),
-    "curious_upgrade": Decision(0.12, ("pricing_footer", "feature_modal"), ("subscribed to premium plan",)),
+    "curious_upgrade": Decision(0.2, ("pricing_footer", "feature_modal"), ("subscribed to premium plan",)),
     "idle_return": Decision(
-        0.12, ("explore_banner", "automations_tooltip", "reactivate_low_usage_paid"), ("login", "created object")
+        0.25, ("explore_banner", "automations_tooltip", "reactivate_low_usage_paid"), ("login", "created object")
     ),
 }
 
@@ -146,11 +148,15 @@ class _User:
 
 
 class Otto:
-    """The product. Call `day` for each day in turn, with what was shown at the end of the day before."""
+    """The product. Call `day` for each day in turn, with what was shown at the end of the day before.
 
-    def __init__(self, *, seed: int, users: int, start: datetime = START) -> None:
+    Days begin at midnight UTC; the last of `DAYS` is that of `end`, and nothing happens after `end`.
+    """
+
+    def __init__(self, *, seed: int, users: int, end: datetime = END) -> None:
         self._seed = seed
-        self._start = start
+        self.end = end
+        self._start = end.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
         self._users = list(self._sign_up(users))
         self._by_id = {user.user_id: user for user in self._users}
         self._scheduled: dict[int, list[dict[str, Any]]] = {}
@@ -166,7 +172,12 @@ class Otto:
         events = self._first_events() if day == 0 else []
         events += self._habits(day, random)
         events += self.responses(day, shown)
-        return list(_with_mess(self._deliver(events, random), random))
+        arriving = self._deliver(events, random)
+        return list(_with_mess([event for event in arriving if _seconds(event) <= self.end.timestamp()], random))
+
+    def end_of(self, day: int) -> datetime:
+        """Return when the tick after a day computes: at midnight, or at the end of all."""
+        return min(self.date(day + 1), self.end)
 
     def responses(self, day: int, shown: Shown) -> list[dict[str, Any]]:
         """Return what users do on `day` about what they are shown, habits left out; call it for each day in turn."""

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -68,13 +68,16 @@ def rejected(source: str | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(reasons))
         return
-    table = Table(title="Rejected lines" if reasons else "No line is rejected", title_justify="left")
+    if not reasons:
+        print("No line is rejected.")
+        return
+    table = Table(title="Rejected lines", title_justify="left", box=box.HEAVY_HEAD if Console().is_terminal else None)
     for column in ("source", "reason", "lines", "example"):
         table.add_column(column, justify="right" if column == "lines" else "left", overflow="fold")
     for reason in reasons:
         example = Text(visible(f"{reason['place']}\n{reason['detail']}\n{reason['payload']}"), overflow="fold")
         table.add_row(reason["source"], reason["reason"], f"{reason['lines']}", example)
-    Console().print(table)
+    _console().print(table)
 
 
 @commands.command("replay-rejected")
@@ -256,6 +259,7 @@ def start_journey(journey: str) -> None:
     from orchestration import stages, switches  # noqa: PLC0415
 
     stages.start(_platform(), "journey", journey, by=switches.this_user())
+    _let_the_ui_see()
     print(f"started: {journey} acts from the next tick on; `upnext journeys stop {journey}` ends it")
 
 
@@ -301,6 +305,7 @@ def start_experience(experience: str) -> None:
     from orchestration import stages, switches  # noqa: PLC0415
 
     stages.start(_platform(), "experience", experience, by=switches.this_user())
+    _let_the_ui_see()
     print(f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it")
 
 
@@ -325,12 +330,21 @@ def results(as_json: bool) -> None:
     if as_json:
         print(json.dumps(found, default=_as_text))
         return
+    if not found:
+        print(
+            "No results yet: an analysis writes them once a journey or an experience is started and somebody has seen"
+            " it (`upnext journeys start NAME`, `upnext experiences start NAME`, `upnext tick`)."
+        )
+        return
+    lines = [HEADINGS, *table(found)]
     shown = Table(title="Results", title_justify="left", box=None, pad_edge=False)
-    for heading in HEADINGS:
-        shown.add_column(heading, overflow="fold")
-    for line in table(found):
+    for place, heading in enumerate(HEADINGS):
+        # No word is broken: a column is as wide as its longest one, and wraps between words alone.
+        longest = max(len(word) for line in lines for word in line[place].split(" "))
+        shown.add_column(heading, overflow="fold", min_width=longest)
+    for line in lines[1:]:
         shown.add_row(*line)
-    Console().print(shown)
+    _console(at_least=sum(column.min_width or 0 for column in shown.columns) + len(HEADINGS)).print(shown)
 
 
 @commands.command()
@@ -349,11 +363,20 @@ def url() -> None:
 
 
 @commands.command()
-def down() -> None:
+@click.option("--yes", is_flag=True, help="Also while the UI runs, without asking.")
+def down(yes: bool) -> None:
     """Stop the embedded Postgres."""
+    from orchestration.instance import running_on  # noqa: PLC0415
     from orchestration.warehouse import embedded_server  # noqa: PLC0415
 
-    is_stopped = embedded_server(Settings.from_environment()).stop()
+    settings = Settings.from_environment()
+    port = running_on(settings)
+    if port is not None and not yes:
+        told = f"Upnext runs in this home, on http://127.0.0.1:{port}, and would lose its database"
+        if not sys.stdin.isatty():
+            raise UpnextError(f"{told}; end it with Ctrl-C first, or use upnext down --yes")
+        click.confirm(f"{told}. Stop it all the same?", abort=True)
+    is_stopped = embedded_server(settings).stop()
     print("stopped" if is_stopped else "not running")
 
 
@@ -361,16 +384,9 @@ def down() -> None:
 @click.option("--port", default=3000, show_default=True)
 def dev(port: int) -> None:
     """Open the Dagster UI with its daemon, schedules and sensors on, on 127.0.0.1."""
-    from orchestration.instance import dev_command, prepare  # noqa: PLC0415
+    from orchestration.instance import serve  # noqa: PLC0415
 
-    settings = Settings.from_environment()
-    command = dev_command(port)
-    os.environ.update(prepare(settings))
-    print(
-        f"Upnext on http://127.0.0.1:{port} (Ctrl-C ends it; drop files into {settings.landing}/segment)",
-        flush=True,
-    )
-    os.execv(command[0], command)  # noqa: S606
+    sys.exit(serve(Settings.from_environment(), port=port))
 
 
 def main() -> None:
@@ -401,6 +417,15 @@ def _warn(text: str) -> None:
     print("upnext: warning: " + visible(" ".join(text.split())), file=sys.stderr)
 
 
+def _let_the_ui_see() -> None:
+    """Let a UI that runs in this home read what is declared: what was started may be newer than it is."""
+    from orchestration.instance import reload, running_on  # noqa: PLC0415
+
+    port = running_on(Settings.from_environment())
+    if port is not None and not reload(port):
+        _warn(f"the UI on http://127.0.0.1:{port} does not answer: reload its code location, Deployment, Reload")
+
+
 def _platform() -> Any:
     from orchestration.stages import Platform  # noqa: PLC0415
 
@@ -412,6 +437,14 @@ def _duration(text: str) -> timedelta:
     if match is None:
         raise UpnextError(f"--every: '{text}' is not a distance such as 1d, 6h or 30m")
     return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[match[2]]: int(match[1])})
+
+
+def _console(*, at_least: int = 0) -> Console:
+    """Return what prints tables: as wide as the terminal, or as a word needs; in a pipe text that nothing wraps."""
+    console = Console()
+    if not console.is_terminal:
+        return Console(width=400)
+    return Console(width=max(console.width, at_least))
 
 
 def _progress() -> Progress:
@@ -429,14 +462,20 @@ def _progress() -> Progress:
 def _show_status(as_json: bool = False) -> None:
     from orchestration import stages  # noqa: PLC0415
 
-    _show(stages.status(_platform()), as_json, title="Status")
+    found = stages.status(_platform())
+    _show(found, as_json, title="Status")
+    if not as_json and found["watermarks"]["as_of"] is None:
+        print(
+            "Nothing has been computed yet: load events (`upnext ingest FILE`, or drop files into landing), then tick."
+        )
 
 
 def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
     if as_json:
         print(json.dumps(values, default=_as_text))
         return
-    table = Table(title=title, title_justify="left", show_header=False)
+    is_terminal = Console().is_terminal
+    table = Table(title=title, title_justify="left", show_header=False, box=box.HEAVY_HEAD if is_terminal else None)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in values.items():
@@ -448,7 +487,7 @@ def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
                 table.add_row(name, "none")
         else:
             table.add_row(name, _as_text(value))
-    Console().print(table)
+    _console().print(table)
 
 
 def _as_text(value: Any) -> str:

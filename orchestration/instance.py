@@ -1,12 +1,22 @@
 """The Dagster instance: its home, its storage in the warehouse, and how the UI and the daemon are started."""
 
+import fcntl
+import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from sqlalchemy.engine import URL
 
 from orchestration import dbt
+from orchestration.errors import UpnextError
 from orchestration.settings import PROJECT, Settings
 from orchestration.warehouse import connect, database_url
 
@@ -33,7 +43,69 @@ def prepare(settings: Settings) -> dict[str, str]:
     }
 
 
-def dev_command(port: int) -> list[str]:
-    """Return the command that starts the UI on loopback, and the daemon with it."""
-    dagster = str(Path(sys.executable).parent / "dagster")
-    return [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+def serve(settings: Settings, *, port: int) -> int:
+    """Run the UI on loopback, and the daemon with it, until they end; return their status.
+
+    Raises `UpnextError` where they run in this home already, or the port is taken.
+    """
+    with _only_one(settings, port):
+        environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
+        print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+        print(f"Drop files into {settings.landing / 'segment'}", flush=True)
+        dagster = str(Path(sys.executable).parent / "dagster")
+        process = subprocess.Popen(
+            [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port),
+             "--log-level", "warning"],
+            env=environment, cwd=settings.dagster_home,
+        )  # fmt: skip
+        # Ctrl-C goes to both, and what Dagster does about it is waited for.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        return process.wait()
+
+
+def running_on(settings: Settings) -> int | None:
+    """Return the port of the UI that runs in this home; None where none does."""
+    try:
+        with (settings.home / "dev").open() as held:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int((settings.home / "dev").read_text() or 0)
+    return None
+
+
+def reload(port: int) -> bool:
+    """Let the UI read again what is declared; False where it does not answer."""
+    query = 'mutation { reloadRepositoryLocation(repositoryLocationName: "upnext") { __typename } }'
+    request = Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server on loopback
+            return b"WorkspaceLocationEntry" in answer.read()
+    except OSError:
+        return False
+
+
+@contextmanager
+def _only_one(settings: Settings, port: int) -> Iterator[None]:
+    running = running_on(settings)
+    if running is not None:
+        raise UpnextError(f"Upnext runs in this home already, on http://127.0.0.1:{running}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise UpnextError(f"port {port} is taken; choose another: upnext dev --port {port + 1}") from None
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "dev").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.truncate(0)
+        held.write(f"{port}")
+        held.flush()
+        yield

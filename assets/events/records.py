@@ -269,7 +269,7 @@ def _check_columns(schema: pa.Schema, source: Source) -> None:
     missing = [field for field in source.fields if field not in schema.names]
     if missing:
         raise Refused(f"no column '{missing[0]}', which the source's mapping reads")
-    time, is_epoch = source.occurred_at.field, source.occurred_at.unit != "rfc3339"
+    time, is_epoch = source.occurred_at.field, source.occurred_at.is_number
     for field in source.fields:
         kind = schema.field(field).type
         is_text = _is_text(kind)

@@ -24,6 +24,7 @@ from assets.events.event import (
 from orchestration.declarations import Declaration, Duration
 from orchestration.wording import worded
 
+_SAMPLE = datetime(2026, 11, 23, 14, 5, 6, tzinfo=UTC)
 UNITS = {
     "seconds": timedelta(seconds=1),
     "milliseconds": timedelta(milliseconds=1),
@@ -39,10 +40,31 @@ class EventName(Declaration, frozen=True):
 
 
 class EventTime(Declaration, frozen=True):
-    """The field that says when: a number of `unit` since 1970 UTC, or an RFC 3339 text."""
+    """The field that says when: a number of `unit` since 1970 UTC, or a text.
+
+    A text is RFC 3339 or as Postgres writes times (`2026-03-01 14:05:00+01`), or of a `format` such as
+    `%d/%m/%Y %H:%M`, by the directives of Python's strptime. Without a zone it is UTC.
+    """
 
     field: str
-    unit: Literal["seconds", "milliseconds", "microseconds", "rfc3339"]
+    unit: Literal["seconds", "milliseconds", "microseconds", "rfc3339"] | None = None
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.unit is None) == (self.format is None):
+            raise ValueError("a time has either a unit or a format")
+        if self.format is not None:
+            try:
+                again = datetime.strptime(_SAMPLE.strftime(self.format), self.format)  # noqa: DTZ007 - a date
+            except ValueError as error:
+                raise ValueError(f"format: '{self.format}' is none of strptime's: {error}") from None
+            if again.date() != _SAMPLE.date():
+                raise ValueError(f"format: '{self.format}' does not tell year, month and day; such as %d/%m/%Y %H:%M")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether times are numbers since 1970."""
+        return self.unit not in (None, "rfc3339")
 
 
 class Source(Declaration, frozen=True):
@@ -143,13 +165,11 @@ def _id(record: dict[str, Any], field: str | None) -> str | None:
 
 
 def _moment(value: object, time: EventTime, flags: list[str]) -> datetime:
-    if time.unit == "rfc3339":
-        try:
-            parsed = instant(msgspec.convert(value, datetime), field=time.field, flags=flags)
-        except msgspec.ValidationError:
-            parsed = None
+    if time.unit is None or time.unit == "rfc3339":
+        parsed = instant(_parsed(value, time.format), field=time.field, flags=flags)
         if parsed is None:
-            raise Reject("invalid_timestamp", f"{time.field} is not an RFC 3339 time")
+            kind = "an RFC 3339 time" if time.format is None else f"a time such as {_SAMPLE.strftime(time.format)}"
+            raise Reject("invalid_timestamp", f"{time.field} is not {kind}")
         return parsed
     number = _number(value)
     if number is None:
@@ -161,6 +181,21 @@ def _moment(value: object, time: EventTime, flags: list[str]) -> datetime:
     if not EARLIEST <= moment < LATEST:
         raise Reject("invalid_timestamp", f"{time.field} is out of range")
     return moment
+
+
+def _parsed(value: object, form: str | None) -> datetime | None:
+    try:
+        if form is not None:
+            # `instant` takes it as UTC where it names no zone, and flags it.
+            return datetime.strptime(value, form) if isinstance(value, str) else None  # noqa: DTZ007
+        return msgspec.convert(value, datetime)
+    except (msgspec.ValidationError, ValueError):
+        pass
+    try:
+        # As Postgres writes them: a blank in place of the T, and a zone of hours alone.
+        return datetime.fromisoformat(value) if isinstance(value, str) and form is None else None
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> int | float | None:

@@ -1,6 +1,7 @@
 """The command line as people call it: one clear line and status 2 for what they can mend."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,24 @@ def test_journeys_by_hand(cli: Cli, tmp_path: Path) -> None:
     assert cli.run("journeys", "pause", "encourage_upgrade").returncode == 0
     assert json.loads(cli.run("status", "--json").stdout)["paused"] == ["encourage_upgrade"]
     assert cli.run("journeys", "resume", "encourage_upgrade").stdout.startswith("resumed: 0 users")
+
+
+def test_an_empty_home_says_what_to_do(cli: Cli) -> None:
+    assert "Nothing has been computed yet: load events" in cli.run("status").stdout
+    assert "No results yet: an analysis writes them once" in cli.run("results").stdout
+    assert cli.run("rejected").stdout == "No line is rejected.\n"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} is taken; choose another: upnext dev --port {port + 1}" in cli.fails(
+            "dev", "--port", str(port)
+        )
+
+
+def test_in_a_pipe_a_table_is_plain_text(cli: Cli) -> None:
+    printed = cli.run("status").stdout
+    assert printed.isascii(), "no lines drawn around it"
+    assert "members: basic_plan_power_users" in printed
+    assert max(map(len, printed.splitlines())) < 130
 
 
 def test_what_others_wrote_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:

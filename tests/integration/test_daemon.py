@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 from sqlalchemy.engine import URL
 
 from orchestration.stages import Platform
-from tests.conftest import Hold, SmtpServer, create_database, free_port, rows, settings_for, start, wait_for
+from tests.conftest import Cli, Hold, SmtpServer, create_database, free_port, rows, settings_for, start, wait_for
 from tests.integration.test_journeys import users
 
 DEADLINE_SECONDS = 240
@@ -101,6 +101,18 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
     with dev(tmp_path, database, smtp.url, port):
         write_power_user(landing / "bob.jsonl", bob, datetime.now(UTC) - timedelta(hours=1))
         assert smtp.arrived.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
+        cli = Cli(tmp_path, database)
+        assert cli.fails("dev", "--port", str(free_port())) == (
+            f"upnext: Upnext runs in this home already, on http://127.0.0.1:{port}\n"
+        )
+        assert "would lose its database; end it with Ctrl-C first" in cli.fails("down")
+        assert cli.run("journeys", "stop", "encourage_upgrade").returncode == 0
+        started = cli.run("journeys", "start", "encourage_upgrade")
+        assert (started.returncode, started.stderr) == (0, ""), "the UI has read again what is declared"
+        quiet = [
+            line for line in (tmp_path / "dev.log").read_text().splitlines() if "arning" in line or "skipped" in line
+        ]
+        assert quiet == []
         assets = graphql(port, "{ assetNodes { groupName description } }")["assetNodes"]
     assert isinstance(assets, list)
     assert {asset["groupName"] for asset in assets} == {
@@ -108,7 +120,7 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
     }  # fmt: skip
     assert all(asset["description"] for asset in assets)
     assert [message["To"] for message in smtp.accepted] == [f"{bob}@customer.example"], "what is unclear is not sent"
-    assert sorted(rows(platform, "select journey, user_id, status from journeys.entries")) == [
-        ("encourage_upgrade", ada, "active"), ("encourage_upgrade", bob, "active"),
+    assert sorted(rows(platform, "select journey, user_id, reason from journeys.entries")) == [
+        ("encourage_upgrade", ada, "journey stopped"), ("encourage_upgrade", bob, "journey stopped"),
     ]  # fmt: skip
     platform.engine.dispose()

@@ -12,7 +12,7 @@ from assets.events import ingest
 from assets.events.catalogue import Derived
 from assets.events.event import Event, Reject
 from assets.events.ingest import sources
-from assets.events.source import Source, decoder
+from assets.events.source import EventTime, Source, decoder
 
 SONG = {
     "userId": "8",
@@ -112,3 +112,46 @@ def test_a_line_without_id_fields_is_known_by_its_content() -> None:
 
 def test_a_time_after_loading_is_flagged() -> None:
     assert decode(ts=4070908800000).flags == ["future"]
+
+
+def moment_of(text: object, **time: str) -> datetime:
+    source = msgspec.structs.replace(sources()["sparkify"], occurred_at=EventTime(field="ts", **time))
+    return decoder(source, loaded_at=datetime(2027, 1, 1, tzinfo=UTC))(
+        json.dumps({**SONG, "ts": text}).encode()
+    ).occurred_at
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-03-01T14:05:00Z", {"unit": "rfc3339"}), ("2026-03-01 14:05:00+00", {"unit": "rfc3339"}),
+        ("2026-03-01 15:05:00.000+01", {"unit": "rfc3339"}), ("2026-03-01 14:05:00", {"unit": "rfc3339"}),
+        ("01/03/2026 14:05", {"format": "%d/%m/%Y %H:%M"}), ("3/1/26 2:05 PM", {"format": "%m/%d/%y %I:%M %p"}),
+        ("1.3.2026 15:05 +0100", {"format": "%d.%m.%Y %H:%M %z"}),
+    ],
+)  # fmt: skip
+def test_times_as_databases_and_spreadsheets_write_them(text: str, time: dict[str, str]) -> None:
+    assert moment_of(text, **time) == datetime(2026, 3, 1, 14, 5, tzinfo=UTC)
+
+
+def test_a_time_of_another_form_is_rejected() -> None:
+    for text, time in (
+        ("01/03/2026", {"unit": "rfc3339"}),
+        ("2026-03-01", {"format": "%d/%m/%Y"}),
+        (5, {"format": "%Y%m%d"}),
+    ):
+        with pytest.raises(Reject, match="is not a"):
+            moment_of(text, **time)
+
+
+@pytest.mark.parametrize(
+    ("time", "message"),
+    [
+        ({}, "either a unit or a format"), ({"unit": "rfc3339", "format": "%d"}, "either a unit or a format"),
+        ({"format": "%d/%m"}, "does not tell year, month and day"), ({"format": "%Q"}, "is none of strptime's"),
+        ({"format": "dd/mm/yyyy"}, "does not tell year, month and day"),
+    ],
+)  # fmt: skip
+def test_a_format_has_to_tell_the_day(time: dict[str, str], message: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert({"field": "at", **time}, EventTime)
