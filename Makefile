@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics bench-analytics bench-demo dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics bench-analytics bench-demo docs dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## list the targets
 setup: $(VENV)/.ready ## virtual environment with the locked packages
 
 $(VENV)/.ready: requirements.txt pyproject.toml
-	@echo "Installing the locked packages into $(VENV): WEIGHT, about a minute."
+	@echo "Installing the locked packages into $(VENV): 1.2 GB on disk, a minute or two."
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -63,6 +63,9 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+docs: setup ## make the tables and pictures of README and guides anew (needs chromium)
+	$(BIN)/python -m demo.docs
 
 dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	@$(BIN)/upnext dev

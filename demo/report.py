@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Engine
@@ -58,8 +59,14 @@ def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]
 def print_report(platform: Platform, console: Console) -> None:
     """Print the one table that the demo ends with."""
     engine, found = platform.engine, status(platform)
-    caption = "* for all lifts at once: 95 of 100 such tables hold every true lift"
-    table = Table(title="Otto, the demo product", title_justify="left", caption=caption, caption_justify="left")
+    caption = "* in 95 of 100 runs, all of these intervals cover their true lift"
+    table = Table(
+        title="Otto, the demo product",
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.HEAVY_HEAD if console.is_terminal else None,
+    )
     table.add_column("")
     table.add_column("number", justify="right")
     table.add_column("true", justify="right")

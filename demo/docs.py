@@ -1,0 +1,120 @@
+"""`make docs`: the tables and pictures of README and guides, made from what the project prints and sends today.
+
+Tables are those of the demo at a fixed end. A picture has beside it, in `sources.json`, a fingerprint of the mail that it
+shows: so a test notices a picture that is old, on a machine without a browser too.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from assets.features.definition import example
+from assets.journeys import samples
+from assets.journeys.declared import JOURNEYS
+from assets.journeys.rendering import Sender, render
+from demo.otto import END
+from orchestration.errors import UpnextError
+from orchestration.settings import PROJECT, Settings
+from orchestration.stages import Platform
+
+PICTURES = JOURNEYS / "pictures"
+SOURCES = PICTURES / "sources.json"
+README = PROJECT / "README.md"
+RESULTS_GUIDE = PROJECT / "assets" / "analytics" / "README.md"
+# Which block of which page shows what is printed.
+BLOCKS = ((README, "demo"), (README, "results"), (RESULTS_GUIDE, "results"))
+SIZE = (640, 760)
+
+
+def printed_tables(home: Path) -> dict[str, str]:
+    """Run the demo in an empty home, and return what it and `upnext results` print, by the name of the block."""
+    environment = {**os.environ, "UPNEXT_HOME": str(home), "UPNEXT_DATABASE_URL": "", "COLUMNS": "100"}
+    upnext = str(Path(sys.executable).parent / "upnext")
+
+    def printed(*command: str) -> str:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=PROJECT)
+        return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+    try:
+        demo = printed(sys.executable, "-m", "demo", "--no-ui", "--end", END.isoformat())
+        results = printed(upnext, "results")
+    finally:
+        subprocess.run([upnext, "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return {"demo": demo.partition("\nMails are in")[0], "results": results}
+
+
+def block(page: str, name: str) -> str:
+    """Return the text of a block of a page."""
+    found = re.search(_pattern(name), page, re.DOTALL)
+    if found is None:
+        raise UpnextError(f"no block <!-- make docs: {name} --> on the page")
+    return found[2]
+
+
+def with_block(page: str, name: str, text: str) -> str:
+    """Return a page with another text in one of its blocks."""
+    return re.sub(_pattern(name), lambda found: f"{found[1]}{text}{found[3]}", page, flags=re.DOTALL)
+
+
+def mails() -> dict[str, str]:
+    """Return the HTML of each mail that the product sends, for a made-up user, by the name of its step."""
+    platform = Platform(Settings.from_environment({}))
+    features = {name: example(feature, END) for name, feature in platform.features["user_features"].items()}
+    sender = Sender("Otto <hello@otto.example>", None, [])
+    return {
+        samples.label(request): dict(samples.parts(render(request, sender)))["html"]
+        for name, journey in platform.journeys.items()
+        for _, request in samples.requests(name, journey, features=features, traits={}, date=END)
+    }
+
+
+def fingerprints() -> dict[str, str]:
+    """Return a fingerprint of each mail, by the name of its step."""
+    return {name: hashlib.sha256(html.encode()).hexdigest()[:16] for name, html in mails().items()}
+
+
+def main() -> None:
+    """Write the tables and pictures anew."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        raise UpnextError("the pictures of the mails need a browser: install chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        for page, text in _pages(printed_tables(Path(folder) / "home")).items():
+            page.write_text(text)
+        for name, html in mails().items():
+            _photograph(browser, Path(folder), name, html)
+    SOURCES.write_text(json.dumps(fingerprints(), indent=2) + "\n")
+
+
+def _pages(printed: dict[str, str]) -> dict[Path, str]:
+    pages = {page: page.read_text() for page, _ in BLOCKS}
+    for page, name in BLOCKS:
+        pages[page] = with_block(pages[page], name, printed[name])
+    return pages
+
+
+def _photograph(browser: str, folder: Path, name: str, html: str) -> None:
+    page = folder / f"{name}.html"
+    page.write_text(html)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+               f"--user-data-dir={folder / 'browser'}", f"--window-size={SIZE[0]},{SIZE[1]}",
+               f"--screenshot={PICTURES / name}.png"]  # fmt: skip
+    subprocess.run([browser, *options, page.as_uri()], check=True, stderr=subprocess.DEVNULL)
+
+
+def _pattern(name: str) -> str:
+    return rf"(<!-- make docs: {name} -->\n+```text\n(?:\$ [^\n]*\n)?)(.*?)(\n```)"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UpnextError as error:
+        sys.exit(f"docs: {error}")
