@@ -1,6 +1,6 @@
 """`make docs`: the tables and pictures of README and guides, made from what the project prints and sends today.
 
-Tables are those of the demo at a fixed end. A picture has beside it, in `sources.json`, a fingerprint of the mail that it
+Tables are those of the demo at a fixed end. Beside the pictures `sources.json` has a fingerprint of the mail that each
 shows: so a test notices a picture that is old, on a machine without a browser too.
 """
 

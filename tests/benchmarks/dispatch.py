@@ -29,7 +29,7 @@ from assets.journeys.outbox import request_of, why_not_values
 from assets.journeys.rendering import Request, Sender, render
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
-from orchestration.stages import Platform, assign_experiences, build, dispatch_journeys, show_ctas
+from orchestration.stages import Platform, assign_experiences, build, dispatch_journeys, show_ctas, start_all
 from tests.conftest import free_port
 
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -260,7 +260,8 @@ def main() -> None:
         server.start()
         port = free_port()
         settings = replace(Settings.from_environment({"UPNEXT_HOME": str(home)}), smtp_url=f"smtp://127.0.0.1:{port}")
-        platform = Platform(settings)
+        platform = Platform(replace(settings, mail_from="Otto <hello@otto.example>"))
+        start_all(platform, by="the benchmark")
         try:
             with console.status("making people whose first mail is due"):
                 fill(platform, arguments.mails)

@@ -15,7 +15,8 @@ from rich.table import Table
 from sqlalchemy.engine import make_url
 
 from orchestration.embedded import EmbeddedServer
-from tests.conftest import free_port
+from orchestration.stages import Platform, start_all
+from tests.conftest import free_port, settings_for
 from tests.integration.test_daemon import dev, graphql, write_power_user
 from tests.integration.test_journeys import users
 
@@ -71,7 +72,9 @@ def main() -> None:
         server = EmbeddedServer(home / "postgres")
         landing = home / "landing" / "segment"
         landing.mkdir(parents=True)
-        with dev(home, make_url(server.start()), f"smtp://127.0.0.1:{port}", ui_port):
+        url = make_url(server.start())
+        start_all(Platform(settings_for(home, url)), by="the benchmark")
+        with dev(home, url, f"smtp://127.0.0.1:{port}", ui_port):
             for number, user in enumerate(users(held_out=False, count=tries + 1)):
                 write_power_user(landing / f"{user}.jsonl", user, datetime.now(UTC) - timedelta(hours=1))
                 landed_at = time.time()

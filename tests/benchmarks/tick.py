@@ -31,8 +31,7 @@ from rich.table import Table
 
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
-from orchestration.stages import Platform, build
-from orchestration.warehouse import connect
+from orchestration.stages import Platform, build, start_all
 
 BIN = Path(sys.executable).parent
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -97,7 +96,7 @@ class Warehouse:
         # One statement at a time, so that none is slower for another that runs beside it.
         os.environ["UPNEXT_DBT_THREADS"] = "1"
         self.platform = Platform(Settings.from_environment({"UPNEXT_HOME": str(home)}))
-        connect(self.platform.settings).dispose()
+        start_all(self.platform, by="the benchmark")
         self.connection = psycopg.connect(self.url, autocommit=True)
         self.connection.execute("select setseed(0.5)")
 
