@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.errors import UpnextError, nearest, visible
+from orchestration.errors import UpnextError, nearest, visible, without_values
 from orchestration.settings import Settings
 
 
@@ -401,7 +401,7 @@ def main() -> None:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         _fail(text, 2)
     except DBAPIError as error:
-        _fail(f"the database: {str(error.orig).strip().splitlines()[0]}", 1)
+        _fail(f"the database: {without_values(str(error.orig))}", 1)
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
     except (KeyboardInterrupt, click.Abort):

@@ -18,7 +18,7 @@ from assets.features.definition import find_mistake as find_feature_mistake
 from assets.segments.definition import find_cycle, references
 from assets.segments.definition import find_mistakes as find_segment_mistakes
 from orchestration.declarations import NAME, line_of, load
-from orchestration.errors import UpnextError, nearest
+from orchestration.errors import UpnextError, nearest, without_values
 from orchestration.reserved import RESERVED_WORDS
 from orchestration.settings import PROJECT, Settings
 
@@ -234,8 +234,16 @@ def _failure(done: Any, manifest: Any) -> str:
         return " ".join(str(done.exception).split())
     failed = [node for node in done.result if node.status in ("error", "fail", "runtime error")]
     first = failed[0]
-    message = with_nearest(" ".join((first.message or "").split()), columns=_columns_read_by(first.node, manifest))
+    message = in_one_line(first.message or "", columns=_columns_read_by(first.node, manifest))
     return f"{first.node.original_file_path}: {message} ({len(failed)} failed in all)"
+
+
+def in_one_line(message: str, *, columns: Collection[str]) -> str:
+    """Return what dbt says of a node that failed; of the server's word the first line, without values of the data."""
+    head, _, word = message.strip().partition("\n")
+    if head.startswith("Database Error") and word:
+        message = f"{head} {without_values(word)}"
+    return with_nearest(" ".join(message.split()), columns=columns)
 
 
 def with_nearest(message: str, *, columns: Collection[str]) -> str:

@@ -137,7 +137,7 @@ def _first_failure(target: Path) -> str:
         for parent in node.get("depends_on", {}).get("nodes", [])
         for column in nodes.get(parent, {}).get("columns", {})
     }
-    message = dbt.with_nearest(" ".join((failed[0]["message"] or "").split()), columns=columns)
+    message = dbt.in_one_line(failed[0]["message"] or "", columns=columns)
     return (
         f"dbt failed: {node.get('original_file_path', failed[0]['unique_id'])}: {message} ({len(failed)} failed in all)"
     )

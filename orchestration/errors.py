@@ -1,11 +1,30 @@
 """Errors that a user can mend: one line that says what is wrong, where, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class UpnextError(Exception):
     """Bad arguments or bad configuration. The command line prints it as one line and exits with status 2."""
+
+
+# What PostgreSQL says of names and of syntax quotes the query.
+_OF_THE_QUERY = re.compile(
+    "does not exist|violates|syntax error at|must appear in|is ambiguous|is of type|already exists|permission denied"
+)
+
+
+def without_values(message: str) -> str:
+    """Return PostgreSQL's first line; what it quotes of the data, which may be somebody's own, is left out.
+
+    >>> without_values('invalid input syntax for type integer: "+49 170 1234"')
+    'invalid input syntax for type integer: "..."'
+    >>> without_values('column "logns_30d" does not exist')
+    'column "logns_30d" does not exist'
+    """
+    line = message.strip().split("\n", 1)[0]
+    return line if _OF_THE_QUERY.search(re.sub('".*"', "", line)) else re.sub('".*', '"..."', line)
 
 
 def visible(text: str) -> str:

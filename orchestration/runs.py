@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from orchestration.errors import UpnextError
+from orchestration.errors import UpnextError, without_values
 from orchestration.stages import utc_now
 from orchestration.switches import Started
 from orchestration.ticks import parse_instant
@@ -40,7 +40,7 @@ def told_in_one_line() -> Iterator[None]:
     except UpnextError as error:
         raise dg.Failure(f"{error}") from None
     except DBAPIError as error:
-        raise dg.Failure(f"the database: {str(error.orig).strip().splitlines()[0]}") from None
+        raise dg.Failure(f"the database: {without_values(str(error.orig))}") from None
 
 
 @contextmanager

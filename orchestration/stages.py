@@ -30,6 +30,7 @@ from assets.journeys import declared, samples
 from assets.journeys.definition import Journey
 from assets.journeys.dispatch import (
     Dispatched,
+    begin_anew,
     complete,
     end,
     end_removed,
@@ -142,7 +143,8 @@ class Platform:
     @property
     def started(self) -> dict[str, Started]:
         """The journeys and experiences that are started, by name: those that the warehouse names right now."""
-        return started(self.engine)
+        with self.engine.connect() as connection:
+            return started(connection)
 
     @property
     def journeys_at_work(self) -> dict[str, Journey]:
@@ -297,7 +299,7 @@ def dispatch_journeys(
     Raises `UpnextError` where a channel cannot be used, when all else is done: what is due there waits.
     """
     engine, journeys = platform.engine, platform.journeys_at_work
-    end_removed(engine, platform.journeys, at=as_of)
+    end_removed(engine, {*platform.journeys, *platform.experiences}, at=as_of)
     chosen = set(journeys) if only is None else only & set(journeys)
     done = move(engine, platform.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
     moved = [name for names in groups(journeys, chosen) for name in names]
@@ -415,9 +417,11 @@ def start(platform: Platform, kind: str, name: str, *, by: str) -> None:
     """Let a journey or an experience act from now on. Raises `UpnextError` where there is none, or it acts already."""
     _declared(platform, kind, name)
     platform.check()
-    with platform.engine.begin() as connection:
+    with transaction(platform.engine, "dispatch") as connection:
         if not switch(connection, name, is_started=True, at=utc_now(), by=by):
             raise UpnextError(f"{kind} '{name}' is started already")
+        if kind == "journey":
+            begin_anew(connection, name)
     if kind == "experience":
         _refresh_experiences(platform)
 

@@ -17,8 +17,8 @@ def read_status(
 
     `segments` and `experiments` (journeys and experiences) are those declared: each has a line, whatever it holds.
     """
-    at_work = started(engine)
     with engine.connect() as connection:
+        at_work = started(connection)
         counts = connection.execute(
             sa.text(
                 "select coalesce(sum(received), 0) as received, coalesce(sum(stored), 0) as stored,"

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 _STARTED = sa.text("select name, since, started_by from upnext.started")
 _SWITCH = sa.text("""
@@ -23,10 +23,9 @@ class Started(NamedTuple):
     by: str
 
 
-def started(engine: Engine) -> dict[str, Started]:
+def started(connection: Connection) -> dict[str, Started]:
     """Return the journeys and experiences that are started, by name."""
-    with engine.connect() as connection:
-        return {row.name: Started(row.since, row.started_by) for row in connection.execute(_STARTED)}
+    return {row.name: Started(row.since, row.started_by) for row in connection.execute(_STARTED)}
 
 
 def switch(connection: Connection, name: str, *, is_started: bool, at: datetime, by: str) -> bool:

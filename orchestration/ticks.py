@@ -224,10 +224,11 @@ def consumed(connection: Connection, consumer: str) -> Consumed | None:
 
 
 def record_consumed(connection: Connection, consumer: str, tick_id: int, as_of: datetime) -> None:
-    """Remember, in the transaction of the work, how far `consumer` has come."""
+    """Remember, in the transaction of the work, how far `consumer` has come; and where it began, the first time."""
     connection.execute(
         sa.text(
-            "insert into segments.consumers (consumer, tick_id, as_of) values (:consumer, :tick_id, :as_of)"
+            "insert into segments.consumers (consumer, tick_id, as_of, begun_at)"
+            " values (:consumer, :tick_id, :as_of, :as_of)"
             " on conflict (consumer) do update set tick_id = excluded.tick_id, as_of = excluded.as_of"
         ),
         {"consumer": consumer, "tick_id": tick_id, "as_of": as_of},

@@ -31,7 +31,7 @@ def failures(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Pla
     decided = decide(
         job=job,
         run_id=context.dagster_run.run_id,
-        failures=read_job_state(context.instance, job).failures,
+        failures=read_job_state(context.instance, job, at_run=context.dagster_run.run_id).failures,
         words=_words(context),
     )
     if isinstance(decided, dg.SkipReason):

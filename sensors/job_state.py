@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 
 import dagster as dg
 
@@ -37,9 +37,11 @@ def why_wait(state: JobState, *, now: datetime) -> str | None:
     return None
 
 
-def read_job_state(instance: dg.DagsterInstance, job: str) -> JobState:
-    """Read the newest run of `job` from Dagster's storage."""
+def read_job_state(instance: dg.DagsterInstance, job: str, *, at_run: str | None = None) -> JobState:
+    """Read the newest run of `job` from Dagster's storage, or what was the newest when the run `at_run` ended."""
     records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=_REMEMBERED)
+    if at_run is not None:
+        records = list(dropwhile(lambda record: record.dagster_run.run_id != at_run, records))
     failed = list(takewhile(lambda record: record.dagster_run.status is dg.DagsterRunStatus.FAILURE, records))
     ended = failed[0].end_time if failed else None
     return JobState(

@@ -321,7 +321,7 @@ def sample_ratio_p_always_valid(
         for counts, weights in zip(observed, expected_weights, strict=True)
         if (factor := _log_bayes_factor(counts, weights)) is not None
     ]
-    return _above_zero(min(1.0, exp(-sum(factors)))) if factors else None
+    return _above_zero(exp(min(0.0, -sum(factors)))) if factors else None
 
 
 def adjust(p_values: Sequence[float | None], *, method: Literal["holm", "benjamini-hochberg"]) -> list[float | None]:

@@ -132,10 +132,11 @@ def _load(
         writing: Future[Ingested] | None = None
         for batch in stack.enter_context(_reading(content, source, begin, now)):
             decoded = _decode(batch, decode)
-            if batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in decoded.rejected):
-                break
-            if batch.is_unfinished and source.format == "csv" and _settles_at(file, source) > loaded_at:
-                look_again_at = _settles_at(file, source)
+            if batch.is_unfinished and source.format == "csv":
+                if _settles_at(file, source) > loaded_at:
+                    look_again_at = _settles_at(file, source)
+                    break
+            elif batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in decoded.rejected):
                 break
             if writing is not None:
                 total += writing.result()
@@ -155,7 +156,7 @@ def _load(
         load_id,
         total.counts,
         read,
-        fingerprint=now.fingerprint if look_again_at is None else read.prefix,
+        fingerprint=now.fingerprint if look_again_at is None else f"waiting {load_id}",
         look_again_at=look_again_at,
     )
     changed = (f"{file.name}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()

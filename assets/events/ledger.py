@@ -42,8 +42,8 @@ _CLOSE = sa.text(
 _LOOK_AGAIN = sa.text(
     "with nothing_read as (delete from raw.loads where load_id = :load_id)"
     " update raw.loads set size = :size, modified_at = :modified_at, inode = :inode, changed_at = :changed_at,"
-    " look_again_at = :look_again_at where source = :source and path = :path and fingerprint = :prefix"
-    " and replay_of is null"
+    " look_again_at = :look_again_at where load_id = (select max(load_id) from raw.loads"
+    " where source = :source and path = :path and replay_of is null and load_id <> :load_id)"
 )
 _REFUSE = sa.text(
     "insert into raw.refused_files (path, source, size, modified_at, inode, changed_at, reason, refused_at)"
@@ -132,7 +132,7 @@ def close_load(
 ) -> None:
     """Write what has come of a load: its counts of lines, and how far it has read.
 
-    `fingerprint` is that of the content; of what was read of it, where the file is looked at again.
+    `fingerprint` is that of the content; one that no content has, where the file is looked at again.
     """
     values = {"read_to": read.position.bytes, "read_lines": read.position.lines, "prefix": read.prefix}
     known = {"fingerprint": fingerprint, "look_again_at": look_again_at}

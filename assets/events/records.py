@@ -102,7 +102,9 @@ def read_csv(stream: BinaryIO, at: Position, *, header: list[str], delimiter: st
         number, text = row.lines[0].number, b"".join(line.text for line in row.lines)
         if not text.endswith(b"\n"):
             yield Batch(records, rejected, end)
-            if row.fields:
+            if row.reject is not None:
+                yield Batch([], [Rejected(number, text, row.reject)], _end(row.lines), is_unfinished=True)
+            elif row.fields:
                 yield Batch([(number, _as_json(header, row.fields))], [], _end(row.lines), is_unfinished=True)
             return
         end = _end(row.lines)

@@ -17,7 +17,7 @@ from assets.journeys import statements
 from assets.journeys.definition import Journey, Reentry, as_json, longest, plan, version
 from assets.journeys.outbox import record_consent, why_not_values
 from assets.journeys.policy import Policy
-from orchestration.switches import switch
+from orchestration.switches import started, switch
 from orchestration.ticks import Consumed, consumed, newest_published, record_consumed
 from orchestration.warehouse import transaction
 
@@ -88,8 +88,13 @@ def end(connection: Connection, journeys: list[str], *, reason: str, at: datetim
     return int(connection.scalar(statements.END, {"journeys": journeys, "reason": reason, "at": at}) or 0)
 
 
+def begin_anew(connection: Connection, journey: str) -> None:
+    """Let a journey begin where everything stands: what has come to pass while it was stopped is not made up for."""
+    connection.execute(statements.FORGET_CONSUMED, {"consumer": consumer_of(journey)})
+
+
 def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> list[str]:
-    """End the journeys whose files are gone, and return their names; they stay stopped when a file comes back."""
+    """Stop what is declared no more, end its entries, and return its names; it stays stopped when a file comes back."""
     with transaction(engine, "dispatch") as connection:
         removed = list(connection.scalars(statements.REMOVED, {"declared": list(declared)}))
         if removed:
@@ -111,7 +116,7 @@ def move(
     """Move everybody in the journeys to where they are due at `as_of`; messages that are due wait in the outbox.
 
     In a replay they are written as `skipped`. Source of every decision: published ticks, loaded events, and `as_of`;
-    before the first tick there is nobody to move.
+    before the first tick there is nobody to move. A journey that was stopped in the meantime stays as it is.
     """
     done = Dispatched()
     with transaction(engine, "dispatch") as connection:
@@ -121,7 +126,9 @@ def move(
         record_consent(connection)
     for names in groups(journeys, only):
         with transaction(engine, "dispatch") as connection:
-            _move_group(connection, policy, {name: journeys[name] for name in names}, as_of, is_replay, done)
+            at_work = started(connection)
+            group = {name: journeys[name] for name in names if name in at_work}
+            _move_group(connection, policy, group, as_of, is_replay, done)
     return done
 
 

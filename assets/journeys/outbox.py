@@ -235,7 +235,7 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
         "as_of": values["as_of"],
     }
     with database.begin():
-        is_recorded = database.execute(statements.RECORD_OUTCOME, outcome).rowcount == 1
+        is_recorded = database.scalar(statements.RECORD_OUTCOME, outcome)
         if is_recorded and answer.is_address_dead:
             dead = {"user_id": message.user_id, "channel": message.channel, "address": message.rendered.recipient}
             database.execute(statements.SUPPRESS, {**dead, "as_of": values["as_of"]})

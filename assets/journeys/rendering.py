@@ -7,7 +7,7 @@ that would print it is not sent. HTML is written in MJML, which becomes what mai
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -335,9 +335,10 @@ def _value(name: str, template: str, values: dict[str, Any]) -> Any:
         match _TEXT.parse(template).body:
             case [nodes.Output(nodes=[nodes.Expr() as expression])] if not isinstance(expression, nodes.TemplateData):
                 source = template.strip().removeprefix("{{").removesuffix("}}").strip("-+")
-                value = _TEXT.compile_expression(source, undefined_to_none=False)(values)
-                if not isinstance(value, Undefined):
-                    return value
+                with suppress(TemplateSyntaxError):  # what stands around an expression, such as a comment
+                    value = _TEXT.compile_expression(source, undefined_to_none=False)(values)
+                    if not isinstance(value, Undefined):
+                        return value
     return _run(name, _compiler(template), values)
 
 

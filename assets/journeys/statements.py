@@ -40,9 +40,9 @@ HAS_UNREAD_CONSENT = sa.text("""
     select coalesce((select max(load_id) from raw.loads) > (select load_id from journeys.consent_read), false)
 """)
 
-# A consent event acts from the moment it is loaded, whatever its occurred_at; of a user, and of an address, the latest
-# one holds. An unsubscription and a complaint stop the user and the address, a bounce the address. A soft bounce is no
-# reason to stop.
+# A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription and a complaint stop
+# the user and the address, a bounce the address alone: so a bounce takes the place of neither. A later resubscription
+# lifts all of them. A soft bounce is no reason to stop.
 RECORD_CONSENT = sa.text("""
     with read as (
         update journeys.consent_read
@@ -66,20 +66,28 @@ RECORD_CONSENT = sa.text("""
         select told.user_id, told.channel, told.address, said.event, said.occurred_at
         from told
         cross join lateral (
-            select events.event, events.occurred_at
+            select event, occurred_at
             from (
-                select messages.message_id from journeys.messages
-                where messages.user_id = told.user_id and messages.channel = told.channel
-                union
-                select messages.message_id from journeys.messages
-                where messages.address = told.address and messages.channel = told.channel
-            ) as theirs
-            inner join raw.events on events.properties ->> 'message_id' = theirs.message_id
-            where
-                events.event in
-                    ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed')
-                and events.properties ->> 'kind' is distinct from 'soft'
-            order by events.occurred_at desc, events.event = 'message resubscribed'
+                select
+                    events.event,
+                    events.occurred_at,
+                    max(events.occurred_at) filter (where events.event = 'message resubscribed') over ()
+                        as resubscribed_at
+                from (
+                    select messages.message_id from journeys.messages
+                    where messages.user_id = told.user_id and messages.channel = told.channel
+                    union
+                    select messages.message_id from journeys.messages
+                    where messages.address = told.address and messages.channel = told.channel
+                ) as theirs
+                inner join raw.events on events.properties ->> 'message_id' = theirs.message_id
+                where
+                    events.event in
+                        ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed')
+                    and events.properties ->> 'kind' is distinct from 'soft'
+            ) as heard
+            where event = 'message resubscribed' or occurred_at >= coalesce(resubscribed_at, '-infinity')
+            order by event = 'message resubscribed', event = 'message bounced', occurred_at desc
             limit 1
         ) as said
     ),
@@ -127,12 +135,17 @@ MERGE = (
     sa.text("""
         insert into journeys.suppressions (user_id, channel, address, reason, since)
         select
-            merged.user_id, suppressions.channel, suppressions.address, min(suppressions.reason),
+            merged.user_id,
+            suppressions.channel,
+            suppressions.address,
+            (array_agg(suppressions.reason order by suppressions.reason = 'bounced', suppressions.since))[1],
             min(suppressions.since)
         from merged
         inner join journeys.suppressions on suppressions.user_id = merged.absorbed
         group by merged.user_id, suppressions.channel, suppressions.address
-        on conflict (user_id, channel, address) do nothing
+        on conflict (user_id, channel, address) do update
+        set reason = excluded.reason, since = excluded.since
+        where suppressions.reason = 'bounced'
     """),
     # Of several entries of one person the earliest goes on; who was in both arms is told from others.
     sa.text("""
@@ -262,7 +275,8 @@ _HAD_EVENT = """
         events.event = any(:entry_events)
         and events.occurred_at <= :as_of
         and events.occurred_at > (
-            select min(first_dispatched_at) from journeys.definitions where definitions.journey = :journey
+            select coalesce(consumers.begun_at, '-infinity') from segments.consumers
+            where consumers.consumer = 'journey:' || :journey
         )
         and (
             events.load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick))
@@ -373,7 +387,7 @@ _ENROL = """
             case
                 when judged.change_id is null or exists (
                     select from journeys.entries where md5(entries.seed) = md5(drawn.seed)
-                ) then concat_ws('/', drawn.seed, judged.cause)
+                ) then cast(jsonb_build_array(drawn.seed, judged.cause) as text)
                 else drawn.seed
             end,
             judged.entered_at,
@@ -419,7 +433,7 @@ _NOTE_EVENTS_INSIDE = """
         :version,
         entered.user_id,
         entered.cause,
-        concat_ws('/', cast(:journey as text), entered.user_id, extract(epoch from entered.entered_at), entered.cause),
+        cast(jsonb_build_array('inside', cast(:journey as text), entered.cause) as text),
         entered.entered_at,
         'excluded',
         'is in the journey',
@@ -540,22 +554,22 @@ STEPS_OF = sa.text("""
     where steps.journey = :journey
 """)
 
-# Whether an event is about a message of the step that a wait or a branch names; any is, where it names none.
+# Whether an event is about the newest message of the step that a wait or a branch names; any is, where it names none.
 _IS_OF_STEP = """
-    (steps.of_step is null or exists (
-        select from journeys.messages
-        where
-            messages.entry_id = {entry}.entry_id and messages.step = steps.of_step
-            and messages.message_id = events.properties ->> 'message_id'
+    (steps.of_step is null or events.properties ->> 'message_id' = (
+        select messages.message_id from journeys.messages
+        where messages.entry_id = {entry}.entry_id and messages.step = steps.of_step
+        order by messages.visit desc
+        limit 1
     ))
 """
 
-# What is waited for has happened: the wait is over at that instant.
+# What is waited for has happened: the wait is over at that instant. A message may have been opened before it began.
 WAKE = sa.text(f"""
     update journeys.entries
     set is_woken = true, next_due_at = heard.occurred_at
     from (
-        select waiting.entry_id, event.occurred_at
+        select waiting.entry_id, greatest(event.occurred_at, waiting.reached_at) as occurred_at
         from touched_users
         inner join journeys.entries as waiting
             on waiting.user_id = touched_users.user_id and waiting.journey = :journey and waiting.status = 'active'
@@ -567,7 +581,8 @@ WAKE = sa.text(f"""
             where
                 events.user_id = waiting.user_id
                 and events.event = any(steps.any_of)
-                and events.occurred_at > waiting.reached_at
+                and events.occurred_at
+                    > case when steps.of_step is null then waiting.reached_at else waiting.entered_at end
                 and events.occurred_at <= least(waiting.next_due_at, :as_of)
                 and {_IS_OF_STEP.format(entry="waiting")}
             order by events.occurred_at
@@ -663,6 +678,14 @@ ADVANCE = sa.text(f"""
             and entries.status = 'active'
             and entries.ended_at is null
             and entries.next_due_at <= :as_of
+            -- Whether a message is opened can be asked when it has left.
+            and not exists (
+                select from journeys.messages as asked
+                where
+                    asked.entry_id = entries.entry_id
+                    and asked.step = steps.of_step
+                    and asked.status in ('pending', 'sending')
+            )
     ),
 
     reached as (
@@ -844,6 +867,8 @@ END = sa.text("""
 
     select count(*) from ended
 """)
+FORGET_CONSUMED = sa.text("delete from segments.consumers where consumer = :consumer")
+
 # What a dispatch has just done in a journey: entries newer than `before`, and their messages.
 ENTERED_SINCE = sa.text("""
     select
@@ -871,6 +896,8 @@ REMOVED = sa.text("""
     select journey from journeys.entries where ended_at is null and journey <> all(:declared)
     union
     select journey from journeys.messages where status = 'pending' and journey <> all(:declared)
+    union
+    select name from upnext.started where name <> all(:declared)
 """)
 
 SKIP_ENDED = sa.text("""
@@ -1048,6 +1075,7 @@ CLAIM = sa.text(f"""
             and status = 'pending'
             and (retry_at is null or retry_at <= clock_timestamp())
             and journey not in (select journey from journeys.pauses)
+            and journey in (select name from upnext.started)
         for update skip locked
     ),
 
@@ -1072,16 +1100,35 @@ CLAIM = sa.text(f"""
 """)  # noqa: S608 - made of the constants above
 
 # Only the holder of the newest fence may write. Where nothing was handed over, it was no attempt.
+# Whoever waits for this message to be opened waits from now on.
 RECORD_OUTCOME = sa.text("""
-    update journeys.messages
-    set
-        status = :status,
-        reason = :reason,
-        sent_at = case when :status = 'sent' then cast(:as_of as timestamptz) end,
-        attempts = attempts + cast(:is_attempt as integer),
-        lease_until = null,
-        retry_at = clock_timestamp() + cast(:retry_after as interval)
-    where message_id = :message_id and status = 'sending' and fence = :fence
+    with recorded as (
+        update journeys.messages
+        set
+            status = :status,
+            reason = :reason,
+            sent_at = case when :status = 'sent' then cast(:as_of as timestamptz) end,
+            attempts = attempts + cast(:is_attempt as integer),
+            lease_until = null,
+            retry_at = clock_timestamp() + cast(:retry_after as interval)
+        where message_id = :message_id and status = 'sending' and fence = :fence
+        returning entry_id, step, sent_at
+    ),
+
+    waiting as (
+        update journeys.entries
+        set next_due_at = greatest(entries.next_due_at, recorded.sent_at + steps.within)
+        from recorded
+        inner join journeys.steps on steps.kind = 'wait' and steps.of_step = recorded.step
+        where
+            entries.entry_id = recorded.entry_id
+            and entries.step = steps.step
+            and steps.journey = entries.journey
+            and steps.version = entries.version
+            and entries.next_due_at < recorded.sent_at + steps.within
+    )
+
+    select count(*) > 0 from recorded
 """)
 
 SUPPRESS = sa.text("""

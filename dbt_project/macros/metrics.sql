@@ -16,10 +16,10 @@
     {%- if 'ever' in meta -%}
         cast(cast(count(*) filter (where {{ of }}) > 0 as integer) as double precision)
     {%- elif 'sum_of' in meta -%}
-        {#- Beyond 1e100 the squares of one user's value would overflow, and stop the results of everybody. -#}
-        coalesce(cast(least(greatest(
+        {#- The square of one user's value must be a number too, or it would stop the results of everybody. -#}
+        coalesce(cast(round(least(greatest(
             sum(upnext.number({{ path_of('events.properties', meta.sum_of) }})) filter (where {{ of }}), -1e100
-        ), 1e100) as double precision), 0)
+        ), 1e100), 20) as double precision), 0)
     {%- else -%}
         cast(count(*) filter (where {{ of }}) as double precision)
     {%- endif -%}

@@ -150,7 +150,7 @@
         {%- do run_query("
             insert into segments.evaluations
                 (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error)
-            select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', 0, count(*), 0, 0, false, false, $error$" ~ error ~ "$error$
+            select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', 0, count(*), 0, 0, false, false, '" ~ error ~ "'
             from " ~ unit.members ~ " where segment = '" ~ segment ~ "'
         ") -%}
     {%- endif -%}

@@ -29,3 +29,6 @@ for each row when (
 
 -- Words that people look at every hour go by p-values that hold at every look.
 alter table analytics.segment_results add column p_always_valid double precision;
+
+-- p-values of before were of all traffic splits pooled, and of who was still treated: their minimum is no evidence.
+update analytics.experiment_results set p_always_valid = null;

@@ -20,6 +20,14 @@ select journey, true, 'upgrade' from journeys.definitions group by journey
 union
 select experience, true, 'upgrade' from experiences.definitions;
 
+-- The instant at which a consumer looked for the first time: what was before it is not made up for.
+alter table segments.consumers add column begun_at timestamptz;
+update segments.consumers
+set begun_at = (
+    select min(first_dispatched_at) from journeys.definitions
+    where 'journey:' || definitions.journey = consumers.consumer
+);
+
 create or replace function experiences.is_running(definition jsonb, at timestamptz) returns boolean
 language sql stable parallel safe
 return coalesce((definition ->> 'is_started')::boolean, true)
@@ -59,7 +67,12 @@ return (
 create table journeys.consent_read (
     load_id bigint not null
 );
-insert into journeys.consent_read (load_id) select coalesce(max(load_id), 0) from raw.loads;
+-- What was loaded after the last look has not been acted on.
+insert into journeys.consent_read (load_id)
+select coalesce(max(loads.load_id), 0)
+from raw.loads
+inner join segments.consumers on consumers.consumer = 'consent' and loads.tick_id <= consumers.tick_id;
+delete from segments.consumers where consumer = 'consent';
 
 -- Where a message went, in lower case; and the place of its step, for messages of one user that are due at one instant.
 alter table journeys.messages

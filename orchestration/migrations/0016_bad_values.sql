@@ -23,12 +23,20 @@ $$;
 alter table segments.evaluations add column error text;
 
 -- Run a statement, and return what is wrong with the values that it met; null where nothing is. A value that cannot be
--- read undoes this statement alone. What a value is may be anybody's own: only what comes before it is told.
+-- read undoes this statement alone. The server's message may quote what is somebody's own: it is told in other words.
 create function upnext.attempt(statement text) returns text language plpgsql as $$
 begin
     execute statement;
     return null;
 exception when data_exception then
-    return split_part(sqlerrm, ':', 1);
+    return case sqlstate
+        when '22P02' then 'a value is not of the type that it is read as'
+        when '22003' then 'a number is out of range'
+        when '22007' then 'a value is no time'
+        when '22008' then 'a time is out of range'
+        when '22012' then 'division by zero'
+        when '22023' then 'a function does not take a value that it was given'
+        else 'a value cannot be computed with'
+    end || ' (SQLSTATE ' || sqlstate || ')';
 end
 $$;

@@ -342,6 +342,26 @@ def test_the_last_row_of_a_csv_waits_until_its_file_has_settled(
     assert balance(platform) == (3, 3, 0, 0)
 
 
+def test_a_csv_that_is_written_over_and_grows_again_waits_as_any(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_source(monkeypatch, tmp_path / "sources", format="csv", settles_after="2 minutes")
+    path = tmp_path / "landing" / "shop" / "orders.csv"
+    header, day = b"id,at,what,amount,user", b"2026-03-01T00:00:00Z"
+    first = (header, b"1,%s,bought,7,u1" % day, b"")
+    for lines in (first, (header, b"2,%s,bought,7,u2" % day, b"")):
+        write(path, *lines)
+        assert load(platform, path, "shop", at=age_of(path, minutes=1)).stored == 1
+    write(path, *first[:2], b"3,%s,bought,7,u3" % day)
+    for _ in range(2):
+        done = load(platform, path, "shop", at=age_of(path, minutes=1))
+        assert (done.stored, len(done.waiting), done.refused) == (0, 1, ())
+    write(path, *first[:2], b"3,%s,bought,7,u3" % day, b"4,bou")
+    assert load(platform, path, "shop", at=age_of(path, minutes=3)).counts["rejected"] == 1
+    assert rows(platform, "select message_id from raw.events order by 1") == [("1",), ("2",), ("3",)]
+    assert rejects(platform) == [(4, "ragged_row")], "a row that is cut is told when it has settled"
+
+
 def test_a_file_replaced_by_one_of_its_size_and_time_is_seen(platform: Platform, tmp_path: Path) -> None:
     path = write(tmp_path / "landing" / "segment" / "one.jsonl", line(1), b"")
 

@@ -786,6 +786,78 @@ def test_a_suppression_goes_by_address_and_the_latest_word_holds(journeys: Journ
     assert journeys.sent("day6") == ["ada", "bob", "cid", "twin"], "what somebody deletes stays deleted"
 
 
+def test_a_bounce_takes_no_word_back(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob", "cid", "dan")
+    journeys.product.identify("old", AS_OF - DAY, email="cid@customer.example")
+    everybody = ("ada", "bob", "cid", "dan", "old")
+    journeys.declare(hello=journey(mail("day0"), mail("day1", after="1 day"), mail("day2", after="2 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", *everybody)
+    journeys.dispatch()
+    event_about(journeys, "ada", "message unsubscribed", "day0", AS_OF + HOUR)
+    event_about(journeys, "ada", "message bounced", "day0", AS_OF + 2 * HOUR)
+    event_about(journeys, "bob", "message bounced", "day0", AS_OF + 2 * HOUR)
+    event_about(journeys, "old", "message unsubscribed", "day0", AS_OF + HOUR)
+    event_about(journeys, "dan", "message bounced", "day0", AS_OF + HOUR)
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    journeys.write("update journeys.suppressions set reason = 'bounced' where user_id = 'cid'")
+    event_about(journeys, "bob", "message unsubscribed", "day0", AS_OF + HOUR)
+    journeys.merge(AS_OF + 5 * HOUR, old="cid")
+    for user in ("ada", "bob", "cid", "dan"):
+        journeys.product.identify(user, AS_OF + 6 * HOUR, email=f"{user}.new@customer.example")
+    journeys.dispatch(AS_OF + DAY)
+    assert journeys.sent("day1") == ["dan"], "who only bounced has a new address"
+    stopped = "select user_id, reason from journeys.suppressions where user_id <> 'old' order by 1"
+    assert rows(journeys.platform, stopped) == [
+        ("ada", "unsubscribed"), ("bob", "unsubscribed"), ("cid", "unsubscribed"), ("dan", "bounced"),
+    ]  # fmt: skip
+    event_about(journeys, "ada", "message resubscribed", "day0", AS_OF + DAY + HOUR)
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert journeys.sent("day2") == ["ada", "dan"]
+
+
+def test_a_mail_that_leaves_late_can_be_opened_for_as_long_as_any(journeys: Journeys, smtp: SmtpServer) -> None:
+    unopened = {"do": "wait", "name": "unopened", "opened": "first", "within": "1 hour", "then": "end"}
+    asked = {"do": "branch", "name": "asked", "opened": "first", "then": "end", "otherwise": "second"}
+    journeys.person("ada", "bob")
+    journeys.declare(
+        hello=journey(mail("first"), unopened, mail("second", wait="0 days")),
+        asking=journey(mail("other"), {**asked, "opened": "other"}, mail("second", wait="0 days")),
+    )
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    smtp.answers = ["451 try again later"] * 4
+    journeys.dispatch()
+    assert (journeys.sent("first"), journeys.sent("other")) == ([], [])
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    assert journeys.sent("second") == [], "the first has not left"
+    journeys.write("update journeys.messages set retry_at = null")
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert journeys.sent("first") == journeys.sent("other") == ["ada", "bob"]
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    sent = "select journey, count(*) from journeys.messages where step = 'second' and status = 'sent' group by 1"
+    assert rows(journeys.platform, sent) == [("asking", 2)], "a branch asks once, a wait waits"
+    event_about(journeys, "ada", "message opened", "first", AS_OF + 3 * HOUR + HOUR / 2)
+    journeys.dispatch(AS_OF + 4 * HOUR)
+    assert sorted(rows(journeys.platform, sent)) == [("asking", 2), ("hello", 1)]
+
+
+def test_a_mail_may_be_opened_before_it_is_waited_for(journeys: Journeys, smtp: SmtpServer) -> None:
+    unopened = {"do": "wait", "name": "unopened", "opened": "first", "within": "1 day", "then": "end"}
+    journeys.person("ada", "bob")
+    journeys.declare(
+        hello=journey(mail("first"), mail("news", after="2 days"), unopened, mail("second", wait="0 days"))
+    )
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    event_about(journeys, "ada", "message opened", "first", AS_OF + HOUR)
+    for days in (1, 2, 3):
+        journeys.dispatch(AS_OF + days * DAY)
+    assert journeys.sent("second") == ["bob"]
+    assert journeys.entries("user_id, status, ended_at")[0] == ("ada", "completed", AS_OF + 2 * DAY)
+
+
 def test_what_waits_for_a_message_counts_from_when_it_may_go(journeys: Journeys, smtp: SmtpServer) -> None:
     """A mail that is due on Friday evening goes on Monday; the hour after it, and the wait for it, begin there."""
     friday = AS_OF.replace(day=27, hour=20)

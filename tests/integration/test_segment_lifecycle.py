@@ -360,11 +360,28 @@ def test_a_segment_that_fails_is_held_out_and_the_rest_is_published(
         assert rows(platform, "select segment, user_id from segments.members order by 1, 2") == [
             ("active", "ada"), ("active", "bob"), ("of_age", "ada"),
         ], "its members stay, the others are published"  # fmt: skip
-        assert held_out(platform.engine) == {"of_age": "invalid input syntax for type numeric"}, "and no value is told"
+        assert held_out(platform.engine) == {
+            "of_age": "a value is not of the type that it is read as (SQLSTATE 22P02)"
+        }, "and no value is told"
     product.identify("bob", AS_OF + DAY, age="40")
     build(platform, AS_OF + 2 * DAY, is_explicit=True)
     assert held_out(platform.engine) == {}
     assert rows(platform, "select user_id from segments.of_age") == [("bob",)], "everybody is looked at again"
+
+
+def test_what_somebody_calls_himself_is_run_nowhere_and_told_nowhere(
+    platform: Platform, product: Product, project: Project
+) -> None:
+    describe(project, zone={"latest_trait": "timezone"})
+    project.segment(
+        "late_risers",
+        "select user_id from {{ ref('user_features') }} where now() at time zone zone > '2026-01-01'",
+    )
+    product.identify("eve", AS_OF - DAY, timezone="x$error$; drop table segments.ticks; select 1 --")
+    product.identify("jane", AS_OF - DAY, timezone="jane.doe@example.com")
+    build(platform, AS_OF, is_explicit=True)
+    told = "a function does not take a value that it was given (SQLSTATE 22023)"
+    assert held_out(platform.engine) == {"late_risers": told}
 
 
 def test_a_segment_reads_a_model_and_a_seed_of_ones_own(platform: Platform, product: Product, project: Project) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import URL
 
+from assets.journeys.dispatch import move
 from orchestration.errors import UpnextError
 from orchestration.settings import Settings
 from orchestration.stages import Platform, leap, preview_journey, start, status, stop, tick
@@ -134,3 +135,51 @@ def test_a_journey_whose_file_is_gone_ends_and_stays_stopped(journeys: Journeys,
     journeys.dispatch(AS_OF + 2 * DAY)
     assert len(smtp.accepted) == 2
     assert "hello" not in journeys.platform.started
+
+
+def test_a_restart_makes_up_for_nothing(journeys: Journeys, smtp: SmtpServer) -> None:
+    platform = journeys.platform
+    journeys.person("ada", "bob", "cid")
+    by_event = {"segment": None, "event": {"any_of": ["exported report"]}, "exit_on_leaving": None}
+    journeys.declare(hello=journey(), exports=journey(mail("thanks"), **by_event))
+    for name in platform.journeys:
+        stop(platform, "journey", name, by="ada")
+    journeys.dispatch(AS_OF)
+    journeys.tick(AS_OF + DAY, "entered", "ada")
+    journeys.product.track("ada", "exported report", AS_OF + DAY)
+    journeys.dispatch(AS_OF + DAY)
+    for name in platform.journeys:
+        start(platform, "journey", name, by="ada")
+    journeys.dispatch(AS_OF + 2 * DAY)
+    journeys.product.track("bob", "exported report", AS_OF + DAY)  # told late: it was while nobody looked
+    journeys.product.track("cid", "exported report", AS_OF + 3 * DAY)
+    journeys.tick(AS_OF + 3 * DAY, "entered", "cid")
+    journeys.dispatch(AS_OF + 3 * DAY)
+    assert (journeys.sent("hello"), journeys.sent("thanks")) == (["cid"], ["cid"])
+
+
+def test_a_dispatch_that_is_under_way_leaves_alone_what_is_stopped(journeys: Journeys, smtp: SmtpServer) -> None:
+    platform = journeys.platform
+    journeys.person("ada")
+    journeys.declare(hello=journey())
+    journeys.dispatch()
+    journeys.tick(AS_OF + DAY, "entered", "ada")
+    stop(platform, "journey", "hello", by="ada")
+    # The dispatch had read what is started before.
+    move(platform.engine, platform.policy, platform.journeys, only={"hello"}, as_of=AS_OF + DAY)
+    assert (journeys.entries(), journeys.messages()) == ([], [])
+
+
+def test_what_is_declared_no_more_stays_stopped(journeys: Journeys, smtp: SmtpServer) -> None:
+    platform = journeys.platform
+    journeys.person("ada")
+    journeys.declare(hello=journey())
+    journeys.dispatch()
+    was = dict(platform.journeys)
+    platform.journeys = {}
+    journeys.dispatch(AS_OF + DAY)
+    platform.journeys = was
+    journeys.tick(AS_OF + 2 * DAY, "entered", "ada")
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert journeys.entries() == []
+    assert "hello" not in platform.started

@@ -113,7 +113,7 @@ def test_a_last_row_without_newline_is_a_batch_of_its_own() -> None:
     *_, last = read_csv(io.BytesIO(b"u1,t1,a\nu2,t2,b"), START, header=HEADER, delimiter=",")
     assert (last.is_unfinished, [line for line, _ in last.records]) == (True, [2])
     *_, last = read_csv(io.BytesIO(b"u1,t1,a\nu2,t2"), START, header=HEADER, delimiter=",")
-    assert (last.is_unfinished, last.end, [line for line, _ in last.records]) == (False, Position(8, 1), [1])
+    assert (last.is_unfinished, [line.reject.reason for line in last.rejected]) == (True, ["ragged_row"])
 
 
 @pytest.mark.parametrize(
