@@ -260,7 +260,7 @@ def start_journey(journey: str) -> None:
 
     stages.start(_platform(), "journey", journey, by=switches.this_user())
     _let_the_ui_see()
-    print(f"started: {journey} acts from the next tick on; `upnext journeys stop {journey}` ends it")
+    print(f"started: {journey} acts from the next dispatch on; `upnext journeys stop {journey}` ends it")
 
 
 @journeys.command("stop")
@@ -374,7 +374,7 @@ def down(yes: bool) -> None:
     if port is not None and not yes:
         told = f"Upnext runs in this home, on http://127.0.0.1:{port}, and would lose its database"
         if not sys.stdin.isatty():
-            raise UpnextError(f"{told}; end it with Ctrl-C first, or use upnext down --yes")
+            raise UpnextError(f"{told}; end it first (Ctrl-C, or kill), or use upnext down --yes")
         click.confirm(f"{told}. Stop it all the same?", abort=True)
     is_stopped = embedded_server(settings).stop()
     print("stopped" if is_stopped else "not running")
@@ -475,7 +475,8 @@ def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
         print(json.dumps(values, default=_as_text))
         return
     is_terminal = Console().is_terminal
-    table = Table(title=title, title_justify="left", show_header=False, box=box.HEAVY_HEAD if is_terminal else None)
+    _console().print(title, style="italic")
+    table = Table(show_header=False, box=box.HEAVY_HEAD if is_terminal else None)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in values.items():

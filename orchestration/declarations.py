@@ -108,13 +108,23 @@ def line_of(path: Path, keys: list[str | int]) -> int:
     return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
 
 
+# A plain text, and `<<`, which takes in another mapping.
+_TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
 def _check_keys(node: yaml.Node | None, path: Path) -> None:
-    """Raise `UpnextError` for a key that stands twice: YAML would keep the last and drop the rest in silence."""
+    """Raise `UpnextError` for a key that is no text, or that stands twice: YAML would keep the last in silence."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise UpnextError(f"{path}:{key.start_mark.line + 1}: '{key.value}' stands here twice")
+            if isinstance(key, yaml.ScalarNode) and key.tag not in _TEXT_KEYS:
+                kind = key.tag.rpartition(":")[2]
+                raise UpnextError(
+                    f"{path}:{key.start_mark.line + 1}: YAML reads the key '{key.value}' as {kind}, not as text;"
+                    " put it in quotes, or use another word"
+                )
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
             _check_keys(value, path)
     elif isinstance(node, yaml.SequenceNode):

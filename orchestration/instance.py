@@ -53,6 +53,8 @@ def serve(settings: Settings, *, port: int) -> int:
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
         dagster = str(Path(sys.executable).parent / "dagster")
+        # Whoever is started in the background of a script ignores Ctrl-C, and Dagster would ignore SIGTERM with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port),
              "--log-level", "warning"],

@@ -41,8 +41,7 @@ def explain(message: str, where: str, value: Any, kind: type[msgspec.Struct]) ->
         declared, value = _below(declared, keys[depth]), _value_below(value, keys[depth])
     declared = _chosen(declared, value)
     if found := re.match(r"Object missing required field `(.+)`", message):
-        field = _fields(declared)[found[1]]
-        return keys, f"'{found[1]}' is missing; it is {describe(field.type)}"
+        return keys, f"'{found[1]}' is missing; it is {describe(_below(declared, found[1]))}"
     if found := re.match(r"Object contains unknown field `(.+)`", message):
         return [*keys, found[1]], f"unknown key '{found[1]}'{nearest(found[1], _allowed_keys(declared))}"
     if re.match(r"Expected |Invalid ", message):

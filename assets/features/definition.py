@@ -149,7 +149,7 @@ def find_mistake(
         return "is no name of a column; use a-z, 0-9 and _, beginning with a letter, and no word that SQL reserves"
     unknown = [name for name in feature.events if name != ANY and name not in events]
     if unknown:
-        return f"is about '{unknown[0]}', which the catalogue of events does not list{nearest(unknown[0], events)}"
+        return f"is about '{unknown[0]}', which models/events/_catalogue.yml does not list{nearest(unknown[0], events)}"
     if is_of_accounts and feature.kind not in OF_ACCOUNTS:
         return f"cannot be made by {feature.kind}, which cannot be added up from an account's users"
     if not is_of_accounts and feature.kind in OF_ACCOUNTS_ONLY:

@@ -45,9 +45,12 @@ def dev(home: Path, database: URL, smtp_url: str, port: int) -> Iterator[subproc
     }
     command = [str(Path(sys.executable).parent / "upnext"), "dev", "--port", str(port)]
     with (home / "dev.log").open("wb") as log:
+        # As a script starts it in the background: Ctrl-C is ignored.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
+        signal.signal(signal.SIGINT, before)
         try:
             yield process
         finally:
@@ -105,7 +108,7 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
         assert cli.fails("dev", "--port", str(free_port())) == (
             f"upnext: Upnext runs in this home already, on http://127.0.0.1:{port}\n"
         )
-        assert "would lose its database; end it with Ctrl-C first" in cli.fails("down")
+        assert "would lose its database; end it first" in cli.fails("down")
         assert cli.run("journeys", "stop", "encourage_upgrade").returncode == 0
         started = cli.run("journeys", "start", "encourage_upgrade")
         assert (started.returncode, started.stderr) == (0, ""), "the UI has read again what is declared"

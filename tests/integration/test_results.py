@@ -254,10 +254,14 @@ def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(
     assert abs(capped["lift"]) < 0.1
     assert (capped["n_control"], capped["n_arm"], capped["type"]) == (len(control), len(arm), "mean")
     assert rows(ticked, "select count(*) from analytics.daily_moments where metric = 'capped_revenue'") == [(0,)]
-    # What nobody could pay, and a sum of it whose square no double holds.
-    stored(ticked, *events, (arm[0], "book demo", at + DAY, {"amount": "1e300"}), users=400)
+    # What nobody could pay, and sums whose square no double holds, nor its reciprocal.
+    for amount in ("1e300", "1e-400"):
+        stored(ticked, *events, (arm[0], "book demo", at + DAY, {"amount": amount}), users=400)
+        assert result(ticked, "revenue")["n_arm"] == len(arm)
+        assert abs(result(ticked, "capped_revenue")["lift"]) < 0.1
+    tiny = [(user, "book demo", at + DAY, {"amount": "1e-180"}) for user in (*control, *arm)]
+    stored(ticked, *events[: len(control) + len(arm)], *tiny, users=400)
     assert result(ticked, "revenue")["n_arm"] == len(arm)
-    assert abs(result(ticked, "capped_revenue")["lift"]) < 0.1
 
 
 def test_sums_over_several_currencies_are_told(ticked: Platform) -> None:

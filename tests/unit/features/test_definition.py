@@ -71,7 +71,7 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, meta: str, message: str
         (
             "{count_of: logn}",
             False,
-            "is about 'logn', which the catalogue of events does not list; did you mean 'login'?",
+            "is about 'logn', which models/events/_catalogue.yml does not list; did you mean 'login'?",
         ),
         ("{sequence: [login, viewd], in: 1 hour}", False, "is about 'viewd'"),
         ("{distinct_users: true}", False, "cannot be made by distinct_users, which only accounts have"),

@@ -215,13 +215,13 @@ def test_values_of_a_webhook_keep_their_type() -> None:
     data = {
         "logins": "{{ features.logins_30d }}", "share": "{{- features.logins_30d / 8 -}}", "big": "{{ user.number }}",
         "seen": "{{ features.last_login_at }}", "text": "{{ features.logins_30d }} logins", "zip": "{{ user.zip }}",
-        "constant": "premium",
+        "constant": "premium", "noted": "{{ user.zip }}{# by hand #}",
     }  # fmt: skip
     rendered = render(request({"do": "webhook", "endpoint": "crm", "data": data}, number=2**80, zip="01234"), DIRECT)
     sent = {key: value for key, value in json.loads(rendered.content)["data"].items() if key in data}
     assert sent == {
         "logins": 12, "share": 1.5, "big": 2**80, "seen": None, "text": "12 logins", "zip": "01234",
-        "constant": "premium",
+        "constant": "premium", "noted": "01234",
     }  # fmt: skip
     missing = render(request({"do": "webhook", "endpoint": "crm", "data": {"plan": "{{ user.naem }}"}}), DIRECT)
     assert missing.reason == "step s, data.plan: 'naem' is missing"

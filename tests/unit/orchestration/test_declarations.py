@@ -61,6 +61,8 @@ def test_a_valid_journey_loads(tmp_path: Path) -> None:
         ("description: A journey.", "description: 2026-01-01", "1: 'description' is the date 2026-01-01, which counts"),
         ("owner: growth@otto.example", "owner:", "2: 'owner' is empty; it must be text"),
         ("steps:", "steps: [", "10: not valid YAML"),
+        ("holdout: 0.1", "holdout: 0.1\non: 3", "9: YAML reads the key 'on' as bool, not as text; put it in quotes"),
+        ("do: email, ", "", "10: 'do' is missing; it is one of email, cta, webhook, "),
         ("holdout: 0.1", "holdout: 0.1\nowner: me@otto.example", "9: 'owner' stands here twice"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from orchestration.alerts import Alert
 from sensors import arrivals, due_steps, failures, membership
-from sensors.job_state import JobState
+from sensors.job_state import JobState, read_job_state
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 IDLE = JobState(is_busy=False, failed_at=None)
@@ -35,6 +35,14 @@ def test_the_first_of_several_failures_is_told() -> None:
     assert isinstance(told, Alert)
     assert (told.subject, values["words"] in told.text) == ("Upnext: tick failed", True)
     assert isinstance(failures.decide(failures=2, **values), dg.SkipReason)
+
+
+def test_of_two_quick_failures_the_first_is_told() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        for run_id, status in (("a", "SUCCESS"), ("b", "FAILURE"), ("c", "FAILURE")):
+            instance.add_run(dg.DagsterRun("tick", run_id=run_id, status=dg.DagsterRunStatus(status)))
+        assert [read_job_state(instance, "tick", at_run=run_id).failures for run_id in "abc"] == [0, 1, 2]
+        assert read_job_state(instance, "tick").failures == 2
 
 
 def test_a_tick_at_work_is_waited_for() -> None:
