@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -206,9 +206,15 @@ def check_journeys() -> None:
 
     platform = _platform()
     written = stages.check_journeys(platform)
-    for doubt in stages.doubtful_copy(platform):
-        _warn(doubt)
+    _warn_of_copy(platform, platform.journeys)
     print("\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
+
+
+def _warn_of_copy(platform: Any, journeys: Iterable[str]) -> None:
+    from orchestration import stages  # noqa: PLC0415
+
+    for doubt in dict.fromkeys(stages.doubtful_copy(platform, journeys)):
+        _warn(doubt)
 
 
 @journeys.command("explain")
@@ -247,9 +253,11 @@ def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
     """Say who would enter a journey at the newest tick and what would be sent; nothing is changed."""
     from orchestration import stages  # noqa: PLC0415
 
-    found = asdict(stages.preview_journey(_platform(), journey))
+    platform = _platform()
+    found = asdict(stages.preview_journey(platform, journey))
     ids = found.pop("entering_ids")
     _show({**found, **({"entering_ids": ids} if with_ids else {})}, as_json, title=f"Preview of {journey}")
+    _warn_of_copy(platform, [journey])
 
 
 @journeys.command("start")
@@ -258,7 +266,9 @@ def start_journey(journey: str) -> None:
     """Let a journey act: who enters by its rules is sent its messages, from the next dispatch on."""
     from orchestration import stages, switches  # noqa: PLC0415
 
-    stages.start(_platform(), "journey", journey, by=switches.this_user())
+    platform = _platform()
+    stages.start(platform, "journey", journey, by=switches.this_user())
+    _warn_of_copy(platform, [journey])
     _let_the_ui_see()
     print(f"started: {journey} acts from the next dispatch on; `upnext journeys stop {journey}` ends it")
 

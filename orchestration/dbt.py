@@ -87,6 +87,9 @@ def load_features(settings: Settings, catalogue: Catalogue) -> dict[str, dict[st
         for _, _, model, column, feature in declared.features():
             tables.setdefault(model, {})[column.name] = feature
     for file, declared in loaded.items():
+        for nth_model, nth_column, name in declared.unexplained():
+            line = line_of(file, ["models", nth_model, "columns", nth_column])
+            raise UpnextError(f"{file}:{line}: feature '{name}' has no config.meta, which says what it is made of")
         for nth_model, nth_column, model, column, feature in declared.features():
             mistake = find_feature_mistake(
                 column,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -354,13 +354,13 @@ def check_journeys(platform: Platform) -> dict[str, list[str]]:
     }
 
 
-def doubtful_copy(platform: Platform) -> Iterator[str]:
-    """Yield each trait that copy names and no identify call has, with file, line and nearest match."""
+def doubtful_copy(platform: Platform, journeys: Iterable[str]) -> Iterator[str]:
+    """Yield each trait that the copy of journeys names and no identify call has, with file, line and nearest match."""
     with platform.engine.connect() as connection:
         traits = known_traits(connection)
-    for name, journey in platform.journeys.items():
+    for name in journeys:
         path = declared.JOURNEYS / f"{name}.yml"
-        for position, step in enumerate(journey.steps):
+        for position, step in enumerate(platform.journeys[name].steps):
             for where, source in copy_sources(msgspec.to_builtins(step)):
                 for use in names_used(source):
                     if isinstance(where, Path):

@@ -129,6 +129,13 @@ class FeaturesFile(msgspec.Struct, frozen=True):
                 if column.config.meta is not None:
                     yield nth_model, nth_column, model.name, column, column.config.meta
 
+    def unexplained(self) -> Iterator[tuple[int, int, str]]:
+        """Yield each column that is neither a feature nor an id, with the places of its model and its own."""
+        for nth_model, model in enumerate(self.models):
+            for nth_column, column in enumerate(model.columns):
+                if column.config.meta is None and column.name not in ("user_id", "account_id"):
+                    yield nth_model, nth_column, column.name
+
 
 def example(feature: Feature, date: datetime) -> Any:
     """Return a value such as the feature has for an active user, as JSON has it."""

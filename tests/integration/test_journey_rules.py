@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
 from assets.experiences.definition import bucket
 from assets.journeys.checks import TROUBLES
@@ -15,7 +16,7 @@ from assets.journeys.declared import JOURNEYS
 from assets.journeys.definition import Journey
 from assets.journeys.dispatch import count_troubles
 from assets.journeys.policy import Cap, Channel, Policy
-from orchestration import dbt
+from orchestration import cli, dbt
 from orchestration.errors import UpnextError
 from orchestration.stages import (
     Platform,
@@ -925,16 +926,18 @@ def test_what_is_late_is_skipped_unless_a_journey_says_otherwise(journeys: Journ
     assert journeys.messages() == [("a", "sent", None), ("b", "skipped", "late")]
 
 
-def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(journeys: Journeys) -> None:
+def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
+    journeys: Journeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = JOURNEYS / "encourage_upgrade.yml"
     steps = [
         mail("a", subject="{{ user.naem }}"), mail("b", subject="{{ user.seats * 2 }} for {{ user.plan }}"),
         mail("c", variants={"x": {"weight": 100, "subject": "{{ user.name or user.compny }}"}}),
     ]  # fmt: skip
     journeys.declare(encourage_upgrade=journey(*steps))
-    assert list(doubtful_copy(journeys.platform)) == [], "nothing is known of users yet"
+    assert list(doubtful_copy(journeys.platform, journeys.platform.journeys)) == [], "nothing is known of users yet"
     journeys.product.identify("ada", AS_OF - DAY, name="Ada", seats=4, company="C", plan=None)
-    told = list(doubtful_copy(journeys.platform))
+    told = list(doubtful_copy(journeys.platform, journeys.platform.journeys))
     assert [text.split(": ", 1)[1] for text in told] == [
         "no identify call has the trait 'naem'; did you mean 'name'?",
         "no identify call has the trait 'plan'; known: company, name, seats",
@@ -942,3 +945,6 @@ def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(journeys: Jo
     ]
     assert all(text.startswith(f"{path}:") for text in told)
     assert check_journeys(journeys.platform) == {"encourage_upgrade": ["a", "b", "c", "c.x"]}
+    monkeypatch.setattr(cli, "_platform", lambda: journeys.platform)
+    printed = CliRunner().invoke(cli.preview_journey, ["encourage_upgrade"])
+    assert [text in printed.stderr for text in told] == [True] * 3, "before anybody starts it"

@@ -103,6 +103,14 @@ def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path, monkeypatc
     assert path.exists()
 
 
+def test_a_column_that_says_not_what_it_is_made_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = declared(tmp_path, "{count_of: login}")
+    path.write_text(path.read_text() + "      - {name: reports, description: Reports seen.}\n")
+    monkeypatch.setattr(dbt, "model_folders", lambda _: [tmp_path])
+    with pytest.raises(UpnextError, match=r"_features.yml:8: feature 'reports' has no config.meta"):
+        dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
+
+
 def test_the_features_that_ship_are_right() -> None:
     tables = dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
     assert {"logins_30d", "is_on_basic_plan"} <= tables["user_features"].keys()
