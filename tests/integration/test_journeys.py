@@ -191,10 +191,10 @@ def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
         "is_attempt": True,
     }  # fmt: skip
     with platform.engine.begin() as connection:
-        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}).rowcount == 0
+        assert connection.scalar(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}) is False
         connection.execute(sa.text("update journeys.messages set status = 'sending', fence = fence + 1"))
-        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}).rowcount == 0
-        assert connection.execute(statements.RECORD_OUTCOME, {**late, "fence": claim.fence + 2}).rowcount == 1
+        assert connection.scalar(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}) is False
+        assert connection.scalar(statements.RECORD_OUTCOME, {**late, "fence": claim.fence + 2}) is True
 
 
 def test_a_server_that_is_down_loses_no_message(platform: Platform, product: Product, smtp: SmtpServer) -> None:
