@@ -27,8 +27,9 @@ from assets.journeys.rendering import Rendered, Request, Sender
 from orchestration.errors import UpnextError
 
 PAGE = 200
-_BEGINNING = (datetime(1, 1, 1, tzinfo=UTC), "", -1, "")
 _AFTER = ("after_due_at", "after_user_id", "after_position", "after_message_id")
+# Where the first page of what is due begins.
+BEGINNING = dict(zip(_AFTER, (datetime(1, 1, 1, tzinfo=UTC), "", -1, ""), strict=True))
 # After the first try: how long until the next. The one of webhooks is that of the Standard Webhooks specification.
 RETRIES = {
     "email": [timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)],
@@ -142,13 +143,11 @@ def paced(
 
 def _written(database: Database, process: RenderProcess, values: dict[str, Any], done: Counter[str]) -> Iterator[Ready]:
     """Yield what may be sent now, written; what may not is skipped with its reason, or put off."""
-    last = _BEGINNING
+    after = BEGINNING
     stored: set[str] = set()
     while True:
         with database.begin():
-            page = database.execute(
-                statements.PREPARE, {**values, **dict(zip(_AFTER, last, strict=True)), "page": PAGE}
-            ).all()
+            page = database.execute(statements.PREPARE, {**values, **after, "page": PAGE}).all()
             for row in page:
                 if row.stopped_by is not None:
                     done["skipped"] += _skip(database, row.message_id, row.stopped_by)
@@ -156,7 +155,8 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
                     database.execute(statements.POSTPONE, {"message_id": row.message_id, "until": row.allowed_at})
         if not page:
             return
-        last = (page[-1].due_at, page[-1].user_id, page[-1].position, page[-1].message_id)
+        last = page[-1]
+        after = dict(zip(_AFTER, (last.due_at, last.user_id, last.position, last.message_id), strict=True))
         for row in page:
             if row.stopped_by is not None or row.allowed_at > values["as_of"]:
                 continue

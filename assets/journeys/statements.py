@@ -679,12 +679,15 @@ ADVANCE = sa.text(f"""
             and entries.ended_at is null
             and entries.next_due_at <= :as_of
             -- Whether a message is opened can be asked when it has left.
-            and not exists (
-                select from journeys.messages as asked
-                where
-                    asked.entry_id = entries.entry_id
-                    and asked.step = steps.of_step
-                    and asked.status in ('pending', 'sending')
+            and (
+                steps.of_step is null
+                or not exists (
+                    select from journeys.messages as asked
+                    where
+                        asked.entry_id = entries.entry_id
+                        and asked.step = steps.of_step
+                        and asked.status in ('pending', 'sending')
+                )
             )
     ),
 

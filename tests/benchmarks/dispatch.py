@@ -25,7 +25,7 @@ from rich.table import Table
 
 from assets.journeys import statements
 from assets.journeys.dispatch import Dispatched, move
-from assets.journeys.outbox import request_of, why_not_values
+from assets.journeys.outbox import BEGINNING, request_of, why_not_values
 from assets.journeys.rendering import Request, Sender, render
 from orchestration.embedded import EmbeddedServer
 from orchestration.settings import Settings
@@ -103,7 +103,7 @@ def requests(platform: Platform) -> list[Request]:
     """Return what the messages that wait are made of."""
     values = {
         **why_not_values(platform.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
-        "time_zone_trait": "timezone", "after_due_at": datetime(1, 1, 1, tzinfo=UTC), "after_message_id": "",
+        "time_zone_trait": "timezone", **BEGINNING,
         "page": 10_000_000,
     }  # fmt: skip
     with platform.engine.connect() as connection:
