@@ -533,7 +533,7 @@ def test_who_waited_alike_and_is_merged_has_messages_of_its_own(journeys: Journe
     journeys.tick(AS_OF + 5 * HOUR, "entered", "cid")
     journeys.product.track("cid", "login", AS_OF + 6 * HOUR)
     journeys.dispatch(AS_OF + 7 * HOUR)
-    assert [message["To"] for message in smtp.accepted][-1] == "cid@customer.example", "the others go on"
+    assert "cid@customer.example" in [message["To"] for message in smtp.accepted], "the others go on"
     assert len(set(smtp.ids)) == len(smtp.accepted) == 3
 
 
