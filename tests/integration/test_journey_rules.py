@@ -161,6 +161,24 @@ def test_two_events_of_one_instant_are_two_entries_with_messages_of_their_own(
     assert len(set(smtp.ids)) == len(smtp.accepted) == 3
 
 
+def test_ids_that_look_like_another_entry_have_messages_of_their_own(journeys: Journeys, smtp: SmtpServer) -> None:
+    first, second = AS_OF + HOUR, AS_OF + 2 * HOUR
+    epoch = {at: f"{at.timestamp():.6f}" for at in (first, second)}
+    crafted = f"ada/{epoch[first]}/event test/x"
+    for user, address in (("ada", "ada@customer.example"), (crafted, "eve@customer.example")):
+        journeys.product.identify(user, AS_OF - 20 * DAY, email=address)
+    journeys.declare(
+        demo=journey(segment=None, existing_members=None, exit_on_leaving=False, event={"any_of": ["book demo"]},
+                     reentry="always"),
+    )  # fmt: skip
+    journeys.dispatch()
+    for user, message, at in (("ada", f"x/{epoch[second]}/event test/y", first), (crafted, "y", second)):
+        journeys.product.store("track", at, user_id=user, event="book demo", message_id=message)
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert journeys.entries("user_id, status") == [("ada", "completed"), (crafted, "completed")]
+    assert len(set(smtp.ids)) == len(smtp.accepted) == 2
+
+
 def test_reentry(journeys: Journeys) -> None:
     journeys.person("ada")
     journeys.declare(never=journey(), always=journey(reentry="always"), sometimes=journey(reentry={"after": "3 days"}))
