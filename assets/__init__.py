@@ -1,1 +1,1 @@
-"""What exists, a folder for each subject: events, journeys, experiences, analytics."""
+"""Dagster assets and checks, a module for each subject. They hold no rule: what they do is in `upnext`."""

@@ -11,10 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from demo.loop import end_of, run
 from demo.otto import DAYS, Otto
 from demo.report import print_report
-from orchestration.errors import UpnextError
-from orchestration.settings import Settings
-from orchestration.stages import Platform, utc_now
-from orchestration.ticks import parse_instant
+from upnext.clock import utc_now
+from upnext.errors import UpnextError
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.ticks.instants import parse_instant
 
 
 def main() -> None:
@@ -27,23 +28,23 @@ def main() -> None:
     arguments = parser.parse_args()
     # The users of the demo are invented: they stay in the embedded server, and their mail with the local catcher.
     os.environ.update(dict.fromkeys(("UPNEXT_DATABASE_URL", "UPNEXT_SMTP_URL"), ""))
-    platform = Platform(Settings.from_environment())
+    project = Project(Settings.from_environment())
     asked = utc_now() if arguments.end is None else parse_instant(arguments.end, option="--end")
-    otto = Otto(seed=arguments.seed, users=arguments.users, end=end_of(platform, asked))
+    otto = Otto(seed=arguments.seed, users=arguments.users, end=end_of(project, asked))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("Otto's users sign up", total=DAYS)
-        run(platform, otto, on_day=lambda day: progress.update(task, advance=1, description=f"{otto.date(day):%d %B}"))
+        run(project, otto, on_day=lambda day: progress.update(task, advance=1, description=f"{otto.date(day):%d %B}"))
         if not arguments.no_ui:
-            _fill_the_ui(platform, progress)
-    print_report(platform, Console())
-    print(f"Mails are in {platform.settings.maildir}. Next: `make dev` opens the UI; `make down` stops Postgres.")
+            _fill_the_ui(project, progress)
+    print_report(project, Console())
+    print(f"Mails are in {project.settings.maildir}. Next: `make dev` opens the UI; `make down` stops Postgres.")
 
 
-def _fill_the_ui(platform: Platform, progress: Progress) -> None:
+def _fill_the_ui(project: Project, progress: Progress) -> None:
     """Run Dagster's jobs in a process of their own: what they log is for a file."""
     task = progress.add_task("Dagster's runs", total=None)
-    log = platform.settings.home / "demo" / "dagster.log"
+    log = project.settings.home / "demo" / "dagster.log"
     with log.open("w") as output:
         command = [sys.executable, "-m", "demo.timeline"]
         done = subprocess.run(command, stdout=output, stderr=output, check=False)

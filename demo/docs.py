@@ -14,19 +14,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from assets.features.definition import example
-from assets.journeys import samples
-from assets.journeys.declared import JOURNEYS
-from assets.journeys.rendering import Sender, render
 from demo.otto import END
-from orchestration.errors import UpnextError
-from orchestration.settings import PROJECT, Settings
-from orchestration.stages import Platform
+from upnext.errors import UpnextError
+from upnext.features.definition import example
+from upnext.journeys.copy import samples
+from upnext.journeys.copy.rendering import Sender, render
+from upnext.project import Project
+from upnext.settings import PROJECT, Settings
 
-PICTURES = JOURNEYS / "pictures"
+PICTURES = PROJECT / "docs" / "pictures"
 SOURCES = PICTURES / "sources.json"
 README = PROJECT / "README.md"
-RESULTS_GUIDE = PROJECT / "assets" / "analytics" / "README.md"
+RESULTS_GUIDE = PROJECT / "docs" / "results.md"
 # Which block of which page shows what is printed.
 BLOCKS = ((README, "demo"), (README, "results"), (RESULTS_GUIDE, "results"))
 SIZE = (640, 760)
@@ -64,13 +63,14 @@ def with_block(page: str, name: str, text: str) -> str:
 
 def mails() -> dict[str, str]:
     """Return the HTML of each mail that the product sends, for a made-up user, by the name of its step."""
-    platform = Platform(Settings.from_environment({}))
-    features = {name: example(feature, END) for name, feature in platform.features["user_features"].items()}
-    sender = Sender("Otto <hello@otto.example>", None, [])
+    project = Project(Settings.from_environment({}))
+    features = {name: example(feature, END) for name, feature in project.features["user_features"].items()}
+    templates = project.settings.campaigns / "templates"
+    sender = Sender("Otto <hello@otto.example>", None, [], str(templates))
     return {
         samples.label(request): dict(samples.parts(render(request, sender)))["html"]
-        for name, journey in platform.journeys.items()
-        for _, request in samples.requests(name, journey, features=features, traits={}, date=END)
+        for name, journey in project.journeys.items()
+        for _, request in samples.requests(name, journey, templates, features=features, traits={}, date=END)
     }
 
 

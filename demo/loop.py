@@ -8,9 +8,11 @@ import msgspec
 import sqlalchemy as sa
 
 from demo.otto import DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
-from orchestration.errors import UpnextError
-from orchestration.stages import Platform, start_all, tick
-from orchestration.ticks import last_as_of
+from upnext.errors import UpnextError
+from upnext.loop import tick
+from upnext.operations import start_all
+from upnext.project import Project
+from upnext.ticks.lifecycle import last_as_of
 
 _OFFERS = sa.text("""
     select user_id, source, source_kind, variant, copy is not null as is_shown
@@ -25,24 +27,24 @@ _MESSAGES = sa.text("""
 """)
 
 
-def end_of(platform: Platform, asked: datetime) -> datetime:
+def end_of(project: Project, asked: datetime) -> datetime:
     """Return the end of the demo of this home: as it was when it was first run, so that it can be gone on with."""
-    kept = platform.settings.home / "demo" / "end"
+    kept = project.settings.home / "demo" / "end"
     return datetime.fromisoformat(kept.read_text()) if kept.exists() else asked
 
 
-def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: int = DAYS) -> None:
+def run(project: Project, otto: Otto, *, on_day: Callable[[int], None], days: int = DAYS) -> None:
     """Simulate every day, and tick at the end of each from the end of the warm-up on.
 
     What was shown each day is kept in a journal, so that a run that was stopped goes on where it was.
     """
-    journal = platform.settings.home / "demo"
-    if not journal.exists() and last_as_of(platform.engine) is not None:
-        raise UpnextError(f"{platform.settings.home} holds other data; give the demo an UPNEXT_HOME of its own")
+    journal = project.settings.home / "demo"
+    if not journal.exists() and last_as_of(project.engine) is not None:
+        raise UpnextError(f"{project.settings.home} holds other data; give the demo an UPNEXT_HOME of its own")
     journal.mkdir(parents=True, exist_ok=True)
     (journal / "end").write_text(otto.end.isoformat())
-    start_all(platform, by="make demo")
-    landing = platform.settings.landing / "segment"
+    start_all(project, by="make demo")
+    landing = project.settings.landing / "segment"
     landing.mkdir(parents=True, exist_ok=True)
     shown = Shown()
     for day in range(days):
@@ -52,15 +54,15 @@ def run(platform: Platform, otto: Otto, *, on_day: Callable[[int], None], days: 
         if day >= WARM_UP_DAYS - 1:
             page = journal / f"shown-{otto.date(day):%Y-%m-%d}.json"
             if not page.exists():
-                shown = _end_day(platform, otto, day)
+                shown = _end_day(project, otto, day)
                 _write(page, [msgspec.json.encode(shown)])
             shown = msgspec.json.decode(page.read_bytes(), type=Shown)
         on_day(day)
 
 
-def _end_day(platform: Platform, otto: Otto, day: int) -> Shown:
-    as_of = tick(platform, otto.end_of(day), is_explicit=False).as_of
-    with platform.engine.connect() as connection:
+def _end_day(project: Project, otto: Otto, day: int) -> Shown:
+    as_of = tick(project, otto.end_of(day), is_explicit=False).as_of
+    with project.engine.connect() as connection:
         offers = tuple(Offer(**row) for row in connection.execute(_OFFERS).mappings())
         messages = tuple(Message(**row) for row in connection.execute(_MESSAGES, {"as_of": as_of}).mappings())
     return Shown(offers, messages)

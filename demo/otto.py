@@ -1,4 +1,4 @@
-"""Otto's users: what they do each day, and how they respond to what they are shown. Pure: same seed, same events.
+"""Otto's users: what they do each day, and how they respond to what they are shown. Pure. Same seed, same events.
 
 A user who is first shown the offers of a segment decides once, within three days, whether to do what the offers are
 for. The chance is `base * product of (1 + lift)` over the experiments whose treatment the user really got: a copy on
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from assets.experiences.definition import bucket
+from upnext.experiences.definition import bucket
 
 WARM_UP_DAYS = 30
 LOOP_DAYS = 22

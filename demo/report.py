@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Engine
 
-from assets.analytics.statistics import Comparison, compare_proportions_by_split
 from demo.otto import TRUE_LIFTS
-from orchestration.stages import Platform, status
+from upnext.analytics.statistics import Comparison, compare_proportions_by_split
+from upnext.operations import status
+from upnext.project import Project
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]
     ]
 
 
-def print_report(platform: Platform, console: Console) -> None:
+def print_report(project: Project, console: Console) -> None:
     """Print the one table that the demo ends with."""
-    engine, found = platform.engine, status(platform)
+    engine, found = project.engine, status(project)
     caption = "* in 95 of 100 runs, all of these intervals cover their true lift"
     table = Table(
         title="Otto, the demo product",

@@ -9,11 +9,11 @@ from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from orchestration.instance import prepare
-from orchestration.runs import ANALYSIS_JOB, DISPATCH_JOB, TICK_JOB, as_of_tags
-from orchestration.settings import Settings
-from orchestration.ticks import last_as_of
-from orchestration.warehouse import connect
+from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, TICK_JOB, as_of_tags
+from upnext.dev import prepare
+from upnext.settings import Settings
+from upnext.ticks.lifecycle import last_as_of
+from upnext.warehouse.engine import connect
 
 MODULE = "orchestration.definitions"
 # As workspace.yaml has it: the UI shows a run on its timeline by where its job is from.

@@ -1,1 +1,1 @@
-"""How Upnext is wired and started. `definitions.py` lists what Dagster sees; `cli.py` is the `upnext` command."""
+"""The roof: `definitions.py` lists everything that Dagster sees."""

@@ -7,10 +7,10 @@ import dagster as dg
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from sqlalchemy.engine import Engine
 
-from orchestration.runs import is_at_work
-from orchestration.settings import Settings
-from orchestration.stages import utc_now
-from orchestration.warehouse import connect
+from upnext.clock import utc_now
+from upnext.settings import Settings
+from upnext.warehouse.engine import connect
+from upnext.warehouse.locks import is_at_work
 
 # From the first word of a run to its lock in the warehouse.
 GRACE = timedelta(seconds=20)

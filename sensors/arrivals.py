@@ -4,14 +4,13 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.events.files import find_landed
-from assets.events.ingest import sources
-from assets.events.ledger import not_loaded
-from orchestration.runs import TICK_JOB
-from orchestration.schedules import tick_job
-from orchestration.stages import Platform, utc_now
-from orchestration.ticks import loads_to_take_in
+from assets.runs import TICK_JOB
 from sensors.job_state import JobState, read_job_state, why_wait
+from upnext.clock import utc_now
+from upnext.events.files import find_landed
+from upnext.events.ledger import not_loaded
+from upnext.project import Project
+from upnext.ticks.lifecycle import loads_to_take_in
 
 
 def decide(*, arrived: int, loaded: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
@@ -27,13 +26,11 @@ def decide(*, arrived: int, loaded: int, state: JobState, now: datetime) -> dg.R
     return dg.RunRequest()
 
 
-@dg.sensor(job=tick_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
-def arrivals(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
-) -> dg.RunRequest | dg.SkipReason:
+@dg.sensor(job_name=TICK_JOB, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
     """Start a tick when files arrive."""
-    landed, now = find_landed(platform.settings.landing, sources()), utc_now()
-    with platform.engine.connect() as connection:
+    landed, now = find_landed(project.settings.landing, project.sources), utc_now()
+    with project.engine.connect() as connection:
         arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
         loaded = loads_to_take_in(connection)
     return decide(arrived=arrived, loaded=loaded, state=read_job_state(context.instance, TICK_JOB), now=now)

@@ -5,11 +5,11 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.journeys.dispatch import journeys_with_work
-from orchestration.runs import DISPATCH_JOB, as_of_tags
-from orchestration.schedules import dispatch_job
-from orchestration.stages import Platform, utc_now
+from assets.runs import DISPATCH_JOB, as_of_tags
 from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
+from upnext.clock import utc_now
+from upnext.journeys.dispatch import journeys_with_work
+from upnext.project import Project
 
 
 def decide(*, journeys: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
@@ -23,11 +23,9 @@ def decide(*, journeys: Collection[str], state: JobState, now: datetime) -> dg.R
     return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 
-@dg.sensor(job=dispatch_job, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
-def due_steps(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
-) -> dg.RunRequest | dg.SkipReason:
+@dg.sensor(job_name=DISPATCH_JOB, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+def due_steps(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
     """Start a dispatch when steps fall due."""
     now = utc_now()
-    journeys = journeys_with_work(platform.engine, set(platform.journeys_at_work), now=now)
+    journeys = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
     return decide(journeys=journeys, state=read_job_state(context.instance, DISPATCH_JOB), now=now)

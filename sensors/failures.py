@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from orchestration.alerts import Alert, send
-from orchestration.stages import Platform
 from sensors.job_state import read_job_state
+from upnext.alerts import Alert, send
+from upnext.project import Project
 
 
 def decide(*, job: str, run_id: str, failures: int, words: str) -> Alert | dg.SkipReason:
@@ -22,9 +22,9 @@ def decide(*, job: str, run_id: str, failures: int, words: str) -> Alert | dg.Sk
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tell of a failed run by UPNEXT_ALERTS_URL and UPNEXT_ALERTS_TO.",
 )
-def failures(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason | None:
+def failures(context: dg.RunFailureSensorContext, project: dg.ResourceParam[Project]) -> dg.SkipReason | None:
     """Send an alert for a failed run."""
-    settings = platform.settings
+    settings = project.settings
     if settings.alerts_url is None and settings.alerts_to is None:
         return dg.SkipReason("neither UPNEXT_ALERTS_URL nor UPNEXT_ALERTS_TO is set")
     job = context.dagster_run.job_name

@@ -5,30 +5,30 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.journeys.definition import listens_to
-from assets.journeys.dispatch import consumer_of
-from orchestration.runs import DISPATCH_JOB, as_of_tags
-from orchestration.schedules import dispatch_job
-from orchestration.stages import Platform, utc_now
-from orchestration.ticks import unconsumed, unheard
+from assets.runs import DISPATCH_JOB, as_of_tags
 from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
+from upnext.clock import utc_now
+from upnext.journeys.definition import listens_to
+from upnext.journeys.dispatch import consumer_of
+from upnext.project import Project
+from upnext.ticks.offsets import unconsumed, unheard
 
 EXPERIENCES = "experiences"
 
 
-def consumers(platform: Platform) -> dict[str, set[str]]:
+def consumers(project: Project) -> dict[str, set[str]]:
     """Return who acts on membership changes, and on those of which segments."""
     by_journey = {
-        consumer_of(name): {journey.segment} for name, journey in platform.journeys_at_work.items() if journey.segment
+        consumer_of(name): {journey.segment} for name, journey in project.journeys_at_work.items() if journey.segment
     }
-    return {**by_journey, EXPERIENCES: {experience.segment for experience in platform.experiences_at_work.values()}}
+    return {**by_journey, EXPERIENCES: {experience.segment for experience in project.experiences_at_work.values()}}
 
 
-def listeners(platform: Platform) -> dict[str, set[str]]:
+def listeners(project: Project) -> dict[str, set[str]]:
     """Return who acts on events, and on which."""
     return {
         consumer_of(name): events
-        for name, journey in platform.journeys_at_work.items()
+        for name, journey in project.journeys_at_work.items()
         if (events := listens_to(journey))
     }
 
@@ -51,10 +51,10 @@ def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.Ru
     return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 
-@dg.sensor(job=dispatch_job, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job_name=DISPATCH_JOB, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
 def membership_changes(
-    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+    context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]
 ) -> dg.RunRequest | dg.SkipReason:
     """Start the dispatch of the journeys whose segment changed, or that an event of a tick lets people into."""
-    waiting = unconsumed(platform.engine, consumers(platform)) | unheard(platform.engine, listeners(platform))
+    waiting = unconsumed(project.engine, consumers(project)) | unheard(project.engine, listeners(project))
     return decide(waiting=waiting, state=read_job_state(context.instance, DISPATCH_JOB), now=utc_now())

@@ -26,14 +26,13 @@ import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 from sqlalchemy.engine import URL, make_url
 
-from assets.experiences.declared import EXPERIENCES
-from assets.journeys.declared import JOURNEYS
-from orchestration import dbt
-from orchestration.dbt import Dbt
-from orchestration.embedded import EmbeddedServer
-from orchestration.settings import Settings
-from orchestration.stages import Platform, build
-from orchestration.switches import switch
+from upnext import dbt
+from upnext.dbt import Dbt
+from upnext.loop import build
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.switches import switch
+from upnext.warehouse.embedded import EmbeddedServer
 
 UPNEXT = str(Path(sys.executable).parent / "upnext")
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -122,12 +121,13 @@ def create_database(server: URL, name: str = "upnext_test", template: str = "tem
     return server.set(database=name)
 
 
-DECLARED = [path.stem for folder in (JOURNEYS, EXPERIENCES) for path in folder.glob("*.yml")]
+SHIPPED = Settings.from_environment({})
+DECLARED = [path.stem for kind in ("journeys", "experiences") for path in (SHIPPED.campaigns / kind).glob("*.yml")]
 
 
-def start(platform: Platform, *names: str) -> None:
+def start(project: Project, *names: str) -> None:
     """Start journeys and experiences: those named, or all that the product declares."""
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         for name in names or DECLARED:
             switch(connection, name, is_started=True, at=AS_OF, by="the test")
 
@@ -149,7 +149,7 @@ def _settings(home: Path, database: URL, smtp_url: str | None) -> Settings:
         database_url=database.render_as_string(hide_password=False),
         smtp_url=smtp_url,
         mail_from="Otto <hello@otto.example>",
-        models=None,
+        content=None,
     )
 
 
@@ -168,27 +168,33 @@ def _dbt_cache() -> Path:
 
 
 @pytest.fixture
-def platform(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Platform]:
+def project(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Project]:
     """An empty warehouse of the test's own, on each server, with a real SMTP server behind it."""
-    platform = Platform(settings_for(tmp_path, create_database(server_url), smtp.url))
+    project = Project(settings_for(tmp_path, create_database(server_url), smtp.url))
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
-    shared = platform.dbt
+    shared = project.dbt
     shared.manifest = _parsed.get("manifest")
-    start(platform)
-    yield platform
+    start(project)
+    yield project
     _parsed["manifest"] = shared.manifest
-    platform.engine.dispose()
+    project.engine.dispose()
 
 
 @pytest.fixture
 def dbt_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the dbt project, to edit, in the place of the project's own."""
-    project = tmp_path / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
-    monkeypatch.setattr(dbt, "CATALOGUE", project / "models" / "events" / "_catalogue.yml")
-    monkeypatch.setattr(dbt, "METRICS", project / "models" / "analytics" / "_analytics.yml")
-    return project
+    dbt_project = tmp_path / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, dbt_project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt, "PROJECT_DIR", dbt_project)
+    return dbt_project
+
+
+def content_copy(folder: Path) -> Path:
+    """Copy the content that ships into a folder of its own, to edit, as UPNEXT_CONTENT names one."""
+    shutil.copytree(SHIPPED.campaigns, folder / "campaigns")
+    shutil.copytree(SHIPPED.sources, folder / "sources")
+    shutil.copytree(dbt.own_models(SHIPPED), folder / "models")
+    return folder
 
 
 @dataclass
@@ -266,8 +272,8 @@ def smtp() -> Iterator[SmtpServer]:
 class Product:
     """Writes events straight into `raw.events`, for tests of what follows from them."""
 
-    def __init__(self, platform: Platform, *, stored_already: int = 0) -> None:
-        self._platform = platform
+    def __init__(self, project: Project, *, stored_already: int = 0) -> None:
+        self._project = project
         self._count = stored_already
 
     def track(
@@ -304,7 +310,7 @@ class Product:
             f"with load as ({load}) insert into raw.events ({', '.join(row)}, load_id)"
             f" select {', '.join(f':{name}' for name in row)}, load_id from load"
         )
-        with self._platform.engine.begin() as connection:
+        with self._project.engine.begin() as connection:
             connection.execute(sa.text(statement).bindparams(sa.bindparam("properties", type_=sa.JSON)), row)
 
     def power_user(self, user_id: str, at: datetime) -> None:
@@ -319,31 +325,31 @@ class Product:
 @pytest.fixture(scope="session")
 def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database in which one tick was published, to be copied; under the name that the copies will have."""
-    platform = Platform(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
-    start(platform)
-    Product(platform).identify("somebody", AS_OF - timedelta(days=30))
-    build(platform, AS_OF - timedelta(days=1), is_explicit=True)
-    platform.engine.dispose()
+    project = Project(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
+    start(project)
+    Product(project).identify("somebody", AS_OF - timedelta(days=30))
+    build(project, AS_OF - timedelta(days=1), is_explicit=True)
+    project.engine.dispose()
     create_database(embedded_url, "upnext_first_tick", template="upnext_test")
     return "upnext_first_tick"
 
 
 @pytest.fixture
-def ticked(first_tick: str, embedded_url: URL, platform: Platform) -> Platform:
+def ticked(first_tick: str, embedded_url: URL, project: Project) -> Project:
     """A warehouse with one tick, a day before AS_OF."""
     create_database(embedded_url, template=first_tick)
-    return platform
+    return project
 
 
 @pytest.fixture
-def product(platform: Platform) -> Product:
+def product(project: Project) -> Product:
     """Events of the test's own making."""
-    return Product(platform)
+    return Product(project)
 
 
-def warnings(platform: Platform) -> set[str]:
+def warnings(project: Project) -> set[str]:
     """Return the dbt tests that warn."""
-    done = platform.dbt.invoke(["test", "--select", "config.severity:warn"])
+    done = project.dbt.invoke(["test", "--select", "config.severity:warn"])
     return {result.node.name for result in done.results if result.status == "warn"}
 
 
@@ -355,9 +361,9 @@ def wait_for(is_true: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-def rows(platform: Platform, statement: str, **values: Any) -> list[Any]:
+def rows(project: Project, statement: str, **values: Any) -> list[Any]:
     """Return the rows of a query as tuples."""
-    with platform.engine.connect() as connection:
+    with project.engine.connect() as connection:
         return [tuple(row) for row in connection.execute(sa.text(statement), values)]
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from assets.analytics.experiment_users import forget
-from assets.experiences.definition import Experience, arm_of, as_json
-from assets.journeys.definition import Journey, version
-from assets.journeys.definition import as_json as journey_json
-from orchestration.stages import Platform
+from upnext.analytics.experiment_users import forget
+from upnext.experiences.definition import Experience, arm_of, as_json
+from upnext.journeys.definition import Journey, version
+from upnext.journeys.definition import as_json as journey_json
+from upnext.project import Project
 
 Event = tuple[str, str, datetime, dict[str, str]]
 """User, name, instant and properties."""
@@ -29,7 +29,7 @@ def experience(**changes: Any) -> Experience:
 
 
 def store(
-    platform: Platform,
+    project: Project,
     *,
     as_of: datetime,
     assigned_at: datetime,
@@ -45,7 +45,7 @@ def store(
     """
     tables = "raw.events, experiences.definitions, experiences.shares, experiences.assignments, journeys.messages,"
     tables += " journeys.entries, journeys.definitions, journeys.steps"
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         connection.execute(sa.text(f"truncate {tables} cascade"))
         forget(connection)
         connection.execute(

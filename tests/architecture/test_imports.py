@@ -1,87 +1,132 @@
-"""Who may import whom."""
+"""Who may import whom: all imports run downwards, and what is called pure is."""
 
 import ast
+import functools
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
+FLOORS = (
+    ("upnext.errors", "upnext.clock", "upnext.reserved"),
+    ("upnext.settings", "upnext.wording", "upnext.switches"),
+    ("upnext.declarations", "upnext.warehouse"),
+    ("upnext.conditions", "upnext.ticks"),
+    tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
+    ("upnext.dbt_patches", "upnext.status", "upnext.alerts"),
+    ("upnext.dbt",),
+    ("upnext.project",),
+    ("upnext.loop",),
+    ("upnext.operations", "upnext.dev"),
+    ("upnext.cli",),
+    ("assets",),
+    ("sensors",),
+    ("orchestration",),
+    ("demo",),
+)  # fmt: skip
+PACKAGES = ("upnext", "assets", "sensors", "orchestration", "demo")
 PURE_LIBRARIES = {
-    "numpy", "scipy", "pandas", "msgspec", "jinja2", "email_validator", "itsdangerous", "mjml", "matplotlib",
+    "numpy", "scipy", "pandas", "msgspec", "jinja2", "email_validator", "itsdangerous", "mjml", "matplotlib", "yaml",
 }  # fmt: skip
-PURE = sorted(
-    path.relative_to(PROJECT)
-    for path in [
-        *PROJECT.glob("assets/*/event.py"),
-        *PROJECT.glob("assets/*/source.py"),
-        *PROJECT.glob("assets/*/definition.py"),
-        *PROJECT.glob("assets/*/links.py"),
-        *PROJECT.glob("assets/*/policy.py"),
-        *PROJECT.glob("assets/*/rendering.py"),
-        *PROJECT.glob("assets/*/report.py"),
-        *PROJECT.glob("assets/*/samples.py"),
-        *PROJECT.glob("assets/*/comparisons.py"),
-        *PROJECT.glob("assets/*/statistics.py"),
-        PROJECT / "demo/otto.py",
-    ]
-)
-GROUND = {f"orchestration.{name}" for name in ("conditions", "declarations", "errors", "reserved", "wording")}
-SUBJECTS = ("events", "features", "segments", "journeys", "experiences", "analytics")
-ROOMS = ("orchestration", "assets", "sensors", "demo")
-IMPURE_STANDARD = {"socket", "smtplib", "subprocess", "os", "time", "random", "asyncio", "threading"}
+IMPURE_STANDARD = {"socket", "smtplib", "subprocess", "os", "time", "random", "secrets", "asyncio", "threading"}
 
 
-def imports(path: Path) -> set[str]:
-    tree = ast.parse((PROJECT / path).read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+def path_of(module: str) -> Path:
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def modules(*rooms: str) -> list[Path]:
-    return sorted(path.relative_to(PROJECT) for room in rooms for path in (PROJECT / room).rglob("*.py"))
+def modules() -> list[str]:
+    paths = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
 
 
-@pytest.mark.parametrize("path", PURE, ids=str)
-def test_pure_modules_import_nothing_that_acts(path: Path) -> None:
-    import sys
-
-    for name in imports(path):
-        first = name.split(".")[0]
-        is_own = name.startswith(("assets.", "demo.")) and PROJECT / f"{name.replace('.', '/')}.py" in {
-            PROJECT / pure for pure in PURE
-        }
-        is_declaration = name in GROUND
-        is_standard = first in sys.stdlib_module_names and first not in IMPURE_STANDARD
-        assert is_own or is_declaration or is_standard or first in PURE_LIBRARIES, f"{path} imports {name}"
+MODULES = modules()
 
 
-def test_there_are_pure_modules_in_every_subject() -> None:
-    assert {path.parts[1] for path in PURE if path.parts[0] == "assets"} == set(SUBJECTS)
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """Return what a module imports, wherever in it: our modules, and others by the name of their library."""
+    found = set()
+    for node in ast.walk(ast.parse(path_of(module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in inner}
+    return frozenset(name if name in MODULES else name.split(".")[0] for name in found)
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
-def test_a_subject_knows_the_others_by_table_only(subject: str) -> None:
-    others = tuple(f"assets.{other}" for other in SUBJECTS if other != subject)
-    for path in modules(f"assets/{subject}"):
-        assert not {name for name in imports(path) if name.startswith(others)}, path
+@functools.cache
+def reached(module: str) -> frozenset[str]:
+    """Return all that a module imports, itself or through modules of ours."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = imports(waiting.pop()) - found
+        found |= new
+        waiting += [name for name in new if name in MODULES]
+    return frozenset(found)
 
 
-def test_dagster_stays_in_thin_shells() -> None:
-    shells = {"assets.py", "checks.py"}
-    for path in modules("assets"):
-        if path.name not in shells:
-            assert not {name for name in imports(path) if name.split(".")[0].startswith("dagster")}, path
+def room(module: str) -> str | None:
+    """Return the package or module of FLOORS that a module belongs to."""
+    return next((name for floor in FLOORS for name in floor if module == name or module.startswith(f"{name}.")), None)
 
 
-def test_nothing_imports_the_composition_root() -> None:
-    for path in modules(*ROOMS):
-        assert "orchestration.definitions" not in imports(path), path
+def floor(module: str) -> int:
+    return next(number for number, names in enumerate(FLOORS) if room(module) in names)
+
+
+def test_every_module_has_its_floor() -> None:
+    assert [module for module in MODULES if module not in PACKAGES and room(module) is None] == []
+    assert len(MODULES) > 80
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "upnext"])
+def test_imports_run_down(module: str) -> None:
+    for name in reached(module):
+        if name in MODULES and room(name) is not None:
+            is_below = floor(name) < floor(module) or room(name) == room(module)
+            assert is_below, f"{module} reaches {name}, which is on its own floor or above"
+
+
+def test_the_product_knows_no_dagster() -> None:
+    for module in MODULES:
+        if module.startswith("upnext"):
+            assert not {name for name in reached(module) if name.startswith("dagster")}, module
+
+
+def is_called_pure(module: str) -> bool:
+    return bool(re.search(r"\bPure\.", ast.get_docstring(ast.parse(path_of(module).read_text())) or ""))
+
+
+PURE = [module for module in MODULES if is_called_pure(module)]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_module_that_is_called_pure_reaches_nothing_that_acts(module: str) -> None:
+    for name in reached(module) - set(MODULES):
+        is_standard = name in sys.stdlib_module_names and name not in IMPURE_STANDARD
+        assert is_standard or name in PURE_LIBRARIES, f"{module} reaches {name}"
+
+
+def test_the_rules_are_called_pure() -> None:
+    rules = {
+        "upnext.conditions", "upnext.ticks.instants", "upnext.events.event", "upnext.events.source",
+        "upnext.features.definition", "upnext.segments.definition", "upnext.journeys.definition",
+        "upnext.journeys.policy", "upnext.journeys.copy.links", "upnext.journeys.copy.rendering",
+        "upnext.experiences.definition", "upnext.analytics.definition", "upnext.analytics.comparisons",
+        "upnext.analytics.statistics", "demo.otto",
+    }  # fmt: skip
+    assert rules - set(PURE) == set()
 
 
 def test_only_the_edges_read_the_clock() -> None:
-    edges = {Path("orchestration/stages.py")}
-    for path in modules(*ROOMS):
-        text = (PROJECT / path).read_text()
-        if path not in edges:
-            assert "datetime.now(" not in text, path
-            assert "time.time(" not in text, path
+    for module in MODULES:
+        if module != "upnext.clock":
+            text = path_of(module).read_text()
+            assert "datetime.now(" not in text, module
+            assert "time.time(" not in text, module

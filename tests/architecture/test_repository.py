@@ -34,10 +34,11 @@ def test_every_direct_dependency_has_its_sentence() -> None:
 
 def test_every_model_has_a_description_that_begins_with_its_grain() -> None:
     described = {}
-    for path in (PROJECT / "dbt_project/models").rglob("_*.yml"):
+    folders = (PROJECT / "dbt_project" / "engine", PROJECT / "dbt_project" / "models")
+    for path in (path for folder in folders for path in folder.rglob("_*.yml")):
         for model in yaml.safe_load(path.read_text()).get("models") or []:
             described[model["name"]] = model.get("description", "")
-    models = {path.stem for path in (PROJECT / "dbt_project/models").rglob("*.sql")}
+    models = {path.stem for folder in folders for path in folder.rglob("*.sql")}
     assert models == set(described)
     assert {name for name, text in described.items() if not text.startswith("One row per ")} == set()
 
@@ -45,7 +46,10 @@ def test_every_model_has_a_description_that_begins_with_its_grain() -> None:
 def test_no_file_names_a_path_of_one_machine() -> None:
     pattern = re.compile(r"(^|[^A-Za-z0-9_.])/(home|root|work)/")
     kinds = {".py", ".sql", ".yml", ".yaml", ".md", ".toml", ".txt", ".ipynb", ".html"}
-    rooms = ("orchestration", "assets", "sensors", "dbt_project", "demo", "notebooks", "tests")
+    rooms = (
+        "upnext", "assets", "sensors", "orchestration", "campaigns", "sources", "examples", "docs", "dbt_project",
+        "demo", "notebooks", "tests",
+    )  # fmt: skip
     files = [path for room in rooms for path in (PROJECT / room).rglob("*")] + list(PROJECT.glob("*"))
     checked = [path for path in files if path.suffix in kinds and path != Path(__file__)]
     assert len(checked) > 80

@@ -27,13 +27,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from assets.analytics.comparisons import Arm, Moments, compare_experiments
-from assets.analytics.experiment_users import keep_up, snapshot
-from orchestration import dbt
-from orchestration.embedded import EmbeddedServer
-from orchestration.settings import Settings
-from orchestration.stages import Platform, analyse_results, build
 from tests.outcomes import experience, store
+from upnext import dbt
+from upnext.analytics.comparisons import Arm, Moments, compare_experiments
+from upnext.analytics.experiment_users import keep_up, snapshot
+from upnext.loop import analyse_results, build
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.warehouse.embedded import EmbeddedServer
 
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -118,21 +119,20 @@ LATE = sa.text("""
 
 def project_of(folder: Path) -> Path:
     """Copy the project with the bench's metrics in the place of its own."""
-    project = folder / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
-    described = project / "models" / "analytics" / "_analytics.yml"
-    before, _, after = described.read_text().partition("      - name: logins\n")
+    copied = folder / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, copied, ignore=shutil.ignore_patterns("target", "logs"))
+    described = copied / "models" / "analytics" / "_metrics.yml"
+    before, _, _ = described.read_text().partition("      - name: logins\n")
     metrics = [
         f"      - name: {name}\n        config: {{meta: {{sum_of: {name}, of: reported usage}}}}\n" for name in NAMES
     ]
-    after = after[after.index("  - name: capped_moments") :]
-    described.write_text(before + "".join(metrics) + after)
-    return project
+    described.write_text(before + "".join(metrics))
+    return copied
 
 
-def fill(platform: Platform, *, closed: int, hourly: int, hours: int) -> None:
+def fill(project: Project, *, closed: int, hourly: int, hours: int) -> None:
     """Store users whose habits show before and after their exposure alike."""
-    store(platform, as_of=AS_OF, assigned_at=AS_OF, experiences={"offer": experience()}, users={"offer": []}, events=[])
+    store(project, as_of=AS_OF, assigned_at=AS_OF, experiences={"offer": experience()}, users={"offer": []}, events=[])
     usage = ", ".join(
         f"'{name}', round(({10 + number} + habit + random_normal())\\:\\:numeric, 3)"
         for number, name in enumerate(NAMES)
@@ -140,36 +140,36 @@ def fill(platform: Platform, *, closed: int, hourly: int, hours: int) -> None:
     script = FILL.format(
         users=closed + 2 * hours * hourly, closed=closed, hourly=hourly, hours=hours, usage=usage, as_of=AS_OF
     )
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         connection.execute(sa.text("select setseed(0.5)"))
         for statement in track(script.split(";\n"), "events of the users"):
             connection.execute(sa.text(statement))
-    vacuum(platform, "raw.events, experiences.assignments")
+    vacuum(project, "raw.events, experiences.assignments")
 
 
-def vacuum(platform: Platform, tables: str) -> None:
+def vacuum(project: Project, tables: str) -> None:
     """Do at once what the server does after a while."""
-    with platform.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with project.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text(f"vacuum analyze {tables}"))
 
 
-def an_hour_later(platform: Platform, as_of: datetime, late: int) -> None:
+def an_hour_later(project: Project, as_of: datetime, late: int) -> None:
     """Publish a tick at `as_of` that has taken in events that came late."""
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         connection.execute(
             sa.text("insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)"), {"as_of": as_of}
         )
         connection.execute(LATE, {"late": late})
 
 
-def export(platform: Platform, folder: Path) -> None:
+def export(project: Project, folder: Path) -> None:
     """Write exposures, outcomes, and both joined, as Parquet."""
     for name, columns in (
         ("exposures", ["user_id", "arm"]),
         ("outcomes", ["user_id", *OUTCOMES]),
         ("rows", ["arm", *OUTCOMES]),
     ):
-        with platform.engine.connect() as connection, ExitStack() as stack:
+        with project.engine.connect() as connection, ExitStack() as stack:
             rows = connection.execution_options(stream_results=True, yield_per=50_000).execute(
                 sa.text(f"select {', '.join(columns)} from analytics.experiment_users where is_window_over")
             )
@@ -205,48 +205,48 @@ class Timed:
         return self.looking_up + self.reading + self.inferring
 
 
-def analyse(platform: Platform) -> Timed:
+def analyse(project: Project) -> Timed:
     """Analyse as the product does: keep up, read the moments, compare."""
     started = time.perf_counter()
-    with snapshot(platform.engine) as connection:
+    with snapshot(project.engine) as connection:
         keep_up(connection)
     looked_up = time.perf_counter()
-    moments = read_moments(platform)
+    moments = read_moments(project)
     read = time.perf_counter()
     results = compare_experiments(moments, arms_of(moments), as_of=AS_OF)
     return Timed(looked_up - started, read - looked_up, time.perf_counter() - read, results)
 
 
-def read_moments(platform: Platform) -> list[Moments]:
+def read_moments(project: Project) -> list[Moments]:
     """Return the moments of all users."""
-    with platform.engine.connect() as connection:
+    with project.engine.connect() as connection:
         rows = connection.execute(sa.text("select * from analytics.experiment_moments"))
         return [Moments(**row) for row in rows.mappings()]
 
 
-def from_all_rows(platform: Platform) -> float:
+def from_all_rows(project: Project) -> float:
     """Return the seconds that the moments take where nothing is kept by day, the faster of two times."""
     sql = "{{ moments_of('analytics.experiment_users', described_columns('experiment_users')) }}"
-    statement = sa.text(platform.dbt.compile(sql).replace(":", r"\:"))
+    statement = sa.text(project.dbt.compile(sql).replace(":", r"\:"))
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        with platform.engine.connect() as connection:
+        with project.engine.connect() as connection:
             connection.execute(statement).all()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 
 
-def whole_analysis(platform: Platform) -> float:
+def whole_analysis(project: Project) -> float:
     """Return the seconds that everything takes that an analysis does: arms, segments and copies too."""
     started = time.perf_counter()
-    analyse_results(platform, AS_OF)
+    analyse_results(project, AS_OF)
     return time.perf_counter() - started
 
 
-def inference(platform: Platform) -> float:
+def inference(project: Project) -> float:
     """Return the seconds that 100 comparisons take."""
-    means = [row for row in read_moments(platform) if row.type == "mean"]
+    means = [row for row in read_moments(project) if row.type == "mean"]
     many = [replace(row, experiment=f"offer {copy}") for copy in range(5) for row in means]
     arms = arms_of(many)
     seconds = []
@@ -258,9 +258,7 @@ def inference(platform: Platform) -> float:
     return statistics.median(seconds)
 
 
-def hour_by_hour(
-    platform: Platform, folder: Path, *, rounds: int, late: int
-) -> tuple[list[Timed], list[dict[str, Any]]]:
+def hour_by_hour(project: Project, folder: Path, *, rounds: int, late: int) -> tuple[list[Timed], list[dict[str, Any]]]:
     """Analyse one hour after the other, and have tea-tasting analyse what is in the folder after each."""
     ours, theirs = [], []
     command = [BENCH_PYTHON, "-W", "ignore", "-m", "tests.benchmarks.tea_tasting_moments", folder, str(METRICS)]
@@ -268,8 +266,8 @@ def hour_by_hour(
         assert tea.stdin is not None
         assert tea.stdout is not None
         for hour in range(1, rounds + 1):
-            an_hour_later(platform, AS_OF + hour * HOUR, late=late)
-            ours.append(analyse(platform))
+            an_hour_later(project, AS_OF + hour * HOUR, late=late)
+            ours.append(analyse(project))
             tea.stdin.write(f"{hour}\n")
             theirs.append(json.loads(tea.stdout.readline()))
         tea.stdin.close()
@@ -291,21 +289,21 @@ def main() -> None:
         server = EmbeddedServer(home / "postgres")
         try:
             settings = Settings.from_environment({"UPNEXT_HOME": folder, "UPNEXT_DATABASE_URL": server.start()})
-            platform = Platform(settings)
-            build(platform, AS_OF - HOUR, is_explicit=True)
-            fill(platform, closed=arguments.users, hourly=hourly, hours=rounds + 1)
-            first = analyse(platform)
-            vacuum(platform, "analytics.experiment_users")
-            export(platform, home)
-            ours, theirs = hour_by_hour(platform, home, rounds=rounds, late=hourly // 3)
-            an_hour_later(platform, AS_OF + (rounds + 1) * HOUR, late=hourly // 3)
+            project = Project(settings)
+            build(project, AS_OF - HOUR, is_explicit=True)
+            fill(project, closed=arguments.users, hourly=hourly, hours=rounds + 1)
+            first = analyse(project)
+            vacuum(project, "analytics.experiment_users")
+            export(project, home)
+            ours, theirs = hour_by_hour(project, home, rounds=rounds, late=hourly // 3)
+            an_hour_later(project, AS_OF + (rounds + 1) * HOUR, late=hourly // 3)
             others = {
                 "everybody looked up in the events, the first time": first.looking_up,
-                "moments summed from the rows of everybody": from_all_rows(platform),
-                "a whole analysis: arms, segments and copies too": whole_analysis(platform),
-                "inference of 100 comparisons": (hundred := inference(platform)),
+                "moments summed from the rows of everybody": from_all_rows(project),
+                "a whole analysis: arms, segments and copies too": whole_analysis(project),
+                "inference of 100 comparisons": (hundred := inference(project)),
             }
-            platform.engine.dispose()
+            project.engine.dispose()
         finally:
             server.stop()
     found = {row["metric"]: row["diff"] for row in first.results}

@@ -23,14 +23,16 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from assets.journeys import statements
-from assets.journeys.dispatch import Dispatched, move
-from assets.journeys.outbox import BEGINNING, request_of, why_not_values
-from assets.journeys.rendering import Request, Sender, render
-from orchestration.embedded import EmbeddedServer
-from orchestration.settings import Settings
-from orchestration.stages import Platform, assign_experiences, build, dispatch_journeys, show_ctas, start_all
 from tests.conftest import free_port
+from upnext.journeys import statements
+from upnext.journeys.channels.outbox import BEGINNING, request_of, why_not_values
+from upnext.journeys.copy.rendering import Request, Sender, render
+from upnext.journeys.dispatch import Dispatched, move
+from upnext.loop import assign_experiences, build, dispatch_journeys, show_ctas
+from upnext.operations import start_all
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.warehouse.embedded import EmbeddedServer
 
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
 JOURNEY = "encourage_upgrade"
@@ -65,9 +67,9 @@ def sink(port: int) -> Iterator[None]:
         process.wait()
 
 
-def fill(platform: Platform, people: int) -> None:
+def fill(project: Project, people: int) -> None:
     """Store people who are all power users of the basic plan."""
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         connection.execute(
             sa.text("""
                 insert into raw.loads (
@@ -99,14 +101,14 @@ def fill(platform: Platform, people: int) -> None:
         connection.execute(sa.text("analyze raw.events"))
 
 
-def requests(platform: Platform) -> list[Request]:
+def requests(project: Project) -> list[Request]:
     """Return what the messages that wait are made of."""
     values = {
-        **why_not_values(platform.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
+        **why_not_values(project.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
         "time_zone_trait": "timezone", **BEGINNING,
         "page": 10_000_000,
     }  # fmt: skip
-    with platform.engine.connect() as connection:
+    with project.engine.connect() as connection:
         return [request_of(row, AS_OF) for row in connection.execute(statements.PREPARE, values)]
 
 
@@ -128,25 +130,25 @@ def bare_loop(messages: list[Request], sender: Sender, *, port: int, connections
     return time.perf_counter() - started
 
 
-def measure_sending(platform: Platform, port: int, rounds: int, table: Table) -> None:
+def measure_sending(project: Project, port: int, rounds: int, table: Table) -> None:
     """Measure, in turn, the bare loop, rendering alone and the dispatch on the same messages."""
-    connections = platform.policy.email.connections
-    with platform.engine.begin() as connection:
+    connections = project.policy.email.connections
+    with project.engine.begin() as connection:
         connection.execute(sa.text(_WAITING))
-    messages = requests(platform)
+    messages = requests(project)
     ratios: list[float] = []
     for _ in range(rounds):
         started = time.perf_counter()
         for message in messages[:2000]:
-            render(message, platform.sender)
+            render(message, project.sender)
         rendering = (time.perf_counter() - started) / len(messages[:2000])
-        bare = bare_loop(messages, platform.sender, port=port, connections=connections)
-        with platform.engine.begin() as connection:
+        bare = bare_loop(messages, project.sender, port=port, connections=connections)
+        with project.engine.begin() as connection:
             connection.execute(
                 sa.text("update journeys.messages set status = 'pending', reason = null, sent_at = null")
             )
         started = time.perf_counter()
-        sent = dispatch_journeys(platform, AS_OF, only={JOURNEY}).messages
+        sent = dispatch_journeys(project, AS_OF, only={JOURNEY}).messages
         ours = time.perf_counter() - started
         assert sent == {"sent": len(messages)}, sent
         ratios.append(bare / ours)
@@ -157,10 +159,10 @@ def measure_sending(platform: Platform, port: int, rounds: int, table: Table) ->
     table.caption = f"median {statistics.median(ratios):.2f} of the bare loop"
 
 
-def enter(platform: Platform, at: datetime, *, people: int, prefix: str) -> None:
+def enter(project: Project, at: datetime, *, people: int, prefix: str) -> None:
     """Publish a tick in which people enter the segment of the journey, and of two experiences."""
     tick = "insert into segments.ticks (as_of, published_at) values (:at, now()) returning tick_id"
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         tick_id = connection.scalar(sa.text(tick), {"at": at})
         connection.execute(
             sa.text("""
@@ -177,25 +179,23 @@ def enter(platform: Platform, at: datetime, *, people: int, prefix: str) -> None
         )
 
 
-def measure_moving(platform: Platform, entries: int, table: Table) -> None:
+def measure_moving(project: Project, entries: int, table: Table) -> None:
     """Enrol 100,000 people; then go on with many active entries of which one in a hundred is due."""
-    engine, journeys = platform.engine, {JOURNEY: platform.journeys[JOURNEY]}
+    engine, journeys = project.engine, {JOURNEY: project.journeys[JOURNEY]}
 
     def timed(as_of: datetime) -> tuple[float, Dispatched]:
         started = time.perf_counter()
-        done = move(engine, platform.policy, journeys, only={JOURNEY}, as_of=as_of, is_replay=True)
+        done = move(engine, project.policy, journeys, only={JOURNEY}, as_of=as_of, is_replay=True)
         return time.perf_counter() - started, done
 
     for hour, first in enumerate(("1 hour", "0 hours"), start=1):
-        step = msgspec.structs.replace(platform.journeys[JOURNEY].steps[0], after=first)
-        journey = msgspec.structs.replace(
-            platform.journeys[JOURNEY], steps=[step, *platform.journeys[JOURNEY].steps[1:]]
-        )
+        step = msgspec.structs.replace(project.journeys[JOURNEY].steps[0], after=first)
+        journey = msgspec.structs.replace(project.journeys[JOURNEY], steps=[step, *project.journeys[JOURNEY].steps[1:]])
         journeys = {JOURNEY: journey}
         at = AS_OF + timedelta(hours=hour)
         with engine.begin() as connection:
             connection.execute(sa.text("truncate journeys.messages, journeys.entries"))
-        enter(platform, at, people=100_000, prefix="e")
+        enter(project, at, people=100_000, prefix="e")
         seconds, done = timed(at)
         what = "enrol 100,000" + (", and write their first messages" if done.due else "")
         table.add_row(what, f"{done.enrolled:,}", f"{done.due:,}", f"{seconds:.2f} s")
@@ -220,29 +220,29 @@ def measure_moving(platform: Platform, entries: int, table: Table) -> None:
         table.add_row(f"advance, {count:,} active entries", "", f"{done.due:,}", f"{seconds:.2f} s")
 
 
-def measure_showing(platform: Platform, members: int, table: Table) -> None:
+def measure_showing(project: Project, members: int, table: Table) -> None:
     """Assign and show to many members, to few who enter, and again after an experience was edited."""
 
     def timed(what: str, as_of: datetime) -> None:
         started = time.perf_counter()
-        assigned = assign_experiences(platform, as_of)
+        assigned = assign_experiences(project, as_of)
         drawn = time.perf_counter()
-        shown = show_ctas(platform)
+        shown = show_ctas(project)
         table.add_row(
             what, f"{assigned:,}", f"{drawn - started:.2f} s", f"{shown.changed:,}",
             f"{time.perf_counter() - drawn:.2f} s",
         )  # fmt: skip
 
     hours = [AS_OF + timedelta(hours=hour) for hour in (4, 5)]
-    enter(platform, hours[0], people=members, prefix="m")
+    enter(project, hours[0], people=members, prefix="m")
     timed(f"{members:,} members, all new", hours[0])
-    with platform.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with project.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("vacuum analyze experiences.assignments, experiences.live_ctas, segments.members"))
-    enter(platform, hours[1], people=1000, prefix="n")
+    enter(project, hours[1], people=1000, prefix="n")
     timed("1,000 more", hours[1])
     timed("nobody more", hours[1])
-    edited = msgspec.structs.replace(platform.experiences["upgrade_banner"], priority=1)
-    platform.experiences = {**platform.experiences, "upgrade_banner": edited}
+    edited = msgspec.structs.replace(project.experiences["upgrade_banner"], priority=1)
+    project.experiences = {**project.experiences, "upgrade_banner": edited}
     timed("one of two experiences edited", hours[1])
 
 
@@ -260,33 +260,33 @@ def main() -> None:
         server.start()
         port = free_port()
         settings = replace(Settings.from_environment({"UPNEXT_HOME": str(home)}), smtp_url=f"smtp://127.0.0.1:{port}")
-        platform = Platform(replace(settings, mail_from="Otto <hello@otto.example>"))
-        start_all(platform, by="the benchmark")
+        project = Project(replace(settings, mail_from="Otto <hello@otto.example>"))
+        start_all(project, by="the benchmark")
         try:
             with console.status("making people whose first mail is due"):
-                fill(platform, arguments.mails)
-                build(platform, AS_OF, is_explicit=True)
-                everybody = msgspec.structs.replace(platform.journeys[JOURNEY], holdout=0)
-                platform.journeys = {JOURNEY: everybody}
-                dispatch_journeys(platform, AS_OF, only={JOURNEY}, is_replay=True)
+                fill(project, arguments.mails)
+                build(project, AS_OF, is_explicit=True)
+                everybody = msgspec.structs.replace(project.journeys[JOURNEY], holdout=0)
+                project.journeys = {JOURNEY: everybody}
+                dispatch_journeys(project, AS_OF, only={JOURNEY}, is_replay=True)
             sending = Table(title="Sending, to a server that answers at once", title_justify="left")
             for column in ("mails", "connections", "rendering alone", "bare loop", "dispatch", "dispatch / bare loop"):
                 sending.add_column(column, justify="right")
             with sink(port):
-                measure_sending(platform, port, arguments.rounds, sending)
+                measure_sending(project, port, arguments.rounds, sending)
             console.print(sending)
             moving = Table(title="Moving people, in SQL", title_justify="left")
             for column in ("what", "entered", "messages written", "time"):
                 moving.add_column(column, justify="right")
-            measure_moving(platform, arguments.entries, moving)
+            measure_moving(project, arguments.entries, moving)
             console.print(moving)
             showing = Table(title="Assigning and showing", title_justify="left")
             for column in ("what", "assigned", "time", "shown anew", "time"):
                 showing.add_column(column, justify="right")
-            measure_showing(platform, arguments.entries, showing)
+            measure_showing(project, arguments.entries, showing)
             console.print(showing)
         finally:
-            platform.engine.dispose()
+            project.engine.dispose()
             server.stop()
 
 

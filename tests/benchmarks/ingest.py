@@ -29,10 +29,10 @@ from rich.progress import track
 from rich.table import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
-from orchestration.embedded import EmbeddedServer
-from orchestration.settings import Settings
-from orchestration.warehouse import connect
 from tests.benchmarks.segment_events import lines
+from upnext.settings import Settings
+from upnext.warehouse.embedded import EmbeddedServer
+from upnext.warehouse.engine import connect
 
 BIN = Path(sys.executable).parent
 FEW = 50_000
@@ -110,7 +110,7 @@ def upnext(warehouse: Warehouse, path: Path) -> tuple[float, int]:
     counts = json.loads(printed)
     if status != 0 or counts["stored"] != counts["received"]:
         raise SystemExit(f"the load went wrong: {printed}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return seconds, usage.ru_maxrss * (1 if sys.project == "darwin" else 1024)
 
 
 def bare_copy(warehouse: Warehouse, rows: Path) -> float:

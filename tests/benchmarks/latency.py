@@ -11,14 +11,16 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
-from orchestration.embedded import EmbeddedServer
-from orchestration.stages import Platform, start_all
 from tests.conftest import free_port, settings_for
 from tests.integration.test_daemon import dev, graphql, write_power_user
 from tests.integration.test_journeys import users
+from upnext.operations import start_all
+from upnext.project import Project
+from upnext.warehouse.embedded import EmbeddedServer
 
 RUNS = "{ runsOrError(limit: 40) { ... on Runs { results { jobName creationTime startTime endTime } } } }"
 
@@ -73,9 +75,10 @@ def main() -> None:
         landing = home / "landing" / "segment"
         landing.mkdir(parents=True)
         url = make_url(server.start())
-        start_all(Platform(settings_for(home, url)), by="the benchmark")
+        start_all(Project(settings_for(home, url)), by="the benchmark")
         with dev(home, url, f"smtp://127.0.0.1:{port}", ui_port):
-            for number, user in enumerate(users(held_out=False, count=tries + 1)):
+            people = list(users(held_out=False, count=tries + 1))
+            for number, user in enumerate(track(people, "files", console=Console(stderr=True))):
                 write_power_user(landing / f"{user}.jsonl", user, datetime.now(UTC) - timedelta(hours=1))
                 landed_at = time.time()
                 mailed_at = sink.accepted.get(timeout=300)

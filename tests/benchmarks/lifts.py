@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from assets.analytics.results import read_results
-from assets.experiences.definition import CONTROL, arm_of, bucket
 from demo.otto import DECISIONS, TRUE_LIFTS, Message, Offer, Otto, Shown
-from orchestration.embedded import EmbeddedServer
-from orchestration.settings import Settings
-from orchestration.stages import Platform, analyse_results, build
 from tests.outcomes import Event, store
+from upnext.analytics.results import read_results
+from upnext.experiences.definition import CONTROL, arm_of, bucket
+from upnext.loop import analyse_results, build
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.warehouse.embedded import EmbeddedServer
 
 DAYS_SHOWN = 4
 DAYS = 26
@@ -35,10 +36,10 @@ AUDIENCES = {
 }
 
 
-def simulate(platform: Platform, seed: int, users: int) -> None:
+def simulate(project: Project, seed: int, users: int) -> None:
     """Store one seed's exposures and outcomes, and analyse them."""
     otto = Otto(seed=seed, users=users)
-    experiences, journeys = platform.experiences, platform.journeys
+    experiences, journeys = project.experiences, project.journeys
     audiences = {
         name: otto.users_of(AUDIENCES[declared.segment or ""]) for name, declared in {**experiences, **journeys}.items()
     }
@@ -49,24 +50,24 @@ def simulate(platform: Platform, seed: int, users: int) -> None:
     }
     as_of = otto.date(DAYS)
     store(
-        platform,
+        project,
         as_of=as_of,
         assigned_at=otto.date(0),
         experiences=experiences,
         users={name: audiences[name] for name in experiences},
         journeys=journeys,
         entries=[(name, user, "held_out" if is_out else "completed") for (name, user), is_out in held_out.items()],
-        events=_respond(otto, platform, audiences, [key for key, is_out in held_out.items() if not is_out]),
+        events=_respond(otto, project, audiences, [key for key, is_out in held_out.items() if not is_out]),
     )
-    analyse_results(platform, as_of)
+    analyse_results(project, as_of)
 
 
 def _respond(
-    otto: Otto, platform: Platform, audiences: dict[str, list[str]], treated: list[tuple[str, str]]
+    otto: Otto, project: Project, audiences: dict[str, list[str]], treated: list[tuple[str, str]]
 ) -> Iterator[Event]:
     """Yield what Otto's users do about what they are shown, and nothing else."""
     offers = []
-    for name, experience in platform.experiences.items():
+    for name, experience in project.experiences.items():
         for user in audiences[name]:
             arm = arm_of(name, experience, user)
             offers.append(Offer(user, name, "experience", arm, arm != CONTROL))
@@ -77,19 +78,19 @@ def _respond(
             yield event["userId"], event["event"], datetime.fromisoformat(event["receivedAt"]), event["properties"]
 
 
-def covered(platform: Platform, seeds: int, users: int) -> tuple[Counter[str], dict[str, list[float]]]:
+def covered(project: Project, seeds: int, users: int) -> tuple[Counter[str], dict[str, list[float]]]:
     """Return in how many seeds the interval holds the true lift, and the measured lifts, by experiment."""
     holds: Counter[str] = Counter(dict.fromkeys(TRUE_LIFTS, 0))
     lifts: dict[str, list[float]] = {name: [] for name in TRUE_LIFTS}
     for seed in track(range(1, seeds + 1), console=Console(stderr=True), description="seeds"):
-        simulate(platform, seed, users)
-        for row in read_results(platform.engine):
+        simulate(project, seed, users)
+        for row in read_results(project.engine):
             low, high = row["lift_low"], row["lift_high"]
             holds[row["experiment"]] += (
                 low is not None and high is not None and (low <= TRUE_LIFTS[row["experiment"]] <= high)
             )
             lifts[row["experiment"]].append(row["lift"])
-        with platform.engine.begin() as connection:
+        with project.engine.begin() as connection:
             connection.execute(sa.text("truncate analytics.experiment_results"))
     return holds, lifts
 
@@ -104,12 +105,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="upnext-lifts-") as folder:
         server = EmbeddedServer(Path(folder) / "postgres")
         try:
-            platform = Platform(
-                Settings.from_environment({"UPNEXT_HOME": folder, "UPNEXT_DATABASE_URL": server.start()})
-            )
-            build(platform, datetime(2026, 1, 1, tzinfo=UTC) - timedelta(days=1), is_explicit=True)
-            holds, lifts = covered(platform, arguments.seeds, arguments.users)
-            platform.engine.dispose()
+            project = Project(Settings.from_environment({"UPNEXT_HOME": folder, "UPNEXT_DATABASE_URL": server.start()}))
+            build(project, datetime(2026, 1, 1, tzinfo=UTC) - timedelta(days=1), is_explicit=True)
+            holds, lifts = covered(project, arguments.seeds, arguments.users)
+            project.engine.dispose()
         finally:
             server.stop()
     table = Table(title=f"Otto's true lifts, {arguments.seeds} seeds of {arguments.users:,} users")

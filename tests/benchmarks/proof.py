@@ -18,8 +18,8 @@ from rich.progress import track
 from rich.table import Table
 from scipy import stats
 
-from assets.analytics import statistics
-from assets.analytics.statistics import (
+from upnext.analytics import statistics
+from upnext.analytics.statistics import (
     Comparison,
     compare_means,
     compare_means_cuped,

@@ -29,9 +29,11 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.embedded import EmbeddedServer
-from orchestration.settings import Settings
-from orchestration.stages import Platform, build, start_all
+from upnext.loop import build
+from upnext.operations import start_all
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.warehouse.embedded import EmbeddedServer
 
 BIN = Path(sys.executable).parent
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -95,8 +97,8 @@ class Warehouse:
         self.url = self.server.start()
         # One statement at a time, so that none is slower for another that runs beside it.
         os.environ["UPNEXT_DBT_THREADS"] = "1"
-        self.platform = Platform(Settings.from_environment({"UPNEXT_HOME": str(home)}))
-        start_all(self.platform, by="the benchmark")
+        self.project = Project(Settings.from_environment({"UPNEXT_HOME": str(home)}))
+        start_all(self.project, by="the benchmark")
         self.connection = psycopg.connect(self.url, autocommit=True)
         self.connection.execute("select setseed(0.5)")
 
@@ -125,7 +127,7 @@ class Warehouse:
         log = self.home / "postgres" / "data" / "server.log"
         self.connection.execute("alter role upnext set log_min_duration_statement = 0")
         begin = log.stat().st_size
-        build(self.platform, as_of, is_explicit=True)
+        build(self.project, as_of, is_explicit=True)
         self.connection.execute("alter role upnext reset log_min_duration_statement")
         with log.open(errors="replace") as stream:
             stream.seek(begin)
@@ -164,7 +166,7 @@ class Warehouse:
 
     def close(self) -> None:
         self.connection.close()
-        self.platform.engine.dispose()
+        self.project.engine.dispose()
         self.server.stop()
 
 

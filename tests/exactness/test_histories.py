@@ -16,12 +16,13 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from sqlalchemy.engine import URL
 
-from orchestration import dbt
-from orchestration.dbt import build_arguments
-from orchestration.stages import Platform, open_tick
 from tests.conftest import create_database, rows, settings_for
 from tests.exactness.histories import START, Round, histories
 from tests.exactness.reference import History, Occurrence
+from upnext import dbt
+from upnext.dbt import build_arguments
+from upnext.loop import open_tick
+from upnext.project import Project
 
 WORLDS = 10
 EXAMPLES = int(os.environ.get("UPNEXT_FUZZ_EXAMPLES", "1"))
@@ -39,23 +40,23 @@ class KilledError(Exception):
 class Warehouse:
     """A warehouse that starts empty again for each history."""
 
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
+    def __init__(self, project: Project) -> None:
+        self.project = project
         self.loaded: list[Occurrence] = []
         self.members: dict[str, set[str]] = {}
         self.changes = 0
         tables = rows(
-            platform,
+            project,
             "select schemaname || '.' || tablename from pg_tables"
             " where schemaname in ('raw', 'events', 'features', 'segments')",
         )
-        with platform.engine.begin() as connection:
+        with project.engine.begin() as connection:
             connection.execute(sa.text(f"truncate {', '.join(name for (name,) in tables)} restart identity cascade"))
 
     def load(self, events: list[Occurrence]) -> None:
         self.loaded += events
         values = [{**asdict(event), "properties": json.dumps(event.properties)} for event in events]
-        with self.platform.engine.begin() as connection:
+        with self.project.engine.begin() as connection:
             connection.execute(sa.text(
                 "with load as (insert into raw.loads (source, path, fingerprint, size, modified_at, received, stored,"
                 " duplicate, rejected, loaded_at) values ('test', gen_random_uuid()::text, '', 0, now(), 0, 0, 0, 0,"
@@ -70,10 +71,10 @@ class Warehouse:
 
     def tick(self, as_of: datetime, *, only: list[str] | None = None) -> None:
         """Tick; where `only` some models are built, it is killed after them."""
-        with open_tick(self.platform, as_of, is_explicit=True) as tick:
+        with open_tick(self.project, as_of, is_explicit=True) as tick:
             arguments = build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
             variables = arguments[arguments.index("--vars") :]
-            self.platform.dbt.invoke([*(["run", "--select", *only] if only else MODELS), *variables])
+            self.project.dbt.invoke([*(["run", "--select", *only] if only else MODELS), *variables])
             if only:
                 raise KilledError
 
@@ -85,14 +86,14 @@ class Warehouse:
         for segment, members in expected.segments().items():
             is_of_users = segment != "busy_accounts"
             unit = "user_id" if is_of_users else "account_id"
-            found = rows(self.platform, f"select {unit} from segments.{segment}")
+            found = rows(self.project, f"select {unit} from segments.{segment}")
             assert {member for (member,) in found} == members, segment
             log = "membership_changes" if is_of_users else "account_membership_changes"
             before = self.members.get(segment, set())
             changed = {(member, "entered") for member in members - before}
             changed |= {(member, "exited") for member in before - members}
             newest = rows(
-                self.platform,
+                self.project,
                 f"select {unit}, change from segments.{log} where segment = :segment"
                 " and tick_id = (select max(tick_id) from segments.ticks)",
                 segment=segment,
@@ -104,27 +105,26 @@ class Warehouse:
     def table(self, name: str, columns: Iterable[str]) -> dict[str, dict[str, Any]]:
         key = "account_id" if "account" in name else "user_id"
         names = list(columns)
-        found = rows(self.platform, f"select {', '.join([key, *names])} from {name}")
+        found = rows(self.project, f"select {', '.join([key, *names])} from {name}")
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
 
 
 @pytest.fixture(scope="module")
-def platform(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def project(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     home: Path = tmp_path_factory.mktemp("histories")
-    project = home / "dbt_project"
-    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
-    shutil.copytree(Path(__file__).parent.parent / "models", project / "models", dirs_exist_ok=True)
-    catalogue = project / "models" / "events" / "_catalogue.yml"
+    copied = home / "dbt_project"
+    shutil.copytree(dbt.PROJECT_DIR, copied, ignore=shutil.ignore_patterns("target", "logs"))
+    shutil.copytree(Path(__file__).parent.parent / "models", copied / "models", dirs_exist_ok=True)
+    catalogue = copied / "models" / "events" / "_catalogue.yml"
     declared = yaml.safe_load(catalogue.read_text())
     much = {"description": "x", "owner": "x", "event": "imported", "where": {"rows": {"at_least": 1000}}}
     declared["models"][0]["config"]["meta"]["derived"] = {"imported much": much}
     catalogue.write_text(yaml.safe_dump(declared))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dbt, "PROJECT_DIR", project)
-        patch.setattr(dbt, "CATALOGUE", catalogue)
-        platform = Platform(settings_for(home, create_database(embedded_url, name="histories")))
-        yield platform
-        platform.engine.dispose()
+        patch.setattr(dbt, "PROJECT_DIR", copied)
+        project = Project(settings_for(home, create_database(embedded_url, name="histories")))
+        yield project
+        project.engine.dispose()
 
 
 @settings(
@@ -132,8 +132,8 @@ def platform(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Ite
     suppress_health_check=list(HealthCheck), phases=[Phase.generate, *([Phase.shrink] if EXAMPLES > 2 else [])],
 )  # fmt: skip
 @given(history=histories(worlds=WORLDS))
-def test_every_tick_is_exact(platform: Platform, history: list[Round]) -> None:
-    warehouse = Warehouse(platform)
+def test_every_tick_is_exact(project: Project, history: list[Round]) -> None:
+    warehouse = Warehouse(project)
     as_of = START
     for nth, round_ in enumerate(history):
         warehouse.load(round_.loaded)
@@ -142,8 +142,8 @@ def test_every_tick_is_exact(platform: Platform, history: list[Round]) -> None:
                 with suppress(KilledError):
                     warehouse.tick(as_of, only=built)
         if round_.before in ("full refresh", "build by hand") and nth > 0:
-            platform.dbt.invoke([*MODELS, *(["--full-refresh"] if round_.before == "full refresh" else [])])
+            project.dbt.invoke([*MODELS, *(["--full-refresh"] if round_.before == "full refresh" else [])])
         as_of += round_.step
         warehouse.tick(as_of)
         warehouse.check(as_of)
-    assert rows(platform, "select * from features.rebuilds where drift > 0") == []
+    assert rows(project, "select * from features.rebuilds where drift > 0") == []

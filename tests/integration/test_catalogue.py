@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestration import dbt
-from orchestration.errors import UpnextError
-from orchestration.stages import Platform, build
 from tests.conftest import AS_OF, Product, rows, warnings
+from upnext import dbt
+from upnext.errors import UpnextError
+from upnext.events.declared import load_catalogue
+from upnext.loop import build
+from upnext.project import Project
 
 DAY = timedelta(days=1)
 
@@ -34,7 +36,7 @@ def add_features(dbt_project: Path, **features: Any) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
-def test_derived_events_are_like_any_other(platform: Platform, product: Product, dbt_project: Path) -> None:
+def test_derived_events_are_like_any_other(project: Project, product: Product, dbt_project: Path) -> None:
     large = {"event": "exported report", "where": {"rows": {"at_least": 100}}}
     declare(
         dbt_project,
@@ -51,14 +53,14 @@ def test_derived_events_are_like_any_other(platform: Platform, product: Product,
         exact={"count_of": "exact"},
         either={"last_at": "either"},
     )
-    platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
+    project.dbt = dbt.Dbt(project.settings, project.engine.url)
     at = AS_OF - DAY
     for count in (99, 100, "100", "1e3", "many", None, True, [100]):
         product.track("u1", "exported report", at, properties={"rows": count})
     product.track("u1", "exported report", AS_OF - 6 * DAY, properties={"rows": 500})
     for path, context in (("/pricing/eu", "web"), ("/pricing", "app"), ("/", "web")):
         product.store("page", at, user_id=f"u-{path}-{context}", properties={"path": path})
-        with platform.engine.begin() as connection:
+        with project.engine.begin() as connection:
             connection.exec_driver_sql(
                 "update raw.events set context = jsonb_build_object('app', jsonb_build_object('name', %s::text))"
                 " where user_id = %s",
@@ -72,26 +74,26 @@ def test_derived_events_are_like_any_other(platform: Platform, product: Product,
     product.track("u3", "login", at, properties={"plan": "basic"})
     product.track("u3", "login", AS_OF, properties={"plan": "basic", "coupon": None})
 
-    build(platform, AS_OF, is_explicit=True)
-    ((u1),) = rows(platform, "select large_reports_5d, events from features.user_features where user_id = 'u1'")
+    build(project, AS_OF, is_explicit=True)
+    ((u1),) = rows(project, "select large_reports_5d, events from features.user_features where user_id = 'u1'")
     assert u1 == (3, 9)
-    assert rows(platform, "select user_id from features.user_features where pricing") == [("u-/pricing/eu-web",)]
-    assert rows(platform, "select exact, either from features.user_features where user_id = 'u2'") == [(2, None)]
-    assert rows(platform, "select either from features.user_features where user_id = 'u3'") == [(at,)]
+    assert rows(project, "select user_id from features.user_features where pricing") == [("u-/pricing/eu-web",)]
+    assert rows(project, "select exact, either from features.user_features where user_id = 'u2'") == [(2, None)]
+    assert rows(project, "select either from features.user_features where user_id = 'u3'") == [(at,)]
 
 
-def test_an_event_that_nobody_declared_is_new(platform: Platform, product: Product) -> None:
+def test_an_event_that_nobody_declared_is_new(project: Project, product: Product) -> None:
     product.track("u1", "login", AS_OF - 2 * DAY)
     product.track("u1", "login", AS_OF - DAY)
-    build(platform, AS_OF - timedelta(minutes=1), is_explicit=True)
-    assert warnings(platform) == set()
+    build(project, AS_OF - timedelta(minutes=1), is_explicit=True)
+    assert warnings(project) == set()
     product.track("u1", "danced", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    assert warnings(platform) == {"events_are_catalogued"}
-    assert rows(platform, "select event, first_at, last_at from events.catalogue where kind = 'new'") == [
+    build(project, AS_OF, is_explicit=True)
+    assert warnings(project) == {"events_are_catalogued"}
+    assert rows(project, "select event, first_at, last_at from events.catalogue where kind = 'new'") == [
         ("danced", AS_OF, AS_OF)
     ]
-    assert rows(platform, "select kind, owner, first_at, last_at from events.catalogue where event = 'login'") == [
+    assert rows(project, "select kind, owner, first_at, last_at from events.catalogue where event = 'login'") == [
         ("declared", "identity", AS_OF - 2 * DAY, AS_OF - DAY)
     ]
 
@@ -114,7 +116,7 @@ def test_an_event_that_nobody_declared_is_new(platform: Platform, product: Produ
 def test_mistakes_name_file_and_line(dbt_project: Path, event: dict[str, Any], message: str) -> None:
     declare(dbt_project, a_derived_one={"event": "login"}, another=event)
     with pytest.raises(UpnextError) as raised:
-        dbt.load_catalogue()
+        load_catalogue(dbt_project / "models")
     assert message in str(raised.value)
     path, line, _ = str(raised.value).split(":", 2)
     text = Path(path).read_text().splitlines()
@@ -124,4 +126,4 @@ def test_mistakes_name_file_and_line(dbt_project: Path, event: dict[str, Any], m
 def test_a_derived_event_needs_a_name_of_its_own(dbt_project: Path) -> None:
     declare(dbt_project, login={"event": "exported report"})
     with pytest.raises(UpnextError, match="derived event 'login' is an event of the product already"):
-        dbt.load_catalogue()
+        load_catalogue(dbt_project / "models")

@@ -87,7 +87,7 @@ def test_a_database_that_is_not_there(cli: Cli) -> None:
     assert "p@ss" not in cli.fails("tick", UPNEXT_DATABASE_URL="postgresql://me:p@ss:w0rd@host/db")
     assert "UPNEXT_SMTP_URL" in cli.fails("tick", UPNEXT_SMTP_URL="nonsense")
     assert "UPNEXT_MAIL_FROM" in cli.fails("tick", UPNEXT_MAIL_FROM="Otto")
-    assert "UPNEXT_MODELS" in cli.fails("tick", UPNEXT_MODELS="nowhere")
+    assert "UPNEXT_CONTENT: " in cli.fails("tick", UPNEXT_CONTENT="nowhere")
 
 
 def test_a_file_that_is_refused_is_told_and_its_neighbours_are_loaded(cli: Cli, events: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from urllib.request import Request, urlopen
 
 from sqlalchemy.engine import URL
 
-from orchestration.stages import Platform
 from tests.conftest import Cli, Hold, SmtpServer, create_database, free_port, rows, settings_for, start, wait_for
 from tests.integration.test_journeys import users
+from upnext.project import Project
 
 DEADLINE_SECONDS = 240
 
@@ -72,21 +72,21 @@ def graphql(port: int, query: str) -> dict[str, object]:
     return data
 
 
-def kill_all(process: subprocess.Popen[bytes], platform: Platform) -> None:
+def kill_all(process: subprocess.Popen[bytes], project: Project) -> None:
     """Kill all of Dagster at once, and wait until none of its sessions is left."""
     sessions = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    platform.engine.dispose()
-    wait_for(lambda: rows(platform, sessions) == [(0,)], "its sessions to end")
+    project.engine.dispose()
+    wait_for(lambda: rows(project, sessions) == [(0,)], "its sessions to end")
 
 
 def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
     tmp_path: Path, embedded_url: URL, smtp: SmtpServer
 ) -> None:
     database = create_database(embedded_url, "upnext_daemon")
-    platform = Platform(settings_for(tmp_path, database))
-    start(platform)
+    project = Project(settings_for(tmp_path, database))
+    start(project)
     ada, bob = users(held_out=False, count=2)
     landing = tmp_path / "landing" / "segment"
     landing.mkdir(parents=True)
@@ -95,8 +95,8 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
     with dev(tmp_path, database, smtp.url, port) as process:
         write_power_user(landing / "ada.jsonl", ada, datetime.now(UTC) - timedelta(hours=1))
         assert hold.reached.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
-        kill_all(process, platform)
-    assert rows(platform, "select pipeline_name, status from dagster.runs where status <> 'SUCCESS'") == [
+        kill_all(process, project)
+    assert rows(project, "select pipeline_name, status from dagster.runs where status <> 'SUCCESS'") == [
         ("dispatch", "STARTED")
     ]
     smtp.holds.clear()
@@ -123,7 +123,7 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
     }  # fmt: skip
     assert all(asset["description"] for asset in assets)
     assert [message["To"] for message in smtp.accepted] == [f"{bob}@customer.example"], "what is unclear is not sent"
-    assert sorted(rows(platform, "select journey, user_id, reason from journeys.entries")) == [
+    assert sorted(rows(project, "select journey, user_id, reason from journeys.entries")) == [
         ("encourage_upgrade", ada, "journey stopped"), ("encourage_upgrade", bob, "journey stopped"),
     ]  # fmt: skip
-    platform.engine.dispose()
+    project.engine.dispose()

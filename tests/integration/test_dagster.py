@@ -17,37 +17,35 @@ import dagster as dg
 import pytest
 from sqlalchemy.engine import URL
 
-from assets.analytics.health import TROUBLES as RESULTS_TROUBLES
-from assets.events.checks import raw_events_contract
-from assets.journeys import declared
-from assets.journeys.checks import TROUBLES as OUTBOX_TROUBLES
-from assets.journeys.declared import JOURNEYS
-from orchestration.alerts import Alert, send
-from orchestration.errors import UpnextError
-from orchestration.instance import prepare
-from orchestration.settings import Settings
-from orchestration.stages import Platform
-from orchestration.ticks import loads_to_take_in
-from tests.conftest import AS_OF, Product, SmtpServer, create_database, rows, settings_for, start
+from assets.events import raw_events_contract
+from assets.journeys import TROUBLES as OUTBOX_TROUBLES
+from tests.conftest import AS_OF, Product, SmtpServer, content_copy, create_database, rows, settings_for, start
 from tests.integration.test_journeys import users
+from upnext.alerts import Alert, send
+from upnext.analytics.health import TROUBLES as RESULTS_TROUBLES
+from upnext.dev import prepare
+from upnext.errors import UpnextError
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.ticks.lifecycle import loads_to_take_in
 
 BLOCKING = dg.AssetCheckSeverity.ERROR
 GROUPS = {"events", "features", "segments", "journeys", "experiences", "analytics"}
 
 
 @pytest.fixture
-def code_location(tmp_path: Path, embedded_url: URL) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance, Platform]]:
-    """The definitions as the code server loads them, an instance in the warehouse, and a platform beside."""
+def code_location(tmp_path: Path, embedded_url: URL) -> Iterator[tuple[dg.Definitions, dg.DagsterInstance, Project]]:
+    """The definitions as the code server loads them, an instance in the warehouse, and a project beside."""
     settings = settings_for(tmp_path, create_database(embedded_url, "upnext_dagster"))
     environment = {**prepare(settings), "UPNEXT_DATABASE_URL": settings.database_url or "", "UPNEXT_SMTP_URL": ""}
     with mock.patch.dict(os.environ, environment):
         sys.modules.pop("orchestration.definitions", None)
         definitions: Any = importlib.import_module("orchestration.definitions")
         with dg.DagsterInstance.get() as instance:
-            platform = Platform(settings)
-            start(platform)
-            yield definitions.defs, instance, platform
-            platform.engine.dispose()
+            project = Project(settings)
+            start(project)
+            yield definitions.defs, instance, project
+            project.engine.dispose()
         sys.modules.pop("orchestration.definitions", None)
 
 
@@ -55,8 +53,8 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, job: str, **tags: st
     return defs.resolve_job_def(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
-def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform]) -> None:
-    defs, _, platform = code_location
+def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.DagsterInstance, Project]) -> None:
+    defs, _, project = code_location
     graph = defs.resolve_asset_graph()
     keys = graph.get_all_asset_keys()
     assert {graph.get(key).group_name for key in keys} == GROUPS
@@ -64,15 +62,15 @@ def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.Dagster
     results = dg.AssetKey(["analytics", "experiment_results"])
     assert dg.AssetKey(["raw", "events"]) in graph.upstream_key_iterator(results)
     segments = {key.path[-1] for key in keys if key.path[0] == "segments"}
-    assert segments == platform.segments | {
+    assert segments == project.segments | {
         "ticks", "membership_changes", "members", "evaluations", "primary_segment",
     }  # fmt: skip
 
 
-def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform], tmp_path: Path) -> None:
-    defs, instance, platform = code_location
+def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], tmp_path: Path) -> None:
+    defs, instance, project = code_location
     (ada,) = users(held_out=False, count=1)
-    product = Product(platform)
+    product = Product(project)
     product.power_user(ada, AS_OF)
 
     ticked = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
@@ -82,15 +80,15 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert names >= {"type_is_known", "track_names_its_event", "somebody_did_it"}
     assert "features_do_not_drift" not in names, "that is the night's"
     assert {check.check_name for check in checks if not check.passed} == {"events_are_fresh"}, "the last one is old"
-    assert rows(platform, "select as_of from segments.ticks where published_at is not null") == [(AS_OF,)]
+    assert rows(project, "select as_of from segments.ticks where published_at is not null") == [(AS_OF,)]
 
     dispatched = run(defs, instance, "dispatch", **{"upnext/as_of": AS_OF.isoformat()})
     assert dispatched.success
     rebuilt = run(defs, instance, "rebuild")
     assert [check.passed for check in rebuilt.get_asset_check_evaluations()] == [True], "nothing drifts"
-    assert rows(platform, "select step, status from journeys.messages") == [("upgrade_benefits", "sent")]
+    assert rows(project, "select step, status from journeys.messages") == [("upgrade_benefits", "sent")]
     assert len(list((tmp_path / "mail" / "new").iterdir())) == 1
-    assert rows(platform, "select count(*) from experiences.assignments") == [(2,)]
+    assert rows(project, "select count(*) from experiences.assignments") == [(2,)]
 
     product.track(ada, "subscribed to premium plan", AS_OF + timedelta(days=1))
     analysed = run(defs, instance, "analysis")
@@ -103,30 +101,30 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     page = json.loads((tmp_path / "notebooks" / "what_worked.ipynb").read_text())
     outputs = [output for cell in page["cells"] for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert rows(platform, "select sent from analytics.journey_funnel where step = 'upgrade_benefits'") == [(1,)]
+    assert rows(project, "select sent from analytics.journey_funnel where step = 'upgrade_benefits'") == [(1,)]
     metadata = json.dumps([str(event.event_specific_data) for event in ticked.all_events + dispatched.all_events])
     assert "customer.example" not in metadata
-    assert platform.url.password not in metadata
+    assert project.url.password not in metadata
 
 
 def test_a_part_of_the_models_is_no_tick(
-    code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project],
 ) -> None:
-    defs, instance, platform = code_location
-    Product(platform).power_user("ada", AS_OF)
+    defs, instance, project = code_location
+    Product(project).power_user("ada", AS_OF)
     events = ("identity_links", "identified_events", "user_events")
     selection = [*(dg.AssetKey(["events", name]) for name in events), dg.AssetKey(["features", "user_features"])]
     job = defs.resolve_job_def("tick")
     done = job.execute_in_process(instance=instance, asset_selection=selection)
     assert done.success
-    assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
+    assert rows(project, "select count(*) from segments.ticks") == [(0,)]
 
 
 def test_a_broken_contract_blocks_the_tick(
-    code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project],
 ) -> None:
-    defs, instance, platform = code_location
-    product = Product(platform)
+    defs, instance, project = code_location
+    product = Product(project)
     product.store("purchase", AS_OF, user_id="ada")
     product.store("track", AS_OF, user_id="ada")
     product.store("track", AS_OF, event="login")
@@ -135,12 +133,12 @@ def test_a_broken_contract_blocks_the_tick(
     checks = ticked.get_asset_check_evaluations()
     failed = {check.check_name for check in checks if not check.passed and check.severity == BLOCKING}
     assert failed == {"type_is_known", "track_names_its_event", "somebody_did_it"}
-    assert rows(platform, "select count(*) from segments.ticks") == [(0,)]
+    assert rows(project, "select count(*) from segments.ticks") == [(0,)]
     assert all(spec.blocking for spec in raw_events_contract.check_specs)
 
 
 def test_every_check_is_in_a_job_and_every_job_has_a_description(
-    code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform],
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project],
 ) -> None:
     defs, _, _ = code_location
     declared = set(defs.resolve_asset_graph().asset_check_keys)
@@ -170,34 +168,31 @@ def step_error(done: dg.ExecuteInProcessResult) -> str:
     ],
 )  # fmt: skip
 def test_one_bad_model_fails_with_the_line_of_the_command_line(
-    dbt_project: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform], text: str, message: str,
+    dbt_project: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], text: str, message: str,
 ) -> None:  # fmt: skip
-    defs, instance, platform = code_location
-    Product(platform).power_user("ada", AS_OF)
+    defs, instance, project = code_location
+    Product(project).power_user("ada", AS_OF)
     path = dbt_project / "models" / "segments" / "upgrade_curious.sql"
     right = path.read_text()
     path.write_text(text)
     failed = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
     assert not failed.success
     assert message in step_error(failed)
-    with platform.engine.connect() as connection:
+    with project.engine.connect() as connection:
         assert loads_to_take_in(connection) > 0, "the sensor tries again while events wait"
     path.write_text(right)
     assert run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()}).success
-    with platform.engine.connect() as connection:
+    with project.engine.connect() as connection:
         assert loads_to_take_in(connection) == 0
 
 
 def test_a_mistake_in_a_journey_leaves_the_graph_and_is_told_by_its_steps(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Platform]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project]
 ) -> None:
     _, instance, _ = code_location
-    folder = tmp_path / "journeys"
-    folder.mkdir()
-    for path in JOURNEYS.glob("*.yml"):
-        (folder / path.name).write_text(path.read_text().replace("segment: basic", "segmnt: basic"))
-    monkeypatch.setattr(declared, "JOURNEYS", folder)
-    monkeypatch.setattr(declared.load_journeys, "__kwdefaults__", {"folder": folder})
+    path = content_copy(tmp_path / "content") / "campaigns" / "journeys" / "encourage_upgrade.yml"
+    path.write_text(path.read_text().replace("segment: basic", "segmnt: basic"))
+    monkeypatch.setenv("UPNEXT_CONTENT", str(tmp_path / "content"))
     sys.modules.pop("orchestration.definitions", None)
     defs = importlib.import_module("orchestration.definitions").defs
     assert dg.AssetKey(["journeys", "encourage_upgrade"]) in defs.resolve_asset_graph().get_all_asset_keys()

@@ -11,8 +11,8 @@ from sqlalchemy.engine import URL
 from demo.loop import run
 from demo.otto import WARM_UP_DAYS, Otto
 from demo.report import print_report
-from orchestration.stages import Platform
 from tests.conftest import create_database, rows, settings_for
+from upnext.project import Project
 
 DAYS = WARM_UP_DAYS + 3
 
@@ -22,43 +22,41 @@ def files(home: Path) -> dict[str, bytes]:
 
 
 def test_the_loop_is_closed(tmp_path: Path, embedded_url: URL) -> None:
-    platform = Platform(settings_for(tmp_path, create_database(embedded_url, "upnext_demo")))
-    run(platform, Otto(seed=5, users=150), on_day=lambda _: None, days=DAYS - 1)
+    project = Project(settings_for(tmp_path, create_database(embedded_url, "upnext_demo")))
+    run(project, Otto(seed=5, users=150), on_day=lambda _: None, days=DAYS - 1)
     half = files(tmp_path)
-    run(platform, Otto(seed=5, users=150), on_day=lambda _: None, days=DAYS)
+    run(project, Otto(seed=5, users=150), on_day=lambda _: None, days=DAYS)
     assert len(half) == DAYS - 1
     assert {name: content for name, content in files(tmp_path).items() if name in half} == half
 
     mails = [message_from_bytes(path.read_bytes()) for path in (tmp_path / "mail" / "new").iterdir()]
     reached = {mail["Message-ID"].strip("<>").partition("@")[0] for mail in mails}
     assert len(reached) == len(mails) > 20
-    opened = rows(
-        platform, "select distinct properties ->> 'message_id' from raw.events where event = 'message opened'"
-    )
+    opened = rows(project, "select distinct properties ->> 'message_id' from raw.events where event = 'message opened'")
     assert opened
     assert {row[0] for row in opened} <= reached
 
     seen = rows(
-        platform,
+        project,
         "select count(*), count(variant), count(*) filter (where properties ->> 'variant' = variant) from raw.events"
         " left join experiences.assignments on assignments.user_id = events.user_id"
         " and assignments.experience = events.properties ->> 'experience' where event = 'experience viewed'",
     )[0]
     assert seen[0] == seen[1] == seen[2] > 50
-    assert rows(platform, "select count(*) from raw.loads where received <> stored + duplicate + rejected") == [(0,)]
+    assert rows(project, "select count(*) from raw.loads where received <> stored + duplicate + rejected") == [(0,)]
     lines = sum(len(content.splitlines()) for content in half.values())
     assert rows(
-        platform, "select sum(received) from raw.loads where path not like :last", last=f"%{max(files(tmp_path))}"
+        project, "select sum(received) from raw.loads where path not like :last", last=f"%{max(files(tmp_path))}"
     ) == [(lines,)]
 
     console = Console(record=True, width=100, file=(tmp_path / "out").open("w"))
-    print_report(platform, console)
+    print_report(project, console)
     text = console.export_text()
     for word in ("stored", "rejected", "upgrade_curious", "check_in"):
         assert word in text
-    platform.engine.dispose()
+    project.engine.dispose()
 
-    again = Platform(
+    again = Project(
         replace(settings_for(tmp_path / "again", create_database(embedded_url, "upnext_demo_again")), smtp_url=None)
     )
     run(again, Otto(seed=5, users=150), on_day=lambda _: None, days=DAYS)

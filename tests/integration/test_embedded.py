@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from orchestration.embedded import EmbeddedServer
-from orchestration.stages import Platform
-from orchestration.warehouse import MIGRATIONS, migrate
 from tests.conftest import create_database
+from upnext.project import Project
+from upnext.warehouse.embedded import EmbeddedServer
+from upnext.warehouse.migrate import MIGRATIONS, migrate
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ OLD_ROWS = """
 
 def test_the_server_outlives_its_starter_and_stops_when_told(deep_home: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from orchestration.embedded import EmbeddedServer;"
+        "import sys; from pathlib import Path; from upnext.warehouse.embedded import EmbeddedServer;"
         " print(EmbeddedServer(Path(sys.argv[1])).start())"
     )
     urls = [
@@ -140,5 +140,5 @@ def test_an_old_warehouse_is_migrated_with_what_it_holds(embedded_url: sa.engine
     engine.dispose()
 
 
-def test_migrations_can_be_run_again(platform: Platform) -> None:
-    assert migrate(platform.engine) == []
+def test_migrations_can_be_run_again(project: Project) -> None:
+    assert migrate(project.engine) == []

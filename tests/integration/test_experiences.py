@@ -9,21 +9,22 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from assets.experiences.assign import Shown
-from assets.experiences.definition import arm_of, arm_ranges, as_json, bucket
-from orchestration.stages import Platform, analyse_results, assign_experiences, build, show_ctas, tick
 from tests.conftest import AS_OF, Product, rows, start, wait_for
 from tests.outcomes import experience
+from upnext.experiences.assign import Shown
+from upnext.experiences.definition import arm_of, arm_ranges, as_json, bucket
+from upnext.loop import analyse_results, assign_experiences, build, show_ctas, tick
+from upnext.project import Project
 
 NAMES = ("offer", "strong", "weak", "also_strong", "apart", "one", "two", "three")
 DAY = timedelta(days=1)
 ODD = " é'\\"
 
 
-def members(platform: Platform, *user_ids: str, as_of: datetime = AS_OF) -> None:
+def members(project: Project, *user_ids: str, as_of: datetime = AS_OF) -> None:
     """Publish a tick after which these are upgrade curious."""
-    publish(platform, as_of)
-    with platform.engine.begin() as connection:
+    publish(project, as_of)
+    with project.engine.begin() as connection:
         connection.execute(
             sa.text("""
                 with changed as (
@@ -48,27 +49,27 @@ def members(platform: Platform, *user_ids: str, as_of: datetime = AS_OF) -> None
         )
 
 
-def publish(platform: Platform, as_of: datetime = AS_OF) -> None:
-    with platform.engine.begin() as connection:
+def publish(project: Project, as_of: datetime = AS_OF) -> None:
+    with project.engine.begin() as connection:
         connection.execute(
             sa.text("insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)"), {"as_of": as_of}
         )
 
 
-def seen(platform: Platform, columns: str = "source") -> list[Any]:
+def seen(project: Project, columns: str = "source") -> list[Any]:
     """Bring what is shown up to date, by what has changed, and compare it with everything computed afresh."""
-    show_ctas(platform)
+    show_ctas(project)
     shown, chosen = "select * from experiences.live_ctas", "select * from experiences.chosen_ctas"
-    assert rows(platform, f"({shown} except {chosen}) union all ({chosen} except {shown})") == []
-    return rows(platform, f"select {columns} from experiences.live_ctas order by user_id, surface, slot")
+    assert rows(project, f"({shown} except {chosen}) union all ({chosen} except {shown})") == []
+    return rows(project, f"select {columns} from experiences.live_ctas order by user_id, surface, slot")
 
 
-def test_sql_and_python_draw_a_million_alike(platform: Platform) -> None:
+def test_sql_and_python_draw_a_million_alike(project: Project) -> None:
     thirds = experience(
         control=0.1, variants={name: {"copy": name, "url": "/", "weight": weight} for name, weight in
                                (("a", 33), ("b", 33), ("c", 34))}
     )  # fmt: skip
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         connection.execute(
             sa.text("insert into experiences.definitions values ('thirds', cast(:definition as jsonb))"),
             {"definition": msgspec.json.encode(as_json(thirds)).decode()},
@@ -94,7 +95,7 @@ def test_sql_and_python_draw_a_million_alike(platform: Platform) -> None:
     assert [tuple(row) for row in drawn] == expected
 
 
-def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
+def test_members_are_assigned_once_and_for_good(ticked: Project) -> None:
     users = [f"u{number}" for number in range(40)]
     members(ticked, *users)
     start(ticked, *NAMES)
@@ -117,7 +118,7 @@ def test_members_are_assigned_once_and_for_good(ticked: Platform) -> None:
     assert rows(ticked, shares, as_of=AS_OF + DAY) == [("0.5", False), ("0.05", True)]
 
 
-def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> None:
+def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Project) -> None:
     users = [f"u{number}" for number in range(20)]
     members(ticked, *users)
     start(ticked, *NAMES)
@@ -138,7 +139,7 @@ def test_control_holds_its_slot_and_who_left_sees_nothing(ticked: Platform) -> N
     assert {row[0] for row in seen(ticked, "variant")} == {"control"}, "a variant that is gone is not shown"
 
 
-def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: Platform) -> None:
+def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: Project) -> None:
     users = [f"u{number}" for number in range(30)]
     members(ticked, *users)
     strong = experience(priority=9)
@@ -165,7 +166,7 @@ def test_one_wins_each_slot_and_each_group_before_its_variant_is_drawn(ticked: P
     assert {row[0] for row in seen(ticked)} == {"strong", "apart"}
 
 
-def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Platform) -> None:
+def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Project) -> None:
     members(ticked, "ada", as_of=AS_OF - 2 * DAY)
     start(ticked, *NAMES)
     ticked.experiences = {"offer": experience(starts_at=AS_OF.isoformat(), ends_at=(AS_OF + DAY).isoformat())}
@@ -176,7 +177,7 @@ def test_an_experience_is_shown_from_its_start_to_its_end(ticked: Platform) -> N
     assert counts == [(0, 0), (1, 1), (0, 1), (0, 0)]
 
 
-def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -> None:
+def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Project) -> None:
     draw = random.Random(7)  # noqa: S311 - drawn alike each time
     slots = ["homepage_banner", "nav_bar_button"]
     users = [f"u{number}" for number in range(40)]
@@ -261,7 +262,7 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Platform) -
     assert {variant for _, variant in shown} == {"control", "a", *slots}
 
 
-def test_who_shows_waits_for_who_shows_already(ticked: Platform) -> None:
+def test_who_shows_waits_for_who_shows_already(ticked: Project) -> None:
     members(ticked, "ada")
     start(ticked, *NAMES)
     ticked.experiences = {"offer": experience()}
@@ -280,7 +281,7 @@ def test_who_shows_waits_for_who_shows_already(ticked: Platform) -> None:
         assert second.result() == Shown(live=1, changed=1)
 
 
-def test_a_page_load_is_one_look_up_by_the_key(ticked: Platform) -> None:
+def test_a_page_load_is_one_look_up_by_the_key(ticked: Project) -> None:
     members(ticked, *(f"u{number}" for number in range(5000)))
     start(ticked, *NAMES)
     ticked.experiences = {"offer": experience()}
@@ -294,13 +295,13 @@ def test_a_page_load_is_one_look_up_by_the_key(ticked: Platform) -> None:
 
 
 @pytest.mark.oldest_server
-def test_results_count_exposed_users_whose_window_is_over(platform: Platform, product: Product) -> None:
+def test_results_count_exposed_users_whose_window_is_over(project: Project, product: Product) -> None:
     for number in range(40):
         product.power_user(f"u{number:03d}", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    assign_experiences(platform, AS_OF)
+    build(project, AS_OF, is_explicit=True)
+    assign_experiences(project, AS_OF)
     drawn = rows(
-        platform,
+        project,
         "select user_id, variant from experiences.assignments where experience = 'upgrade_banner' order by user_id",
     )
     expected = {"control": [0, 0], "unlock": [0, 0]}
@@ -319,9 +320,9 @@ def test_results_count_exposed_users_whose_window_is_over(platform: Platform, pr
         if not late:
             expected[variant][0] += 1
             expected[variant][1] += converts
-    tick(platform, AS_OF + 8 * DAY + timedelta(minutes=1))
+    tick(project, AS_OF + 8 * DAY + timedelta(minutes=1))
     found = rows(
-        platform,
+        project,
         "select n_control, mean_control, n_arm, mean_arm, p_value, srm_p from analytics.experiment_results"
         " where experiment = 'upgrade_banner' and metric = 'goal'",
     )
@@ -332,20 +333,20 @@ def test_results_count_exposed_users_whose_window_is_over(platform: Platform, pr
     assert srm_p > 0.001
 
 
-def test_an_analysis_can_be_run_again(platform: Platform) -> None:
-    tick(platform, AS_OF)
-    first = rows(platform, "select * from analytics.journey_funnel order by journey, step")
-    analyse_results(platform, AS_OF)
-    assert rows(platform, "select * from analytics.journey_funnel order by journey, step") == first
+def test_an_analysis_can_be_run_again(project: Project) -> None:
+    tick(project, AS_OF)
+    first = rows(project, "select * from analytics.journey_funnel order by journey, step")
+    analyse_results(project, AS_OF)
+    assert rows(project, "select * from analytics.journey_funnel order by journey, step") == first
     assert len(first) == 6
 
 
-def test_by_a_merge_the_earliest_assignment_stands(platform: Platform, product: Product) -> None:
+def test_by_a_merge_the_earliest_assignment_stands(project: Project, product: Product) -> None:
     for user_id in ("old", "new"):
         product.power_user(user_id, AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    assign_experiences(platform, AS_OF)
-    with platform.engine.begin() as connection:
+    build(project, AS_OF, is_explicit=True)
+    assign_experiences(project, AS_OF)
+    with project.engine.begin() as connection:
         for user_id, variant, at in (("new", "unlock", AS_OF), ("old", "control", AS_OF - DAY)):
             connection.execute(
                 sa.text(
@@ -355,14 +356,14 @@ def test_by_a_merge_the_earliest_assignment_stands(platform: Platform, product: 
                 {"user_id": user_id, "variant": variant, "at": at},
             )
     banners = "source = 'upgrade_banner', user_id, variant"
-    assert {row[1:] for row in seen(platform, banners) if row[0]} == {("new", "unlock"), ("old", "control")}
+    assert {row[1:] for row in seen(project, banners) if row[0]} == {("new", "unlock"), ("old", "control")}
     product.store("alias", AS_OF, user_id="new", previous_id="old")
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     for _ in range(2):
-        assert assign_experiences(platform, AS_OF) == 0
+        assert assign_experiences(project, AS_OF) == 0
         assert rows(
-            platform,
+            project,
             "select variant, assigned_at, is_in_both_arms from experiences.assignments"
             " where experience = 'upgrade_banner' and user_id = 'new'",
         ) == [("control", AS_OF - DAY, True)]
-        assert [row[1:] for row in seen(platform, banners) if row[0]] == [("new", "control")]
+        assert [row[1:] for row in seen(project, banners) if row[0]] == [("new", "control")]

@@ -16,12 +16,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from assets.analytics.experiment_users import forget, keep_up, rebuild, snapshot
-from assets.experiences.definition import as_json
-from orchestration import dbt
-from orchestration.stages import Platform, analyse_results, build
 from tests.conftest import AS_OF, rows, wait_for
 from tests.outcomes import experience, store
+from upnext import dbt
+from upnext.analytics.experiment_users import forget, keep_up, rebuild, snapshot
+from upnext.experiences.definition import as_json
+from upnext.loop import analyse_results, build
+from upnext.project import Project
 
 HOUR = timedelta(hours=1)
 USERS = "select * from analytics.experiment_users order by user_id, experiment"
@@ -55,14 +56,14 @@ def words(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in numbers(row)}
 
 
-def kept(platform: Platform) -> int:
-    with snapshot(platform.engine) as connection:
+def kept(project: Project) -> int:
+    with snapshot(project.engine) as connection:
         return keep_up(connection)
 
 
-def load(platform: Platform, message_id: str, event: str, user: str, at: datetime, **properties: str) -> None:
+def load(project: Project, message_id: str, event: str, user: str, at: datetime, **properties: str) -> None:
     """Load an event by itself; a tick takes it in later."""
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         connection.execute(
             sa.text("""
                 with load as (
@@ -82,9 +83,9 @@ def load(platform: Platform, message_id: str, event: str, user: str, at: datetim
         )  # fmt: skip
 
 
-def publish(platform: Platform, as_of: datetime) -> None:
+def publish(project: Project, as_of: datetime) -> None:
     """Publish a tick that has taken in what was loaded."""
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         for statement in (
             "insert into segments.ticks (as_of, published_at) values (:as_of, :as_of)",
             "update raw.loads set tick_id = (select max(tick_id) from segments.ticks) where tick_id is null",
@@ -97,23 +98,23 @@ class World:
 
     users = tuple(f"u{number:02d}" for number in range(14))
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, project: Project) -> None:
         self.draw = random.Random(11)  # noqa: S311 - drawn alike each time
-        self.platform = platform
+        self.project = project
         self.now = AS_OF
         self.nth = 0
         self.merged: dict[str, str] = {}
-        journey = platform.journeys["encourage_upgrade"]
+        journey = project.journeys["encourage_upgrade"]
         goal = msgspec.structs.replace(journey.goal, within="24 hours")
         store(
-            platform, as_of=AS_OF, assigned_at=AS_OF - 60 * HOUR, experiences={}, users={}, events=[],
+            project, as_of=AS_OF, assigned_at=AS_OF - 60 * HOUR, experiences={}, users={}, events=[],
             journeys={"journey": msgspec.structs.replace(journey, goal=goal)},
         )  # fmt: skip
         self.declare("one")
         self.declare("two")
 
     def say(self, statement: str, **values: Any) -> None:
-        with self.platform.engine.begin() as connection:
+        with self.project.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
 
     @property
@@ -126,7 +127,7 @@ class World:
 
     def event(self, name: str, user: str, at: datetime, **properties: str) -> None:
         self.nth += 1
-        load(self.platform, str(self.nth), name, user, at, **properties)
+        load(self.project, str(self.nth), name, user, at, **properties)
 
     def view(self) -> None:
         variant = self.draw.choice([{}, {"variant": "a"}, {"variant": "control"}, {"variant": "gone"}])
@@ -170,7 +171,7 @@ class World:
         self.nth += 1
 
     def change_entry(self) -> None:
-        entries = rows(self.platform, "select entry_id from journeys.entries where status <> 'excluded' order by 1")
+        entries = rows(self.project, "select entry_id from journeys.entries where status <> 'excluded' order by 1")
         change = self.draw.choice(
             ["is_in_both_arms = true", "status = 'excluded'", "arm = null", "is_held_out_globally = true"]
         )
@@ -233,7 +234,7 @@ class World:
 
     def publish(self) -> None:
         self.now += self.draw.choice([0, 1, 1, 3, 12]) * HOUR
-        publish(self.platform, self.now)
+        publish(self.project, self.now)
 
     def go_on(self) -> None:
         steps: list[Callable[[], None]] = [
@@ -244,7 +245,7 @@ class World:
         self.draw.choice(steps)()
 
 
-def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Platform) -> None:
+def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Project) -> None:
     world = World(ticked)
     for _ in range(3 * len(world.users)):
         world.assign()
@@ -270,12 +271,12 @@ def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Pl
     assert sum(touched) < 0.5 * len(touched) * len(world.users), "nearly everybody is looked up each time"
 
 
-def exposed(platform: Platform, *users: str, within: str = "7 days") -> None:
+def exposed(project: Project, *users: str, within: str = "7 days") -> None:
     """Users who saw `offer` ten days before AS_OF, and logged in twice a day later."""
     at = AS_OF - 240 * HOUR
     offer = experience(goal={"any_of": ["subscribed to premium plan"], "within": within})
     store(
-        platform, as_of=AS_OF, assigned_at=at - HOUR, experiences={"offer": offer}, users={"offer": users},
+        project, as_of=AS_OF, assigned_at=at - HOUR, experiences={"offer": offer}, users={"offer": users},
         events=[
             event
             for user in users
@@ -287,7 +288,7 @@ def exposed(platform: Platform, *users: str, within: str = "7 days") -> None:
     )  # fmt: skip
 
 
-def test_who_is_assigned_at_the_instant_of_a_view_is_found(ticked: Platform) -> None:
+def test_who_is_assigned_at_the_instant_of_a_view_is_found(ticked: Project) -> None:
     store(
         ticked, as_of=AS_OF, assigned_at=AS_OF, experiences={"offer": experience()}, users={"offer": []},
         events=[("ada", "experience viewed", AS_OF, {"experience": "offer"})],
@@ -304,7 +305,7 @@ def test_who_is_assigned_at_the_instant_of_a_view_is_found(ticked: Platform) -> 
     ]
 
 
-def test_assignments_that_are_written_behind_the_newest_tick_are_found(ticked: Platform) -> None:
+def test_assignments_that_are_written_behind_the_newest_tick_are_found(ticked: Project) -> None:
     at = AS_OF - 240 * HOUR
     store(
         ticked, as_of=AS_OF, assigned_at=at, experiences={"offer": experience()}, users={"offer": []},
@@ -324,7 +325,7 @@ def test_assignments_that_are_written_behind_the_newest_tick_are_found(ticked: P
     assert found_arms == [[("a",)], [("control",)], []]
 
 
-def test_who_sees_the_other_arm_later_is_noticed(ticked: Platform) -> None:
+def test_who_sees_the_other_arm_later_is_noticed(ticked: Project) -> None:
     exposed(ticked, "ada", "bob")
     kept(ticked)
     ((arm,),) = rows(ticked, "select arm from analytics.experiment_users where user_id = 'ada'")
@@ -338,7 +339,7 @@ def test_who_sees_the_other_arm_later_is_noticed(ticked: Platform) -> None:
         assert found_both == [(arm, both)]
 
 
-def test_an_event_that_comes_late_for_the_very_end_of_a_window_counts(ticked: Platform) -> None:
+def test_an_event_that_comes_late_for_the_very_end_of_a_window_counts(ticked: Project) -> None:
     exposed(ticked, "ada", within="10 days")
     kept(ticked)
     logins = "select is_window_over, logins from analytics.experiment_users"
@@ -348,15 +349,16 @@ def test_an_event_that_comes_late_for_the_very_end_of_a_window_counts(ticked: Pl
     assert rows(ticked, logins) == [(True, 3)]
 
 
-def test_another_metric_is_looked_up_for_everybody(ticked: Platform, dbt_project: Path) -> None:
+def test_another_metric_is_looked_up_for_everybody(ticked: Project, dbt_project: Path) -> None:
     exposed(ticked, "ada", "bob")
     analyse_results(ticked, AS_OF)
     publish(ticked, AS_OF + HOUR)
     assert kept(ticked) == 0
-    text = dbt.METRICS.read_text()
+    path = dbt_project / "models" / "analytics" / "_metrics.yml"
+    text = path.read_text()
     named = "      - name: logins\n        description: Logins.\n        config: {meta: {count_of: login}}\n"
     assert named in text
-    dbt.METRICS.write_text(text.replace(named, named.replace("name: logins", "name: visits")))
+    path.write_text(text.replace(named, named.replace("name: logins", "name: visits")))
     ticked.dbt = dbt.Dbt(ticked.settings, ticked.engine.url)
     build(ticked, AS_OF + 2 * HOUR, is_explicit=True)
     assert kept(ticked) == 2
@@ -368,7 +370,7 @@ def test_another_metric_is_looked_up_for_everybody(ticked: Platform, dbt_project
     assert kept(ticked) == 0, "the same tables go on"
 
 
-def test_what_is_wrong_is_mended_and_told(ticked: Platform) -> None:
+def test_what_is_wrong_is_mended_and_told(ticked: Project) -> None:
     exposed(ticked, "ada", "bob", "cid")
     assert rebuild(ticked.engine) == 0, "nobody was looked up yet, so nothing can be wrong"
     kept(ticked)
@@ -383,7 +385,7 @@ def test_what_is_wrong_is_mended_and_told(ticked: Platform) -> None:
     assert rebuild(ticked.engine) == 0
 
 
-def test_moments_of_days_keep_their_digits(ticked: Platform) -> None:
+def test_moments_of_days_keep_their_digits(ticked: Project) -> None:
     with ticked.engine.begin() as connection:
         connection.execute(
             sa.text("""
@@ -416,15 +418,16 @@ def test_moments_of_days_keep_their_digits(ticked: Platform) -> None:
 ANALYSE = """
 import sys
 from datetime import datetime
-from orchestration.settings import Settings
-from orchestration.stages import Platform, analyse_results
+from upnext.settings import Settings
+from upnext.loop import analyse_results
+from upnext.project import Project
 
-analyse_results(Platform(Settings.from_environment()), datetime.fromisoformat(sys.argv[1]))
+analyse_results(Project(Settings.from_environment()), datetime.fromisoformat(sys.argv[1]))
 """
 WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like :query"
 
 
-def test_an_analysis_that_is_killed_leaves_nothing_and_the_next_one_is_right(ticked: Platform) -> None:
+def test_an_analysis_that_is_killed_leaves_nothing_and_the_next_one_is_right(ticked: Project) -> None:
     exposed(ticked, "ada", "bob", within="241 hours")
     at = AS_OF + HOUR
     analyse_results(ticked, AS_OF)
@@ -447,7 +450,7 @@ def test_an_analysis_that_is_killed_leaves_nothing_and_the_next_one_is_right(tic
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(2,)]
 
 
-def test_two_analyses_at_once_wait_for_each_other(ticked: Platform) -> None:
+def test_two_analyses_at_once_wait_for_each_other(ticked: Project) -> None:
     exposed(ticked, "ada", "bob")
     waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
     with ThreadPoolExecutor() as pool, snapshot(ticked.engine) as first:

@@ -6,21 +6,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
-from assets.analytics import results
-from assets.analytics.statistics import Decision
-from assets.experiences.declared import EXPERIENCES, load_experiences
-from assets.experiences.definition import Known, Trigger
-from assets.journeys.declared import JOURNEYS, load_journeys
-from orchestration import dbt
-from orchestration.settings import Settings
-from orchestration.stages import Platform, build, check_journeys, preview_segment
-from tests.conftest import AS_OF, Product, rows
+from tests.conftest import AS_OF, Product, content_copy, rows
+from upnext import dbt
+from upnext.analytics.statistics import Decision
+from upnext.experiences.declared import load_experiences
+from upnext.experiences.definition import Known, Trigger
+from upnext.journeys.declared import load_journeys
+from upnext.loop import build
+from upnext.operations import check_journeys, preview_segment
+from upnext.project import Project
+from upnext.settings import PROJECT, Settings
 
 DAY = timedelta(days=1)
-GUIDE = (dbt.PROJECT_DIR / "README.md").read_text()
-RESULTS_GUIDE = (Path(results.__file__).parent / "README.md").read_text()
-EXPERIENCES_GUIDE = (EXPERIENCES / "README.md").read_text()
-JOURNEYS_GUIDE = (JOURNEYS / "README.md").read_text()
+GUIDE = (PROJECT / "docs/segments.md").read_text()
+RESULTS_GUIDE = (PROJECT / "docs/results.md").read_text()
+EXPERIENCES_GUIDE = (PROJECT / "docs/experiences.md").read_text()
+JOURNEYS_GUIDE = (PROJECT / "docs/journeys.md").read_text()
 
 
 def block(begin: str, guide: str = GUIDE) -> str:
@@ -35,7 +36,7 @@ def insert(path: Path, before: str, text: str, *, indent: int) -> None:
     path.write_text(whole.replace(before, textwrap.indent(text, " " * indent) + before))
 
 
-def test_the_walk_throughs(platform: Platform, product: Product, dbt_project: Path) -> None:
+def test_the_walk_throughs(project: Project, product: Product, dbt_project: Path) -> None:
     for day in range(1, 4):
         product.track("ada", "exported report", AS_OF - day * DAY, properties={"rows": 500 * day})
         product.track("bob", "exported report", AS_OF - DAY, properties={"rows": 5000})
@@ -54,49 +55,53 @@ def test_the_walk_throughs(platform: Platform, product: Product, dbt_project: Pa
     large = "- name: large_reports\n  config: {meta: {count_of: exported large report}}\n"
     insert(models / "features" / "_features.yml", "\n  - name: account_features\n", large, indent=6)
 
-    insert(dbt.METRICS, "  - name: capped_moments\n", block("# models/analytics", RESULTS_GUIDE), indent=6)
+    with (models / "analytics" / "_metrics.yml").open("a") as file:
+        file.write(textwrap.indent(block("# models/analytics", RESULTS_GUIDE), " " * 6))
 
-    platform.dbt = dbt.Dbt(platform.settings, platform.engine.url)
-    platform.check()
-    build(platform, AS_OF, is_explicit=True)
+    project.dbt = dbt.Dbt(project.settings, project.engine.url)
+    project.check()
+    build(project, AS_OF, is_explicit=True)
     assert rows(
-        platform, "select user_id, report_days_30d, large_reports from features.user_features order by user_id"
+        project, "select user_id, report_days_30d, large_reports from features.user_features order by user_id"
     ) == [("ada", 3, 2), ("bob", 1, 3)]
-    assert rows(platform, "select user_id from segments.report_lovers") == [("ada",)]
-    assert preview_segment(platform, "report_lovers", with_ids=False).size == 1
-    assert {"rows_exported", "has_booked_a_demo", "reports_per_login"} <= set(platform.metrics)
+    assert rows(project, "select user_id from segments.report_lovers") == [("ada",)]
+    assert preview_segment(project, "report_lovers", with_ids=False).size == 1
+    assert {"rows_exported", "has_booked_a_demo", "reports_per_login"} <= set(project.metrics)
     assert rows(
-        platform,
+        project,
         "select reports_exported, reports_exported__before, rows_exported__before, has_booked_a_demo,"
         " reports_per_login__per from analytics.experiment_users",
     ) == []  # fmt: skip
 
 
 def test_every_kind_is_explained() -> None:
-    from assets.features.definition import KINDS
+    from upnext.features.definition import KINDS
 
     for kind in KINDS:
         assert f"`{kind}:" in GUIDE or f"`{kind}`" in GUIDE, kind
 
 
-def test_the_journey_of_the_guide(platform: Platform, tmp_path: Path) -> None:
-    (tmp_path / "win_back.yml").write_text(block("# assets/journeys", JOURNEYS_GUIDE))
-    platform.journeys = load_journeys(
-        segments=platform.segments,
-        events=set(platform.catalogue.events),
-        features=set(platform.features["user_features"]),
-        slots=set(platform.slots),
-        policy=platform.policy,
-        folder=tmp_path,
+def test_the_journey_of_the_guide(project: Project, tmp_path: Path) -> None:
+    campaigns = content_copy(tmp_path / "content") / "campaigns"
+    for path in (campaigns / "journeys").glob("*.yml"):
+        path.unlink()
+    (campaigns / "journeys" / "win_back.yml").write_text(block("# campaigns/journeys", JOURNEYS_GUIDE))
+    project.journeys = load_journeys(
+        segments=project.segments,
+        events=set(project.catalogue.events),
+        features=set(project.features["user_features"]),
+        slots=set(project.slots),
+        policy=project.policy,
+        campaigns=campaigns,
     )
-    assert check_journeys(platform) == {"win_back": ["hello", "hello.plain", "hello.short", "reminder"]}
-    assert all((JOURNEYS / picture).exists() for picture in re.findall(r"pictures/\w+.png", JOURNEYS_GUIDE))
+    assert check_journeys(project) == {"win_back": ["hello", "hello.plain", "hello.short", "reminder"]}
+    assert all((PROJECT / "docs" / picture).exists() for picture in re.findall(r"pictures/\w+.png", JOURNEYS_GUIDE))
 
 
 def test_the_experience_of_the_guide(tmp_path: Path) -> None:
-    (tmp_path / "report_nudge.yml").write_text(block("# assets/experiences", EXPERIENCES_GUIDE))
-    platform = Platform(Settings.from_environment({}))
-    known = Known(platform.segments, platform.events, platform.slots, platform.journeys)
+    (tmp_path / "report_nudge.yml").write_text(block("# campaigns/experiences", EXPERIENCES_GUIDE))
+    project = Project(Settings.from_environment({}))
+    known = Known(project.segments, project.events, project.slots, project.journeys)
     nudge = load_experiences(known, tmp_path)["report_nudge"]
     assert [variant.generic for variant in nudge.variants.values()] == [False, False, True]
     for kind in get_args(Trigger):

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from assets.events.checks import check_health
-from assets.events.health import BOUNDS
-from orchestration.stages import Platform
+from assets.events import check_health
 from tests.conftest import AS_OF, Product
+from upnext.events.health import BOUNDS
+from upnext.project import Project
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
 
@@ -77,19 +77,19 @@ PROBLEMS: dict[str, tuple[Callable[[Connection], None], set[str]]] = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_each_check_finds_its_problem(platform: Platform, product: Product, problem: str) -> None:
+def test_each_check_finds_its_problem(project: Project, product: Product, problem: str) -> None:
     break_, expected = PROBLEMS[problem]
     for week, hour in itertools.product(range(5), range(0, 24, 2)):
         product.track("u1", "login", AS_OF - week * WEEK - hour * HOUR)
-    with platform.engine.begin() as connection:
+    with project.engine.begin() as connection:
         load(connection)
         break_(connection)
-    results = check_health(platform.url, AS_OF)
+    results = check_health(project.url, AS_OF)
     assert set(results) == set(BOUNDS)
     assert {name for name, result in results.items() if not result.passed} == expected
     assert all(result.severity.value == "WARN" for result in results.values())
 
 
-def test_an_empty_warehouse_is_well(platform: Platform) -> None:
-    platform.engine.connect().close()
-    assert all(result.passed for result in check_health(platform.url, AS_OF).values())
+def test_an_empty_warehouse_is_well(project: Project) -> None:
+    project.engine.connect().close()
+    assert all(result.passed for result in check_health(project.url, AS_OF).values())

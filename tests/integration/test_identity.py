@@ -4,25 +4,26 @@ from datetime import timedelta
 
 import pytest
 
-from orchestration.stages import Platform, build
 from tests.conftest import AS_OF, Product, rows, warnings
+from upnext.loop import build
+from upnext.project import Project
 
 DAY = timedelta(days=1)
 
 
-def counts(platform: Platform) -> dict[str, int]:
+def counts(project: Project) -> dict[str, int]:
     """Logins by user."""
-    return dict(rows(platform, "select user_id, logins_30d from features.user_features"))
+    return dict(rows(project, "select user_id, logins_30d from features.user_features"))
 
 
-def refused(platform: Platform) -> list[tuple[str, str, str, str]]:
+def refused(project: Project) -> list[tuple[str, str, str, str]]:
     return rows(
-        platform,
+        project,
         "select kind, id, linked_to, refused_because from events.identity_links where user_id is null order by 1, 2, 3",
     )
 
 
-def test_earlier_activity_comes_along(platform: Platform, product: Product) -> None:
+def test_earlier_activity_comes_along(project: Project, product: Product) -> None:
     def login(at: int, **ids: str) -> None:
         product.track(ids.pop("user_id", None), "login", AS_OF - at * DAY, **ids)
 
@@ -58,19 +59,19 @@ def test_earlier_activity_comes_along(platform: Platform, product: Product) -> N
     login(9, anonymous_id="a9")
     product.store("identify", AS_OF + timedelta(microseconds=1), user_id="u1", anonymous_id="a9")
 
-    build(platform, AS_OF, is_explicit=True)
-    assert counts(platform) == {"u1": 2, "u2": 1, "newest": 3, "A1": 1, "z": 3}
-    assert refused(platform) == [
+    build(project, AS_OF, is_explicit=True)
+    assert counts(project) == {"u1": 2, "u2": 1, "newest": 3, "A1": 1, "z": 3}
+    assert refused(project) == [
         ("user", "z", "x", "closes a circle"),
         ("visitor", "a1", "u2", "linked to another user before"),
     ]
-    assert warnings(platform) == {"identities_are_plausible"}
+    assert warnings(project) == {"identities_are_plausible"}
 
-    build(platform, AS_OF + timedelta(minutes=1), is_explicit=True)
-    assert counts(platform)["u1"] == 3
+    build(project, AS_OF + timedelta(minutes=1), is_explicit=True)
+    assert counts(project)["u1"] == 3
 
 
-def test_absurdly_many_ids_come_to_an_end(platform: Platform, product: Product) -> None:
+def test_absurdly_many_ids_come_to_an_end(project: Project, product: Product) -> None:
     """A terminal that everybody uses, by identify and by alias, and a user who is renamed again and again."""
     seconds = [AS_OF - DAY + timedelta(seconds=number) for number in range(520)]
     for number, at in enumerate(seconds):
@@ -79,15 +80,15 @@ def test_absurdly_many_ids_come_to_an_end(platform: Platform, product: Product) 
         product.track(None, "login", at, anonymous_id=f"b{number}")
         product.store("alias", at, user_id="counter", previous_id=f"b{number}")
         product.store("alias", at, user_id=f"u{number + 1}", previous_id=f"u{number}")
-    build(platform, AS_OF, is_explicit=True)
-    assert counts(platform)["kiosk"] == counts(platform)["counter"] == 500
-    too_many = [(kind, id) for kind, id, _, reason in refused(platform) if reason == "the person has too many ids"]
+    build(project, AS_OF, is_explicit=True)
+    assert counts(project)["kiosk"] == counts(project)["counter"] == 500
+    too_many = [(kind, id) for kind, id, _, reason in refused(project) if reason == "the person has too many ids"]
     assert {id for _, id in too_many} >= {f"{device}{number}" for device in "ab" for number in range(500, 520)}
     assert [id for _, id in too_many if id.startswith("u")]
 
 
 @pytest.mark.oldest_server
-def test_accounts_count_what_their_members_do(platform: Platform, product: Product) -> None:
+def test_accounts_count_what_their_members_do(project: Project, product: Product) -> None:
     for user_id, account_id, day in (("u1", "acme", 9), ("u2", "acme", 8), ("u2", "beta", 7), ("u3", "beta", 6)):
         product.store("group", AS_OF - day * DAY, user_id=user_id, account_id=account_id)
     product.track("u1", "login", AS_OF - 20 * DAY)
@@ -99,9 +100,9 @@ def test_accounts_count_what_their_members_do(platform: Platform, product: Produ
     product.track("u5", "login", AS_OF - DAY)
     for user_id, plan, day in (("u1", "premium", 3), ("u2", "premium", 5), ("u2", "basic", 4), ("u3", "premium", 2)):
         product.track(user_id, f"subscribed to {plan} plan", AS_OF - day * DAY)
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     assert rows(
-        platform,
+        project,
         "select account_id, active_users_30d, events_30d, invites_30d, members, members_on_premium"
         " from features.account_features order by 1",
     ) == [

@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
-from orchestration.embedded import EmbeddedServer
 from tests.conftest import UPNEXT, Cli, create_database, wait_for
+from upnext.warehouse.embedded import EmbeddedServer
 
 LINES, REPEATED, BROKEN = 65_000, 300, 200
 
@@ -27,8 +27,10 @@ import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 import sqlalchemy as sa
-from assets.events.files import find_files
-from assets.events.ingest import ingest
+from upnext.events.declared import load_sources
+from upnext.events.files import find_files
+from upnext.events.ingest import ingest
+from upnext.settings import Settings
 
 point, url, path = sys.argv[1:]
 engine = sa.create_engine(url)
@@ -55,6 +57,7 @@ if point == "after commit":
 ingest(
     engine,
     find_files([Path(path)], source="segment"),
+    sources=load_sources(Settings.from_environment({}).sources),
     loaded_at=datetime(2026, 4, 1, tzinfo=UTC),
     on_bytes=in_the_middle if point == "in the middle" else lambda _: None,
 )

@@ -10,28 +10,18 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from assets.experiences.definition import bucket
-from assets.journeys.checks import TROUBLES
-from assets.journeys.declared import JOURNEYS
-from assets.journeys.definition import Journey
-from assets.journeys.dispatch import count_troubles
-from assets.journeys.policy import Cap, Channel, Policy
-from orchestration import cli, dbt
-from orchestration.errors import UpnextError
-from orchestration.stages import (
-    Platform,
-    analyse_results,
-    build,
-    check_journeys,
-    dispatch_journeys,
-    doubtful_copy,
-    explain_journey,
-    open_tick,
-    pause_journey,
-    resume_journey,
-)
-from orchestration.ticks import Tick
+from assets.journeys import TROUBLES
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows, start
+from upnext import cli, dbt
+from upnext.errors import UpnextError
+from upnext.experiences.definition import bucket
+from upnext.journeys.definition import Journey
+from upnext.journeys.dispatch import count_troubles
+from upnext.journeys.policy import Cap, Channel, Policy
+from upnext.loop import analyse_results, build, dispatch_journeys, open_tick
+from upnext.operations import check_journeys, doubtful_copy, explain_journey, pause_journey, resume_journey
+from upnext.project import Project
+from upnext.ticks.lifecycle import Tick
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -57,23 +47,23 @@ def mail(name: str, **values: Any) -> dict[str, Any]:
 class Journeys:
     """A warehouse with journeys of the test's own; membership changes are published without a build."""
 
-    def __init__(self, platform: Platform, product: Product) -> None:
-        self.platform = platform
+    def __init__(self, project: Project, product: Product) -> None:
+        self.project = project
         self.product = product
 
     def declare(self, **journeys: Journey) -> None:
-        self.platform.journeys = journeys
-        start(self.platform, *journeys)
+        self.project.journeys = journeys
+        start(self.project, *journeys)
 
     def dispatch(self, at: datetime = AS_OF) -> Any:
-        return dispatch_journeys(self.platform, at)
+        return dispatch_journeys(self.project, at)
 
     def person(self, *users: str, **traits: Any) -> None:
         for user in users:
             self.product.identify(user, AS_OF - 20 * DAY, email=f"{user}@customer.example", **traits)
 
     def tick(self, at: datetime, change: str = "entered", *users: str, segment: str = "upgrade_curious") -> None:
-        with open_tick(self.platform, at, is_explicit=True) as tick:
+        with open_tick(self.project, at, is_explicit=True) as tick:
             self.change(tick, dict.fromkeys(users, change), segment)
 
     def change(self, tick: Tick, changes: dict[str, str], segment: str = "upgrade_curious") -> None:
@@ -91,31 +81,31 @@ class Journeys:
         """Publish that users are others, whatever that changes in the segment."""
         for absorbed, survivor in survivors.items():
             self.product.store("alias", at - HOUR, user_id=survivor, previous_id=absorbed)
-        with open_tick(self.platform, at, is_explicit=True) as tick:
-            self.platform.dbt.invoke(
+        with open_tick(self.project, at, is_explicit=True) as tick:
+            self.project.dbt.invoke(
                 ["run", "--select", "identity_links", "--vars",
                  f"{{tick_id: {tick.tick_id}, as_of: '{tick.as_of.isoformat()}'}}"]
             )  # fmt: skip
             self.change(tick, changes or {})
 
     def write(self, statement: str, **values: Any) -> None:
-        with self.platform.engine.begin() as connection:
+        with self.project.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
 
     def entries(self, columns: str = "user_id, status, reason") -> list[Any]:
-        return rows(self.platform, f"select {columns} from journeys.entries order by entered_at, entry_id")
+        return rows(self.project, f"select {columns} from journeys.entries order by entered_at, entry_id")
 
     def sent(self, step: str) -> list[str]:
         """Who was sent the message of a step."""
         sent = "select user_id from journeys.messages where step = :step and status = 'sent' order by 1"
-        return [user for (user,) in rows(self.platform, sent, step=step)]
+        return [user for (user,) in rows(self.project, sent, step=step)]
 
     def messages(self, columns: str = "step, status, reason") -> list[Any]:
-        return rows(self.platform, f"select {columns} from journeys.messages order by due_at, user_id, step")
+        return rows(self.project, f"select {columns} from journeys.messages order by due_at, user_id, step")
 
 
 @pytest.fixture
-def journeys(ticked: Platform) -> Journeys:
+def journeys(ticked: Project) -> Journeys:
     """A warehouse with one tick, and an outbox without rules of the policy."""
     ticked.policy = Policy()
     return Journeys(ticked, Product(ticked, stored_already=1))
@@ -187,7 +177,7 @@ def test_reentry(journeys: Journeys) -> None:
         journeys.tick(AS_OF + day * DAY, "entered", "ada")
         journeys.tick(AS_OF + day * DAY + HOUR, "exited", "ada")
         journeys.dispatch(AS_OF + day * DAY + 2 * HOUR)
-    entered = rows(journeys.platform, "select journey, count(*) from journeys.entries group by 1 order by 1")
+    entered = rows(journeys.project, "select journey, count(*) from journeys.entries group by 1 order by 1")
     assert entered == [("always", 5), ("never", 1), ("sometimes", 2)]
     assert {status for _, status, _ in journeys.entries()} == {"left"}
 
@@ -208,7 +198,7 @@ def test_whom_an_edit_lets_in_is_a_member_already(journeys: Journeys) -> None:
     journeys.declare(ignoring=journey(), enrolling=journey(existing_members="enroll"))
     journeys.dispatch()
     journeys.person("ada", "bob")
-    with open_tick(journeys.platform, AS_OF, is_explicit=True) as tick:
+    with open_tick(journeys.project, AS_OF, is_explicit=True) as tick:
         journeys.write(
             "insert into segments.evaluations select segment, :tick_id, 'edited', 1, 1, 0, 0, false, false"
             " from segments.evaluations where segment = 'upgrade_curious'",
@@ -241,7 +231,7 @@ def test_the_stronger_of_a_group_wins_and_may_take_over(journeys: Journeys) -> N
         ("cid", "boss", "completed", None),
         ("cid", "weak", "excluded", "taken over by boss"),
     ]
-    dispatch_journeys(journeys.platform, AS_OF + HOUR, only={"strong"})
+    dispatch_journeys(journeys.project, AS_OF + HOUR, only={"strong"})
 
 
 def test_in_one_tick_the_stronger_wins_and_the_held_out_keep_their_place(journeys: Journeys) -> None:
@@ -254,7 +244,7 @@ def test_in_one_tick_the_stronger_wins_and_the_held_out_keep_their_place(journey
         strong=journey(segment="basic_plan_power_users", priority=2, holdout=0.5, **group),
     )
     journeys.dispatch()
-    with open_tick(journeys.platform, AS_OF, is_explicit=True) as tick:
+    with open_tick(journeys.project, AS_OF, is_explicit=True) as tick:
         for segment in ("upgrade_curious", "basic_plan_power_users"):
             journeys.change(tick, {held: "entered", drawn: "entered"}, segment)
     journeys.dispatch()
@@ -272,7 +262,7 @@ def test_the_global_holdout_gets_nothing(journeys: Journeys, smtp: SmtpServer) -
         for is_held in (True, False)
     )
     journeys.person(held, drawn)
-    journeys.platform.policy = Policy(global_holdout=0.3)
+    journeys.project.policy = Policy(global_holdout=0.3)
     journeys.declare(hello=journey())
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", held, drawn)
@@ -293,7 +283,7 @@ def test_waits_and_branches(journeys: Journeys, smtp: SmtpServer) -> None:
         mail("offer", wait="0 days"),
     ]  # fmt: skip
     journeys.product.track("keen", "product viewed", AS_OF - 2 * DAY, times=2)
-    build(journeys.platform, AS_OF - HOUR, is_explicit=True)
+    build(journeys.project, AS_OF - HOUR, is_explicit=True)
     journeys.declare(paths=journey(*steps))
     journeys.dispatch(AS_OF - HOUR)
     journeys.tick(AS_OF, "entered", "quick", "slow", "never", "keen")
@@ -304,7 +294,7 @@ def test_waits_and_branches(journeys: Journeys, smtp: SmtpServer) -> None:
     journeys.dispatch(AS_OF + 2 * DAY)
     journeys.dispatch(AS_OF + 10 * DAY)
     sent = rows(
-        journeys.platform, "select user_id, step, due_at from journeys.messages where step <> 'hello' order by 1"
+        journeys.project, "select user_id, step, due_at from journeys.messages where step <> 'hello' order by 1"
     )
     assert sent == [
         ("keen", "offer", AS_OF + DAY),
@@ -377,12 +367,12 @@ def test_a_message_that_could_not_be_sent_for_long_follows_the_rule_too(journeys
     journeys.declare(hello=journey(late="skip"))
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada")
-    reachable = journeys.platform.settings
-    journeys.platform.settings = replace(reachable, smtp_url=f"smtp://127.0.0.1:{free_port()}")
+    reachable = journeys.project.settings
+    journeys.project.settings = replace(reachable, smtp_url=f"smtp://127.0.0.1:{free_port()}")
     with pytest.raises(UpnextError, match="what is due waits"):
         journeys.dispatch()
     assert journeys.messages() == [("hello", "pending", None)]
-    journeys.platform.settings = reachable
+    journeys.project.settings = reachable
     journeys.dispatch(AS_OF + 7 * HOUR)
     assert journeys.messages() == [("hello", "skipped", "late")]
     assert smtp.accepted == []
@@ -420,7 +410,7 @@ def test_an_account_has_a_clock_too(journeys: Journeys, smtp: SmtpServer) -> Non
     for user in ("ada", "bob"):
         traits = {"timezone": "America/Los_Angeles"} if user == "bob" else {}
         journeys.product.store("group", AS_OF - 2 * DAY, user_id=user, account_id="acme", properties=traits)
-    build(journeys.platform, AS_OF - HOUR, is_explicit=True)
+    build(journeys.project, AS_OF - HOUR, is_explicit=True)
     journeys.declare(hello=journey(quiet_hours={"from": "21:00", "to": "08:00"}))
     journeys.dispatch(AS_OF - HOUR)
     journeys.tick(AS_OF, "entered", "ada")
@@ -433,7 +423,7 @@ def test_nobody_gets_more_than_the_cap(journeys: Journeys, smtp: SmtpServer, off
     journeys.person("ada")
     offer = {"do": "cta", "name": "offer", "after": "0 days", "surface": "web", "slot": "s", "copy": "c", "url": "/x",
              "lasts": "1 day"}  # fmt: skip
-    journeys.platform.policy = Policy(cap=Cap(messages=2, per="2 days", offers=offers))
+    journeys.project.policy = Policy(cap=Cap(messages=2, per="2 days", offers=offers))
     journeys.declare(one=journey(mail("a"), mail("b")), other=journey(offer, mail("c"), mail("late", after="3 days")))
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada")
@@ -466,17 +456,17 @@ def test_a_pause_puts_off_what_follows(journeys: Journeys, smtp: SmtpServer) -> 
     journeys.tick(AS_OF, "entered", "ada")
     journeys.dispatch()
     with pytest.raises(UpnextError, match="unknown journey 'helo'; did you mean 'hello'"):
-        pause_journey(journeys.platform, "helo")
+        pause_journey(journeys.project, "helo")
     with pytest.raises(UpnextError, match="is not paused"):
-        resume_journey(journeys.platform, "hello")
-    pause_journey(journeys.platform, "hello")
+        resume_journey(journeys.project, "hello")
+    pause_journey(journeys.project, "hello")
     with pytest.raises(UpnextError, match="is paused already"):
-        pause_journey(journeys.platform, "hello")
+        pause_journey(journeys.project, "hello")
     journeys.write("update journeys.pauses set paused_at = now() - interval '10 days'")
     journeys.tick(AS_OF + DAY, "entered", "bob")
     journeys.dispatch(AS_OF + 5 * DAY)
     assert len(smtp.accepted) == 1
-    assert resume_journey(journeys.platform, "hello") == 2
+    assert resume_journey(journeys.project, "hello") == 2
     sent = []
     for day in range(5, 15):
         journeys.dispatch(AS_OF + day * DAY + HOUR)
@@ -529,7 +519,7 @@ def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, s
     journeys.merge(AS_OF + 3 * HOUR, changes, old="new", second="new")
     journeys.dispatch(AS_OF + 3 * HOUR)
     assert journeys.entries() == [("new", "active", None), ("new", "excluded", "merged")]
-    suppressed = rows(journeys.platform, "select user_id, channel from journeys.suppressions order by 1")
+    suppressed = rows(journeys.project, "select user_id, channel from journeys.suppressions order by 1")
     assert suppressed == [("new", "webhook"), ("second", "webhook")]
     journeys.dispatch(AS_OF + 2 * DAY)
     assert [*sorted(message["To"] for message in smtp.accepted[:2]), smtp.accepted[2]["To"]] == [
@@ -595,7 +585,7 @@ def test_why_did_this_user_not_get_it(journeys: Journeys) -> None:
     journeys.dispatch(AS_OF + DAY)
 
     def words(user: str) -> list[str]:
-        return [line.text for line in explain_journey(journeys.platform, "hello", user)]
+        return [line.text for line in explain_journey(journeys.project, "hello", user)]
 
     version = journeys.entries("version")[0][0]
     assert words("ada") == [
@@ -611,11 +601,11 @@ def test_why_did_this_user_not_get_it(journeys: Journeys) -> None:
     ]  # fmt: skip
 
 
-def test_summer_time(platform: Platform) -> None:
+def test_summer_time(project: Project) -> None:
     quiet = '{"from": "01:00", "to": "02:30"}'
     at = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
     ((allowed,),) = rows(
-        platform,
+        project,
         "select upnext.first_allowed(:at, 'Europe/Berlin', null, cast(:quiet as jsonb))",
         at=at,
         quiet=quiet,
@@ -627,7 +617,7 @@ def test_copy_that_cannot_be_written_is_found_before_anybody_is_mailed(journeys:
     wrong = journey(mail("a"), mail("b", after="1 day", subject="{{ features.logins }}"))
     journeys.declare(encourage_upgrade=wrong)
     with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:\d+: step b, subject: 'logins' is missing"):
-        check_journeys(journeys.platform)
+        check_journeys(journeys.project)
 
 
 def test_what_users_do_with_messages_are_events_like_any_other(
@@ -639,15 +629,15 @@ def test_what_users_do_with_messages_are_events_like_any_other(
     features.write_text(features.read_text().replace(first, opens + first, 1))
     select = "select user_id from {{ ref('user_features') }} where mails_opened_30d >= 1"
     (dbt_project / "models" / "segments" / "readers.sql").write_text(select)
-    journeys.platform.dbt = dbt.Dbt(journeys.platform.settings, journeys.platform.engine.url)
+    journeys.project.dbt = dbt.Dbt(journeys.project.settings, journeys.project.engine.url)
     journeys.person("ada")
     journeys.declare(hello=journey())
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada")
     journeys.dispatch()
     journeys.product.track("ada", "message opened", AS_OF + HOUR, properties={"message_id": smtp.ids[0]})
-    build(journeys.platform, AS_OF + DAY, is_explicit=True)
-    assert rows(journeys.platform, "select user_id from segments.readers") == [("ada",)]
+    build(journeys.project, AS_OF + DAY, is_explicit=True)
+    assert rows(journeys.project, "select user_id from segments.readers") == [("ada",)]
 
 
 def test_troubles_are_counted_by_check(journeys: Journeys, smtp: SmtpServer) -> None:
@@ -655,7 +645,7 @@ def test_troubles_are_counted_by_check(journeys: Journeys, smtp: SmtpServer) -> 
     journeys.declare(hello=journey(mail("a"), mail("b", after="1 day")))
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada", "bob", "cid")
-    engine = journeys.platform.engine
+    engine = journeys.project.engine
     assert count_troubles(engine, now=AS_OF) == {check: {} for check in TROUBLES}
     smtp.refused = {"bob@customer.example": "550 no"}
     journeys.dispatch()
@@ -664,7 +654,7 @@ def test_troubles_are_counted_by_check(journeys: Journeys, smtp: SmtpServer) -> 
         "steps_are_not_overdue": {}, "outcomes_are_known": {"hello": 1}, "channels_do_not_fail": {"email": 1},
     }  # fmt: skip
     assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {"hello": 3}
-    pause_journey(journeys.platform, "hello")
+    pause_journey(journeys.project, "hello")
     assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {}
 
 
@@ -710,17 +700,17 @@ def test_whatever_becomes_of_an_entry_its_arm_counts(journeys: Journeys) -> None
     journeys.merge(AS_OF + 2 * DAY, **merges)
     journeys.dispatch(AS_OF + 2 * DAY)
     journeys.tick(AS_OF + 15 * DAY, "entered")
-    analyse_results(journeys.platform, AS_OF + 15 * DAY)
+    analyse_results(journeys.project, AS_OF + 15 * DAY)
 
     statuses = rows(
-        journeys.platform, "select arm, status, count(*) from journeys.entries where journey = 'nothing' group by 1, 2"
+        journeys.project, "select arm, status, count(*) from journeys.entries where journey = 'nothing' group by 1, 2"
     )
     assert {(arm, status): count for arm, status, count in statuses} == {
         ("treated", "excluded"): 14, ("treated", "left"): 38, ("treated", "active"): 8,
         ("held_out", "excluded"): 12, ("held_out", "held_out"): 48,
     }  # fmt: skip
     ((n_control, n_arm, mean_control, mean_arm, both),) = rows(
-        journeys.platform,
+        journeys.project,
         "select n_control, n_arm, mean_control, mean_arm, n_both_control + n_both_arm"
         " from analytics.experiment_results where experiment = 'nothing' and metric = 'goal'",
     )
@@ -739,7 +729,7 @@ def test_who_was_drawn_once_stays_in_the_arm_when_the_holdout_changes(journeys: 
         journeys.tick(at + HOUR, "exited", *names)
         journeys.dispatch(at + HOUR)
     arms = rows(
-        journeys.platform,
+        journeys.project,
         "select user_id, array_agg(distinct arm), count(*) from journeys.entries group by 1 order by user_id",
     )
     expected = {name: ["held_out" if bucket("journey:hello", name) < 0.2 else "treated"] for name in names}
@@ -757,16 +747,16 @@ def test_the_funnel_counts_goals_that_do_not_end_the_journey(journeys: Journeys)
     journeys.product.track("ada", "subscribed to premium plan", AS_OF + DAY)
     journeys.tick(AS_OF + 2 * DAY, "entered")
     journeys.dispatch(AS_OF + 2 * DAY)
-    analyse_results(journeys.platform, AS_OF + 2 * DAY)
+    analyse_results(journeys.project, AS_OF + 2 * DAY)
     assert rows(
-        journeys.platform, "select step, entered, sent, converted from analytics.journey_funnel order by step"
+        journeys.project, "select step, entered, sent, converted from analytics.journey_funnel order by step"
     ) == [("a", 1, 1, 1), ("b", 1, 1, 0)]  # fmt: skip
 
 
 def event_about(journeys: Journeys, user: str, event: str, step: str, at: datetime) -> None:
     """Let a user say something of the message that a step sent."""
     sent = "select message_id from journeys.messages where user_id = :user and step = :step"
-    ((message_id,),) = rows(journeys.platform, sent, user=user, step=step)
+    ((message_id,),) = rows(journeys.project, sent, user=user, step=step)
     journeys.product.track(user, event, at, properties={"message_id": message_id})
 
 
@@ -827,7 +817,7 @@ def test_a_bounce_takes_no_word_back(journeys: Journeys, smtp: SmtpServer) -> No
     journeys.dispatch(AS_OF + DAY)
     assert journeys.sent("day1") == ["dan"], "who only bounced has a new address"
     stopped = "select user_id, reason from journeys.suppressions where user_id <> 'old' order by 1"
-    assert rows(journeys.platform, stopped) == [
+    assert rows(journeys.project, stopped) == [
         ("ada", "unsubscribed"), ("bob", "unsubscribed"), ("cid", "unsubscribed"), ("dan", "bounced"),
     ]  # fmt: skip
     event_about(journeys, "ada", "message resubscribed", "day0", AS_OF + DAY + HOUR)
@@ -855,10 +845,10 @@ def test_a_mail_that_leaves_late_can_be_opened_for_as_long_as_any(journeys: Jour
     assert journeys.sent("first") == journeys.sent("other") == ["ada", "bob"]
     journeys.dispatch(AS_OF + 3 * HOUR)
     sent = "select journey, count(*) from journeys.messages where step = 'second' and status = 'sent' group by 1"
-    assert rows(journeys.platform, sent) == [("asking", 2)], "a branch asks once, a wait waits"
+    assert rows(journeys.project, sent) == [("asking", 2)], "a branch asks once, a wait waits"
     event_about(journeys, "ada", "message opened", "first", AS_OF + 3 * HOUR + HOUR / 2)
     journeys.dispatch(AS_OF + 4 * HOUR)
-    assert sorted(rows(journeys.platform, sent)) == [("asking", 2), ("hello", 1)]
+    assert sorted(rows(journeys.project, sent)) == [("asking", 2), ("hello", 1)]
 
 
 def test_a_mail_may_be_opened_before_it_is_waited_for(journeys: Journeys, smtp: SmtpServer) -> None:
@@ -923,7 +913,7 @@ def test_a_wait_and_a_branch_ask_of_the_message_of_a_step(journeys: Journeys, sm
 def test_messages_of_one_instant_go_in_the_order_of_their_steps(journeys: Journeys, smtp: SmtpServer) -> None:
     names = [f"u{number:02d}" for number in range(20)]
     journeys.person(*names)
-    journeys.platform.policy = Policy(email=Channel(connections=4))
+    journeys.project.policy = Policy(email=Channel(connections=4))
     journeys.declare(hello=journey(*(mail(name) for name in ("z", "m", "a"))))
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", *names)
@@ -947,22 +937,22 @@ def test_what_is_late_is_skipped_unless_a_journey_says_otherwise(journeys: Journ
 def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
     journeys: Journeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = JOURNEYS / "encourage_upgrade.yml"
+    path = journeys.project.settings.campaigns / "journeys" / "encourage_upgrade.yml"
     steps = [
         mail("a", subject="{{ user.naem }}"), mail("b", subject="{{ user.seats * 2 }} for {{ user.plan }}"),
         mail("c", variants={"x": {"weight": 100, "subject": "{{ user.name or user.compny }}"}}),
     ]  # fmt: skip
     journeys.declare(encourage_upgrade=journey(*steps))
-    assert list(doubtful_copy(journeys.platform, journeys.platform.journeys)) == [], "nothing is known of users yet"
+    assert list(doubtful_copy(journeys.project, journeys.project.journeys)) == [], "nothing is known of users yet"
     journeys.product.identify("ada", AS_OF - DAY, name="Ada", seats=4, company="C", plan=None)
-    told = list(doubtful_copy(journeys.platform, journeys.platform.journeys))
+    told = list(doubtful_copy(journeys.project, journeys.project.journeys))
     assert [text.split(": ", 1)[1] for text in told] == [
         "no identify call has the trait 'naem'; did you mean 'name'?",
         "no identify call has the trait 'plan'; known: company, name, seats",
         "no identify call has the trait 'compny'; did you mean 'company'?",
     ]
     assert all(text.startswith(f"{path}:") for text in told)
-    assert check_journeys(journeys.platform) == {"encourage_upgrade": ["a", "b", "c", "c.x"]}
-    monkeypatch.setattr(cli, "_platform", lambda: journeys.platform)
+    assert check_journeys(journeys.project) == {"encourage_upgrade": ["a", "b", "c", "c.x"]}
+    monkeypatch.setattr(cli, "_project", lambda: journeys.project)
     printed = CliRunner().invoke(cli.preview_journey, ["encourage_upgrade"])
     assert [text in printed.stderr for text in told] == [True] * 3, "before anybody starts it"

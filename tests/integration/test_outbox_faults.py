@@ -18,29 +18,31 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from assets.journeys.policy import Channel, Policy
-from orchestration.errors import UpnextError
-from orchestration.stages import Platform, build, dispatch_journeys
 from tests.conftest import AS_OF, Hold, Product, SmtpServer, rows
 from tests.integration.test_journeys import users
+from upnext.errors import UpnextError
+from upnext.journeys.policy import Channel, Policy
+from upnext.loop import build, dispatch_journeys
+from upnext.project import Project
 
 HOUR = timedelta(hours=1)
 DISPATCH = """
 import sys
 from datetime import datetime
-from orchestration.settings import Settings
-from orchestration.stages import Platform, dispatch_journeys
+from upnext.settings import Settings
+from upnext.loop import dispatch_journeys
+from upnext.project import Project
 
-platform = Platform(Settings.from_environment())
-dispatch_journeys(platform, datetime.fromisoformat(sys.argv[1]), only={"encourage_upgrade"})
+project = Project(Settings.from_environment())
+dispatch_journeys(project, datetime.fromisoformat(sys.argv[1]), only={"encourage_upgrade"})
 """
 
 
 class Outbox:
     """People whose first mail is due, and dispatchers in processes of their own."""
 
-    def __init__(self, platform: Platform, product: Product, home: Path) -> None:
-        self.platform = platform
+    def __init__(self, project: Project, product: Product, home: Path) -> None:
+        self.project = project
         self.product = product
         self.home = home
 
@@ -48,33 +50,33 @@ class Outbox:
         names = users(held_out=False, count=count)
         for name in names:
             self.product.power_user(name, AS_OF)
-        build(self.platform, AS_OF, is_explicit=True)
+        build(self.project, AS_OF, is_explicit=True)
         return names
 
     def start(self) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             "UPNEXT_HOME": str(self.home),
-            "UPNEXT_DATABASE_URL": self.platform.settings.database_url or "",
-            "UPNEXT_SMTP_URL": self.platform.settings.smtp_url or "",
+            "UPNEXT_DATABASE_URL": self.project.settings.database_url or "",
+            "UPNEXT_SMTP_URL": self.project.settings.smtp_url or "",
             "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
         }
         return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat()], env=environment)
 
     def dispatch(self, hours: float = 0) -> None:
-        dispatch_journeys(self.platform, AS_OF + hours * HOUR, only={"encourage_upgrade"})
+        dispatch_journeys(self.project, AS_OF + hours * HOUR, only={"encourage_upgrade"})
 
     def statuses(self) -> list[tuple[str, str | None]]:
-        return rows(self.platform, "select status, reason from journeys.messages order by user_id, due_at")
+        return rows(self.project, "select status, reason from journeys.messages order by user_id, due_at")
 
     def let_leases_expire(self) -> None:
-        with self.platform.engine.begin() as connection:
+        with self.project.engine.begin() as connection:
             past = "update journeys.messages set lease_until = clock_timestamp() - interval '1 second'"
             connection.execute(sa.text(f"{past} where status = 'sending'"))
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        with psycopg.connect(self.platform.settings.database_url or "") as connection:
+        with psycopg.connect(self.project.settings.database_url or "") as connection:
             yield connection
             connection.rollback()
 
@@ -83,15 +85,15 @@ class Outbox:
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
             " and wait_event = :kind"
         )
-        while rows(self.platform, waiting, kind=kind) == [(0,)]:
+        while rows(self.project, waiting, kind=kind) == [(0,)]:
             assert process.poll() is None, "it ended before it came to the point"
             time.sleep(0.02)
 
 
 @pytest.fixture
-def outbox(platform: Platform, product: Product, tmp_path: Path) -> Outbox:
-    platform.policy = Policy(cap=platform.policy.cap, email=Channel(connections=2, timeout_seconds=1))
-    return Outbox(platform, product, tmp_path)
+def outbox(project: Project, product: Product, tmp_path: Path) -> Outbox:
+    project.policy = Policy(cap=project.policy.cap, email=Channel(connections=2, timeout_seconds=1))
+    return Outbox(project, product, tmp_path)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -200,7 +202,7 @@ def test_who_unsubscribes_while_a_message_is_written_does_not_get_it(outbox: Out
         connection.execute(f"select pg_advisory_xact_lock(hashtextextended('upnext:messages of {user}', 0))")
         process = outbox.start()
         outbox.wait_until_it_waits(process, "advisory")
-        ((message_id,),) = rows(outbox.platform, "select message_id from journeys.messages")
+        ((message_id,),) = rows(outbox.project, "select message_id from journeys.messages")
         outbox.product.track(user, "message unsubscribed", AS_OF, properties={"message_id": message_id})
     assert process.wait() == 0
     assert outbox.statuses() == [("skipped", "unsubscribed")]
@@ -216,7 +218,7 @@ def test_a_recipient_that_is_refused_stops_no_other(outbox: Outbox, smtp: SmtpSe
         f"{first}@customer.example",
         f"{third}@customer.example",
     ]
-    suppressed = rows(outbox.platform, "select user_id, channel, reason from journeys.suppressions")
+    suppressed = rows(outbox.project, "select user_id, channel, reason from journeys.suppressions")
     assert suppressed == [(second, "email", "bounced")]
 
 
@@ -234,11 +236,11 @@ def test_an_answer_says_whether_to_try_again(
 ) -> None:
     outbox.due(2)
     smtp.answers = [answer]
-    outbox.platform.policy = Policy(email=Channel(connections=1))
+    outbox.project.policy = Policy(email=Channel(connections=1))
     outbox.dispatch()
     assert sorted(outbox.statuses()) == sorted([(status, reason), ("sent", None)])
-    assert rows(outbox.platform, "select count(*) from journeys.suppressions") == [(0,)]
-    waits = rows(outbox.platform, "select retry_at - clock_timestamp() from journeys.messages where status = 'pending'")
+    assert rows(outbox.project, "select count(*) from journeys.suppressions") == [(0,)]
+    waits = rows(outbox.project, "select retry_at - clock_timestamp() from journeys.messages where status = 'pending'")
     assert all(timedelta(minutes=4) < wait <= timedelta(minutes=5) for (wait,) in waits)
 
 
@@ -250,7 +252,7 @@ def test_an_unclear_answer_after_the_text_is_unknown_and_nothing_is_sent_twice(
     smtp.unclear = [f"{answer} "] * 5
     for _ in range(3):
         outbox.dispatch()
-        with outbox.platform.engine.begin() as connection:
+        with outbox.project.engine.begin() as connection:
             connection.execute(sa.text("update journeys.messages set retry_at = clock_timestamp()"))
     assert len(smtp.accepted) == 1
     assert outbox.statuses() == [("unknown", "smtp: an unclear answer after DATA")]
@@ -275,7 +277,7 @@ def test_a_number_of_any_size_and_an_address_that_no_header_holds_stop_no_other(
     odd = names[1:5]
     for name in odd:
         product.identify(name, AS_OF, email=f"=?utf-8?q?{name}?=@customer.example")
-    build(outbox.platform, AS_OF, is_explicit=True)
+    build(outbox.project, AS_OF, is_explicit=True)
     outbox.dispatch()
     assert Counter(outbox.statuses()) == {("sent", None): 8, ("skipped", "address is not valid"): 4}
     assert {message["To"] for message in smtp.accepted} == {
@@ -301,7 +303,7 @@ def test_retries_come_to_an_end(outbox: Outbox, smtp: SmtpServer) -> None:
     smtp.answers = ["451 later"] * 10
     for _ in range(8):
         outbox.dispatch()
-        with outbox.platform.engine.begin() as connection:
+        with outbox.project.engine.begin() as connection:
             connection.execute(sa.text("update journeys.messages set retry_at = clock_timestamp()"))
     assert outbox.statuses() == [("failed", "smtp 451")]
     assert len(smtp.answers) == 4, "six tries"
@@ -341,7 +343,7 @@ def test_the_database_goes_away_while_sending(outbox: Outbox, smtp: SmtpServer) 
     hold.go.set()
     thread.join()
     assert len(failed) == 1
-    outbox.platform.engine.dispose()
+    outbox.project.engine.dispose()
     outbox.let_leases_expire()
     outbox.dispatch()
     assert [status for status, _ in outbox.statuses()] == ["unknown"]

@@ -8,12 +8,13 @@ import numpy as np
 import sqlalchemy as sa
 import yaml
 
-from assets.analytics.experiment_users import forget
-from assets.analytics.health import find_troubles
-from orchestration.dbt import Dbt
-from orchestration.stages import Platform, analyse_results
 from tests.conftest import AS_OF, rows
 from tests.outcomes import Event, experience, store
+from upnext.analytics.experiment_users import forget
+from upnext.analytics.health import find_troubles
+from upnext.dbt import Dbt
+from upnext.loop import analyse_results
+from upnext.project import Project
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -26,26 +27,26 @@ def viewed(user: str, variant: str | None, at: datetime, name: str = "offer") ->
     return (user, "experience viewed", at, {"experience": name, **({"variant": variant} if variant else {})})
 
 
-def arms(platform: Platform, name: str = "offer") -> dict[str, list[str]]:
+def arms(project: Project, name: str = "offer") -> dict[str, list[str]]:
     """The users of each arm."""
     found: dict[str, list[str]] = {}
     for user, variant in rows(
-        platform, "select user_id, variant from experiences.assignments where experience = :name order by 1", name=name
+        project, "select user_id, variant from experiences.assignments where experience = :name order by 1", name=name
     ):
         found.setdefault(variant, []).append(user)
     return found
 
 
-def stored(platform: Platform, *events: Event, users: int = 60, **changes: Any) -> None:
+def stored(project: Project, *events: Event, users: int = 60, **changes: Any) -> None:
     store(
-        platform, as_of=AS_OF, assigned_at=BEGIN, experiences={"offer": experience(**changes)},
+        project, as_of=AS_OF, assigned_at=BEGIN, experiences={"offer": experience(**changes)},
         users={"offer": [f"u{number:02d}" for number in range(users)]}, events=events,
     )  # fmt: skip
 
 
-def result(platform: Platform, metric: str = "goal") -> dict[str, Any]:
-    analyse_results(platform, AS_OF)
-    with platform.engine.connect() as connection:
+def result(project: Project, metric: str = "goal") -> dict[str, Any]:
+    analyse_results(project, AS_OF)
+    with project.engine.connect() as connection:
         found = connection.execute(
             sa.text("select * from analytics.experiment_results where metric = :metric and as_of = :as_of"),
             {"metric": metric, "as_of": AS_OF},
@@ -53,7 +54,7 @@ def result(platform: Platform, metric: str = "goal") -> dict[str, Any]:
         return dict(found.mappings().one())
 
 
-def test_what_counts_is_within_the_window_after_the_first_exposure(ticked: Platform) -> None:
+def test_what_counts_is_within_the_window_after_the_first_exposure(ticked: Project) -> None:
     stored(ticked)
     control, arm = (arms(ticked)[name] for name in ("control", "a"))
     at = AS_OF - 10 * DAY
@@ -95,7 +96,7 @@ def test_what_counts_is_within_the_window_after_the_first_exposure(ticked: Platf
     assert (ratio["mean_control"], ratio["reason"]) == (None, "the denominator of control is not positive")
 
 
-def test_who_saw_both_arms_counts_where_first_seen(ticked: Platform) -> None:
+def test_who_saw_both_arms_counts_where_first_seen(ticked: Project) -> None:
     stored(ticked)
     control, arm = (arms(ticked)[name] for name in ("control", "a"))
     at = AS_OF - 10 * DAY
@@ -111,7 +112,7 @@ def test_who_saw_both_arms_counts_where_first_seen(ticked: Platform) -> None:
     assert (goal["n_both_control"], goal["n_both_arm"]) == (1, 2)
 
 
-def test_an_arm_that_nobody_saw_and_shares_that_were_changed(ticked: Platform) -> None:
+def test_an_arm_that_nobody_saw_and_shares_that_were_changed(ticked: Project) -> None:
     stored(ticked, control=0.5)
     control = arms(ticked)["control"]
     stored(ticked, *(viewed(user, None, AS_OF - 10 * DAY) for user in control))
@@ -129,7 +130,7 @@ def test_an_arm_that_nobody_saw_and_shares_that_were_changed(ticked: Platform) -
     assert result(ticked)["srm_p"] is None, "all were drawn by shares that gave the arm nobody"
 
 
-def test_journeys_are_compared_by_intent_to_treat(ticked: Platform) -> None:
+def test_journeys_are_compared_by_intent_to_treat(ticked: Project) -> None:
     journey = ticked.journeys["encourage_upgrade"]
     people = [f"p{number}" for number in range(40)]
     statuses = ["held_out"] * 10 + ["active", "completed", "converted", "left"] * 6 + ["excluded"] * 6
@@ -151,7 +152,7 @@ def test_journeys_are_compared_by_intent_to_treat(ticked: Platform) -> None:
     assert (goal["n_arm"], goal["mean_arm"]) == (24, 2 / 24)
 
 
-def test_a_new_goal_is_a_new_experiment_for_the_p_of_all_looks(ticked: Platform) -> None:
+def test_a_new_goal_is_a_new_experiment_for_the_p_of_all_looks(ticked: Project) -> None:
     users = 600
     stored(ticked, users=users)
     control, arm = (arms(ticked)[name] for name in ("control", "a"))
@@ -178,7 +179,7 @@ def test_a_new_goal_is_a_new_experiment_for_the_p_of_all_looks(ticked: Platform)
     assert rows(ticked, looks)[-1][0] > 0.5
 
 
-def test_by_segment_those_count_who_were_in_it_when_exposed(ticked: Platform) -> None:
+def test_by_segment_those_count_who_were_in_it_when_exposed(ticked: Project) -> None:
     stored(ticked)
     at = AS_OF - 10 * DAY
     users = [user for names in arms(ticked).values() for user in names]
@@ -201,7 +202,7 @@ def test_by_segment_those_count_who_were_in_it_when_exposed(ticked: Platform) ->
     assert counted == [(2,)]
 
 
-def test_what_would_make_results_wrong_is_noticed(ticked: Platform) -> None:
+def test_what_would_make_results_wrong_is_noticed(ticked: Project) -> None:
     def troubles(events: list[Event], **changes: Any) -> dict[str, dict[str, float]]:
         stored(ticked, *events, users=400, **changes)
         analyse_results(ticked, AS_OF)
@@ -227,10 +228,8 @@ def test_what_would_make_results_wrong_is_noticed(ticked: Platform) -> None:
     assert troubles([*seen, *flat])["metrics_move"] == {"login": 84}
 
 
-def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(
-    ticked: Platform, dbt_project: Path
-) -> None:
-    path = dbt_project / "models" / "analytics" / "_analytics.yml"
+def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(ticked: Project, dbt_project: Path) -> None:
+    path = dbt_project / "models" / "analytics" / "_metrics.yml"
     declared = yaml.safe_load(path.read_text())
     (columns,) = [model["columns"] for model in declared["models"] if model["name"] == "experiment_users"]
     revenue = {"sum_of": "amount", "of": "book demo"}
@@ -264,7 +263,7 @@ def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(
     assert result(ticked, "revenue")["n_arm"] == len(arm)
 
 
-def test_sums_over_several_currencies_are_told(ticked: Platform) -> None:
+def test_sums_over_several_currencies_are_told(ticked: Project) -> None:
     def told(*currencies: str | None) -> dict[str, float]:
         properties = [{"amount": "1", **({"currency": one} if one else {})} for one in currencies]
         stored(ticked, *(("u01", "book demo", AS_OF - DAY, one) for one in properties))
@@ -279,11 +278,11 @@ def test_sums_over_several_currencies_are_told(ticked: Platform) -> None:
 # Mistakes that are easily made, each in the place of the view: the same proof has to notice.
 
 
-def covered(platform: Platform, truth: float) -> int:
+def covered(project: Project, truth: float) -> int:
     """Return of how many studies the interval holds the truth."""
-    analyse_results(platform, AS_OF)
+    analyse_results(project, AS_OF)
     found = rows(
-        platform,
+        project,
         "select lift_low <= :truth and lift_high >= :truth from analytics.experiment_results"
         " where metric = 'goal' and as_of = :as_of",
         truth=truth,
@@ -293,30 +292,30 @@ def covered(platform: Platform, truth: float) -> int:
     return sum(bool(is_covered) for (is_covered,) in found)
 
 
-def mutate(platform: Platform, view: str, old: str, new: str) -> None:
-    with platform.engine.begin() as connection:
+def mutate(project: Project, view: str, old: str, new: str) -> None:
+    with project.engine.begin() as connection:
         definition = connection.scalar(sa.text(f"select pg_get_viewdef('{view}'::regclass)"))
         assert old in definition
         connection.execute(sa.text(f"create or replace view {view} as {definition.replace(old, new)}"))
         forget(connection)
 
 
-def studies(platform: Platform, people: int) -> dict[str, dict[str, list[str]]]:
+def studies(project: Project, people: int) -> dict[str, dict[str, list[str]]]:
     names = [f"study_{number}" for number in range(STUDIES)]
     declared = {name: experience() for name in names}
     users = {name: [f"{name}-{number}" for number in range(people)] for name in names}
-    store(platform, as_of=AS_OF, assigned_at=BEGIN, experiences=declared, users=users, events=[])
-    by_arm = {name: arms(platform, name) for name in names}
-    platform.experiences = declared
+    store(project, as_of=AS_OF, assigned_at=BEGIN, experiences=declared, users=users, events=[])
+    by_arm = {name: arms(project, name) for name in names}
+    project.experiences = declared
     return by_arm
 
 
-def keep(platform: Platform, by_arm: dict[str, dict[str, list[str]]], events: list[Event]) -> None:
+def keep(project: Project, by_arm: dict[str, dict[str, list[str]]], events: list[Event]) -> None:
     users = {name: [user for names in found.values() for user in names] for name, found in by_arm.items()}
-    store(platform, as_of=AS_OF, assigned_at=BEGIN, experiences=platform.experiences, users=users, events=events)
+    store(project, as_of=AS_OF, assigned_at=BEGIN, experiences=project.experiences, users=users, events=events)
 
 
-def test_open_windows_would_take_sooner_for_more(ticked: Platform) -> None:
+def test_open_windows_would_take_sooner_for_more(ticked: Project) -> None:
     random = np.random.default_rng(1)
     by_arm = studies(ticked, 500)
     events: list[Event] = []
@@ -334,7 +333,7 @@ def test_open_windows_would_take_sooner_for_more(ticked: Platform) -> None:
     assert covered(ticked, truth=0.0) <= 10
 
 
-def test_dropping_who_saw_both_arms_would_turn_the_sign(ticked: Platform) -> None:
+def test_dropping_who_saw_both_arms_would_turn_the_sign(ticked: Project) -> None:
     random = np.random.default_rng(2)
     by_arm = studies(ticked, 500)
     events: list[Event] = []

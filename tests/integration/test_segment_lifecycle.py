@@ -9,22 +9,24 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from assets.segments.membership import beyond_limits, held_out, members_at
-from orchestration import dbt
-from orchestration.errors import UpnextError
-from orchestration.stages import Platform, build, preview_segment, rebuild, release_segment
 from tests.conftest import AS_OF, Product, rows
+from upnext import dbt
+from upnext.errors import UpnextError
+from upnext.loop import build, rebuild
+from upnext.operations import preview_segment, release_segment
+from upnext.project import Project
+from upnext.segments.membership import beyond_limits, held_out, members_at
 
 DAY = timedelta(days=1)
 ACTIVE = "select user_id from {{ ref('user_features') }} where logins_10d >= 2"
 
 
-class Project:
-    """A copy of the dbt project, to edit; `reload` lets the platform see what has been edited."""
+class Models:
+    """A copy of the dbt project, to edit; `reload` lets the project see what has been edited."""
 
-    def __init__(self, folder: Path, platform: Platform) -> None:
+    def __init__(self, folder: Path, project: Project) -> None:
         self.folder = folder
-        self.platform = platform
+        self.project = project
 
     def segment(self, name: str, sql: str | None) -> None:
         path = self.folder / "models" / "segments" / f"{name}.sql"
@@ -32,192 +34,191 @@ class Project:
         self.reload()
 
     def edit(self, file: str, change: Callable[[Any], None]) -> None:
-        path = self.folder / "models" / file
+        path = self.folder / file
         declared = yaml.safe_load(path.read_text())
         change(declared)
         path.write_text(yaml.safe_dump(declared))
         self.reload()
 
     def reload(self) -> None:
-        self.platform.dbt = dbt.Dbt(self.platform.settings, self.platform.engine.url)
-        vars(self.platform).pop("segments", None)
+        self.project.dbt = dbt.Dbt(self.project.settings, self.project.engine.url)
+        for name in ("segments", "segment_files"):
+            vars(self.project).pop(name, None)
 
 
 @pytest.fixture
-def project(platform: Platform, dbt_project: Path) -> Project:
-    return Project(dbt_project, platform)
+def models(project: Project, dbt_project: Path) -> Models:
+    return Models(dbt_project, project)
 
 
-def log(platform: Platform, segment: str) -> list[tuple[str, str]]:
+def log(project: Project, segment: str) -> list[tuple[str, str]]:
     return rows(
-        platform,
+        project,
         "select user_id, change from segments.membership_changes where segment = :segment order by change_id",
         segment=segment,
     )
 
 
-def looked_at(platform: Platform, segment: str) -> list[int]:
+def looked_at(project: Project, segment: str) -> list[int]:
     found = rows(
-        platform,
+        project,
         "select looked_at from segments.evaluations where segment = :segment order by tick_id",
         segment=segment,
     )
     return [count for (count,) in found]
 
 
-def test_a_segment_is_added_edited_renamed_and_removed(platform: Platform, product: Product, project: Project) -> None:
+def test_a_segment_is_added_edited_renamed_and_removed(project: Project, product: Product, models: Models) -> None:
     for user_id, times in (("ada", 2), ("bob", 3), ("cid", 1)):
         product.track(user_id, "login", AS_OF - DAY, times=times)
-    build(platform, AS_OF, is_explicit=True)
-    project.segment("active", ACTIVE)
-    build(platform, AS_OF, is_explicit=True)
-    assert log(platform, "active") == [("ada", "entered"), ("bob", "entered")]
+    build(project, AS_OF, is_explicit=True)
+    models.segment("active", ACTIVE)
+    build(project, AS_OF, is_explicit=True)
+    assert log(project, "active") == [("ada", "entered"), ("bob", "entered")]
 
-    project.segment("active", ACTIVE.replace("2", "3"))
-    build(platform, AS_OF, is_explicit=True)
-    assert log(platform, "active")[2:] == [("ada", "exited")]
+    models.segment("active", ACTIVE.replace("2", "3"))
+    build(project, AS_OF, is_explicit=True)
+    assert log(project, "active")[2:] == [("ada", "exited")]
 
-    project.segment("active", None)
-    project.segment("very_active", ACTIVE.replace("2", "3"))
+    models.segment("active", None)
+    models.segment("very_active", ACTIVE.replace("2", "3"))
     for _ in range(2):
-        build(platform, AS_OF, is_explicit=True)
-        assert log(platform, "active")[3:] == [("bob", "exited")], "they exit with it, once"
-        assert log(platform, "very_active") == [("bob", "entered")]
-    assert members_at(platform.engine, "active", AS_OF) == []
-    assert rows(platform, "select segment, entered, exited, members from segments.daily_changes order by 1") == [
+        build(project, AS_OF, is_explicit=True)
+        assert log(project, "active")[3:] == [("bob", "exited")], "they exit with it, once"
+        assert log(project, "very_active") == [("bob", "entered")]
+    assert members_at(project.engine, "active", AS_OF) == []
+    assert rows(project, "select segment, entered, exited, members from segments.daily_changes order by 1") == [
         ("active", 2, 2, 0), ("very_active", 1, 0, 1),
     ]  # fmt: skip
 
 
-def test_only_touched_users_are_looked_at_again(platform: Platform, product: Product, project: Project) -> None:
-    project.segment("active", ACTIVE)
-    project.segment("first_two", ACTIVE + " order by user_id limit 2")
-    project.segment(
+def test_only_touched_users_are_looked_at_again(project: Project, product: Product, models: Models) -> None:
+    models.segment("active", ACTIVE)
+    models.segment("first_two", ACTIVE + " order by user_id limit 2")
+    models.segment(
         "pairs",
         "select user_features.user_id from {{ ref('user_features') }},{{ ref('user_features') }} as others"
         " where user_features.logins_10d = 2 and others.logins_10d = 3",
     )
-    project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
+    models.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
     for number in range(10):
         product.track(f"u{number}", "login", AS_OF - DAY, times=2)
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     product.track("u3", "login", AS_OF)
     product.track("new", "exported report", AS_OF)
-    project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 0 = 1")
+    models.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 0 = 1")
     for _ in range(2):
         with pytest.raises(UpnextError, match=r"broken.sql: .*division by zero"):
-            build(platform, AS_OF + DAY, is_explicit=True)
-    project.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert looked_at(platform, "active") == [10, 2], "those whom the ticks that failed had touched are kept"
-    assert looked_at(platform, "first_two") == [10, 11], "who is among the first two depends on the others"
-    assert looked_at(platform, "pairs") == [10, 11]
-    assert rows(platform, "select count(*) from segments.pairs") == [(9,)]
-    assert rows(platform, "select count(*) from features.touched") == [(0,)]
-    build(platform, AS_OF + 11 * DAY, is_explicit=True)
-    assert looked_at(platform, "active")[2:] == [10], "logins left their window"
-    assert rows(platform, "select count(*) from segments.active") == [(0,)]
+            build(project, AS_OF + DAY, is_explicit=True)
+    models.segment("broken", "select user_id from {{ ref('user_features') }} where logins_10d >= 1 and 1 / 1 = 1")
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert looked_at(project, "active") == [10, 2], "those whom the ticks that failed had touched are kept"
+    assert looked_at(project, "first_two") == [10, 11], "who is among the first two depends on the others"
+    assert looked_at(project, "pairs") == [10, 11]
+    assert rows(project, "select count(*) from segments.pairs") == [(9,)]
+    assert rows(project, "select count(*) from features.touched") == [(0,)]
+    build(project, AS_OF + 11 * DAY, is_explicit=True)
+    assert looked_at(project, "active")[2:] == [10], "logins left their window"
+    assert rows(project, "select count(*) from segments.active") == [(0,)]
 
 
-def test_segments_on_segments_and_of_accounts(platform: Platform, product: Product, project: Project) -> None:
-    project.segment("active", ACTIVE)
-    project.segment(
+def test_segments_on_segments_and_of_accounts(project: Project, product: Product, models: Models) -> None:
+    models.segment("active", ACTIVE)
+    models.segment(
         "idle_payers",
         "select user_id from {{ ref('user_features') }} where has_subscribed_premium"
         " and not user_id in (select user_id from {{ ref('active') }})",
     )
-    project.segment("team", "select account_id from {{ ref('account_features') }} where members >= 2")
+    models.segment("team", "select account_id from {{ ref('account_features') }} where members >= 2")
     product.track("ada", "subscribed to premium plan", AS_OF - 20 * DAY)
     product.track("ada", "login", AS_OF - 9 * DAY, times=2)
     product.store("group", AS_OF - DAY, user_id="ada", account_id="acme")
-    build(platform, AS_OF, is_explicit=True)
-    assert (log(platform, "active"), log(platform, "idle_payers")) == ([("ada", "entered")], [])
-    assert rows(platform, "select account_id from segments.team") == []
+    build(project, AS_OF, is_explicit=True)
+    assert (log(project, "active"), log(project, "idle_payers")) == ([("ada", "entered")], [])
+    assert rows(project, "select account_id from segments.team") == []
 
     product.store("group", AS_OF, user_id="bob", account_id="acme")
-    build(platform, AS_OF + 2 * DAY, is_explicit=True)
-    assert log(platform, "active") == [("ada", "entered"), ("ada", "exited")]
-    assert log(platform, "idle_payers") == [("ada", "entered")], "in the same tick"
+    build(project, AS_OF + 2 * DAY, is_explicit=True)
+    assert log(project, "active") == [("ada", "entered"), ("ada", "exited")]
+    assert log(project, "idle_payers") == [("ada", "entered")], "in the same tick"
     entered = [("team", "acme", "entered", AS_OF + 2 * DAY)]
     assert (
-        rows(platform, "select segment, account_id, change, as_of from segments.account_membership_changes") == entered
+        rows(project, "select segment, account_id, change, as_of from segments.account_membership_changes") == entered
     )
-    assert rows(platform, "select account_id from segments.team") == [("acme",)]
-    assert members_at(platform.engine, "team", AS_OF + 2 * DAY) == ["acme"]
-    assert members_at(platform.engine, "active", AS_OF) == ["ada"]
+    assert rows(project, "select account_id from segments.team") == [("acme",)]
+    assert members_at(project.engine, "team", AS_OF + 2 * DAY) == ["acme"]
+    assert members_at(project.engine, "active", AS_OF) == ["ada"]
     assert (
-        members_at(platform.engine, "active", AS_OF - DAY)
-        == members_at(platform.engine, "active", AS_OF + 2 * DAY)
-        == []
+        members_at(project.engine, "active", AS_OF - DAY) == members_at(project.engine, "active", AS_OF + 2 * DAY) == []
     )
 
 
-def test_one_segment_of_an_exclusive_group_is_primary(platform: Platform, product: Product) -> None:
+def test_one_segment_of_an_exclusive_group_is_primary(project: Project, product: Product) -> None:
     product.power_user("ada", AS_OF)
     for user_id in ("ada", "bob"):
         product.track(user_id, "subscribed newsletter", AS_OF - DAY)
         product.track(user_id, "viewed upgrade plan", AS_OF - DAY)
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     primary = "select user_id, exclusive_group, segment from segments.primary_segment order by 1"
-    assert rows(platform, "select count(*) from segments.current_members") == [(3,)]
-    assert rows(platform, primary) == [
+    assert rows(project, "select count(*) from segments.current_members") == [(3,)]
+    assert rows(project, primary) == [
         ("ada", "upgrade", "basic_plan_power_users"), ("bob", "upgrade", "upgrade_curious"),
     ]  # fmt: skip
 
 
 def test_a_change_beyond_the_limit_is_held_until_it_is_released(
-    platform: Platform, product: Product, project: Project
+    project: Project, product: Product, models: Models
 ) -> None:
     limited = "{{ config(meta={'limit': {'change': '50%', 'at_least': 3, 'hold': true}}) }}" + ACTIVE
-    project.segment("active", limited)
+    models.segment("active", limited)
     for number in range(4):
         product.track(f"u{number}", "login", AS_OF - DAY, times=2)
-    build(platform, AS_OF, is_explicit=True)
-    assert len(log(platform, "active")) == 4, "the first members are no change"
+    build(project, AS_OF, is_explicit=True)
+    assert len(log(project, "active")) == 4, "the first members are no change"
     for number in range(10, 12):
         product.track(f"u{number}", "login", AS_OF, times=2)
-    build(platform, AS_OF, is_explicit=True)
-    assert len(log(platform, "active")) == 6, "few changes are never too many"
+    build(project, AS_OF, is_explicit=True)
+    assert len(log(project, "active")) == 6, "few changes are never too many"
     with pytest.raises(UpnextError, match="segment 'active' is not held"):
-        release_segment(platform, "active")
+        release_segment(project, "active")
 
     for number in range(20, 24):
         product.track(f"u{number}", "login", AS_OF, times=2)
     for hour in range(2):
-        build(platform, AS_OF + hour * timedelta(hours=1), is_explicit=True)
-        assert len(log(platform, "active")) == 6
-        [held] = beyond_limits(platform.engine)
+        build(project, AS_OF + hour * timedelta(hours=1), is_explicit=True)
+        assert len(log(project, "active")) == 6
+        [held] = beyond_limits(project.engine)
         assert (held.segment, held.members, held.entered, held.exited, held.is_held) == ("active", 6, 4, 0, True)
     with pytest.raises(UpnextError, match="unknown segment 'activ'; did you mean 'active'"):
-        release_segment(platform, "activ")
-    assert release_segment(platform, "active") == 4
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert len(log(platform, "active")) == 10
-    project.segment("active", limited.replace("50%", "half"))
+        release_segment(project, "activ")
+    assert release_segment(project, "active") == 4
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert len(log(project, "active")) == 10
+    models.segment("active", limited.replace("50%", "half"))
     with pytest.raises(UpnextError, match=r"limit: change is 'half'; it must be a share such as 50%"):
-        build(platform, AS_OF + DAY, is_explicit=True)
-    project.segment("active", limited.replace("limit", "limits"))
+        build(project, AS_OF + DAY, is_explicit=True)
+    models.segment("active", limited.replace("limit", "limits"))
     with pytest.raises(UpnextError, match=r"segment 'active': unknown meta 'limits'; known: priority, exclusive_group"):
-        build(platform, AS_OF + DAY, is_explicit=True)
+        build(project, AS_OF + DAY, is_explicit=True)
 
 
-def test_a_preview_touches_nothing(platform: Platform, product: Product, project: Project, tmp_path: Path) -> None:
-    project.segment("active", ACTIVE)
+def test_a_preview_touches_nothing(project: Project, product: Product, models: Models, tmp_path: Path) -> None:
+    models.segment("active", ACTIVE)
     for user_id, times in (("ada", 2), ("bob", 1)):
         product.track(user_id, "login", AS_OF - DAY, times=times)
         product.track(user_id, "subscribed newsletter", AS_OF - DAY)
         product.track(user_id, "viewed upgrade plan", AS_OF - DAY)
-    build(platform, AS_OF, is_explicit=True)
-    before = rows(platform, "select xmin::text, * from segments.evaluations order by 2, 3")
-    project.segment("active", ACTIVE.replace("logins_10d >= 2", "logins_10d < 2 and 'a:b%' <> ''"))
-    found = preview_segment(platform, "active", with_ids=False)
+    build(project, AS_OF, is_explicit=True)
+    before = rows(project, "select xmin::text, * from segments.evaluations order by 2, 3")
+    models.segment("active", ACTIVE.replace("logins_10d >= 2", "logins_10d < 2 and 'a:b%' <> ''"))
+    found = preview_segment(project, "active", with_ids=False)
     assert (found.size, found.members, found.entering, found.leaving) == (1, 1, 1, 1)
     assert (found.overlap, found.entering_ids) == ({"upgrade_curious": 1}, None)
     draft = tmp_path / "draft.sql"
     draft.write_text("select user_id from {{ ref('active') }} where user_id <> 'bob'")
-    found = preview_segment(platform, str(draft), with_ids=True)
+    found = preview_segment(project, str(draft), with_ids=True)
     assert (found.segment, found.size, found.entering_ids, found.leaving_ids) == ("draft", 1, ["ada"], None)
-    assert rows(platform, "select xmin::text, * from segments.evaluations order by 2, 3") == before
+    assert rows(project, "select xmin::text, * from segments.evaluations order by 2, 3") == before
 
     for sql, message in (
         (
@@ -233,24 +234,24 @@ def test_a_preview_touches_nothing(platform: Platform, product: Product, project
     ):
         draft.write_text(sql)
         with pytest.raises(UpnextError, match=message):
-            preview_segment(platform, str(draft), with_ids=False)
+            preview_segment(project, str(draft), with_ids=False)
     with pytest.raises(UpnextError, match=r"no segment and no .sql file is called 'activ'; did you mean 'active'"):
-        preview_segment(platform, "activ", with_ids=False)
+        preview_segment(project, "activ", with_ids=False)
 
 
 def test_a_column_that_is_not_there_is_told_with_the_nearest(
-    platform: Platform, product: Product, project: Project
+    project: Project, product: Product, models: Models
 ) -> None:
-    project.segment("active", ACTIVE.replace("logins_10d", "logins_1d"))
+    models.segment("active", ACTIVE.replace("logins_10d", "logins_1d"))
     with pytest.raises(UpnextError, match=r"active.sql: column 'logins_1d' does not exist; did you mean 'logins_10d'"):
-        build(platform, AS_OF, is_explicit=True)
+        build(project, AS_OF, is_explicit=True)
 
 
-def test_an_edited_feature_is_computed_anew(platform: Platform, product: Product, project: Project) -> None:
+def test_an_edited_feature_is_computed_anew(project: Project, product: Product, models: Models) -> None:
     product.track("ada", "login", AS_OF - DAY)
     product.track("ada", "exported report", AS_OF - DAY, times=3)
-    build(platform, AS_OF, is_explicit=True)
-    with platform.engine.begin() as connection:
+    build(project, AS_OF, is_explicit=True)
+    with project.engine.begin() as connection:
         connection.exec_driver_sql("create role reader; grant select on features.user_features to reader")
 
     def add(declared: Any) -> None:
@@ -264,42 +265,42 @@ def test_an_edited_feature_is_computed_anew(platform: Platform, product: Product
         declared["models"][0]["columns"].pop()
 
     for change, expected in ((add, 3), (edit, True)):
-        project.edit("features/_features.yml", change)
-        build(platform, AS_OF, is_explicit=True)
-        assert rows(platform, "select logins_30d, reports_30d from features.user_features") == [(1, expected)]
+        models.edit("models/features/_features.yml", change)
+        build(project, AS_OF, is_explicit=True)
+        assert rows(project, "select logins_30d, reports_30d from features.user_features") == [(1, expected)]
 
     def promise(declared: Any) -> None:
         declared["models"][0]["columns"][-1]["data_type"] = "bigint"
 
-    project.edit("features/_features.yml", promise)
+    models.edit("models/features/_features.yml", promise)
     with pytest.raises(UpnextError, match="column 'reports_30d' is boolean, but its data_type says bigint"):
-        platform.dbt.invoke(["run", "--full-refresh", "--select", "user_features"])
-    project.edit("features/_features.yml", remove)
-    build(platform, AS_OF, is_explicit=True)
-    assert rows(platform, "select to_jsonb(user_features) ? 'reports_30d' from features.user_features") == [(False,)]
-    assert rows(platform, "select has_table_privilege('reader', 'features.user_features', 'select')") == [(True,)]
-    project.edit("membership/_membership.yml", promise)
+        project.dbt.invoke(["run", "--full-refresh", "--select", "user_features"])
+    models.edit("models/features/_features.yml", remove)
+    build(project, AS_OF, is_explicit=True)
+    assert rows(project, "select to_jsonb(user_features) ? 'reports_30d' from features.user_features") == [(False,)]
+    assert rows(project, "select has_table_privilege('reader', 'features.user_features', 'select')") == [(True,)]
+    models.edit("engine/membership/_membership.yml", promise)
     with pytest.raises(UpnextError, match="This model has an enforced contract that failed"):
-        platform.dbt.invoke(["run", "--select", "primary_segment"])
-    with platform.engine.begin() as connection:
+        project.dbt.invoke(["run", "--select", "primary_segment"])
+    with project.engine.begin() as connection:
         connection.exec_driver_sql("drop owned by reader; drop role reader")
 
 
-def test_drift_is_found_mended_and_told(platform: Platform, product: Product) -> None:
+def test_drift_is_found_mended_and_told(project: Project, product: Product) -> None:
     product.power_user("ada", AS_OF)
     product.track("bob", "login", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    assert set(rebuild(platform).values()) == {0}
-    with platform.engine.begin() as connection:
+    build(project, AS_OF, is_explicit=True)
+    assert set(rebuild(project).values()) == {0}
+    with project.engine.begin() as connection:
         connection.execute(sa.text("update features.user_features set logins_30d = 0 where user_id = 'ada'"))
         connection.execute(sa.text("delete from features.user_features where user_id = 'bob'"))
-    assert rebuild(platform)["user_features"] == 2
-    assert dict(rows(platform, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
-    build(platform, AS_OF, is_explicit=True)
-    assert log(platform, "basic_plan_power_users") == [("ada", "entered")]
+    assert rebuild(project)["user_features"] == 2
+    assert dict(rows(project, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
+    build(project, AS_OF, is_explicit=True)
+    assert log(project, "basic_plan_power_users") == [("ada", "entered")]
 
 
-def describe(project: Project, **features: dict[str, Any]) -> None:
+def describe(models: Models, **features: dict[str, Any]) -> None:
     """Declare features of users."""
 
     def change(declared: Any) -> None:
@@ -307,117 +308,117 @@ def describe(project: Project, **features: dict[str, Any]) -> None:
             {"name": name, "description": "x", "config": {"meta": meta}} for name, meta in features.items()
         ]
 
-    project.edit("features/_features.yml", change)
-    vars(project.platform).pop("features", None)
+    models.edit("models/features/_features.yml", change)
+    vars(models.project).pop("features", None)
 
 
 def test_a_value_that_cannot_be_read_is_null_and_stops_nobody(
-    platform: Platform, product: Product, project: Project
+    project: Project, product: Product, models: Models
 ) -> None:
     values = {"ada": 34, "bob": "n/a", "cid": "21", "dan": None, "eve": True, "fay": "2026-03-01T10:00:00+02"}
     for user, value in values.items():
         product.identify(user, AS_OF - 3 * DAY, value="first")
         product.identify(user, AS_OF - 2 * DAY, value=value)
     describe(
-        project,
+        models,
         as_number={"latest_trait": "value", "as": "number"}, as_boolean={"latest_trait": "value", "as": "boolean"},
         as_time={"latest_trait": "value", "as": "time", "within": "30 days"}, as_text={"latest_trait": "value"},
     )  # fmt: skip
-    project.segment("of_age", "select user_id from {{ ref('user_features') }} where as_number > 20")
-    build(platform, AS_OF, is_explicit=True)
+    models.segment("of_age", "select user_id from {{ ref('user_features') }} where as_number > 20")
+    build(project, AS_OF, is_explicit=True)
     found = rows(
-        platform, "select user_id, as_number, as_boolean, as_time, as_text from features.user_features order by 1"
+        project, "select user_id, as_number, as_boolean, as_time, as_text from features.user_features order by 1"
     )
     assert [(user, number, is_true, at is not None, text) for user, number, is_true, at, text in found] == [
         ("ada", 34, None, False, "34"), ("bob", None, None, False, "n/a"), ("cid", 21, None, False, "21"),
         ("dan", None, None, False, "first"), ("eve", None, True, False, "true"),
         ("fay", None, None, True, "2026-03-01T10:00:00+02"),
     ]  # fmt: skip
-    assert rows(platform, "select user_id from segments.of_age order by 1") == [("ada",), ("cid",)]
+    assert rows(project, "select user_id from segments.of_age order by 1") == [("ada",), ("cid",)]
     product.identify("ada", AS_OF, value="n/a")
     product.identify("dan", AS_OF, value=50)
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert rows(platform, "select user_id from segments.of_age order by 1") == [("cid",), ("dan",)]
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert rows(project, "select user_id from segments.of_age order by 1") == [("cid",), ("dan",)]
 
 
 def test_a_segment_that_fails_is_held_out_and_the_rest_is_published(
-    platform: Platform, product: Product, project: Project
+    project: Project, product: Product, models: Models
 ) -> None:
-    describe(project, age={"latest_trait": "age"})
-    project.segment("of_age", "select user_id from {{ ref('user_features') }} where age::numeric > 20")
-    project.segment("active", ACTIVE)
+    describe(models, age={"latest_trait": "age"})
+    models.segment("of_age", "select user_id from {{ ref('user_features') }} where age::numeric > 20")
+    models.segment("active", ACTIVE)
     product.identify("ada", AS_OF - 2 * DAY, age="34")
     product.track("ada", "login", AS_OF - 2 * DAY, times=2)
-    build(platform, AS_OF - DAY, is_explicit=True)
-    assert rows(platform, "select segment, user_id from segments.members order by 1") == [
+    build(project, AS_OF - DAY, is_explicit=True)
+    assert rows(project, "select segment, user_id from segments.members order by 1") == [
         ("active", "ada"), ("of_age", "ada"),
     ]  # fmt: skip
     product.identify("bob", AS_OF - DAY, age="n/a")
     product.identify("ada", AS_OF - DAY, age="12")
     product.track("bob", "login", AS_OF - DAY, times=2)
     for day in (0, 1):
-        build(platform, AS_OF + day * DAY, is_explicit=True)
-        assert rows(platform, "select segment, user_id from segments.members order by 1, 2") == [
+        build(project, AS_OF + day * DAY, is_explicit=True)
+        assert rows(project, "select segment, user_id from segments.members order by 1, 2") == [
             ("active", "ada"), ("active", "bob"), ("of_age", "ada"),
         ], "its members stay, the others are published"  # fmt: skip
-        assert held_out(platform.engine) == {
+        assert held_out(project.engine) == {
             "of_age": "a value is not of the type that it is read as (SQLSTATE 22P02)"
         }, "and no value is told"
     product.identify("bob", AS_OF + DAY, age="40")
-    build(platform, AS_OF + 2 * DAY, is_explicit=True)
-    assert held_out(platform.engine) == {}
-    assert rows(platform, "select user_id from segments.of_age") == [("bob",)], "everybody is looked at again"
+    build(project, AS_OF + 2 * DAY, is_explicit=True)
+    assert held_out(project.engine) == {}
+    assert rows(project, "select user_id from segments.of_age") == [("bob",)], "everybody is looked at again"
 
 
 def test_what_somebody_calls_himself_is_run_nowhere_and_told_nowhere(
-    platform: Platform, product: Product, project: Project
+    project: Project, product: Product, models: Models
 ) -> None:
-    describe(project, zone={"latest_trait": "timezone"})
-    project.segment(
+    describe(models, zone={"latest_trait": "timezone"})
+    models.segment(
         "late_risers",
         "select user_id from {{ ref('user_features') }} where now() at time zone zone > '2026-01-01'",
     )
     product.identify("eve", AS_OF - DAY, timezone="x$error$; drop table segments.ticks; select 1 --")
     product.identify("jane", AS_OF - DAY, timezone="jane.doe@example.com")
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     told = "a function does not take a value that it was given (SQLSTATE 22023)"
-    assert held_out(platform.engine) == {"late_risers": told}
+    assert held_out(project.engine) == {"late_risers": told}
 
 
-def test_a_segment_reads_a_model_and_a_seed_of_ones_own(platform: Platform, product: Product, project: Project) -> None:
-    (project.folder / "seeds").mkdir()
-    (project.folder / "seeds" / "partners.csv").write_text("user_id\nada\nbob\n")
-    own = project.folder / "models" / "segments" / "of_partners.sql"
+def test_a_segment_reads_a_model_and_a_seed_of_ones_own(project: Project, product: Product, models: Models) -> None:
+    (models.folder / "seeds").mkdir()
+    (models.folder / "seeds" / "partners.csv").write_text("user_id\nada\nbob\n")
+    own = models.folder / "models" / "segments" / "of_partners.sql"
     own.write_text(
         "select user_id from {{ ref('user_features') }} where user_id in (select user_id from {{ ref('partners') }})"
         " and user_id in (select user_id from {{ ref('regulars') }})"
     )
-    (project.folder / "models" / "events" / "regulars.sql").write_text(
+    (models.folder / "models" / "events" / "regulars.sql").write_text(
         "select user_id from {{ ref('user_events') }} where event = 'login' group by user_id"
     )
-    project.segment("on_both", "select user_id from {{ ref('of_partners') }} where true and user_id <> 'x'")
+    models.segment("on_both", "select user_id from {{ ref('of_partners') }} where true and user_id <> 'x'")
     for user in ("ada", "cid"):
         product.track(user, "login", AS_OF - DAY)
     product.track("bob", "created object", AS_OF - DAY)
-    platform.check()
-    build(platform, AS_OF, is_explicit=True)
-    assert rows(platform, "select segment, user_id from segments.members order by 1") == [
+    project.check()
+    build(project, AS_OF, is_explicit=True)
+    assert rows(project, "select segment, user_id from segments.members order by 1") == [
         ("of_partners", "ada"), ("on_both", "ada"),
     ]  # fmt: skip
     product.track("bob", "login", AS_OF)
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert [user for _, user in rows(platform, "select segment, user_id from segments.members order by 1, 2")] == [
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert [user for _, user in rows(project, "select segment, user_id from segments.members order by 1, 2")] == [
         "ada", "bob", "ada", "bob",
     ]  # fmt: skip
 
 
-def test_a_feature_that_comes_with_the_next_tick(platform: Platform, product: Product, project: Project) -> None:
+def test_a_feature_that_comes_with_the_next_tick(project: Project, product: Product, models: Models) -> None:
     product.track("ada", "login", AS_OF - DAY)
-    build(platform, AS_OF, is_explicit=True)
-    describe(project, reports={"count_of": "exported report"})
-    project.segment("reporters", "select user_id from {{ ref('user_features') }} where reports > 3")
+    build(project, AS_OF, is_explicit=True)
+    describe(models, reports={"count_of": "exported report"})
+    models.segment("reporters", "select user_id from {{ ref('user_features') }} where reports > 3")
     with pytest.raises(UpnextError, match="the feature 'reports' is new: it comes with the next tick"):
-        preview_segment(platform, "reporters", with_ids=False)
+        preview_segment(project, "reporters", with_ids=False)
 
 
 @pytest.mark.parametrize(
@@ -428,8 +429,8 @@ def test_a_feature_that_comes_with_the_next_tick(platform: Platform, product: Pr
     ],
 )
 def test_names_and_ends_that_sql_does_not_take(
-    platform: Platform, project: Project, name: str, sql: str, message: str
+    project: Project, models: Models, name: str, sql: str, message: str
 ) -> None:
-    project.segment(name, sql)
+    models.segment(name, sql)
     with pytest.raises(UpnextError, match=message):
-        platform.check()
+        project.check()

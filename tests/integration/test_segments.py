@@ -4,12 +4,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from orchestration import dbt
-from orchestration.dbt import build_arguments
-from orchestration.errors import UpnextError
-from orchestration.stages import Platform, build, open_tick
-from orchestration.ticks import last_published_as_of
 from tests.conftest import AS_OF, Product, rows
+from upnext import dbt
+from upnext.dbt import build_arguments
+from upnext.errors import UpnextError
+from upnext.loop import build, open_tick
+from upnext.project import Project
+from upnext.ticks.lifecycle import last_published_as_of
 
 DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -22,12 +23,12 @@ WINDOWS = {
 }
 
 
-def changes(platform: Platform) -> list[tuple[str, str, str, datetime]]:
-    return rows(platform, "select segment, user_id, change, as_of from segments.membership_changes order by change_id")
+def changes(project: Project) -> list[tuple[str, str, str, datetime]]:
+    return rows(project, "select segment, user_id, change, as_of from segments.membership_changes order by change_id")
 
 
 @pytest.mark.oldest_server
-def test_windows_and_segments_are_exact_to_the_microsecond(platform: Platform, product: Product) -> None:
+def test_windows_and_segments_are_exact_to_the_microsecond(project: Project, product: Product) -> None:
     expected = {}
     for feature, (event, days) in WINDOWS.items():
         for name, offset, count in (
@@ -56,15 +57,15 @@ def test_windows_and_segments_are_exact_to_the_microsecond(platform: Platform, p
         product.track(user_id, "login", AS_OF - 30 * DAY + MICROSECOND, times=logins)
         product.track(user_id, "login", AS_OF - 30 * DAY)
 
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
 
     columns = ", ".join(WINDOWS)
     found = {row[0]: dict(zip(WINDOWS, row[1:], strict=True)) for row in rows(
-        platform, f"select user_id, {columns} from features.user_features"
+        project, f"select user_id, {columns} from features.user_features"
     )}  # fmt: skip
     assert {(user_id, feature): found[user_id][feature] for user_id, feature in expected} == expected
     assert "future" not in found
-    assert {(segment, user_id) for segment, user_id, _, _ in changes(platform)} == {
+    assert {(segment, user_id) for segment, user_id, _, _ in changes(project)} == {
         ("low_usage_paid_users", "idle"),
         ("low_usage_paid_users", "never logged in"),
         ("upgrade_curious", "curious"),
@@ -72,7 +73,7 @@ def test_windows_and_segments_are_exact_to_the_microsecond(platform: Platform, p
     }
 
 
-def test_the_latest_subscription_counts_and_ties_have_an_order(platform: Platform, product: Product) -> None:
+def test_the_latest_subscription_counts_and_ties_have_an_order(project: Project, product: Product) -> None:
     basic, premium = "subscribed to basic plan", "subscribed to premium plan"
     for user_id, events in {
         "basic": [(basic, 1)],
@@ -84,74 +85,74 @@ def test_the_latest_subscription_counts_and_ties_have_an_order(platform: Platfor
         for event, day in events:
             product.track(user_id, event, AS_OF - 10 * DAY + day * DAY)
     product.identify("neither", AS_OF - DAY)
-    build(platform, AS_OF, is_explicit=True)
-    assert dict(rows(platform, "select user_id, is_on_basic_plan from features.user_features")) == {
+    build(project, AS_OF, is_explicit=True)
+    assert dict(rows(project, "select user_id, is_on_basic_plan from features.user_features")) == {
         "basic": True, "moved on": False, "moved back": True,
         "tie, premium last": False, "tie, basic last": True, "neither": False,
     }  # fmt: skip
     assert rows(
-        platform,
+        project,
         "select count(*) from features.user_features where logins_30d is null or has_subscribed_premium is null",
     ) == [(0,)]
 
 
-def test_the_log_grows_only_by_changes(platform: Platform, product: Product) -> None:
+def test_the_log_grows_only_by_changes(project: Project, product: Product) -> None:
     product.power_user("ada", AS_OF)
     product.power_user("bob", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     entered = [("basic_plan_power_users", user, "entered", AS_OF) for user in ("ada", "bob")]
-    assert changes(platform) == entered
+    assert changes(project) == entered
 
     product.track("bob", "subscribed to premium plan", AS_OF + DAY)
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert changes(platform) == [*entered, ("basic_plan_power_users", "bob", "exited", AS_OF + DAY)]
-    assert rows(platform, "select user_id, entered_at from segments.basic_plan_power_users") == [("ada", AS_OF)]
-    assert rows(platform, "select count(*) from segments.ticks where published_at is not null") == [(3,)]
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert changes(project) == [*entered, ("basic_plan_power_users", "bob", "exited", AS_OF + DAY)]
+    assert rows(project, "select user_id, entered_at from segments.basic_plan_power_users") == [("ada", AS_OF)]
+    assert rows(project, "select count(*) from segments.ticks where published_at is not null") == [(3,)]
 
 
-def test_a_build_by_hand_takes_nothing_in_and_leaves_the_log_alone(platform: Platform, product: Product) -> None:
+def test_a_build_by_hand_takes_nothing_in_and_leaves_the_log_alone(project: Project, product: Product) -> None:
     product.track("bob", "login", AS_OF)
-    build(platform, AS_OF, is_explicit=True)
+    build(project, AS_OF, is_explicit=True)
     product.power_user("ada", AS_OF)
     for more in ([], ["--full-refresh"]):
-        platform.dbt.invoke([*build_arguments(as_of=None, tick_id=None), *more])
-        assert rows(platform, "select user_id, logins_30d from features.user_features") == [("bob", 1)]
-        assert changes(platform) == []
-    build(platform, AS_OF, is_explicit=True)
-    assert dict(rows(platform, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
-    assert changes(platform) == [("basic_plan_power_users", "ada", "entered", AS_OF)]
+        project.dbt.invoke([*build_arguments(as_of=None, tick_id=None), *more])
+        assert rows(project, "select user_id, logins_30d from features.user_features") == [("bob", 1)]
+        assert changes(project) == []
+    build(project, AS_OF, is_explicit=True)
+    assert dict(rows(project, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
+    assert changes(project) == [("basic_plan_power_users", "ada", "entered", AS_OF)]
 
 
-def test_empty_builds_are_refused(platform: Platform) -> None:
-    platform.dbt.invoke(build_arguments(as_of=None, tick_id=None))
+def test_empty_builds_are_refused(project: Project) -> None:
+    project.dbt.invoke(build_arguments(as_of=None, tick_id=None))
     with pytest.raises(UpnextError, match="--empty would make every member exit"):
-        platform.dbt.invoke([*build_arguments(as_of=None, tick_id=None), "--empty", "--select", "resource_type:model"])
+        project.dbt.invoke([*build_arguments(as_of=None, tick_id=None), "--empty", "--select", "resource_type:model"])
 
 
-def test_half_a_tick_is_seen_by_nobody_and_the_next_one_heals(platform: Platform, product: Product) -> None:
+def test_half_a_tick_is_seen_by_nobody_and_the_next_one_heals(project: Project, product: Product) -> None:
     product.power_user("ada", AS_OF)
-    with pytest.raises(RuntimeError), open_tick(platform, AS_OF, is_explicit=True) as tick:
-        platform.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
+    with pytest.raises(RuntimeError), open_tick(project, AS_OF, is_explicit=True) as tick:
+        project.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
         raise RuntimeError
-    assert len(changes(platform)) == 1
-    assert rows(platform, "select * from segments.basic_plan_power_users") == []
-    assert last_published_as_of(platform.engine) is None
+    assert len(changes(project)) == 1
+    assert rows(project, "select * from segments.basic_plan_power_users") == []
+    assert last_published_as_of(project.engine) is None
 
-    build(platform, AS_OF + DAY, is_explicit=True)
-    assert changes(platform) == [("basic_plan_power_users", "ada", "entered", AS_OF + DAY)]
-    assert rows(platform, "select user_id from segments.basic_plan_power_users") == [("ada",)]
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert changes(project) == [("basic_plan_power_users", "ada", "entered", AS_OF + DAY)]
+    assert rows(project, "select user_id from segments.basic_plan_power_users") == [("ada",)]
 
 
-def test_as_of_never_goes_back(platform: Platform) -> None:
-    build(platform, AS_OF, is_explicit=True)
+def test_as_of_never_goes_back(project: Project) -> None:
+    build(project, AS_OF, is_explicit=True)
     with pytest.raises(UpnextError, match="earlier than the last tick"):
-        build(platform, AS_OF - MICROSECOND, is_explicit=True)
-    assert build(platform, AS_OF - DAY, is_explicit=False).as_of == AS_OF
+        build(project, AS_OF - MICROSECOND, is_explicit=True)
+    assert build(project, AS_OF - DAY, is_explicit=False).as_of == AS_OF
 
 
-def test_the_units_of_dbt(platform: Platform) -> None:
-    build(platform, AS_OF, is_explicit=True)
-    done = platform.dbt.invoke(["test", "--select", "test_type:unit"])
+def test_the_units_of_dbt(project: Project) -> None:
+    build(project, AS_OF, is_explicit=True)
+    done = project.dbt.invoke(["test", "--select", "test_type:unit"])
     assert {result.status for result in done.results} == {"pass"}
     assert len(done.results) == 3

@@ -11,11 +11,11 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from assets.journeys.channel import Outcome
-from assets.journeys.rendering import Rendered
-from assets.journeys.smtp import SmtpConnection, parse_smtp_url
-from orchestration.errors import UpnextError
 from tests.conftest import free_port
+from upnext.errors import UpnextError
+from upnext.journeys.channels.channel import Outcome
+from upnext.journeys.channels.smtp import SmtpConnection, parse_smtp_url
+from upnext.journeys.copy.rendering import Rendered
 
 MESSAGE = Rendered("m-1", b"Subject: Hi\r\n\r\n.dot\r\n", "hello@otto.example", "ada@customer.example")
 

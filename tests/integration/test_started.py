@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import URL
 
-from assets.journeys.dispatch import move
-from orchestration.errors import UpnextError
-from orchestration.settings import Settings
-from orchestration.stages import Platform, leap, preview_journey, start, status, stop, tick
 from sensors.membership import consumers
 from tests.conftest import AS_OF, Cli, Product, SmtpServer, create_database, rows, settings_for
 from tests.integration.test_journey_rules import Journeys, journey, journeys, mail
 from tests.integration.test_journeys import users
+from upnext.errors import UpnextError
+from upnext.journeys.dispatch import move
+from upnext.loop import leap, tick
+from upnext.operations import preview_journey, start, status, stop
+from upnext.project import Project
+from upnext.settings import Settings
 
 __all__ = ["journeys"]
 DAY = timedelta(days=1)
@@ -25,20 +27,20 @@ JOURNEY = "encourage_upgrade"
 @pytest.fixture
 def fresh(embedded_url: URL, tmp_path: Path, smtp: SmtpServer) -> Any:
     """A new home in which nobody has started anything, with somebody whom the product's journey is for."""
-    platform = Platform(settings_for(tmp_path, create_database(embedded_url), smtp.url))
-    product = Product(platform)
+    project = Project(settings_for(tmp_path, create_database(embedded_url), smtp.url))
+    product = Product(project)
     for user in (*users(held_out=False, count=2), *users(held_out=True, count=1)):
         product.power_user(user, AS_OF)
-    yield platform
-    platform.engine.dispose()
+    yield project
+    project.engine.dispose()
 
 
-def counts(platform: Platform) -> list[int]:
+def counts(project: Project) -> list[int]:
     tables = ("journeys.entries", "journeys.messages", "experiences.assignments", "experiences.live_ctas")
-    return [rows(platform, f"select count(*) from {table}")[0][0] for table in tables]
+    return [rows(project, f"select count(*) from {table}")[0][0] for table in tables]
 
 
-def test_a_new_home_mails_nobody(fresh: Platform, smtp: SmtpServer) -> None:
+def test_a_new_home_mails_nobody(fresh: Project, smtp: SmtpServer) -> None:
     done = tick(fresh, AS_OF)
     assert done.segments == {"basic_plan_power_users entered": 3}
     assert counts(fresh) == [0, 0, 0, 0]
@@ -61,7 +63,7 @@ def test_a_new_home_mails_nobody(fresh: Platform, smtp: SmtpServer) -> None:
     assert counts(fresh)[2:] == [3, 3], "it is shown at once"
 
 
-def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Platform, smtp: SmtpServer) -> None:
+def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Project, smtp: SmtpServer) -> None:
     for kind, name in (("journey", JOURNEY), ("experience", "upgrade_banner")):
         start(fresh, kind, name, by="ada")
         with pytest.raises(UpnextError, match="is started already"):
@@ -83,7 +85,7 @@ def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Platform, smtp: 
     ]  # fmt: skip
 
 
-def test_a_name_that_is_not_declared_has_its_nearest(fresh: Platform) -> None:
+def test_a_name_that_is_not_declared_has_its_nearest(fresh: Project) -> None:
     with pytest.raises(UpnextError, match="unknown journey 'encourage_upgrad'; did you mean 'encourage_upgrade'"):
         start(fresh, "journey", "encourage_upgrad", by="ada")
     with pytest.raises(UpnextError, match="unknown experience 'encourage_upgrade'"):
@@ -114,7 +116,7 @@ def test_mails_do_not_leave_in_the_name_of_the_demo(cli: Cli) -> None:
     assert Settings.from_environment({}).sender_address == "Otto <hello@otto.example>"
 
 
-def test_a_week_is_no_leap(fresh: Platform) -> None:
+def test_a_week_is_no_leap(fresh: Project) -> None:
     assert leap(fresh.engine, AS_OF) is None, "there is nothing before the first tick"
     tick(fresh, AS_OF)
     assert leap(fresh.engine, AS_OF + 7 * DAY) is None
@@ -128,28 +130,28 @@ def test_a_journey_whose_file_is_gone_ends_and_stays_stopped(journeys: Journeys,
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada", "bob")
     journeys.dispatch()
-    journeys.platform.journeys = {"other": journeys.platform.journeys["other"]}
+    journeys.project.journeys = {"other": journeys.project.journeys["other"]}
     journeys.dispatch(AS_OF + DAY)
     assert journeys.entries() == [("ada", "left", "journey removed"), ("bob", "left", "journey removed")]
-    journeys.platform.journeys = {"hello": hello}
+    journeys.project.journeys = {"hello": hello}
     journeys.dispatch(AS_OF + 2 * DAY)
     assert len(smtp.accepted) == 2
-    assert "hello" not in journeys.platform.started
+    assert "hello" not in journeys.project.started
 
 
 def test_a_restart_makes_up_for_nothing(journeys: Journeys, smtp: SmtpServer) -> None:
-    platform = journeys.platform
+    project = journeys.project
     journeys.person("ada", "bob", "cid")
     by_event = {"segment": None, "event": {"any_of": ["exported report"]}, "exit_on_leaving": None}
     journeys.declare(hello=journey(), exports=journey(mail("thanks"), **by_event))
-    for name in platform.journeys:
-        stop(platform, "journey", name, by="ada")
+    for name in project.journeys:
+        stop(project, "journey", name, by="ada")
     journeys.dispatch(AS_OF)
     journeys.tick(AS_OF + DAY, "entered", "ada")
     journeys.product.track("ada", "exported report", AS_OF + DAY)
     journeys.dispatch(AS_OF + DAY)
-    for name in platform.journeys:
-        start(platform, "journey", name, by="ada")
+    for name in project.journeys:
+        start(project, "journey", name, by="ada")
     journeys.dispatch(AS_OF + 2 * DAY)
     journeys.product.track("bob", "exported report", AS_OF + DAY)  # told late: it was while nobody looked
     journeys.product.track("cid", "exported report", AS_OF + 3 * DAY)
@@ -159,27 +161,27 @@ def test_a_restart_makes_up_for_nothing(journeys: Journeys, smtp: SmtpServer) ->
 
 
 def test_a_dispatch_that_is_under_way_leaves_alone_what_is_stopped(journeys: Journeys, smtp: SmtpServer) -> None:
-    platform = journeys.platform
+    project = journeys.project
     journeys.person("ada")
     journeys.declare(hello=journey())
     journeys.dispatch()
     journeys.tick(AS_OF + DAY, "entered", "ada")
-    stop(platform, "journey", "hello", by="ada")
+    stop(project, "journey", "hello", by="ada")
     # The dispatch had read what is started before.
-    move(platform.engine, platform.policy, platform.journeys, only={"hello"}, as_of=AS_OF + DAY)
+    move(project.engine, project.policy, project.journeys, only={"hello"}, as_of=AS_OF + DAY)
     assert (journeys.entries(), journeys.messages()) == ([], [])
 
 
 def test_what_is_declared_no_more_stays_stopped(journeys: Journeys, smtp: SmtpServer) -> None:
-    platform = journeys.platform
+    project = journeys.project
     journeys.person("ada")
     journeys.declare(hello=journey())
     journeys.dispatch()
-    was = dict(platform.journeys)
-    platform.journeys = {}
+    was = dict(project.journeys)
+    project.journeys = {}
     journeys.dispatch(AS_OF + DAY)
-    platform.journeys = was
+    project.journeys = was
     journeys.tick(AS_OF + 2 * DAY, "entered", "ada")
     journeys.dispatch(AS_OF + 2 * DAY)
     assert journeys.entries() == []
-    assert "hello" not in platform.started
+    assert "hello" not in project.started

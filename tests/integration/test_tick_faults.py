@@ -21,18 +21,19 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from orchestration.dbt import build_arguments
-from orchestration.stages import Platform, build, open_tick
 from tests.conftest import AS_OF, UPNEXT, Cli, Product, create_database, rows, settings_for, wait_for
+from upnext.dbt import build_arguments
+from upnext.loop import build, open_tick
+from upnext.project import Project
 
 DAY = timedelta(days=1)
 RUN_DBT = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from orchestration.dbt import Dbt
-from orchestration.settings import Settings
-from orchestration.warehouse import database_url
+from upnext.dbt import Dbt
+from upnext.settings import Settings
+from upnext.warehouse.engine import database_url
 
 settings = Settings.from_environment()
 Dbt(replace(settings, home=Path(sys.argv[2])), database_url(settings)).invoke(json.loads(sys.argv[1]))
@@ -63,28 +64,28 @@ def happen(product: Product, *, day: int) -> None:
         product.store("alias", AS_OF + DAY, user_id="dan", previous_id="visitor who is dan")
 
 
-def state(platform: Platform) -> dict[str, Any]:
+def state(project: Project) -> dict[str, Any]:
     """Everything that a tick leaves behind, but for ids of ticks."""
     return {
-        "features": rows(platform, "select * from features.user_features order by user_id"),
+        "features": rows(project, "select * from features.user_features order by user_id"),
         "log": rows(
-            platform,
+            project,
             "select segment, user_id, change, as_of from segments.published_changes order by segment, as_of, user_id",
         ),
-        "members": rows(platform, "select * from segments.current_members order by segment, user_id"),
+        "members": rows(project, "select * from segments.current_members order by segment, user_id"),
     }
 
 
-def copy_of_template(server: URL, home: Path) -> Platform:
+def copy_of_template(server: URL, home: Path) -> Project:
     """Return a warehouse that is a copy of `upnext_template`; its name is that of the original, as views state it."""
-    return Platform(settings_for(home, create_database(server, template="upnext_template")))
+    return Project(settings_for(home, create_database(server, template="upnext_template")))
 
 
 @pytest.fixture(scope="module")
 def expected(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> dict[datetime, dict[str, Any]]:
     """What a tick leaves in a warehouse that nobody disturbs, by its `as_of`; `upnext_template` waits for that tick."""
     home = tmp_path_factory.mktemp("judge")
-    template = Platform(settings_for(home, create_database(embedded_url)))
+    template = Project(settings_for(home, create_database(embedded_url)))
     product = Product(template)
     happen(product, day=0)
     build(template, AS_OF, is_explicit=True)
@@ -101,36 +102,34 @@ def expected(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture
-def tested(embedded_url: URL, cli: Cli, expected: dict[datetime, Any]) -> Iterator[Platform]:
+def tested(embedded_url: URL, cli: Cli, expected: dict[datetime, Any]) -> Iterator[Project]:
     """A warehouse of the test's own that waits for the same tick."""
-    platform = copy_of_template(embedded_url, cli.home)
-    yield platform
-    platform.engine.dispose()
+    project = copy_of_template(embedded_url, cli.home)
+    yield project
+    project.engine.dispose()
 
 
 @contextmanager
-def holding(platform: Platform, lock: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(
-        platform.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    ) as held:
+def holding(project: Project, lock: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(project.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)) as held:
         held.execute(f"lock table {lock} mode")
         yield held
         held.rollback()
 
 
-def wait_until_it_waits(platform: Platform, process: subprocess.Popen[bytes]) -> None:
+def wait_until_it_waits(project: Project, process: subprocess.Popen[bytes]) -> None:
     waiting = (
         "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
         " and wait_event = 'relation'"
     )
-    while rows(platform, waiting) == [(0,)]:
+    while rows(project, waiting) == [(0,)]:
         assert process.poll() is None, "it ended before it came to the point"
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_tick_leaves_nothing_and_the_next_one_heals(
-    tested: Platform, cli: Cli, expected: dict[datetime, Any], point: str
+    tested: Project, cli: Cli, expected: dict[datetime, Any], point: str
 ) -> None:
     before = {name: value for name, value in state(tested).items() if name != "features"}
     as_of = (AS_OF + DAY).isoformat()
@@ -147,7 +146,7 @@ def test_a_killed_tick_leaves_nothing_and_the_next_one_heals(
     assert state(tested)["log"] != before["log"]
 
 
-def test_two_ticks_at_once(tested: Platform, cli: Cli, expected: dict[datetime, Any]) -> None:
+def test_two_ticks_at_once(tested: Project, cli: Cli, expected: dict[datetime, Any]) -> None:
     as_of = (AS_OF + DAY).isoformat()
     both = [
         subprocess.Popen([UPNEXT, "tick", "--as-of", as_of, "--json"], env=cli.environment, stdout=subprocess.PIPE)
@@ -161,7 +160,7 @@ def test_two_ticks_at_once(tested: Platform, cli: Cli, expected: dict[datetime, 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_tick_that_lost_its_lock_writes_nothing_more(
-    tested: Platform, cli: Cli, expected: dict[datetime, Any], point: str
+    tested: Project, cli: Cli, expected: dict[datetime, Any], point: str
 ) -> None:
     environment = {**cli.environment, "UPNEXT_HOME": str(cli.home / "other")}
     (cli.home / "other").mkdir()
@@ -194,7 +193,7 @@ def test_a_tick_that_lost_its_lock_writes_nothing_more(
     assert state(tested) == expected[AS_OF + 2 * DAY]
 
 
-def test_two_runs_of_dbt_for_one_tick(tested: Platform, cli: Cli, expected: dict[datetime, Any]) -> None:
+def test_two_runs_of_dbt_for_one_tick(tested: Project, cli: Cli, expected: dict[datetime, Any]) -> None:
     with open_tick(tested, AS_OF + DAY, is_explicit=True) as tick:
         arguments = build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
         both = [
@@ -209,7 +208,7 @@ def test_two_runs_of_dbt_for_one_tick(tested: Platform, cli: Cli, expected: dict
 
 
 def test_a_model_run_by_hand_and_a_long_reader_in_between(
-    tested: Platform, cli: Cli, expected: dict[datetime, Any]
+    tested: Project, cli: Cli, expected: dict[datetime, Any]
 ) -> None:
     url = tested.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as reader:

@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 
-from assets.journeys.policy import Channel, Endpoint, Policy
-from assets.journeys.webhook import retry_after
-from orchestration.errors import UpnextError
 from tests.conftest import AS_OF, rows
 from tests.integration.test_journey_rules import Journeys, journey, journeys
+from upnext.errors import UpnextError
+from upnext.journeys.channels.webhook import retry_after
+from upnext.journeys.policy import Channel, Endpoint, Policy
 
 __all__ = ["journeys"]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -87,8 +87,8 @@ def receiver() -> Iterator[Receiver]:
 def hooks(journeys: Journeys, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Journeys:
     """A journey that calls the receiver, and somebody in it."""
     monkeypatch.setenv("UPNEXT_CRM_SECRET", SECRET)
-    journeys.platform.settings = replace(journeys.platform.settings, webhook_networks="127.0.0.1/32")
-    journeys.platform.policy = Policy(
+    journeys.project.settings = replace(journeys.project.settings, webhook_networks="127.0.0.1/32")
+    journeys.project.policy = Policy(
         webhook=Channel(connections=1, timeout_seconds=1),
         endpoints={"crm": Endpoint(url=receiver.url, secret="UPNEXT_CRM_SECRET")},
     )
@@ -100,13 +100,13 @@ def hooks(journeys: Journeys, receiver: Receiver, monkeypatch: pytest.MonkeyPatc
 
 
 def try_again(journeys: Journeys) -> None:
-    with journeys.platform.engine.begin() as connection:
+    with journeys.project.engine.begin() as connection:
         connection.execute(sa.text("update journeys.messages set retry_at = clock_timestamp()"))
     journeys.dispatch()
 
 
 def wait_of(journeys: Journeys) -> timedelta:
-    ((wait,),) = rows(journeys.platform, "select retry_at - clock_timestamp() from journeys.messages")
+    ((wait,),) = rows(journeys.project, "select retry_at - clock_timestamp() from journeys.messages")
     assert isinstance(wait, timedelta)
     return wait
 
@@ -199,9 +199,9 @@ def test_a_body_of_a_gigabyte_is_not_read(hooks: Journeys, receiver: Receiver) -
     "url", ["http://127.0.0.1:{port}/", "http://localhost:{port}/", "http://[::ffff:127.0.0.1]:{port}/"]
 )
 def test_one_s_own_network_is_refused_after_looking_it_up(hooks: Journeys, receiver: Receiver, url: str) -> None:
-    hooks.platform.settings = replace(hooks.platform.settings, webhook_networks="192.0.2.0/24")
+    hooks.project.settings = replace(hooks.project.settings, webhook_networks="192.0.2.0/24")
     there = Endpoint(url=url.format(port=receiver.server.server_port), secret="UPNEXT_CRM_SECRET")
-    hooks.platform.policy = Policy(endpoints={"crm": there})
+    hooks.project.policy = Policy(endpoints={"crm": there})
     hooks.dispatch()
     assert hooks.messages() == [("tell", "failed", "webhook: the endpoint's name leads into one's own network")]
     assert receiver.got == []
@@ -210,7 +210,7 @@ def test_one_s_own_network_is_refused_after_looking_it_up(hooks: Journeys, recei
 def test_a_sender_that_died_calls_again_under_the_same_id(hooks: Journeys, receiver: Receiver) -> None:
     receiver.answers = [500]
     hooks.dispatch()
-    with hooks.platform.engine.begin() as connection:
+    with hooks.project.engine.begin() as connection:
         connection.execute(
             sa.text(
                 "update journeys.messages set status = 'sending', retry_at = null,"

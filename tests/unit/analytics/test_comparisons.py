@@ -5,15 +5,8 @@ from typing import Any
 
 import pytest
 
-from assets.analytics.comparisons import (
-    Arm,
-    Moments,
-    compare_experiments,
-    compare_segments,
-    rank_copies,
-    with_decision,
-)
-from assets.analytics.statistics import compare_means_cuped, compare_ratios
+from upnext.analytics.comparisons import Arm, Moments, compare_experiments, compare_segments, rank_copies, with_decision
+from upnext.analytics.statistics import compare_means_cuped, compare_ratios
 
 AS_OF = datetime(2026, 3, 31, tzinfo=UTC)
 Row = dict[str, Any]

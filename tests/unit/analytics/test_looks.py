@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets.analytics import comparisons
-from assets.analytics.comparisons import Arm, Moments, compare_experiments, compare_segments, rank_copies, with_decision
-from assets.analytics.statistics import (
+from upnext.analytics import comparisons
+from upnext.analytics.comparisons import Arm, Moments, compare_experiments, compare_segments, rank_copies, with_decision
+from upnext.analytics.statistics import (
     Comparison,
     compare_proportions,
     compare_proportions_by_split,

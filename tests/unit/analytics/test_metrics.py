@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.dbt import METRICS, load_metrics
-from orchestration.errors import UpnextError
-from orchestration.settings import Settings
-from orchestration.stages import Platform
+from upnext.analytics.declared import load_metrics
+from upnext.errors import UpnextError
+from upnext.project import Project
+from upnext.settings import Settings
 
-CATALOGUE = Platform(Settings.from_environment({})).catalogue
+SHIPPED = Project(Settings.from_environment({}))
 FILE = """models:
   - name: experiment_users
     columns:
@@ -19,7 +19,7 @@ FILE = """models:
 
 
 def test_the_metrics_of_the_product() -> None:
-    assert list(load_metrics(CATALOGUE, METRICS)) == ["logins", "objects_created", "objects_per_login"]
+    assert list(SHIPPED.metrics) == ["logins", "objects_created", "objects_per_login"]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,9 @@ def test_the_metrics_of_the_product() -> None:
     ],
 )
 def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
-    path = tmp_path / "_analytics.yml"
+    path = tmp_path / "analytics" / "_metrics.yml"
+    path.parent.mkdir()
     path.write_text(FILE.replace(old, new))
     with pytest.raises(UpnextError) as raised:
-        load_metrics(CATALOGUE, path)
+        load_metrics(tmp_path, SHIPPED.events)
     assert str(raised.value).startswith(f"{path}:{expected}")

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets.analytics.statistics import Comparison, compare_means, compare_means_cuped, compare_proportions
 from tests.benchmarks.proof import (
     PROOFS,
     SEED,
@@ -16,6 +15,7 @@ from tests.benchmarks.proof import (
     rejected_nulls_of_sessions,
     rejected_while_peeking,
 )
+from upnext.analytics.statistics import Comparison, compare_means, compare_means_cuped, compare_proportions
 
 RUNS = 120
 Proof = Callable[[np.random.Generator, Engine, int], Iterator[Claim]]

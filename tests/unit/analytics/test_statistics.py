@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from assets.analytics import statistics
-from assets.analytics.statistics import (
+from upnext.analytics import statistics
+from upnext.analytics.statistics import (
     Comparison,
     adjust,
     compare_means,

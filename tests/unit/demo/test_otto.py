@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from assets.events.event import Event, Reject, decode_segment
 from demo.otto import DECISIONS, TRUE_LIFTS, Message, Offer, Otto, Shown
+from upnext.events.event import Event, Reject, decode_segment
 
 LOADED_AT = datetime(2027, 1, 1, tzinfo=UTC)
 DAYS = 12

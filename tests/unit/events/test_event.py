@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from assets.events.event import Event, Reject, decode_segment, occurred_at
+from upnext.events.event import Event, Reject, decode_segment, occurred_at
 
 LOADED_AT = datetime(2026, 4, 1, tzinfo=UTC)
 NEW_YEAR = "2026-01-01T00:00:00Z"

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from assets.events import records
-from assets.events.files import Refused
-from assets.events.records import START, Batch, Position, read_csv, read_header, read_lines
-from assets.events.source import EventName, EventTime, Source
+from upnext.events import records
+from upnext.events.files import Refused
+from upnext.events.records import START, Batch, Position, read_csv, read_header, read_lines
+from upnext.events.source import EventName, EventTime, Source
 
 SOURCE = Source(
     description="x",

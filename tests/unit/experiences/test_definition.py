@@ -7,14 +7,14 @@ import msgspec
 import pytest
 import yaml
 
-from assets.experiences.declared import EXPERIENCES, load_experiences, load_slots
-from assets.experiences.definition import Experience, Known, arm_of, arm_ranges, arm_weights, bucket
-from orchestration.errors import UpnextError
-from orchestration.settings import Settings
-from orchestration.stages import Platform
+from upnext.errors import UpnextError
+from upnext.experiences.declared import load_experiences
+from upnext.experiences.definition import Experience, Known, arm_of, arm_ranges, arm_weights, bucket
+from upnext.project import Project
+from upnext.settings import Settings
 
-PLATFORM = Platform(Settings.from_environment({}))
-KNOWN = Known(PLATFORM.segments, PLATFORM.events, PLATFORM.slots, {"encourage_upgrade"})
+SHIPPED = Project(Settings.from_environment({}))
+KNOWN = Known(SHIPPED.segments, SHIPPED.events, SHIPPED.slots, {"encourage_upgrade"})
 COPIES = {
     "upgrade_banner": "Upgrade to unlock team workflows and advanced reports",
     "premium_reports_sidebar": "Ready for more? Unlock Premium Reports",
@@ -144,16 +144,16 @@ def test_text_that_only_looks_a_bit_like_markup_is_copy(tmp_path: Path) -> None:
 
 
 def test_the_six_experiences_of_the_product() -> None:
-    experiences = PLATFORM.experiences
+    experiences = SHIPPED.experiences
     assert {name: variant.copy for name, e in experiences.items() for variant in e.variants.values()} == COPIES
-    assert {experience.segment for experience in experiences.values()} == PLATFORM.segments
+    assert {experience.segment for experience in experiences.values()} == SHIPPED.segments
     assert {(e.surface, e.slot) for e in experiences.values() if e.segment == "upgrade_curious"} == {
         ("web", "pricing_page_sticky_footer"), ("in_app", "feature_gated_modal"),
     }  # fmt: skip
 
 
 def test_every_slot_of_the_field() -> None:
-    slots = set(load_slots(EXPERIENCES))
+    slots = set(SHIPPED.slots)
     assert slots >= {
         "homepage_banner", "pricing_page_sticky_footer", "sidebar_module", "dashboard_panel", "feature_gated_modal",
         "dashboard_tooltip", "nav_bar_button", "product_tour",

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from assets.features.definition import FeaturesFile, find_mistake
-from orchestration import dbt
-from orchestration.declarations import load
-from orchestration.errors import UpnextError
-from orchestration.settings import Settings
+from upnext.declarations import load
+from upnext.errors import UpnextError
+from upnext.features.declared import load_features
+from upnext.features.definition import FeaturesFile, find_mistake
+from upnext.project import Project
+from upnext.settings import Settings
 
 EVENTS = {"login", "bought", "viewed"}
 
@@ -95,22 +96,20 @@ def test_what_a_feature_names_must_be_there(
     assert found == message or (found or "").startswith(message or "-")
 
 
-def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path) -> None:
     path = declared(tmp_path, "{count_of: logn}")
-    monkeypatch.setattr(dbt, "model_folders", lambda _: [tmp_path])
     with pytest.raises(UpnextError, match=r"_features.yml:7: feature 'it' is about 'logn'.*did you mean 'login'"):
-        dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
+        load_features([tmp_path], {"login"})
     assert path.exists()
 
 
-def test_a_column_that_says_not_what_it_is_made_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_that_says_not_what_it_is_made_of_is_told(tmp_path: Path) -> None:
     path = declared(tmp_path, "{count_of: login}")
     path.write_text(path.read_text() + "      - {name: reports, description: Reports seen.}\n")
-    monkeypatch.setattr(dbt, "model_folders", lambda _: [tmp_path])
     with pytest.raises(UpnextError, match=r"_features.yml:8: feature 'reports' has no config.meta"):
-        dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
+        load_features([tmp_path], {"login"})
 
 
 def test_the_features_that_ship_are_right() -> None:
-    tables = dbt.load_features(Settings.from_environment({}), dbt.load_catalogue())
+    tables = Project(Settings.from_environment({})).features
     assert {"logins_30d", "is_on_basic_plan"} <= tables["user_features"].keys()

@@ -8,27 +8,28 @@ import msgspec
 import pytest
 import yaml
 
-from assets.journeys.declared import JOURNEYS, load_journeys, load_policy
-from assets.journeys.definition import Message, as_json, longest, plan, variant_ranges, version
-from assets.journeys.policy import Policy
-from orchestration.declarations import minutes
-from orchestration.errors import UpnextError
-from orchestration.settings import Settings
-from orchestration.stages import Platform
+from upnext.declarations import minutes
+from upnext.errors import UpnextError
+from upnext.journeys.declared import load_journeys, load_policy
+from upnext.journeys.definition import Message, as_json, longest, plan, variant_ranges, version
+from upnext.journeys.policy import Policy
+from upnext.project import Project
+from upnext.settings import Settings
 
-PLATFORM = Platform(Settings.from_environment({}))
-EVENTS = set(PLATFORM.catalogue.events)
+SHIPPED = Project(Settings.from_environment({}))
+CAMPAIGNS = SHIPPED.settings.campaigns
+EVENTS = set(SHIPPED.catalogue.events)
 
 
 def load(folder: Path, **known: Any) -> Any:
     return load_journeys(
         **{
-            "segments": PLATFORM.segments,
+            "segments": SHIPPED.segments,
             "events": EVENTS,
             "features": {"logins_30d", "is_on_basic_plan"},
             "slots": {"s", "limited_time_offer", "success_session"},
             "policy": Policy(),
-            "folder": folder,
+            "campaigns": folder.parent,
             **known,
         }
     )
@@ -36,12 +37,16 @@ def load(folder: Path, **known: Any) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    shutil.copy(JOURNEYS / "encourage_upgrade.yml", tmp_path)
-    return tmp_path
+    """The journeys of a folder of campaigns, with one of the product in it."""
+    journeys = tmp_path / "journeys"
+    journeys.mkdir()
+    shutil.copytree(CAMPAIGNS / "templates", tmp_path / "templates")
+    shutil.copy(CAMPAIGNS / "journeys" / "encourage_upgrade.yml", journeys)
+    return journeys
 
 
 def test_the_two_journeys_of_the_product() -> None:
-    journeys = PLATFORM.journeys
+    journeys = SHIPPED.journeys
     offsets = {
         name: [minutes(step.after or "") / 1440 for step in journey.steps if isinstance(step, Message)]
         for name, journey in journeys.items()
@@ -162,14 +167,14 @@ def test_waits_branches_and_circles_that_take_time_are_fine(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["entries", "messages"])
-def test_a_journey_is_not_named_like_a_table(tmp_path: Path, name: str) -> None:
-    shutil.copy(JOURNEYS / "encourage_upgrade.yml", tmp_path / f"{name}.yml")
+def test_a_journey_is_not_named_like_a_table(folder: Path, name: str) -> None:
+    (folder / "encourage_upgrade.yml").rename(folder / f"{name}.yml")
     with pytest.raises(UpnextError, match="choose another"):
-        load(tmp_path)
+        load(folder)
 
 
 def test_the_same_content_is_the_same_version() -> None:
-    journey = PLATFORM.journeys["encourage_upgrade"]
+    journey = SHIPPED.journeys["encourage_upgrade"]
     copy = msgspec.convert(as_json(journey), type(journey))
     assert version(copy) == version(journey)
     assert version(msgspec.structs.replace(journey, holdout=0.2)) != version(journey)
@@ -191,8 +196,8 @@ def test_the_same_content_is_the_same_version() -> None:
     ],
 )
 def test_an_endpoint_is_somewhere_else(tmp_path: Path, url: str, message: str) -> None:
-    assert load_policy([]).endpoints == {}
+    assert load_policy([], CAMPAIGNS / "policy.yml").endpoints == {}
     content = {"endpoints": {"crm": {"url": url, "secret": "UPNEXT_CRM_SECRET"}}}
     (tmp_path / "policy.yml").write_text(yaml.safe_dump(content))
     with pytest.raises(UpnextError, match=rf"policy.yml:4: the url of endpoint 'crm' .*{message}"):
-        load_policy([], tmp_path)
+        load_policy([], tmp_path / "policy.yml")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from assets.journeys.links import Links, follow
+from upnext.journeys.copy.links import Links, follow
 
 
 def test_a_link_names_a_message_and_a_stored_address() -> None:

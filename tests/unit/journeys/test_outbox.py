@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from assets.journeys.outbox import Ready, in_order, paced
-from assets.journeys.rendering import Rendered
+from upnext.journeys.channels.outbox import Ready, in_order, paced
+from upnext.journeys.copy.rendering import Rendered
 
 DUE = datetime(2026, 3, 31, 12, tzinfo=UTC)
 

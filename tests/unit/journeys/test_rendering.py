@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from assets.journeys import render_process, rendering
-from assets.journeys.render_process import MAX_DEATHS, RenderProcess
-from assets.journeys.rendering import (
+from upnext.errors import UpnextError
+from upnext.journeys.copy import render_process
+from upnext.journeys.copy.render_process import MAX_DEATHS, RenderProcess
+from upnext.journeys.copy.rendering import (
     CannotRenderError,
     Rendered,
     Request,
@@ -24,11 +26,12 @@ from assets.journeys.rendering import (
     render,
     template_names,
 )
-from orchestration.errors import UpnextError
+from upnext.settings import PROJECT
 
 FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12, "last_login_at": None}
-DIRECT = Sender("Otto <hello@otto.example>", None, ["key"])
-TRACKED = Sender("Otto <hello@otto.example>", "https://mail.otto.example", ["key"])
+TEMPLATES = PROJECT / "campaigns" / "templates"
+DIRECT = Sender("Otto <hello@otto.example>", None, ["key"], str(TEMPLATES))
+TRACKED = msgspec.structs.replace(DIRECT, base_url="https://mail.otto.example")
 
 
 def request(step: dict[str, Any] | None = None, variant: str | None = None, **traits: Any) -> Request:
@@ -55,9 +58,9 @@ def part(rendered: Rendered, kind: str) -> str:
     return str(body.get_content())
 
 
-@pytest.mark.parametrize("template", sorted(template_names()))
+@pytest.mark.parametrize("template", sorted(template_names(TEMPLATES)))
 def test_every_template_renders_as_text_and_html(template: str) -> None:
-    assert list(find_mistakes(template)) == []
+    assert list(find_mistakes(TEMPLATES, template)) == []
     rendered = render(request({"template": template}), DIRECT)
     for kind in ("plain", "html"):
         assert "Hi Ada," in part(rendered, kind)
@@ -193,13 +196,10 @@ def test_a_template_cannot_stop_what_sends(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_links_that_nobody_checks_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
-) -> None:
-    monkeypatch.setattr(rendering, "TEMPLATES", tmp_path)
+def test_links_that_nobody_checks_are_found(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "t.txt").write_text("Hi")
     (tmp_path / "t.mjml").write_text(line)
-    (mistake,) = find_mistakes("t")
+    (mistake,) = find_mistakes(tmp_path, "t")
     assert message in mistake
 
 

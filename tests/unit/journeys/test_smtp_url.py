@@ -2,8 +2,8 @@
 
 import pytest
 
-from assets.journeys.smtp import SmtpAddress, parse_smtp_url
-from orchestration.errors import UpnextError
+from upnext.errors import UpnextError
+from upnext.journeys.channels.smtp import SmtpAddress, parse_smtp_url
 
 
 def test_urls() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from assets.segments.definition import find_cycle, find_mistakes, references
-from orchestration import dbt
-from orchestration.errors import UpnextError
+from upnext.errors import UpnextError
+from upnext.segments.declared import check_segments
+from upnext.segments.definition import find_cycle, find_mistakes, references
 
 KNOWN = {"user_features", "account_features", "active", "curious"}
 COUNTS = {"logins_30d"}
@@ -74,7 +74,7 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.sql"
         files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where true or x")
     with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
-        dbt.check_segments(files, {})
+        check_segments(files, known=(), never_negative=())
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
     with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which there is not"):
-        dbt.check_segments(files, {})
+        check_segments(files, known=(), never_negative=())

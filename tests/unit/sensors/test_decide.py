@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from orchestration.alerts import Alert
 from sensors import arrivals, due_steps, failures, membership
 from sensors.job_state import JobState, read_job_state
+from upnext.alerts import Alert
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 IDLE = JobState(is_busy=False, failed_at=None)

@@ -1,0 +1,123 @@
+"""Features and segments: dbt's models as Dagster assets (group and owner are dbt's), and their checks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource, dbt_assets
+
+from assets import owners
+from assets.dbt_runs import ANALYTICS_MODELS, stream_dbt
+from assets.runs import asked_as_of, told_in_one_line
+from upnext import dbt
+from upnext.loop import leap, open_tick, rebuild
+from upnext.project import Project
+from upnext.segments.membership import beyond_limits, held_out
+
+
+def build_models(manifest: Path) -> dg.AssetsDefinition:
+    """Return events, features and segments as one op: the body of a tick, published where all of it was built."""
+
+    @dbt_assets(manifest=manifest, exclude=f"{ANALYTICS_MODELS} resource_type:unit_test", name="features_and_segments")
+    def features_and_segments(
+        context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, project: dg.ResourceParam[Project]
+    ) -> Iterator[Any]:
+        asked = asked_as_of(context.run.tags)
+        with told_in_one_line():
+            project.check()
+        if context.selected_asset_keys != features_and_segments.keys:
+            context.log.info("a part of the models was asked for: no tick, the membership log is left as it is")
+            yield from stream_dbt(context, dbt_cli, project, dbt.build_arguments(as_of=None, tick_id=None))
+            return
+        if found := leap(project.engine, asked):
+            context.log.warning(found)
+        with told_in_one_line(), open_tick(project, asked, is_explicit=False) as tick:
+            arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
+            yield from stream_dbt(context, dbt_cli, project, arguments)
+        metadata: dict[str, Any] = {"tick_id": tick.tick_id, "as_of": tick.as_of.isoformat(), **tick.changes}
+        for key in (["segments", "membership_changes"], ["segments", "ticks"]):
+            context.log_event(dg.AssetMaterialization(asset_key=key, metadata=metadata))
+
+    return features_and_segments
+
+
+def membership_log(segments: set[str]) -> list[dg.AssetSpec]:
+    """Return the tables that a tick writes beside the segments."""
+    built = [dg.AssetKey(["segments", segment]) for segment in sorted(segments)]
+    changes = dg.AssetKey(["segments", "membership_changes"])
+    return [
+        dg.AssetSpec(
+            changes,
+            deps=built,
+            group_name="segments",
+            owners=owners.ANALYTICS,
+            kinds={"postgres", "table"},
+            description="One row per entry to or exit from a segment; never changed. The segments' only state.",
+        ),
+        dg.AssetSpec(
+            ["segments", "evaluations"],
+            deps=built,
+            group_name="segments",
+            owners=owners.ANALYTICS,
+            kinds={"postgres", "table"},
+            description="One row per segment and tick that looked at it: how many were looked at, entered, exited.",
+        ),
+        dg.AssetSpec(
+            ["segments", "members"],
+            deps=[changes],
+            group_name="segments",
+            owners=owners.ANALYTICS,
+            kinds={"postgres", "table"},
+            description="One row per segment and member now, by the published log.",
+        ),
+        dg.AssetSpec(
+            ["segments", "ticks"],
+            deps=[changes],
+            group_name="segments",
+            owners=owners.ANALYTICS,
+            kinds={"postgres", "table"},
+            description="One row per tick, published last: journeys and experiences act on published ticks only.",
+        ),
+    ]
+
+
+_LOG = dg.AssetKey(["segments", "membership_changes"])
+# The last thing of the models that a tick builds, all in one step: what is checked has happened by then.
+_BUILT = [dg.AssetKey(["segments", "primary_segment"])]
+_FEATURES = dg.AssetKey(["features", "user_features"])
+
+
+@dg.asset_check(
+    asset=_LOG,
+    additional_deps=_BUILT,
+    description="The last tick changed no segment by more than its owner expects.",
+)
+def segments_change_within_limits(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
+    """Warn before anybody is messaged; a segment whose owner says `hold` is held back as well."""
+    beyond = beyond_limits(project.engine)
+    return dg.AssetCheckResult(
+        passed=not beyond,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(str, beyond)) or None,
+        metadata={change.segment: change.entered + change.exited for change in beyond},
+    )
+
+
+@dg.asset_check(asset=_LOG, additional_deps=_BUILT, description="The last tick could look at every segment.")
+def segments_can_be_evaluated(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
+    """Name the segments that were held out, since a condition met a value that it cannot read."""
+    failed = held_out(project.engine)
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{segment}: {error}" for segment, error in failed.items()) or None,
+        metadata=failed,
+    )
+
+
+@dg.asset_check(asset=_FEATURES, description="Features, identities and users of experiments are what they are afresh.")
+def features_do_not_drift(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
+    """Compute everything afresh beside the tables, compare, and mend them: every night, or when somebody asks."""
+    drift = rebuild(project)
+    return dg.AssetCheckResult(passed=not any(drift.values()), severity=dg.AssetCheckSeverity.ERROR, metadata=drift)

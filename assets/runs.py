@@ -1,0 +1,56 @@
+"""What a run is told, the instant it computes at, as a tag; and the lock by which others know that it lives."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+import dagster as dg
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from upnext.clock import utc_now
+from upnext.errors import UpnextError, without_values
+from upnext.switches import Started
+from upnext.ticks.instants import parse_instant
+from upnext.warehouse.locks import exclusive
+
+AS_OF_TAG = "upnext/as_of"
+TICK_JOB = "tick"
+DISPATCH_JOB = "dispatch"
+ANALYSIS_JOB = "analysis"
+REBUILD_JOB = "rebuild"
+
+
+def as_of_tags(as_of: datetime) -> dict[str, str]:
+    """Return the tags of a run at `as_of`."""
+    return {AS_OF_TAG: as_of.isoformat()}
+
+
+def asked_as_of(tags: Mapping[str, str]) -> datetime:
+    """Return the instant that a run was asked for; a run launched by hand computes at the time it starts."""
+    return parse_instant(tags[AS_OF_TAG], option=AS_OF_TAG) if AS_OF_TAG in tags else utc_now()
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Let a step fail with the line that the command line would print, and not with a stack trace."""
+    try:
+        yield
+    except UpnextError as error:
+        raise dg.Failure(f"{error}") from None
+    except DBAPIError as error:
+        raise dg.Failure(f"the database: {without_values(str(error.orig))}") from None
+
+
+@contextmanager
+def at_work(engine: Engine, run_id: str) -> Iterator[None]:
+    """Hold the lock of a run as long as its process lives."""
+    with exclusive(engine, f"run {run_id}"):
+        yield
+
+
+def at_work_in_words(kind: str, name: str, at_work: Mapping[str, Started]) -> str:
+    """Return since when a journey or an experience acts, and by whose word; or how to start it."""
+    if name not in at_work:
+        return f"not started; `upnext {kind} start {name}` starts it"
+    return f"since {at_work[name].since:%Y-%m-%d %H:%M} UTC, started by {at_work[name].by}"

@@ -1,0 +1,66 @@
+"""Jobs and their schedules: the tick every hour, the analysis after it, the rebuild at night."""
+
+from datetime import UTC
+
+import dagster as dg
+
+from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
+
+# Sensors ask for what has work. What the hour alone changes is looked at every hour: checks, and experiences that begin
+# or end.
+_OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
+_DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
+_SEGMENTS = dg.AssetSelection.checks_for_assets(dg.AssetKey(["segments", "membership_changes"]))
+
+tick_job = dg.define_asset_job(
+    TICK_JOB,
+    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS,
+    description="Load what has landed, build features and segments, publish the tick.",
+)
+
+dispatch_job = dg.define_asset_job(
+    DISPATCH_JOB,
+    selection=dg.AssetSelection.groups("journeys", "experiences"),
+    description="Move people along their journeys, send what is due, assign experiences.",
+)
+
+analysis_job = dg.define_asset_job(
+    ANALYSIS_JOB,
+    selection=dg.AssetSelection.groups("analytics", "experiences") | _OUTBOX,
+    description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
+)
+
+
+rebuild_job = dg.define_asset_job(
+    REBUILD_JOB,
+    selection=_DRIFT,
+    description="Compute identities, features and users of experiments afresh, compare, and mend what was kept.",
+)
+
+
+@dg.schedule(
+    job=tick_job,
+    cron_schedule="0 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def hourly_tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Tick at the scheduled hour."""
+    return dg.RunRequest(tags=as_of_tags(context.scheduled_execution_time.astimezone(UTC)))
+
+
+hourly_analysis = dg.ScheduleDefinition(
+    name="hourly_analysis",
+    job=analysis_job,
+    cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+nightly_rebuild = dg.ScheduleDefinition(
+    name="nightly_rebuild",
+    job=rebuild_job,
+    cron_schedule="40 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

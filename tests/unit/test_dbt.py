@@ -1,0 +1,41 @@
+"""How dbt is called."""
+
+import json
+from datetime import UTC, datetime
+
+from sqlalchemy.engine import make_url
+
+from upnext.dbt import build_arguments, environment
+from upnext.dev import storage_url
+
+
+def test_a_tick_hands_its_id_and_instant_to_dbt() -> None:
+    arguments = build_arguments(as_of=datetime(2026, 4, 1, tzinfo=UTC), tick_id=7)
+    assert json.loads(arguments[-1]) == {"as_of": "2026-04-01T00:00:00+00:00", "tick_id": 7}
+
+
+def test_a_build_by_hand_has_no_tick() -> None:
+    assert json.loads(build_arguments(as_of=None, tick_id=None)[-1]) == {}
+
+
+def test_the_profile_comes_from_the_url() -> None:
+    url = make_url("postgresql://me:p%40ss@db.example:5433/warehouse?sslmode=require")
+    assert environment(url) == {
+        "UPNEXT_PG_HOST": "db.example",
+        "UPNEXT_PG_PORT": "5433",
+        "UPNEXT_PG_USER": "me",
+        "DBT_ENV_SECRET_UPNEXT_PG_PASSWORD": "p@ss",
+        "UPNEXT_PG_DATABASE": "warehouse",
+        "UPNEXT_PG_SSLMODE": "require",
+        "PGTZ": "UTC",
+    }
+
+
+def test_a_socket_folder_is_a_host() -> None:
+    assert environment(make_url("postgresql:///db?host=/run/postgres"))["UPNEXT_PG_HOST"] == "/run/postgres"
+
+
+def test_dagster_speaks_psycopg2_in_its_own_schema() -> None:
+    url = storage_url(make_url("postgresql://me@localhost/db"))
+    assert url.startswith("postgresql+psycopg2://")
+    assert "search_path%3Ddagster" in url

@@ -1,0 +1,1 @@
+"""Upnext, the product: what users do, and what to put before them next. It knows no Dagster."""

@@ -1,0 +1,436 @@
+"""From moments to results: arms against control, copies against each other, segments one by one. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from upnext.analytics.statistics import (
+    Comparison,
+    Stratum,
+    adjust,
+    compare_means_cuped_by_split,
+    compare_proportions_by_split,
+    compare_ratios_by_split,
+    days_left,
+    decide,
+    minimal_detectable_lift,
+    sample_ratio_p_always_valid,
+    wilson,
+)
+
+CONTROL = "control"
+GOAL = "goal"
+CLICKED = "clicked"
+ALPHA = 0.05
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One row of `analytics.experiment_moments`; `other_*` is the time before, or what a ratio is over.
+
+    `split` names the traffic split by which the users were drawn: only users of one split are comparable.
+    """
+
+    experiment: str
+    metric: str
+    type: str
+    split: str
+    arm: str
+    users: int
+    conversions: int | None = None
+    mean: float | None = None
+    variance: float | None = None
+    other_mean: float | None = None
+    other_variance: float | None = None
+    covariance: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The mean of the metric over the users of the arm; None where there is nobody."""
+        if not self.users:
+            return None
+        if self.conversions is not None:
+            return self.conversions / self.users
+        if self.type == "ratio":
+            return self.mean / self.other_mean if self.mean is not None and self.other_mean else None
+        return self.mean
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Users of an arm that were seen, how many it should be, and what is said of the experiment.
+
+    A row of `analytics.experiment_arms` for each traffic split; `_of_all_splits` adds them up.
+    """
+
+    experiment: str
+    kind: str
+    segment: str
+    goal_version: str
+    minimum_lift: float
+    split: str
+    arm: str
+    expected_users: float
+    users: int
+    open_users: int = 0
+    users_in_both_arms: int = 0
+    first_exposed_at: datetime | None = None
+
+
+def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_of: datetime) -> list[Row]:
+    """Compare each arm with its control, per experiment and metric: rows of `analytics.experiment_results`.
+
+    Users are compared within each traffic split. An arm that nobody saw has a row too. P-values are adjusted within
+    an experiment: by Holm over the goal of each arm, and over its clicks, by Benjamini and Hochberg over all other
+    metrics. `p_always_valid` is that of this look alone; `with_decision` adds the looks before it, and the decision.
+    """
+    found: dict[str, dict[tuple[str, str], list[Moments]]] = defaultdict(lambda: defaultdict(list))
+    for row in moments:
+        found[row.experiment][row.metric, row.type].append(row)
+    by_experiment: dict[str, list[Arm]] = defaultdict(list)
+    for arm in arms:
+        by_experiment[arm.experiment].append(arm)
+    results: list[Row] = []
+    for experiment, seen in sorted(by_experiment.items()):
+        by_split = _by(seen, "split")
+        srm_p = sample_ratio_p_always_valid(
+            observed=[[arm.users for arm in split] for split in by_split.values()],
+            expected_weights=[[arm.expected_users for arm in split] for split in by_split.values()],
+        )
+        drawn = {name: _of_all_splits(rows) for name, rows in _by(seen, "arm").items()}
+        # Where no window is over yet, the goal has a row all the same.
+        metrics = found[experiment] or {(GOAL, "proportion"): []}
+        results += _adjusted(
+            [
+                {**row, "srm_p": srm_p}
+                for (metric, kind), rows in metrics.items()
+                if metric != CLICKED or seen[0].kind == "experience"
+                for row in _compare_arms(metric, kind, rows, drawn, as_of)
+            ]
+        )
+    return results
+
+
+def with_decision(row: Row, earlier: float | None, *, arms: int) -> Row:
+    """Return a result with the running minimum of its always-valid p-value, and the decision on the goal."""
+    looks = [p for p in (row["p_always_valid"], earlier) if p is not None]
+    row = {**row, "p_always_valid": min(looks, default=None)}
+    minimum_lift = row.pop("minimum_lift")
+    if row["metric"] != GOAL:
+        return {**row, "decision": None}
+    compared = Comparison(**{name: row[name] for name in _COMPARED})
+    decision = decide(
+        compared=compared, mean_control=row["mean_control"], srm_p=row["srm_p"], minimum_lift=minimum_lift, arms=arms
+    )
+    return {**row, "decision": decision}
+
+
+def compare_segments(counts: Iterable[Row], generic: Mapping[str, set[str]]) -> list[Row]:
+    """Compare the goal in each segment: every arm with control, and personal copy with the `generic` arms there are.
+
+    Rows of `analytics.segment_results`. People look at `finding` every hour, so it goes by always-valid p-values,
+    adjusted over all rows by Benjamini and Hochberg. That something does as well is said only where the always-valid
+    interval rules out every lift worth having, in all rows at once (Bonferroni).
+    """
+    by_segment: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in counts:
+        by_segment[row["segment"], row["experiment"]][row["arm"]].append(row)
+    pairs = [
+        (arms[reference], arm)
+        for (_, experiment), arms in sorted(by_segment.items())
+        for name, arm in sorted(arms.items())
+        for reference in (CONTROL, *sorted(generic.get(experiment, ())))
+        if name != CONTROL and reference in arms and reference != name
+        and (reference == CONTROL or name not in generic[experiment])
+    ]  # fmt: skip
+    compared = [_compare_counts(reference, arm, ALPHA) for reference, arm in pairs]
+    adjusted = adjust([result.p_value for result in compared], method="benjamini-hochberg")
+    always_valid = adjust([result.p_always_valid for result in compared], method="benjamini-hochberg")
+    return [
+        {
+            "segment": arm[0]["segment"],
+            "experiment": arm[0]["experiment"],
+            "arm": arm[0]["arm"],
+            "reference": reference[0]["arm"],
+            "n_reference": _sum(reference, "users"),
+            "n_arm": _sum(arm, "users"),
+            "mean_reference": _sum(reference, "conversions") / _sum(reference, "users"),
+            "mean_arm": _sum(arm, "conversions") / _sum(arm, "users"),
+            **{name: getattr(result, name) for name in ("lift", "lift_low", "lift_high", "p_value", "reason")},
+            "p_adjusted": p_adjusted,
+            "p_always_valid": p_always_valid,
+            "finding": _finding(
+                result,
+                p_always_valid,
+                _compare_counts(reference, arm, ALPHA / len(pairs)),
+                arm[0]["minimum_lift"] * _sum(reference, "conversions") / _sum(reference, "users"),
+            ),
+        }
+        for (reference, arm), result, p_adjusted, p_always_valid in zip(
+            pairs, compared, adjusted, always_valid, strict=True
+        )
+    ]
+
+
+def rank_copies(counts: Iterable[Row]) -> list[Row]:
+    """Rank variants within their segment by click rate and by goal, with Wilson's intervals.
+
+    Rows of `analytics.copy_ranking`, from a row for each variant and traffic split. Ranks go by the rates alone. A
+    variant is best only among those of its experience, with which it was randomised, and where it beats each of them by
+    always-valid p-values, adjusted by Holm: so nothing is called best by luck, however often somebody looks.
+    """
+    by_segment: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in counts:
+        by_segment[row["segment"]][row["experiment"], row["variant"]].append(row)
+    ranked: list[Row] = []
+    for segment, copies in by_segment.items():
+        clicks, goals = (_ranked(copies, count) for count in ("clicked", "converted"))
+        ranked += [
+            {
+                "segment": segment,
+                "experiment": experiment,
+                "variant": variant,
+                **{name: _sum(rows, name) for name in ("exposed", "clicked", "converted", "open")},
+                **dict(zip(_BY_CLICKS, clicks[experiment, variant], strict=True)),
+                **dict(zip(_BY_GOALS, goals[experiment, variant], strict=True)),
+            }
+            for (experiment, variant), rows in copies.items()
+        ]
+    return sorted(ranked, key=lambda row: (row["segment"], row["rank"], row["experiment"], row["variant"]))
+
+
+_COMPARED = tuple(asdict(Comparison()))
+_BY_CLICKS = ("rate", "rate_low", "rate_high", "rank", "is_best_by_clicks")
+_BY_GOALS = ("goal_rate", "goal_low", "goal_high", "goal_rank", "is_best_by_goals")
+
+
+def _of_all_splits(rows: list[Arm]) -> Arm:
+    first = min((row.first_exposed_at for row in rows if row.first_exposed_at is not None), default=None)
+    sums: dict[str, Any] = {
+        name: sum(getattr(row, name) for row in rows)
+        for name in ("expected_users", "users", "open_users", "users_in_both_arms")
+    }
+    return replace(rows[0], split="", first_exposed_at=first, **sums)
+
+
+def _compare_arms(
+    metric: str, kind: str, found: list[Moments], drawn: Mapping[str, Arm], as_of: datetime
+) -> Iterator[Row]:
+    by_arm = {name: {row.split: row for row in rows} for name, rows in _by(found, "arm").items()}
+    seen_control = drawn.get(CONTROL)
+    for name in sorted(drawn.keys() - {CONTROL}):
+        seen_arm = drawn[name]
+        seen_control = seen_control or replace(seen_arm, arm=CONTROL, expected_users=0, users=0, open_users=0)
+        control, arm = by_arm.get(CONTROL, {}), by_arm.get(name, {})
+        # Users of a split in which one of the two had no part have nobody to be compared with.
+        splits = sorted(control.keys() & arm.keys()) or sorted(control.keys() | arm.keys())
+        nobody = Moments(seen_arm.experiment, metric, kind, "", name, 0, 0 if kind == "proportion" else None)
+        pairs = [(control.get(split, nobody), arm.get(split, nobody)) for split in splits] or [(nobody, nobody)]
+        compared = _compare(kind, pairs)
+        if seen_control.expected_users == 0:
+            compared = Comparison(reason="no control group")
+        mean_control, mean_arm = _means(kind, pairs)
+        yield {
+            "experiment": seen_arm.experiment,
+            "segment": seen_arm.segment,
+            "metric": metric,
+            "type": kind,
+            "arm": name,
+            "goal_version": seen_arm.goal_version,
+            "n_control": sum(control.users for control, _ in pairs),
+            "n_arm": sum(arm.users for _, arm in pairs),
+            "n_open_control": seen_control.open_users,
+            "n_open_arm": seen_arm.open_users,
+            "n_both_control": seen_control.users_in_both_arms,
+            "n_both_arm": seen_arm.users_in_both_arms,
+            "mean_control": mean_control,
+            "mean_arm": mean_arm,
+            **asdict(compared),
+            **_plan(metric, pairs, mean_control, (seen_control, seen_arm), as_of, arms=len(drawn) - 1),
+            "minimum_lift": seen_arm.minimum_lift,
+        }
+
+
+def _compare(kind: str, pairs: list[tuple[Moments, Moments]]) -> Comparison:
+    function = {"proportion": compare_proportions_by_split, "ratio": compare_ratios_by_split}.get(
+        kind, compare_means_cuped_by_split
+    )
+    return function(splits=[_stratum(kind, control, arm) for control, arm in pairs], alpha=ALPHA)
+
+
+def _stratum(kind: str, control: Moments, arm: Moments) -> Stratum:
+    stratum: dict[str, Any] = {}
+    for side, row in ((CONTROL, control), ("arm", arm)):
+        values = (
+            row.users,
+            row.conversions,
+            row.mean,
+            row.variance,
+            row.other_mean,
+            row.other_variance,
+            row.covariance,
+        )
+        stratum |= {f"{name}_{side}": value for name, value in zip(_NAMES[kind], values, strict=True) if name}
+    return stratum
+
+
+_NAMES = {
+    "proportion": ("n", "x", "", "", "", "", ""),
+    "mean": ("n", "", "mean", "var", "pre_mean", "pre_var", "cov"),
+    "ratio": ("n", "", "mean_num", "var_num", "mean_den", "var_den", "cov"),
+}
+
+
+def _sizes(pairs: list[tuple[Moments, Moments]]) -> list[float]:
+    """Return how many users a side each split is worth, were both sides as large: the weights of the splits."""
+    return [2 / (1 / control.users + 1 / arm.users) if control.users and arm.users else 0.0 for control, arm in pairs]
+
+
+def _means(kind: str, pairs: list[tuple[Moments, Moments]]) -> tuple[float | None, float | None]:
+    """Return the means of both sides, over splits with the weights by which they are compared."""
+    if len(pairs) == 1:
+        return pairs[0][0].value, pairs[0][1].value
+    sizes = _sizes(pairs)
+    sides = [[control.value for control, _ in pairs], [arm.value for _, arm in pairs]]
+    control, arm = (
+        sum(size * value for size, value in zip(sizes, values, strict=True) if value is not None) / sum(sizes)
+        if any(sizes) and all(value is not None for size, value in zip(sizes, values, strict=True) if size)
+        else None
+        for values in sides
+    )
+    return control, arm
+
+
+def _plan(
+    metric: str,
+    pairs: list[tuple[Moments, Moments]],
+    mean_control: float | None,
+    seen: tuple[Arm, Arm],
+    as_of: datetime,
+    *,
+    arms: int,
+) -> Row:
+    """What the goal could show by now, and in how many days the smallest lift worth having could be called."""
+    size = sum(_sizes(pairs))
+    if metric != GOAL or mean_control is None or not size:
+        return {"minimal_detectable_lift": None, "days_left": None}
+    lift = seen[1].minimum_lift
+    with_lift = min(1.0, mean_control * (1 + lift))
+    moments: dict[str, Any] = {"n_control": size, "mean_control": mean_control, "n_arm": size}
+    variances = [mean * (1 - mean) for mean in (mean_control, with_lift)]
+    begun = min((side.first_exposed_at for side in seen if side.first_exposed_at is not None), default=as_of)
+    # Whoever was exposed counts when the window is over: so many as come are so many as close.
+    per_day = sum(side.users for side in seen) / max((as_of - begun) / timedelta(days=1), 1)
+    return {
+        "minimal_detectable_lift": minimal_detectable_lift(**moments, var_control=variances[0]),
+        "days_left": days_left(
+            **moments,
+            var_control=max(variances),
+            users=sum(control.users + arm.users for control, arm in pairs),
+            per_day=per_day,
+            lift=lift,
+            arms=arms,
+        ),
+    }
+
+
+def _adjusted(rows: list[Row]) -> list[Row]:
+    """Adjust p-values by family: the goal, clicks (control has none, so they are sure), and all other metrics."""
+    families: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        families[row["metric"] if row["metric"] in (GOAL, CLICKED) else ""].append(row)
+    return [
+        {**row, "p_adjusted": p}
+        for name, family in families.items()
+        for row, p in zip(
+            family,
+            adjust([row["p_value"] for row in family], method="holm" if name else "benjamini-hochberg"),
+            strict=True,
+        )
+    ]
+
+
+def _compare_counts(reference: list[Row], arm: list[Row], alpha: float) -> Comparison:
+    return _compare_shares(reference, arm, "users", "conversions", alpha)
+
+
+def _compare_shares(reference: list[Row], arm: list[Row], users: str, count: str, alpha: float) -> Comparison:
+    """Compare the shares `count` of `users` within the traffic splits that both sides have."""
+    others = {row["split"]: row for row in reference}
+    splits = [
+        {
+            "n_control": others[row["split"]][users],
+            "x_control": others[row["split"]][count],
+            "n_arm": row[users],
+            "x_arm": row[count],
+        }
+        for row in arm
+        if row["split"] in others
+    ]
+    if not splits:
+        return Comparison(reason="no users of one traffic split in both arms")
+    return compare_proportions_by_split(splits=splits, alpha=alpha)
+
+
+def _finding(result: Comparison, p: float | None, in_all_rows: Comparison, least_diff: float) -> str:
+    if p is not None and p < ALPHA:
+        return "better" if (result.diff or 0) > 0 else "worse"
+    if in_all_rows.diff_always_high is not None and in_all_rows.diff_always_high < least_diff:
+        return "as well without"
+    return "not known yet"
+
+
+Copy = tuple[str, str]
+"""Experience and variant."""
+
+
+def _ranked(
+    copies: Mapping[Copy, list[Row]], count: str
+) -> dict[Copy, tuple[float | None, float | None, float | None, int, bool]]:
+    """Return rate, interval, rank, and whether it is the best of its experience, for each copy of a segment."""
+    exposed = {copy: _sum(rows, "exposed") for copy, rows in copies.items()}
+    rates = {copy: _sum(rows, count) / exposed[copy] if exposed[copy] else None for copy, rows in copies.items()}
+    order = sorted(copies, key=lambda copy: (rates[copy] is None, -(rates[copy] or 0)))
+    first: dict[str, Copy] = {}
+    for copy in order:
+        first.setdefault(copy[0], copy)
+    best = {
+        copy
+        for experience, copy in first.items()
+        if _is_best(copies[copy], [copies[other] for other in order if other[0] == experience and other != copy], count)
+    }
+    return {
+        copy: (
+            rates[copy],
+            *(wilson(n=exposed[copy], x=_sum(copies[copy], count)) or (None, None)),
+            rank,
+            copy in best,
+        )
+        for rank, copy in enumerate(order, start=1)
+    }
+
+
+def _is_best(first: list[Row], others: list[list[Row]], count: str) -> bool:
+    """Whether the one ahead is surely ahead of every other; one alone is not the best of anything."""
+    compared = [_compare_shares(other, first, "exposed", count, ALPHA) for other in others]
+    adjusted = adjust([result.p_always_valid for result in compared], method="holm")
+    return bool(others) and all(
+        p is not None and p < ALPHA and (result.diff or 0) > 0 for p, result in zip(adjusted, compared, strict=True)
+    )
+
+
+def _sum(rows: Iterable[Row], column: str) -> int:
+    return sum(row[column] for row in rows)
+
+
+Named = TypeVar("Named", Moments, Arm)
+
+
+def _by(rows: Iterable[Named], attribute: str) -> dict[str, list[Named]]:
+    found: dict[str, list[Named]] = defaultdict(list)
+    for row in rows:
+        found[getattr(row, attribute)].append(row)
+    return found

@@ -1,0 +1,522 @@
+"""The `upnext` command: one line on standard error and status 2 for what the user can mend."""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from upnext.errors import UpnextError, nearest, visible, without_values
+from upnext.settings import Settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def commands() -> None:
+    """Upnext: behavioural segments, journeys, calls to action and honest lift, in your own Postgres."""
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--source", default="segment", show_default=True, help="How to read the lines: a file of sources/.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
+    """Load files or folders of events; a file that is loaded already is left alone."""
+    from upnext.clock import utc_now  # noqa: PLC0415
+    from upnext.events import files as landed  # noqa: PLC0415
+    from upnext.events import ingest as events  # noqa: PLC0415
+    from upnext.events.declared import known_source  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    sources = _sources()
+    is_json = known_source(sources, source).format in ("segment", "json")
+    files = landed.find_files(paths, source=source)
+    if is_json:
+        landed.refuse_other_formats(files)
+    engine = connect(Settings.from_environment())
+    with _progress() as progress:
+        task = progress.add_task("loading", total=sum(file.size for file in files))
+        done = events.ingest(
+            engine, files, sources=sources, loaded_at=utc_now(), on_bytes=lambda count: progress.advance(task, count)
+        )
+    _show(done.counts, as_json, title="Ingest")
+    for change in done.changed:
+        _warn(change)
+    if done.refused or done.waiting:
+        raise UpnextError("; ".join(done.refused + done.waiting))
+
+
+@commands.command()
+@click.option("--source", help="Only lines of this source.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def rejected(source: str | None, as_json: bool) -> None:
+    """List why lines were rejected: each reason with its count and an example."""
+    from upnext.events.declared import known_source  # noqa: PLC0415
+    from upnext.events.rejects import summarise  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    if source is not None:
+        known_source(_sources(), source)
+    reasons = summarise(connect(Settings.from_environment()), source=source)
+    if as_json:
+        print(json.dumps(reasons))
+        return
+    if not reasons:
+        print("No line is rejected.")
+        return
+    table = Table(title="Rejected lines", title_justify="left", box=box.HEAVY_HEAD if Console().is_terminal else None)
+    for column in ("source", "reason", "lines", "example"):
+        table.add_column(column, justify="right" if column == "lines" else "left", overflow="fold")
+    for reason in reasons:
+        example = Text(visible(f"{reason['place']}\n{reason['detail']}\n{reason['payload']}"), overflow="fold")
+        table.add_row(reason["source"], reason["reason"], f"{reason['lines']}", example)
+    _console().print(table)
+
+
+@commands.command("replay-rejected")
+@click.option("--source", help="Only lines of this source.")
+@click.option("--reason", help="Only lines that were rejected for this reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> None:
+    """Load again the rejected lines that a mended mapping now accepts."""
+    from upnext.events import rejects  # noqa: PLC0415
+    from upnext.events.declared import known_source  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    if source is not None:
+        known_source(_sources(), source)
+    done = rejects.replay(connect(Settings.from_environment()), _sources(), source=source, reason=reason)
+    _show(asdict(done), as_json, title="Replay of rejected lines")
+
+
+@commands.command()
+@click.option("--as-of", help="Compute at this instant (ISO 8601 with a zone); default: now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def tick(as_of: str | None, as_json: bool) -> None:
+    """Run one whole tick: ingest of the landing folder, dbt, segments, journeys, analytics."""
+    from upnext import clock, loop  # noqa: PLC0415
+    from upnext.segments.membership import beyond_limits, held_out  # noqa: PLC0415
+    from upnext.ticks import instants  # noqa: PLC0415
+
+    asked = clock.utc_now() if as_of is None else instants.parse_instant(as_of, option="--as-of")
+    instants.check_explicit(asked, last=None, now=clock.utc_now())
+    project = _project()
+    if leap := loop.leap(project.engine, asked):
+        _warn(leap)
+    done = loop.tick(project, asked, is_explicit=as_of is not None)
+    for change in beyond_limits(project.engine):
+        _warn(f"{change}")
+    for segment, error in held_out(project.engine).items():
+        _warn(f"segment '{segment}' was held out, and its members stay as they are: {error}")
+    _show(asdict(done), as_json, title=f"Tick {done.tick_id} at {done.as_of:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@commands.command()
+@click.option("--from", "start", required=True, help="First instant (ISO 8601 with a zone).")
+@click.option("--to", "end", required=True, help="Last instant.")
+@click.option("--every", default="1d", show_default=True, help="Distance between ticks, such as 1d, 6h or 30m.")
+@click.option("--send", is_flag=True, help="Send what falls due; without it messages are skipped, reason `replay`.")
+def replay(start: str, end: str, every: str, send: bool) -> None:
+    """Tick through history."""
+    from upnext import loop  # noqa: PLC0415
+    from upnext.ticks import instants  # noqa: PLC0415
+
+    span = {
+        "start": instants.parse_instant(start, option="--from"),
+        "end": instants.parse_instant(end, option="--to"),
+    }
+    step = _duration(every)
+    with _progress() as progress:
+        task = progress.add_task("replaying", total=loop.tick_count(**span, every=step))
+
+        def on_tick(done: loop.Ticked) -> None:
+            progress.update(task, advance=1, description=f"{done.as_of:%Y-%m-%d %H:%M}")
+
+        loop.replay(_project(), **span, every=step, is_sending=send, on_tick=on_tick)
+    _show_status()
+
+
+@commands.command()
+@click.argument("segment", metavar="PATH_OR_NAME")
+@click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and leave.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def preview(segment: str, with_ids: bool, as_json: bool) -> None:
+    """Run a segment without touching anything: its size now, who would enter and leave, and the overlaps."""
+    from upnext import operations  # noqa: PLC0415
+
+    started = time.perf_counter()
+    found = operations.preview_segment(_project(), segment, with_ids=with_ids)
+    shown = {name: value for name, value in asdict(found).items() if with_ids or not name.endswith("_ids")}
+    seconds = round(time.perf_counter() - started, 1)
+    _show({**shown, "seconds": seconds}, as_json, title=f"Preview of {found.segment}")
+
+
+@commands.command()
+@click.argument("segment")
+@click.option("--at", help="At this instant (ISO 8601 with a zone); default: now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def members(segment: str, at: str | None, as_json: bool) -> None:
+    """List who is in a segment, or was at an instant, one id a line."""
+    from upnext import clock  # noqa: PLC0415
+    from upnext.segments.membership import known_segments, members_at  # noqa: PLC0415
+    from upnext.ticks import instants  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    instant = clock.utc_now() if at is None else instants.parse_instant(at, option="--at")
+    engine = connect(Settings.from_environment())
+    known = {*known_segments(engine), *_project().segments}
+    if segment not in known:
+        raise UpnextError(f"unknown segment '{segment}'{nearest(segment, known)}")
+    found = members_at(engine, segment, instant)
+    print(json.dumps(found) if as_json else "\n".join(map(visible, found)), end="\n" if found or as_json else "")
+
+
+@commands.command()
+@click.argument("segment")
+def release(segment: str) -> None:
+    """Let the next tick apply a change of a segment that was held back."""
+    from upnext import operations  # noqa: PLC0415
+
+    changes = operations.release_segment(_project(), segment)
+    print(f"released: the next tick applies its changes, {changes:,} by the last look")
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def rebuild(as_json: bool) -> None:
+    """Compute identities, features and users of experiments afresh; mend, and print by how many rows each was wrong."""
+    from upnext import loop  # noqa: PLC0415
+
+    _show(loop.rebuild(_project()), as_json, title="Rows that were wrong")
+
+
+@commands.group()
+def journeys() -> None:
+    """Start and stop journeys, preview and check them, ask what became of a user, render the copy, pause and resume."""
+
+
+@journeys.command("check")
+def check_journeys() -> None:
+    """Read every journey and write each of its messages for a made-up user: a mistake has its file and line."""
+    from upnext import operations  # noqa: PLC0415
+
+    project = _project()
+    written = operations.check_journeys(project)
+    _warn_of_copy(project, project.journeys)
+    print("\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
+
+
+def _warn_of_copy(project: Any, journeys: Iterable[str]) -> None:
+    from upnext import operations  # noqa: PLC0415
+
+    for doubt in dict.fromkeys(operations.doubtful_copy(project, journeys)):
+        _warn(doubt)
+
+
+@journeys.command("explain")
+@click.argument("user")
+@click.argument("journey")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def explain_journey(user: str, journey: str, as_json: bool) -> None:
+    """Say step by step what became of a user in a journey, and why."""
+    from upnext import operations  # noqa: PLC0415
+
+    lines = operations.explain_journey(_project(), journey, user)
+    if as_json:
+        print(json.dumps([{"at": line.at, "text": line.text} for line in lines], default=_as_text))
+        return
+    for line in lines:
+        at = f"{line.at:%Y-%m-%d %H:%M}" if line.at is not None else ""
+        print(f"{at:16}  {visible(line.text)}")
+
+
+@journeys.command("render")
+@click.argument("journey")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
+def render_journey(journey: str, out: Path) -> None:
+    """Write each message of a journey for a made-up user, as HTML and as text, to look at."""
+    from upnext import operations  # noqa: PLC0415
+
+    for path in operations.render_journey(_project(), journey, out):
+        print(path)
+
+
+@journeys.command("preview")
+@click.argument("journey")
+@click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and get something.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
+    """Say who would enter a journey at the newest tick and what would be sent; nothing is changed."""
+    from upnext import operations  # noqa: PLC0415
+
+    project = _project()
+    found = asdict(operations.preview_journey(project, journey))
+    ids = found.pop("entering_ids")
+    _show({**found, **({"entering_ids": ids} if with_ids else {})}, as_json, title=f"Preview of {journey}")
+    _warn_of_copy(project, [journey])
+
+
+@journeys.command("start")
+@click.argument("journey")
+def start_journey(journey: str) -> None:
+    """Let a journey act: who enters by its rules is sent its messages, from the next dispatch on."""
+    from upnext import operations, switches  # noqa: PLC0415
+
+    project = _project()
+    operations.start(project, "journey", journey, by=switches.this_user())
+    _warn_of_copy(project, [journey])
+    _let_the_ui_see()
+    print(f"started: {journey} acts from the next dispatch on; `upnext journeys stop {journey}` ends it")
+
+
+@journeys.command("stop")
+@click.argument("journey")
+def stop_journey(journey: str) -> None:
+    """Let a journey act no more: whoever is in it goes out of it, and nothing more is sent."""
+    from upnext import operations, switches  # noqa: PLC0415
+
+    ended = operations.stop(_project(), "journey", journey, by=switches.this_user())
+    print(f"stopped: {ended:,} users went out of {journey}, reason `journey stopped`")
+
+
+@journeys.command()
+@click.argument("journey")
+def pause(journey: str) -> None:
+    """Let nobody in a journey go on, and send none of its messages."""
+    from upnext import operations  # noqa: PLC0415
+
+    operations.pause_journey(_project(), journey)
+    print(f"paused: nobody in {journey} goes on until `upnext journeys resume {journey}`")
+
+
+@journeys.command()
+@click.argument("journey")
+def resume(journey: str) -> None:
+    """Let a journey go on; all that follows is put off by as long as the pause was, so that nothing piles up."""
+    from upnext import operations  # noqa: PLC0415
+
+    entries = operations.resume_journey(_project(), journey)
+    print(f"resumed: {entries:,} users go on where they were")
+
+
+@commands.group()
+def experiences() -> None:
+    """Start and stop experiences."""
+
+
+@experiences.command("start")
+@click.argument("experience")
+def start_experience(experience: str) -> None:
+    """Let an experience act: members of its segment are assigned, and see what they were drawn for."""
+    from upnext import operations, switches  # noqa: PLC0415
+
+    operations.start(_project(), "experience", experience, by=switches.this_user())
+    _let_the_ui_see()
+    print(f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it")
+
+
+@experiences.command("stop")
+@click.argument("experience")
+def stop_experience(experience: str) -> None:
+    """Let an experience act no more: nobody sees it; assignments and results stay."""
+    from upnext import operations, switches  # noqa: PLC0415
+
+    operations.stop(_project(), "experience", experience, by=switches.this_user())
+    print(f"stopped: {experience} is shown to nobody")
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list, with all that is known.")
+def results(as_json: bool) -> None:
+    """Say what each experiment did for its goal at the newest analysis, and what to do."""
+    from upnext.analytics.report import HEADINGS, table  # noqa: PLC0415
+    from upnext.analytics.results import read_results  # noqa: PLC0415
+
+    found = read_results(_project().engine)
+    if as_json:
+        print(json.dumps(found, default=_as_text))
+        return
+    if not found:
+        print(
+            "No results yet: an analysis writes them once a journey or an experience is started and somebody has seen"
+            " it (`upnext journeys start NAME`, `upnext experiences start NAME`, `upnext tick`)."
+        )
+        return
+    lines = [HEADINGS, *table(found)]
+    shown = Table(title="Results", title_justify="left", box=None, pad_edge=False)
+    for place, heading in enumerate(HEADINGS):
+        # No word is broken: a column is as wide as its longest one, and wraps between words alone.
+        longest = max(len(word) for line in lines for word in line[place].split(" "))
+        shown.add_column(heading, overflow="fold", min_width=longest)
+    for line in lines[1:]:
+        shown.add_row(*line)
+    _console(at_least=sum(column.min_width or 0 for column in shown.columns) + len(HEADINGS)).print(shown)
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(as_json: bool) -> None:
+    """Show watermarks, members by segment, messages by status, the last run and drift."""
+    _show_status(as_json)
+
+
+@commands.command()
+def url() -> None:
+    """Print the warehouse's URL; the embedded server is started and left running."""
+    from upnext.warehouse.engine import database_url  # noqa: PLC0415
+
+    print(database_url(Settings.from_environment()).render_as_string(hide_password=False))
+
+
+@commands.command()
+@click.option("--yes", is_flag=True, help="Also while the UI runs, without asking.")
+def down(yes: bool) -> None:
+    """Stop the embedded Postgres."""
+    from upnext.dev import running_on  # noqa: PLC0415
+    from upnext.warehouse.engine import embedded_server  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    port = running_on(settings)
+    if port is not None and not yes:
+        told = f"Upnext runs in this home, on http://127.0.0.1:{port}, and would lose its database"
+        if not sys.stdin.isatty():
+            raise UpnextError(f"{told}; end it first (Ctrl-C, or kill), or use upnext down --yes")
+        click.confirm(f"{told}. Stop it all the same?", abort=True)
+    is_stopped = embedded_server(settings).stop()
+    print("stopped" if is_stopped else "not running")
+
+
+@commands.command()
+@click.option("--port", default=3000, show_default=True)
+def dev(port: int) -> None:
+    """Open the Dagster UI with its daemon, schedules and sensors on, on 127.0.0.1."""
+    from upnext.dev import serve  # noqa: PLC0415
+
+    sys.exit(serve(Settings.from_environment(), port=port))
+
+
+def main() -> None:
+    """Run the command line."""
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+
+    # It warns of a COPY that a lost connection ended; the error itself is what we tell.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    try:
+        commands.main(sys.argv[1:] or ["--help"], prog_name="upnext", standalone_mode=False)
+    except (UpnextError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        _fail(text, 2)
+    except DBAPIError as error:
+        _fail(f"the database: {without_values(str(error.orig))}", 1)
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+
+
+def _fail(text: str, code: int) -> None:
+    print("upnext: " + visible(" ".join(text.split())), file=sys.stderr)
+    sys.exit(code)
+
+
+def _warn(text: str) -> None:
+    print("upnext: warning: " + visible(" ".join(text.split())), file=sys.stderr)
+
+
+def _let_the_ui_see() -> None:
+    """Let a UI that runs in this home read what is declared: what was started may be newer than it is."""
+    from upnext.dev import reload, running_on  # noqa: PLC0415
+
+    port = running_on(Settings.from_environment())
+    if port is not None and not reload(port):
+        _warn(f"the UI on http://127.0.0.1:{port} does not answer: reload its code location, Deployment, Reload")
+
+
+def _sources() -> dict[str, Any]:
+    from upnext.events.declared import load_sources  # noqa: PLC0415
+
+    return load_sources(Settings.from_environment().sources)
+
+
+def _project() -> Any:
+    from upnext.project import Project  # noqa: PLC0415
+
+    return Project(Settings.from_environment())
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9]\d{0,4})([mhd])", text)
+    if match is None:
+        raise UpnextError(f"--every: '{text}' is not a distance such as 1d, 6h or 30m")
+    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[match[2]]: int(match[1])})
+
+
+def _console(*, at_least: int = 0) -> Console:
+    """Return what prints tables: as wide as the terminal, or as a word needs; in a pipe text that nothing wraps."""
+    console = Console()
+    if not console.is_terminal:
+        return Console(width=400)
+    return Console(width=max(console.width, at_least))
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _show_status(as_json: bool = False) -> None:
+    from upnext import operations  # noqa: PLC0415
+
+    found = operations.status(_project())
+    _show(found, as_json, title="Status")
+    if not as_json and found["watermarks"]["as_of"] is None:
+        print(
+            "Nothing has been computed yet: load events (`upnext ingest FILE`, or drop files into landing), then tick."
+        )
+
+
+def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
+    if as_json:
+        print(json.dumps(values, default=_as_text))
+        return
+    is_terminal = Console().is_terminal
+    _console().print(title, style="italic")
+    table = Table(show_header=False, box=box.HEAVY_HEAD if is_terminal else None)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            table.add_section()
+            for inner, number in value.items():
+                table.add_row(f"{name}: {inner}", _as_text(number))
+            if not value:
+                table.add_row(name, "none")
+        else:
+            table.add_row(name, _as_text(value))
+    _console().print(table)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number}" for name, number in value.items()) or "none"
+    return "none" if value is None else visible(f"{value}")

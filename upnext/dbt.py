@@ -1,0 +1,170 @@
+"""How dbt is called: its arguments, its environment, and one invocation in this process."""
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from upnext.errors import UpnextError, nearest, without_values
+from upnext.settings import PROJECT, Settings
+
+PROJECT_DIR = PROJECT / "dbt_project"
+
+
+def environment(url: URL) -> dict[str, str]:
+    """Return the variables that profiles.yml reads, from the warehouse's URL."""
+    query = {name: str(value) for name, value in url.query.items()}
+    return {
+        "UPNEXT_PG_HOST": url.host or query.get("host", "localhost"),
+        "UPNEXT_PG_PORT": str(url.port or query.get("port", 5432)),
+        "UPNEXT_PG_USER": url.username or query.get("user", "upnext"),
+        "DBT_ENV_SECRET_UPNEXT_PG_PASSWORD": url.password or query.get("password", ""),
+        "UPNEXT_PG_DATABASE": url.database or "upnext",
+        "UPNEXT_PG_SSLMODE": query.get("sslmode", "prefer"),
+        "PGTZ": "UTC",
+    }
+
+
+def models_environment(settings: Settings) -> dict[str, str]:
+    """Return the variable by which dbt finds the models that people edit; it takes relative paths alone."""
+    return {"UPNEXT_DBT_MODELS": os.path.relpath(own_models(settings), PROJECT_DIR)}
+
+
+def build_arguments(*, as_of: datetime | None, tick_id: int | None) -> list[str]:
+    """Return the arguments of a build at `as_of`; without `tick_id` the membership log is left alone."""
+    variables: dict[str, Any] = {}
+    if as_of is not None:
+        variables["as_of"] = as_of.isoformat()
+    if tick_id is not None:
+        variables["tick_id"] = tick_id
+    return ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
+
+
+def global_arguments(settings: Settings) -> list[str]:
+    """Return where the project, the profile and dbt's own files are."""
+    return [
+        "--project-dir", str(PROJECT_DIR),
+        "--profiles-dir", str(PROJECT_DIR),
+        "--target-path", str(settings.dbt_target),
+        "--log-path", str(settings.dbt_target / "logs"),
+    ]  # fmt: skip
+
+
+def engine_models() -> Path:
+    """Return where the models lie that are the same for everybody."""
+    return PROJECT_DIR / "engine"
+
+
+def own_models(settings: Settings) -> Path:
+    """Return where the models lie that people edit: events, features, segments and metrics."""
+    return settings.content / "models" if settings.content else PROJECT_DIR / "models"
+
+
+def model_names(settings: Settings) -> set[str]:
+    """Return all models and seeds: what a segment may read."""
+    models = {file.stem for folder in (engine_models(), own_models(settings)) for file in folder.rglob("*.sql")}
+    return models | {file.stem for file in (PROJECT_DIR / "seeds").rglob("*.csv")}
+
+
+def manifest_path(settings: Settings) -> Path:
+    """Return dbt's manifest, parsed again where a file of the project is newer.
+
+    Where a file cannot be parsed the manifest of before serves: the step that builds then tells the mistake.
+    """
+    manifest = settings.dbt_target / "manifest.json"
+    parsed_at = manifest.stat().st_mtime if manifest.exists() else 0.0
+    files = [file for folder in (PROJECT_DIR, own_models(settings)) for file in folder.rglob("*") if file.is_file()]
+    if any(file.stat().st_mtime > parsed_at for file in files):
+        try:
+            Dbt(settings).invoke(["parse"])
+        except UpnextError:
+            if not manifest.exists():
+                raise
+    return manifest
+
+
+class Dbt:
+    """dbt in this process. Parsing alone needs no warehouse; it is done once, and kept in `manifest`."""
+
+    def __init__(self, settings: Settings, url: URL | None = None, manifest: Any = None) -> None:
+        self._settings = settings
+        self._environment = {**models_environment(settings), **(environment(url) if url is not None else {})}
+        self.manifest = manifest
+
+    def invoke(self, arguments: list[str]) -> Any:
+        """Run dbt and return its result. Raises `UpnextError` with the first message of what failed."""
+        from dbt.cli.main import dbtRunner  # noqa: PLC0415 - two seconds that only a build should pay
+
+        from upnext.dbt_patches import repeat_cheaply  # noqa: PLC0415
+
+        repeat_cheaply()
+        options = [*global_arguments(self._settings), "--quiet", "--log-level", "none", "--log-level-file", "info"]
+        with _scoped(self._environment):
+            if self.manifest is None:
+                # Parsed without variables, so that dbt's own cache holds from tick to tick.
+                self.manifest = _result(dbtRunner().invoke(["parse", *options]), None)
+            if arguments == ["parse"]:
+                return self.manifest
+            # Neither its reports nor its list of all relations are needed: a third of a small tick.
+            lean = ["--no-write-json", "--no-populate-cache"]
+            return _result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options, *lean]), self.manifest)
+
+    def compile(self, sql: str) -> str:
+        """Return a SELECT with its references replaced by the names of tables."""
+        code: str = self.invoke(["compile", "--inline", sql]).results[0].node.compiled_code
+        return code
+
+
+@contextmanager
+def _scoped(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while: dbt reads its profile from them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _result(done: Any, manifest: Any) -> Any:
+    if not done.success:
+        raise UpnextError(f"dbt failed: {_failure(done, manifest)}")
+    return done.result
+
+
+def _failure(done: Any, manifest: Any) -> str:
+    if done.exception is not None:
+        return " ".join(str(done.exception).split())
+    failed = [node for node in done.result if node.status in ("error", "fail", "runtime error")]
+    first = failed[0]
+    message = in_one_line(first.message or "", columns=_columns_read_by(first.node, manifest))
+    return f"{first.node.original_file_path}: {message} ({len(failed)} failed in all)"
+
+
+def in_one_line(message: str, *, columns: Collection[str]) -> str:
+    """Return what dbt says of a node that failed; of the server's word the first line, without values of the data."""
+    head, _, word = message.strip().partition("\n")
+    if head.startswith("Database Error") and word:
+        message = f"{head} {without_values(word)}"
+    return with_nearest(" ".join(message.split()), columns=columns)
+
+
+def with_nearest(message: str, *, columns: Collection[str]) -> str:
+    """Return Postgres's word of a column that does not exist with the nearest match."""
+    missing = re.search(r'column "?(?:\w+\.)?(\w+)"? does not exist', message)
+    return f"column '{missing[1]}' does not exist{nearest(missing[1], columns)}" if missing else message
+
+
+def _columns_read_by(node: Any, manifest: Any) -> set[str]:
+    names = node.depends_on.nodes if manifest is not None and hasattr(node, "depends_on") else []
+    return {column for name in names if name in manifest.nodes for column in manifest.nodes[name].columns}

@@ -1,0 +1,156 @@
+"""What people declare in YAML, checked on load: errors name the file, the line and the nearest match."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import yaml
+
+from upnext.errors import UpnextError, nearest
+from upnext.wording import ANY, explain, worded
+
+NAME = r"^[a-z][a-z0-9_]{0,62}$"
+Name = Annotated[str, worded(NAME, "a name of a-z, 0-9 and _, beginning with a letter")]
+"""An identifier: a table, a file or an experiment can be called this."""
+
+Duration = Annotated[
+    str, worded(r"^\d{1,4} (minute|hour|day)s?$", "a length of time such as 2 days, 3 hours, 1 minute")
+]
+"""A length of time such as `2 days`, in words that Postgres reads as an interval."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+"""A part of all users, 0 up to but not including 1."""
+
+Link = Annotated[
+    str,
+    worded(
+        r"^(https://[^/\s]|/($|[^/\\]))[^\s]*$", "an address such as https://otto.example/upgrade, or a path such as /x"
+    ),
+]
+"""Where a click leads: an https address, or a path of the site that shows it."""
+
+MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
+
+Mistake = tuple[list[str | int], str]
+"""Where a mistake stands, as keys of the YAML, and what is wrong."""
+
+Declared = TypeVar("Declared", bound=msgspec.Struct)
+
+
+class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of everything that is declared in YAML: unknown keys are errors."""
+
+
+def load(path: Path, kind: type[Declared]) -> Declared:
+    """Read one YAML file as `kind`. Raises `UpnextError` with file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_keys(tree, path)
+        value = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UpnextError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except UnicodeDecodeError:
+        raise UpnextError(f"{path}: not valid UTF-8") from None
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at ")
+        keys, mistake = explain(message, where, value, kind)
+        raise UpnextError(f"{path}:{_line(tree, keys)}: {mistake}") from None
+
+
+def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
+    """Read each `*.yml` of a folder; the key is the file's stem, in the order of the names."""
+    paths = sorted(folder.glob("*.yml"))
+    for path in folder.glob("*.yaml"):
+        raise UpnextError(f"{path}: files that declare something end in .yml; rename it")
+    for path in paths:
+        if not re.fullmatch(NAME, path.stem):
+            raise UpnextError(
+                f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter"
+            )
+    return {path.stem: load(path, kind) for path in paths}
+
+
+def minutes(duration: str) -> int:
+    """Return a declared duration in minutes."""
+    number, unit = duration.split()
+    return int(number) * MINUTES[unit.removesuffix("s")]
+
+
+def check(folder: Path, name: str, mistakes: Iterable[Mistake]) -> None:
+    """Raise `UpnextError` with file and line for the first of the mistakes in `<name>.yml`."""
+    for keys, mistake in mistakes:
+        path = folder / f"{name}.yml"
+        raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+
+
+def unknown(keys: list[str | int], kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Mistake]:
+    """Yield a mistake for each name that is not known, with its nearest match."""
+    for name in names:
+        if name not in known:
+            yield keys, f"unknown {kind} '{name}'{nearest(name, known)}"
+
+
+def markup(keys: list[str | int], text: str) -> Iterator[Mistake]:
+    """Yield a mistake where a text holds HTML or a script: what shows it may not escape it."""
+    found = re.search(r"<\s*[A-Za-z/!?][^>]*>?|&(#\w+|[A-Za-z]+);|javascript:", text, re.IGNORECASE)
+    if found:
+        yield keys, f"copy is plain text, and '{found[0]}' is markup; leave it out"
+
+
+def line_of(path: Path, keys: list[str | int]) -> int:
+    """Return the line, counted from 1, at which a key of a YAML file stands."""
+    return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
+
+
+# A plain text, and `<<`, which takes in another mapping.
+_TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
+def _check_keys(node: yaml.Node | None, path: Path) -> None:
+    """Raise `UpnextError` for a key that is no text, or that stands twice: YAML would keep the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise UpnextError(f"{path}:{key.start_mark.line + 1}: '{key.value}' stands here twice")
+            if isinstance(key, yaml.ScalarNode) and key.tag not in _TEXT_KEYS:
+                kind = key.tag.rpartition(":")[2]
+                raise UpnextError(
+                    f"{path}:{key.start_mark.line + 1}: YAML reads the key '{key.value}' as {kind}, not as text;"
+                    " put it in quotes, or use another word"
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            _check_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value, path)
+
+
+def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
+    line = node.start_mark.line + 1 if node else 1
+    for depth, key in enumerate(keys, start=1):
+        if isinstance(node, yaml.MappingNode):
+            pairs = [pair for pair in node.value if pair[0].value == key]
+            if key == ANY:
+                pairs = [pair for pair in node.value if _leads_on(pair[1], keys[depth:])]
+            if not pairs:
+                break
+            name, node = pairs[0]
+            line = name.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _leads_on(node: yaml.Node, keys: list[str | int]) -> bool:
+    is_mapping = isinstance(node, yaml.MappingNode)
+    return not keys or (is_mapping and any(name.value == keys[0] or keys[0] == ANY for name, _ in node.value))

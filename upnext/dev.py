@@ -1,0 +1,116 @@
+"""The Dagster instance: its home, its storage in the warehouse, and how the UI and the daemon are started."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from sqlalchemy.engine import URL
+
+from upnext import dbt
+from upnext.errors import UpnextError
+from upnext.settings import PROJECT, Settings
+from upnext.warehouse.engine import connect, database_url
+
+
+def storage_url(url: URL) -> str:
+    """Return Dagster's own URL. It names psycopg2: with psycopg 3 no run launches (NOTIFY takes no parameter)."""
+    scoped = url.set(drivername="postgresql+psycopg2").update_query_dict({"options": "-csearch_path=dagster"})
+    return scoped.render_as_string(hide_password=False)
+
+
+def prepare(settings: Settings) -> dict[str, str]:
+    """Make the home, migrate the warehouse, parse dbt, and return the variables that Dagster's processes need."""
+    connect(settings).dispose()
+    dbt.manifest_path(settings)
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    (settings.landing / "segment").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PROJECT / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+    url = database_url(settings)
+    return {
+        "UPNEXT_HOME": str(settings.home),
+        "DAGSTER_HOME": str(settings.dagster_home),
+        # Dagster's processes import the roof, which is a part of the checkout and not of the package.
+        "PYTHONPATH": str(PROJECT),
+        "UPNEXT_DAGSTER_URL": storage_url(url),
+        **dbt.environment(url),
+        **dbt.models_environment(settings),
+    }
+
+
+def serve(settings: Settings, *, port: int) -> int:
+    """Run the UI on loopback, and the daemon with it, until they end; return their status.
+
+    Raises `UpnextError` where they run in this home already, or the port is taken.
+    """
+    with _only_one(settings, port):
+        environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
+        print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+        print(f"Drop files into {settings.landing / 'segment'}", flush=True)
+        dagster = str(Path(sys.executable).parent / "dagster")
+        # Whoever is started in the background of a script ignores Ctrl-C, and Dagster would ignore SIGTERM with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        process = subprocess.Popen(
+            [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port),
+             "--log-level", "warning"],
+            env=environment, cwd=settings.dagster_home,
+        )  # fmt: skip
+        # Ctrl-C goes to both, and what Dagster does about it is waited for.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        return process.wait()
+
+
+def running_on(settings: Settings) -> int | None:
+    """Return the port of the UI that runs in this home; None where none does."""
+    try:
+        with (settings.home / "dev").open() as held:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int((settings.home / "dev").read_text() or 0)
+    return None
+
+
+def reload(port: int) -> bool:
+    """Let the UI read again what is declared; False where it does not answer."""
+    query = 'mutation { reloadRepositoryLocation(repositoryLocationName: "upnext") { __typename } }'
+    request = Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server on loopback
+            return b"WorkspaceLocationEntry" in answer.read()
+    except OSError:
+        return False
+
+
+@contextmanager
+def _only_one(settings: Settings, port: int) -> Iterator[None]:
+    running = running_on(settings)
+    if running is not None:
+        raise UpnextError(f"Upnext runs in this home already, on http://127.0.0.1:{running}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise UpnextError(f"port {port} is taken; choose another: upnext dev --port {port + 1}") from None
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "dev").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.truncate(0)
+        held.write(f"{port}")
+        held.flush()
+        yield

@@ -1,0 +1,33 @@
+"""Reading what is declared of events and their sources, checked: errors name file, line and nearest match."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from upnext.declarations import line_of, load, load_folder
+from upnext.errors import UpnextError, nearest
+from upnext.events.catalogue import Catalogue, CatalogueFile, find_mistake
+from upnext.events.source import Source
+
+
+def load_catalogue(models: Path) -> Catalogue:
+    """Read the catalogue of events. Raises `UpnextError` with file and line."""
+    path = models / "events" / "_catalogue.yml"
+    declared = load(path, CatalogueFile).catalogue
+    mistake = find_mistake(declared)
+    if mistake is not None:
+        name, message = mistake
+        line = line_of(path, ["models", 0, "config", "meta", "derived", name])
+        raise UpnextError(f"{path}:{line}: derived event '{name}' {message}")
+    return declared
+
+
+def load_sources(folder: Path) -> dict[str, Source]:
+    """Read how files are read, by source. Raises `UpnextError` with file and line."""
+    return load_folder(folder, Source)
+
+
+def known_source(sources: Mapping[str, Source], name: str) -> Source:
+    """Return the source of this name. Raises `UpnextError` with the nearest match where none has it."""
+    if name not in sources:
+        raise UpnextError(f"unknown source '{name}'{nearest(name, sources)}")
+    return sources[name]

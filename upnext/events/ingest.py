@@ -1,0 +1,196 @@
+"""Loading files into `raw.events`: one transaction per file writes events, rejects and the ledger row."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+
+from sqlalchemy.engine import Connection, Engine
+
+from upnext.declarations import minutes
+from upnext.events import ledger
+from upnext.events.declared import known_source
+from upnext.events.event import Event, Reject
+from upnext.events.files import Content, LandedFile, Measured, Refused
+from upnext.events.ledger import ReadSoFar
+from upnext.events.records import Batch, Position, Rejected, read_csv, read_header, read_lines, read_parquet
+from upnext.events.source import Decode, Source, decoder
+from upnext.events.store import Store
+
+# What the last line of a file, without its newline, may still become when the file has grown.
+_MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
+_SUSPICIOUS = ("cut", "replaced")
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """Counts of lines and files. `received = stored + duplicate + rejected`. The texts are for people.
+
+    `waiting` are files whose last row may not be written to its end; it is loaded when they have settled.
+    """
+
+    received: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    files: int = 0
+    files_already_loaded: int = 0
+    refused: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+    def __add__(self, other: "Ingested") -> "Ingested":
+        return Ingested(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts alone."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.type is int}
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    events: list[tuple[int, Event]]
+    rejected: list[Rejected]
+    records: list[tuple[int, bytes]]
+
+
+def ingest(
+    engine: Engine,
+    files: list[LandedFile],
+    *,
+    sources: Mapping[str, Source],
+    loaded_at: datetime,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> Ingested:
+    """Load each file once and return what happened to its lines. Raises `UpnextError` for an unknown source.
+
+    A file that cannot be loaded as a whole is noted in `raw.refused_files`, and its neighbours are loaded.
+    `sources` are those declared; `on_bytes` hears how many bytes each batch has read, for a progress bar.
+    """
+    for file in files:
+        if file.refusal is None:
+            known_source(sources, file.source)
+    total = Ingested()
+    for file in files:
+        try:
+            if file.refusal is not None:
+                raise Refused(file.refusal)
+            with engine.begin() as connection:
+                total += _load(connection, file, sources[file.source], loaded_at, on_bytes)
+        except (Refused, OSError) as error:
+            reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+            with engine.begin() as connection:
+                ledger.refuse(connection, file, reason=reason, refused_at=loaded_at)
+            total += Ingested(files=1, refused=(f"{file.name}: {reason}",))
+    with engine.begin() as connection:
+        ledger.forget_refused_files_that_are_gone(connection)
+    return total
+
+
+def _load(
+    connection: Connection,
+    file: LandedFile,
+    source: Source,
+    loaded_at: datetime,
+    on_bytes: Callable[[int], None],
+) -> Ingested:
+    ledger.one_at_a_time(connection)
+    before = ledger.newest(connection, file)
+    content = Content(file.path)
+    now = content.measure(mark=before.position.bytes if before else None)
+    known = ledger.same_content(connection, file, now.fingerprint)
+    if known is not None:
+        ledger.open_load(connection, file, fingerprint=now.fingerprint, read=known, loaded_at=loaded_at)
+        on_bytes(now.size)
+        return Ingested(files=1, files_already_loaded=1)
+    begin, change = ledger.where_to_begin(before, now)
+    unread = ReadSoFar(begin, now.fingerprint)
+    load_id = ledger.open_load(
+        connection, file, fingerprint=now.fingerprint, read=unread, loaded_at=loaded_at, change=change
+    )
+    store = Store(connection, source=file.source, load_id=load_id)
+    decode = decoder(source, loaded_at=loaded_at)
+    total, end, look_again_at = Ingested(), begin, None
+    with ExitStack() as stack:
+        # One core decodes a batch while another, the server's, stores the one before it.
+        writer = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        writing: Future[Ingested] | None = None
+        for batch in stack.enter_context(_reading(content, source, begin, now)):
+            decoded = _decode(batch, decode)
+            if batch.is_unfinished and source.format == "csv":
+                if _settles_at(file, source) > loaded_at:
+                    look_again_at = _settles_at(file, source)
+                    break
+            elif batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in decoded.rejected):
+                break
+            if writing is not None:
+                total += writing.result()
+            writing = writer.submit(_write, store, decoded)
+            on_bytes(max(batch.end.bytes - end.bytes, 0))
+            end = batch.end
+        if writing is not None:
+            total += writing.result()
+    prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
+    read = ReadSoFar(end, prefix or "")
+    waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
+    if look_again_at is not None and before is not None and before == read:
+        ledger.look_again(connection, load_id, file, read, look_again_at=look_again_at)
+        return Ingested(files=1, waiting=waiting)
+    ledger.close_load(
+        connection,
+        load_id,
+        total.counts,
+        read,
+        fingerprint=now.fingerprint if look_again_at is None else f"waiting {load_id}",
+        look_again_at=look_again_at,
+    )
+    changed = (f"{file.name}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()
+    return total + Ingested(files=1, changed=changed, waiting=waiting)
+
+
+def _settles_at(file: LandedFile, source: Source) -> datetime:
+    """Return when a file has not changed for as long as its source says."""
+    return (file.changed_at or file.modified_at) + timedelta(minutes=minutes(source.settles_after))
+
+
+@contextmanager
+def _reading(content: Content, source: Source, begin: Position, now: Measured) -> Iterator[Iterator[Batch]]:
+    """Yield the batches of a file's content from `begin` on, as far as it was measured."""
+    if source.format == "parquet":
+        yield read_parquet(content.path, source)
+        return
+    header: list[str] = []
+    if source.format == "csv":
+        with content.open(stop=now.size) as stream:
+            header, first_row = read_header(stream, source)
+        begin = max(begin, first_row)
+    with content.open(start=begin.bytes, stop=now.size) as stream:
+        if source.format == "csv":
+            yield read_csv(stream, begin, header=header, delimiter=source.delimiter)
+        else:
+            yield read_lines(stream, begin)
+
+
+def _decode(batch: Batch, decode: Decode) -> _Decoded:
+    events: list[tuple[int, Event]] = []
+    rejected = list(batch.rejected)
+    for line, text in batch.records:
+        try:
+            events.append((line, decode(text)))
+        except Reject as reject:
+            rejected.append(Rejected(line, text, reject))
+    return _Decoded(events, rejected, batch.records)
+
+
+def _write(store: Store, decoded: _Decoded) -> Ingested:
+    stored = store.add(decoded.events)
+    refused = [Rejected(line, text, stored.rejects[line]) for line, text in decoded.records if line in stored.rejects]
+    store.reject([*decoded.rejected, *refused])
+    return Ingested(
+        received=len(decoded.events) + len(decoded.rejected),
+        stored=stored.count,
+        duplicate=len(decoded.events) - stored.count - len(refused),
+        rejected=len(decoded.rejected) + len(refused),
+    )

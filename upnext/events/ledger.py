@@ -1,0 +1,175 @@
+"""The ledger: which files are loaded, how far each was read, and which were refused."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from upnext.events.files import LandedFile, Measured
+from upnext.events.records import START, Position
+
+_WAITING = sa.text(
+    "select path, source, size, modified_at, inode, changed_at from raw.loads"
+    " where path = any(:paths) and replay_of is null and (look_again_at is null or look_again_at > :now)"
+    " union all select path, source, size, modified_at, inode, changed_at from raw.refused_files"
+    " where path = any(:paths)"
+)
+_NEWEST = sa.text(
+    "select read_to, read_lines, prefix from raw.loads where source = :source and path = :path and replay_of is null"
+    " order by load_id desc limit 1"
+)
+_SAME_CONTENT = sa.text(
+    "select read_to, read_lines, prefix from raw.loads where source = :source and fingerprint = :fingerprint"
+    " and replay_of is null order by load_id desc limit 1"
+)
+_OPEN = sa.text(
+    "insert into raw.loads (source, path, fingerprint, size, modified_at, inode, changed_at, received, stored,"
+    " duplicate, rejected, loaded_at, read_to, read_lines, prefix, change) values (:source, :path, :fingerprint, :size,"
+    " :modified_at, :inode, :changed_at, 0, 0, 0, 0, :loaded_at, :read_to, :read_lines, :prefix, :change)"
+    " on conflict (source, md5(path), fingerprint) where replay_of is null"
+    " do update set size = excluded.size, modified_at = excluded.modified_at, inode = excluded.inode,"
+    " changed_at = excluded.changed_at returning load_id"
+)
+_CLOSE = sa.text(
+    "update raw.loads set received = :received, stored = :stored, duplicate = :duplicate, rejected = :rejected,"
+    " read_to = :read_to, read_lines = :read_lines, prefix = :prefix, fingerprint = :fingerprint,"
+    " look_again_at = :look_again_at where load_id = :load_id"
+)
+_LOOK_AGAIN = sa.text(
+    "with nothing_read as (delete from raw.loads where load_id = :load_id)"
+    " update raw.loads set size = :size, modified_at = :modified_at, inode = :inode, changed_at = :changed_at,"
+    " look_again_at = :look_again_at where load_id = (select max(load_id) from raw.loads"
+    " where source = :source and path = :path and replay_of is null and load_id <> :load_id)"
+)
+_REFUSE = sa.text(
+    "insert into raw.refused_files (path, source, size, modified_at, inode, changed_at, reason, refused_at)"
+    " values (:path, :source, :size, :modified_at, :inode, :changed_at, :reason, :refused_at)"
+    " on conflict (md5(path)) do update set source = excluded.source, size = excluded.size,"
+    " modified_at = excluded.modified_at, inode = excluded.inode, changed_at = excluded.changed_at,"
+    " reason = excluded.reason, refused_at = excluded.refused_at"
+)
+
+
+@dataclass(frozen=True)
+class ReadSoFar:
+    """How far a file's content was read, and the fingerprint of that part."""
+
+    position: Position
+    prefix: str
+
+
+def one_at_a_time(connection: Connection) -> None:
+    """Hold the lock of loading to the end of the transaction: two loads that hold each other's ids would both fail."""
+    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:ingest', 0))"))
+
+
+def not_loaded(connection: Connection, files: list[LandedFile], *, now: datetime) -> list[LandedFile]:
+    """Return the files that the ledger does not know by path, size, times and inode, or whose last row has settled."""
+    rows = connection.execute(_WAITING, {"paths": [file.name for file in files], "now": now})
+    known = {(row.path, row.source, row.size, row.modified_at, row.inode, row.changed_at) for row in rows}
+    return [
+        file
+        for file in files
+        if (file.name, file.source, file.size, file.modified_at, file.inode, file.changed_at) not in known
+    ]
+
+
+def newest(connection: Connection, file: LandedFile) -> ReadSoFar | None:
+    """Return how far the file of this path was read when it was last loaded; None where it never was."""
+    return _read_so_far(connection, _NEWEST, _values(file))
+
+
+def same_content(connection: Connection, file: LandedFile, fingerprint: str) -> ReadSoFar | None:
+    """Return how far a file of the same content was read, under whatever path; None where there is none."""
+    return _read_so_far(connection, _SAME_CONTENT, {"source": file.source, "fingerprint": fingerprint})
+
+
+def where_to_begin(before: ReadSoFar | None, now: Measured) -> tuple[Position, str | None]:
+    """Return where to begin to read a changed file, and what has happened to it: `grew`, `cut` or `replaced`."""
+    if before is None:
+        return START, None
+    if now.prefix == before.prefix:
+        return before.position, "grew"
+    return START, "cut" if now.size < before.position.bytes else "replaced"
+
+
+def open_load(
+    connection: Connection,
+    file: LandedFile,
+    *,
+    fingerprint: str,
+    read: ReadSoFar,
+    loaded_at: datetime,
+    change: str | None = None,
+) -> int:
+    """Write the ledger's row of a file, its counts 0, and return its id; one that is known is noted as seen again."""
+    values = {
+        **_values(file),
+        "fingerprint": fingerprint,
+        "loaded_at": loaded_at,
+        "read_to": read.position.bytes,
+        "read_lines": read.position.lines,
+        "prefix": read.prefix,
+        "change": change,
+    }
+    load_id = connection.scalar(_OPEN, values)
+    connection.execute(sa.text("delete from raw.refused_files where path = :path"), {"path": file.name})
+    return int(load_id)
+
+
+def close_load(
+    connection: Connection,
+    load_id: int,
+    counts: Mapping[str, int],
+    read: ReadSoFar,
+    *,
+    fingerprint: str,
+    look_again_at: datetime | None,
+) -> None:
+    """Write what has come of a load: its counts of lines, and how far it has read.
+
+    `fingerprint` is that of the content; one that no content has, where the file is looked at again.
+    """
+    values = {"read_to": read.position.bytes, "read_lines": read.position.lines, "prefix": read.prefix}
+    known = {"fingerprint": fingerprint, "look_again_at": look_again_at}
+    connection.execute(_CLOSE, {"load_id": load_id, **counts, **values, **known})
+
+
+def look_again(
+    connection: Connection, load_id: int, file: LandedFile, read: ReadSoFar, *, look_again_at: datetime
+) -> None:
+    """Take back a load that has read nothing beyond `read`, and note on the load before it how the file is now."""
+    values = {"load_id": load_id, "prefix": read.prefix, "look_again_at": look_again_at}
+    connection.execute(_LOOK_AGAIN, {**_values(file), **values})
+
+
+def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at: datetime) -> None:
+    """Note that a file was refused as a whole; it is tried again when it has changed."""
+    connection.execute(_REFUSE, {**_values(file), "reason": reason, "refused_at": refused_at})
+
+
+def forget_refused_files_that_are_gone(connection: Connection) -> None:
+    """Drop the notes on refused files that somebody has taken away."""
+    paths = connection.scalars(sa.text("select path from raw.refused_files"))
+    gone = [path for path in paths if not os.path.lexists(path)]
+    connection.execute(sa.text("delete from raw.refused_files where path = any(:gone)"), {"gone": gone})
+
+
+def _values(file: LandedFile) -> dict[str, Any]:
+    return {
+        "source": file.source,
+        "path": file.name,
+        "size": file.size,
+        "modified_at": file.modified_at,
+        "inode": file.inode,
+        "changed_at": file.changed_at,
+    }
+
+
+def _read_so_far(connection: Connection, statement: sa.TextClause, values: dict[str, Any]) -> ReadSoFar | None:
+    row = connection.execute(statement, values).first()
+    return None if row is None else ReadSoFar(Position(row.read_to, row.read_lines), row.prefix)

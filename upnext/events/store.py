@@ -1,0 +1,158 @@
+"""Storing decoded events in `raw.events`: each id once, the first wins.
+
+The ids of a batch that are stored already are looked up first; the other events are copied straight into the table.
+That is safe while nobody else loads: the caller holds the lock of loading (`ledger.one_at_a_time`). Where a batch had
+none that is known, the next is taken to have none either, and looked up only where the table's key says otherwise.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from psycopg import DataError
+from psycopg.errors import NumericValueOutOfRange, UniqueViolation
+from sqlalchemy.engine import Connection
+
+from upnext.events.event import Event, Reject
+from upnext.events.records import Rejected
+
+_TYPES = {
+    **dict.fromkeys(Event._fields, "text"),
+    **dict.fromkeys((field for field in Event._fields if field.endswith("_at") or "timestamp" in field), "timestamptz"),
+    # Postgres takes JSON in binary as a version, 1, and the text.
+    **dict.fromkeys(("properties", "context"), "bytea"),
+    "flags": "text[]",
+}
+_JSONB = b"\x01"
+_KNOWN = """
+    select message_id from raw.events
+    where source = %s and message_id = any(array(select jsonb_array_elements_text(%s::jsonb)))
+"""
+_COPY = f"copy raw.events (source, load_id, {', '.join(_TYPES)}) from stdin (format binary)"
+_STAGE = """
+    create temporary table if not exists repeated_events on commit drop
+    as select 0::bigint as line, * from raw.events with no data
+"""
+_COPY_REPEATED = f"copy repeated_events (source, line, {', '.join(_TYPES)}) from stdin (format binary)"
+# The same message sent again may have other times of sending and receipt, and so another corrected timestamp.
+_CONFLICTS = """
+    select repeated.line, stored.load_id
+    from repeated_events as repeated
+    inner join raw.events as stored on stored.source = repeated.source and stored.message_id = repeated.message_id
+    where
+        (repeated.type, repeated.event, repeated.user_id, repeated.anonymous_id, repeated.account_id,
+            repeated.previous_id, repeated.original_timestamp, repeated.properties)
+        is distinct from
+        (stored.type, stored.event, stored.user_id, stored.anonymous_id, stored.account_id,
+            stored.previous_id, stored.original_timestamp, stored.properties)
+        or (
+            repeated.timestamp is distinct from stored.timestamp
+            and num_nulls(
+                repeated.original_timestamp, repeated.sent_at, repeated.received_at, stored.sent_at, stored.received_at
+            ) > 0
+        )
+"""
+_COPY_REJECTS = (
+    "copy raw.rejected_events (source, load_id, line, reason, detail, payload, payload_bytes)"
+    " from stdin (format binary)"
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What came of a batch: how many events were stored, and the lines that cannot be. The others are duplicates."""
+
+    count: int
+    rejects: dict[int, Reject]
+
+
+class Store:
+    """Writes the events of one load within the connection's transaction."""
+
+    def __init__(self, connection: Connection, *, source: str, load_id: int) -> None:
+        driver: Any = connection.connection.driver_connection
+        self._driver = driver
+        self._cursor = driver.cursor()
+        self._source = source
+        self._load_id = load_id
+        self._expects_new = False
+
+    def add(self, events: list[tuple[int, Event]]) -> Stored:
+        """Store events, each with the number of its line; an id that is stored already is left as it is.
+
+        What Postgres cannot hold is found by halving the batch, so that it takes no neighbours along.
+        """
+        try:
+            with self._driver.transaction():
+                return self._add(events)
+        except DataError as error:
+            if len(events) == 1:
+                reason = "number_out_of_range" if isinstance(error, NumericValueOutOfRange) else "not_storable"
+                return Stored(0, {events[0][0]: Reject(reason, str(error).splitlines()[0])})
+        half = len(events) // 2
+        first, second = self.add(events[:half]), self.add(events[half:])
+        return Stored(first.count + second.count, first.rejects | second.rejects)
+
+    def _add(self, events: list[tuple[int, Event]]) -> Stored:
+        repeated = self._copy_new(events) if self._expects_new else None
+        if repeated is None:
+            ids = msgspec.json.encode([event.message_id for _, event in events]).decode()
+            known = {message_id for (message_id,) in self._cursor.execute(_KNOWN, (self._source, ids))}
+            self._expects_new = not known
+            repeated = self._copy(events, known)
+        return Stored(len(events) - len(repeated), self._conflicts(repeated) if repeated else {})
+
+    def reject(self, rejected: Collection[Rejected]) -> None:
+        """Keep lines that did not fit, with their payload and the reason."""
+        if not rejected:
+            return
+        with self._cursor.copy(_COPY_REJECTS) as copy:
+            copy.set_types(["text", "int8", "int8", "text", "text", "text", "bytea"])
+            for line, payload, reject in rejected:
+                text = shown(payload)
+                exact = None if text.encode() == payload else payload
+                copy.write_row((self._source, self._load_id, line, reject.reason, reject.detail, text, exact))
+
+    def _copy_new(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]] | None:
+        """Copy events none of which should be stored; None, and nothing copied, where one is."""
+        try:
+            with self._driver.transaction():
+                return self._copy(events, set())
+        except UniqueViolation:
+            return None
+
+    def _copy(self, events: list[tuple[int, Event]], seen: set[str]) -> list[tuple[int, Event]]:
+        """Copy the first event of each id that is not among `seen`, and return the others."""
+        repeated: list[tuple[int, Event]] = []
+        with self._cursor.copy(_COPY) as copy:
+            copy.set_types(["text", "int8", *_TYPES.values()])
+            for line, event in events:
+                if event.message_id in seen:
+                    repeated.append((line, event))
+                else:
+                    seen.add(event.message_id)
+                    copy.write_row(_row(self._source, self._load_id, event))
+        return repeated
+
+    def _conflicts(self, repeated: list[tuple[int, Event]]) -> dict[int, Reject]:
+        """Return the lines among these, whose ids are stored, that say something else than what is stored."""
+        self._cursor.execute(_STAGE)
+        self._cursor.execute("truncate repeated_events")
+        with self._cursor.copy(_COPY_REPEATED) as copy:
+            copy.set_types(["text", "int8", *_TYPES.values()])
+            for line, event in repeated:
+                copy.write_row(_row(self._source, line, event))
+        return {
+            line: Reject("conflict", f"load {load_id} stored this message id with other contents; the first wins")
+            for line, load_id in self._cursor.execute(_CONFLICTS)
+        }
+
+
+def _row(source: str, number: int, event: Event) -> tuple[Any, ...]:
+    return (source, number, *event[:-3], _JSONB + event.properties, _JSONB + event.context, event.flags)
+
+
+def shown(payload: bytes) -> str:
+    """Return bytes as text that Postgres can store: what is no UTF-8, and NUL, as `\\x..`."""
+    return payload.decode(errors="backslashreplace").replace("\x00", "\\x00")

@@ -1,0 +1,19 @@
+"""Reading what is declared of experiences, checked: errors name the file, the line and the nearest match."""
+
+from pathlib import Path
+
+from upnext.declarations import check, load, load_folder
+from upnext.experiences.definition import Experience, Known, Slot, Slots, find_mistakes
+
+
+def load_slots(path: Path) -> dict[str, Slot]:
+    """Return the places of the product that can show a call to action. Raises `UpnextError` with file and line."""
+    return load(path, Slots).slots
+
+
+def load_experiences(known: Known, folder: Path) -> dict[str, Experience]:
+    """Return the declared experiences by name. Raises `UpnextError` with file and line for the first mistake."""
+    experiences = load_folder(folder, Experience)
+    for name, experience in experiences.items():
+        check(folder, name, find_mistakes(name, experience, known))
+    return experiences

@@ -1,0 +1,213 @@
+"""What an experience is: its YAML, checked, and which share of users gets which variant. Pure."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from upnext.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, minutes, unknown
+from upnext.wording import worded
+
+CONTROL = "control"
+
+Surface = Literal["web", "in_app"]
+Page = Annotated[str, worded(r"^/[^\s*]*\*?$", "a path such as /pricing or /docs/*")]
+"""A path of the site, such as `/pricing`; `/docs/*` is all below it."""
+
+Times = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+"""How many times in one session it has to happen before the CTA shows."""
+
+
+class Variant(Declaration, frozen=True):
+    """What one arm shows: copy and link; `weight` is its per cent of what control leaves, even where none is stated.
+
+    A `generic` copy is not made for the segment: it is there to be compared with those that are.
+    """
+
+    copy: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    url: Link
+    weight: Annotated[int, msgspec.Meta(gt=0, le=100)] | None = None
+    generic: bool = False
+
+
+class Goal(Declaration, frozen=True):
+    """What the experience is for: any of these events, within a time after the first exposure."""
+
+    any_of: Annotated[list[str], msgspec.Meta(min_length=1)]
+    within: Duration
+
+
+class PageView(Declaration, frozen=True, tag_field="when", tag="page_view"):
+    """The page is looked at."""
+
+    page: Page | None = None
+    times_in_session: Times = 1
+
+
+class FeatureUsed(Declaration, frozen=True, tag_field="when", tag="feature_used"):
+    """The feature is used."""
+
+    feature: Name
+    times_in_session: Times = 1
+
+
+class FeatureHovered(Declaration, frozen=True, tag_field="when", tag="feature_hovered"):
+    """The pointer rests on the feature."""
+
+    feature: Name
+    times_in_session: Times = 1
+
+
+class Click(Declaration, frozen=True, tag_field="when", tag="click"):
+    """The element of that name is clicked."""
+
+    element: Name
+    times_in_session: Times = 1
+
+
+class TimeOnPage(Declaration, frozen=True, tag_field="when", tag="time_on_page"):
+    """The page has been open for so long."""
+
+    seconds: Annotated[int, msgspec.Meta(gt=0, le=86_400)]
+    page: Page | None = None
+
+
+class ScrollDepth(Declaration, frozen=True, tag_field="when", tag="scroll_depth"):
+    """So much of the page has been scrolled to."""
+
+    percent: Annotated[int, msgspec.Meta(gt=0, le=100)]
+    page: Page | None = None
+
+
+class Inactivity(Declaration, frozen=True, tag_field="when", tag="inactivity"):
+    """Nothing was done for so long."""
+
+    seconds: Annotated[int, msgspec.Meta(gt=0, le=86_400)]
+
+
+Trigger = PageView | FeatureUsed | FeatureHovered | Click | TimeOnPage | ScrollDepth | Inactivity
+
+
+class Slot(Declaration, frozen=True):
+    """A place of the product that can show a CTA, and on which surfaces."""
+
+    description: str
+    surfaces: Annotated[list[Surface], msgspec.Meta(min_length=1)]
+
+
+class Slots(Declaration, frozen=True):
+    """The file `slots.yml`."""
+
+    slots: dict[Name, Slot]
+
+
+class Experience(Declaration, frozen=True):
+    """One file of `campaigns/experiences/*.yml`; the file's name is the experience's.
+
+    `minimum_lift` is the smallest lift worth having: what is surely smaller is stopped. `starts_at` and `ends_at` are
+    instants with a zone; shown from the one on, and no longer at the other.
+    """
+
+    description: str
+    owner: str
+    segment: Name
+    surface: Surface
+    slot: Name
+    trigger: Trigger
+    priority: Annotated[int, msgspec.Meta(ge=0, lt=1000)]
+    control: Share
+    goal: Goal
+    variants: Annotated[dict[Name, Variant], msgspec.Meta(min_length=1)]
+    exclusive_group: Name | None = None
+    minimum_lift: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    starts_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    ends_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an experience may name; `experiments` are names that are taken, by journeys."""
+
+    segments: Collection[str]
+    events: Collection[str]
+    slots: Mapping[str, Slot]
+    experiments: Collection[str]
+
+
+def find_mistakes(name: str, experience: Experience, known: Known) -> Iterator[Mistake]:
+    """Yield what makes an experience impossible, or something else than its author means."""
+    if name in known.experiments:
+        yield [], f"a journey is called '{name}' too; results are by name, so choose another"
+    yield from unknown(["segment"], "segment", [experience.segment], known.segments)
+    yield from unknown(["goal", "any_of"], "event", experience.goal.any_of, known.events)
+    if minutes(experience.goal.within) == 0:
+        yield ["goal", "within"], "nothing can be reached within no time"
+    yield from unknown(["slot"], "slot", [experience.slot], known.slots)
+    surfaces = known.slots[experience.slot].surfaces if experience.slot in known.slots else []
+    if experience.surface not in surfaces:
+        yield ["surface"], f"slot '{experience.slot}' is on {' and '.join(surfaces)}, not on {experience.surface}"
+    if experience.starts_at and experience.ends_at and experience.ends_at <= experience.starts_at:
+        yield ["ends_at"], "it ends before it starts"
+    yield from _mistakes_of_variants(experience)
+
+
+def _mistakes_of_variants(experience: Experience) -> Iterator[Mistake]:
+    weights = [variant.weight for variant in experience.variants.values()]
+    stated = [weight for weight in weights if weight is not None]
+    if stated and len(stated) < len(weights):
+        yield ["variants"], "weights are stated for all variants or for none"
+    elif stated and sum(stated) != 100:
+        yield (
+            ["variants"],
+            f"the weights add up to {sum(stated)}; they are per cents of what control leaves and must add up to 100",
+        )
+    for name, variant in experience.variants.items():
+        if name == CONTROL:
+            yield ["variants", name], "no variant may be called 'control': that is the group that sees nothing"
+        yield from markup(["variants", name, "copy"], variant.copy)
+
+
+def arm_weights(experience: Experience) -> dict[str, float]:
+    """Return the share of users in each arm, control first; the shares add up to 1."""
+    rest = 1 - experience.control
+    even = 100 / len(experience.variants)
+    shares = {
+        name: rest * (even if variant.weight is None else variant.weight) / 100
+        for name, variant in experience.variants.items()
+    }
+    return {CONTROL: experience.control, **shares}
+
+
+def arm_ranges(experience: Experience) -> list[dict[str, Any]]:
+    """Return each arm's half-open range of buckets, `low <= bucket < high`; together they cover [0, 1)."""
+    ranges: list[dict[str, Any]] = []
+    low = 0.0
+    for name, share in arm_weights(experience).items():
+        ranges.append({"variant": name, "low": low, "high": low + share})
+        low += share
+    ranges[-1]["high"] = 1.0
+    return ranges
+
+
+def bucket(salt: str, unit: str) -> float:
+    """Return the same number in [0, 1) as `upnext.bucket` does in SQL: 32 bits of MD5 over salt and unit."""
+    digest = hashlib.md5(f"{salt}/{unit}".encode(), usedforsecurity=False).hexdigest()
+    return int(digest[:8], 16) / 2**32
+
+
+def arm_of(name: str, experience: Experience, user_id: str) -> str:
+    """Return the arm that a user is drawn into: the same one as in SQL."""
+    drawn = bucket(f"experience:{name}", user_id)
+    return next(str(arm["variant"]) for arm in arm_ranges(experience) if arm["low"] <= drawn < arm["high"])
+
+
+def as_json(experience: Experience) -> dict[str, Any]:
+    """Return the definition as plain JSON values, with its ranges, as SQL reads it."""
+    return {
+        **msgspec.to_builtins(experience),
+        "ranges": arm_ranges(experience),
+        "weights": arm_weights(experience),
+    }

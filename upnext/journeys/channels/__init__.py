@@ -1,0 +1,1 @@
+"""Channels: what leaves the house, and what the other side answers."""

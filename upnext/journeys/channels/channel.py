@@ -1,0 +1,41 @@
+"""What the channels have in common: a connection that is kept open, and what became of one message on it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Protocol
+
+from upnext.journeys.copy.rendering import Rendered
+
+
+class Outcome(Enum):
+    """What became of one message at the other side."""
+
+    SENT = "sent"
+    RETRY = "retry"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the other side said. `retry_after` is its own wish; what is dead or gone gets nothing from now on."""
+
+    outcome: Outcome
+    reason: str | None = None
+    retry_after: timedelta | None = None
+    is_address_dead: bool = False
+    is_endpoint_gone: bool = False
+
+
+class Connection(Protocol):
+    """One connection of a channel; it is used by one sender."""
+
+    def open(self) -> None:
+        """Connect, where there is no connection. Raises `UpnextError` where nothing can be sent at all."""
+
+    def send(self, message: Rendered) -> Answer:
+        """Hand one message over. Raises `UpnextError` where nothing was handed over, and it can be tried later."""
+
+    def close(self) -> None:
+        """End the connection, if there is one."""

@@ -1,0 +1,266 @@
+"""The outbox: what is due is read a page at a time, rendered, claimed one by one, sent, and its outcome recorded.
+
+Each connection has a sender, a thread that takes the next written message when it is free. Only then is the message
+claimed, and what must stop it is looked at in the claim: between the claim and the sending there is nothing to do.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain, groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection as Database
+from sqlalchemy.engine import Engine
+
+from upnext.errors import UpnextError
+from upnext.journeys import statements
+from upnext.journeys.channels.channel import Answer, Connection, Outcome
+from upnext.journeys.copy.render_process import RenderProcess
+from upnext.journeys.copy.rendering import Rendered, Request, Sender
+from upnext.journeys.policy import Channel, Policy
+
+PAGE = 200
+_AFTER = ("after_due_at", "after_user_id", "after_position", "after_message_id")
+# Where the first page of what is due begins.
+BEGINNING = dict(zip(_AFTER, (datetime(1, 1, 1, tzinfo=UTC), "", -1, ""), strict=True))
+# After the first try: how long until the next. The one of webhooks is that of the Standard Webhooks specification.
+RETRIES = {
+    "email": [timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)],
+    "webhook": [
+        timedelta(seconds=5), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2), timedelta(hours=5),
+        timedelta(hours=10), timedelta(hours=14), timedelta(hours=20), timedelta(hours=24),
+    ],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A message that is written, and waits for a connection."""
+
+    channel: str
+    user_id: str
+    due_at: datetime
+    attempts: int
+    rendered: Rendered
+
+
+def why_not_values(policy: Policy, as_of: datetime) -> dict[str, Any]:
+    """Return the values that say why a message must not go out."""
+    cap = policy.cap
+    return {
+        "as_of": as_of,
+        "late_after": policy.late_after,
+        "cap_channels": cap.channels if cap is not None else [],
+        "cap_messages": cap.messages if cap is not None else None,
+        "cap_per": cap.per if cap is not None else None,
+    }
+
+
+def send_due(
+    engine: Engine,
+    policy: Policy,
+    sender: Sender,
+    connections: Callable[[], AbstractContextManager[Callable[[], Connection]]],
+    *,
+    channel: str,
+    journeys: list[str],
+    as_of: datetime,
+) -> Counter[str]:
+    """Send what is due in one channel, and return how many messages came to each status.
+
+    `connections` yields what makes a connection. Raises `UpnextError` where none can be made: what is due waits.
+    """
+    settings: Channel = getattr(policy, channel)
+    values = {**why_not_values(policy, as_of), "journeys": journeys, "channel": channel}
+    with engine.connect() as database:
+        waiting = database.scalar(statements.COUNT_DUE, {**values, "at_most": settings.connections})
+    if not waiting:
+        return Counter()
+    done: Counter[str] = Counter()
+    with RenderProcess(sender) as process, engine.connect() as database, connections() as connect:
+        written = _written(database, process, {**values, "time_zone_trait": policy.time_zone_trait}, done)
+        shared = _Shared(in_order(paced(written, settings.per_second)))
+        with ThreadPoolExecutor(max_workers=waiting) as pool:
+            at_work = [pool.submit(_work, engine, connect(), shared, values) for _ in range(waiting)]
+    failures = []
+    for work in at_work:
+        try:
+            done += work.result()
+        except UpnextError as error:
+            failures.append(error)
+    if len(failures) == len(at_work):
+        raise failures[0]
+    return done
+
+
+class _Shared(Iterator[list[Ready]]):
+    """An iterator that several threads take from in turn; what stops it is told to each of them."""
+
+    def __init__(self, source: Iterator[list[Ready]]) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._failure: UpnextError | None = None
+
+    def __next__(self) -> list[Ready]:
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                return next(self._source)
+            except UpnextError as error:
+                self._failure = error
+                raise
+
+
+def in_order(messages: Iterable[Ready]) -> Iterator[list[Ready]]:
+    """Yield together what is due to one user at one instant: one sender sends it, in the order of the steps."""
+    for _, together in groupby(messages, key=lambda message: (message.due_at, message.user_id)):
+        yield list(together)
+
+
+def paced(
+    messages: Iterable[Ready],
+    per_second: int | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Ready]:
+    """Yield no faster than the channel's rate, by a clock in seconds; time that nobody used is not made up for."""
+    next_at = clock()
+    for message in messages:
+        if per_second is not None:
+            sleep(max(0.0, next_at - clock()))
+            next_at = max(next_at, clock()) + 1 / per_second
+        yield message
+
+
+def _written(database: Database, process: RenderProcess, values: dict[str, Any], done: Counter[str]) -> Iterator[Ready]:
+    """Yield what may be sent now, written; what may not is skipped with its reason, or put off."""
+    after = BEGINNING
+    stored: set[str] = set()
+    while True:
+        with database.begin():
+            page = database.execute(statements.PREPARE, {**values, **after, "page": PAGE}).all()
+            for row in page:
+                if row.stopped_by is not None:
+                    done["skipped"] += _skip(database, row.message_id, row.stopped_by)
+                elif row.allowed_at > values["as_of"]:
+                    database.execute(statements.POSTPONE, {"message_id": row.message_id, "until": row.allowed_at})
+        if not page:
+            return
+        last = page[-1]
+        after = dict(zip(_AFTER, (last.due_at, last.user_id, last.position, last.message_id), strict=True))
+        for row in page:
+            if row.stopped_by is not None or row.allowed_at > values["as_of"]:
+                continue
+            message = process.render(request_of(row, values["as_of"]))
+            if message is None:
+                continue
+            links = [{"link_id": link, "url": url} for link, url in message.links.items() if link not in stored]
+            with database.begin():
+                if links:
+                    database.execute(statements.RECORD_LINKS, links)
+                    stored.update(message.links)
+                if message.reason is not None:
+                    done["skipped"] += _skip(database, row.message_id, message.reason)
+            if message.reason is None:
+                yield Ready(row.channel, row.user_id, row.due_at, row.attempts, message)
+
+
+def _skip(database: Database, message_id: str, reason: str) -> int:
+    return database.execute(statements.SKIP, {"message_id": message_id, "reason": reason}).rowcount
+
+
+def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
+    """Return what a message is made of, from a row of `PREPARE`."""
+    return Request(
+        message_id=row.message_id,
+        journey=row.journey,
+        step=row.step,
+        variant=row.variant,
+        user_id=row.user_id,
+        traits=row.traits,
+        features=row.features or {},
+        date=as_of,
+    )
+
+
+def _work(engine: Engine, outside: Connection, messages: Iterator[list[Ready]], values: dict[str, Any]) -> Counter[str]:
+    """Send until there is no more: one sender, with a connection to the other side and one to the database."""
+    done: Counter[str] = Counter()
+    try:
+        with engine.connect() as database:
+            outside.open()
+            for message in chain.from_iterable(messages):
+                done[_send(database, outside, message, values)] += 1
+                outside.open()
+    finally:
+        outside.close()
+    done.pop("", None)
+    return done
+
+
+def _send(database: Database, outside: Connection, message: Ready, values: dict[str, Any]) -> str:
+    """Claim one message, send it and record what became of it; return its status, empty where another has it."""
+    message_id = message.rendered.message_id
+    with database.begin():
+        if values["cap_messages"] is not None:
+            database.execute(statements.LOCK_USER, {"user_id": message.user_id})
+        record_consent(database)
+        named = {"message_id": message_id, "address": address_of(message)}
+        claim = database.execute(statements.CLAIM, {**values, **named}).one_or_none()
+    if claim is None:
+        return ""
+    if claim.status == "skipped":
+        return "skipped"
+    try:
+        answer, is_attempt = outside.send(message.rendered), True
+    except UpnextError as error:
+        answer, is_attempt = Answer(Outcome.RETRY, str(error), retry_after=timedelta(0)), False
+    status, wait = _next(message, answer)
+    outcome = {
+        "message_id": message_id,
+        "fence": claim.fence,
+        "status": status,
+        "reason": answer.reason,
+        "retry_after": wait,
+        "is_attempt": is_attempt,
+        "as_of": values["as_of"],
+    }
+    with database.begin():
+        is_recorded = database.scalar(statements.RECORD_OUTCOME, outcome)
+        if is_recorded and answer.is_address_dead:
+            dead = {"user_id": message.user_id, "channel": message.channel, "address": message.rendered.recipient}
+            database.execute(statements.SUPPRESS, {**dead, "as_of": values["as_of"]})
+        if answer.is_endpoint_gone:
+            gone = {"endpoint": message.rendered.recipient, "as_of": values["as_of"], "reason": answer.reason}
+            database.execute(statements.DISABLE_ENDPOINT, gone)
+    return status if is_recorded else ""
+
+
+def address_of(message: Ready) -> str | None:
+    """Return the person's address that a message goes to; None in a channel that has none."""
+    return message.rendered.recipient if message.channel == "email" else None
+
+
+def record_consent(database: Database) -> None:
+    """Act on what people have said of messages in loads that nobody has looked at for that."""
+    if database.scalar(statements.HAS_UNREAD_CONSENT):
+        database.execute(statements.RECORD_CONSENT)
+
+
+def _next(message: Ready, answer: Answer) -> tuple[str, timedelta | None]:
+    """Return a message's status after an answer, and how long until it is tried again."""
+    if answer.outcome is not Outcome.RETRY:
+        return answer.outcome.value, None
+    waits = RETRIES[message.channel]
+    if message.attempts >= len(waits):
+        return "failed", None
+    return "pending", waits[message.attempts] if answer.retry_after is None else answer.retry_after

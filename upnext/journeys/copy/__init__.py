@@ -1,0 +1,1 @@
+"""Copy: templates and traits in, mails and calls to action out."""

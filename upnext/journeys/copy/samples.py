@@ -1,0 +1,71 @@
+"""Messages for a made-up user, with which copy is checked and looked at. Pure."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from upnext.journeys.copy.rendering import Rendered, Request, copy_sources, names_used
+from upnext.journeys.definition import Email, Journey, Webhook
+
+TRAITS = {"email": "ada@customer.example", "name": "Ada", "timezone": "Europe/Berlin"}
+
+
+def requests(
+    name: str,
+    journey: Journey,
+    templates: Path,
+    *,
+    features: Mapping[str, Any],
+    traits: Mapping[str, Any],
+    date: datetime,
+) -> Iterator[tuple[int, Request]]:
+    """Yield the place of each step that sends, and what its message is made of: once for each copy variant.
+
+    `traits` are examples of those that users have; one that copy names and nobody has is its own name.
+    """
+    for position, step in enumerate(journey.steps):
+        if not isinstance(step, Email | Webhook):
+            continue
+        definition = msgspec.to_builtins(step)
+        named = {
+            use.name: use.name
+            for _, source in copy_sources(definition, templates)
+            for use in names_used(source)
+            if use.of == "user"
+        }
+        for variant in (None, *(step.variants if isinstance(step, Email) else ())):
+            yield (
+                position,
+                Request(
+                    message_id="00000000-0000-0000-0000-000000000000",
+                    journey=name,
+                    step=definition,
+                    variant=variant,
+                    user_id="ada",
+                    traits={**named, **traits, **TRAITS},
+                    features=dict(features),
+                    date=date,
+                ),
+            )
+
+
+def label(request: Request) -> str:
+    """Return a name for a message: its step, and its variant."""
+    return ".".join(filter(None, (request.step["name"], request.variant)))
+
+
+def parts(rendered: Rendered) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a message by the suffix of a file: `html` and `txt` of an email, `json` of a webhook."""
+    if not rendered.sender:
+        yield "json", rendered.content.decode()
+        return
+    message = message_from_bytes(rendered.content, _class=EmailMessage, policy=policy.default)
+    for subtype, suffix in (("html", "html"), ("plain", "txt")):
+        body = message.get_body((subtype,))
+        if body is not None:
+            yield suffix, body.get_content()

@@ -1,0 +1,58 @@
+"""Reading what is declared of journeys, checked: errors name the file, the line and the nearest match."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from upnext.declarations import check, line_of, load, load_folder
+from upnext.errors import UpnextError
+from upnext.journeys.channels.webhook import Network
+from upnext.journeys.channels.webhook import find_mistake as find_endpoint_mistake
+from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
+from upnext.journeys.copy.rendering import template_names
+from upnext.journeys.definition import Email, Journey, Known, find_mistakes
+from upnext.journeys.policy import Policy
+
+
+def load_policy(networks: list[Network], path: Path) -> Policy:
+    """Return what holds for all journeys. Raises `UpnextError` with file and line."""
+    policy = load(path, Policy)
+    for name, endpoint in policy.endpoints.items():
+        mistake = find_endpoint_mistake(endpoint.url, networks)
+        if mistake is not None:
+            line = line_of(path, ["endpoints", name, "url"])
+            raise UpnextError(f"{path}:{line}: the url of endpoint '{name}' {mistake}")
+    return policy
+
+
+def load_journeys(
+    *,
+    segments: set[str],
+    events: set[str],
+    features: set[str],
+    slots: set[str],
+    policy: Policy,
+    campaigns: Path,
+) -> dict[str, Journey]:
+    """Return the declared journeys by name. Raises `UpnextError` with file and line for the first mistake."""
+    folder, templates = campaigns / "journeys", campaigns / "templates"
+    journeys = load_folder(folder, Journey)
+    known = Known(
+        segments=segments,
+        events=events,
+        features=features,
+        templates=template_names(templates),
+        endpoints=policy.endpoints,
+        slots=slots,
+    )
+    for name, journey in journeys.items():
+        check(folder, name, find_mistakes(name, journey, known))
+    for template in sorted(_templates(journeys)):
+        for mistake in find_template_mistakes(templates, template):
+            raise UpnextError(mistake)
+    return journeys
+
+
+def _templates(journeys: Mapping[str, Journey]) -> set[str]:
+    emails = [step for journey in journeys.values() for step in journey.steps if isinstance(step, Email)]
+    own = {email.template for email in emails}
+    return own | {variant.template for email in emails for variant in email.variants.values() if variant.template}

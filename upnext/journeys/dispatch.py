@@ -1,0 +1,313 @@
+"""Dispatch: who enters a journey, who leaves it, and which step is due.
+
+Moving people is set-based SQL, in one transaction for the journeys of an exclusive group; each membership change is
+acted on in the order of the ticks, so that it does not matter how many ticks there were since the last dispatch.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from upnext.journeys import statements
+from upnext.journeys.channels.outbox import record_consent, why_not_values
+from upnext.journeys.definition import Journey, Reentry, as_json, longest, plan, version
+from upnext.journeys.policy import Policy
+from upnext.switches import started, switch
+from upnext.ticks.lifecycle import newest_published
+from upnext.ticks.offsets import Consumed, consumed, record_consumed
+from upnext.warehouse.locks import transaction
+
+MERGES = "merges"
+
+
+@dataclass
+class Dispatched:
+    """What one dispatch did: rows of `journeys.entries` and `journeys.messages` that it moved."""
+
+    enrolled: int = 0
+    held_out: int = 0
+    excluded: int = 0
+    converted: int = 0
+    left: int = 0
+    completed: int = 0
+    due: int = 0
+    messages: dict[str, int] = field(default_factory=dict)
+
+
+def consumer_of(journey: str) -> str:
+    """Return the name under which a journey remembers how far it has come."""
+    return f"journey:{journey}"
+
+
+def groups(journeys: Mapping[str, Journey], only: set[str]) -> list[list[str]]:
+    """Return the journeys that have to be moved together, the strongest first: an exclusive group, or one alone.
+
+    Where one of a group is asked for, all of it is moved.
+    """
+    by_group: dict[str, list[str]] = {}
+    for name, journey in journeys.items():
+        by_group.setdefault(journey.exclusive_group or f"only {name}", []).append(name)
+    return [
+        sorted(names, key=lambda name: (-journeys[name].priority, name))
+        for names in by_group.values()
+        if only.intersection(names)
+    ]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the next dispatch would do in a journey: entries by status, and messages by step and channel."""
+
+    enrolled: int
+    held_out: int
+    excluded: int
+    messages: dict[str, int]
+    entering_ids: list[str]
+
+
+def preview(engine: Engine, policy: Policy, journeys: Mapping[str, Journey], name: str, *, as_of: datetime) -> Preview:
+    """Dispatch a journey, count, and take all of it back. `journeys` are those at work, and it itself."""
+    (group,) = groups(journeys, {name})
+    with transaction(engine, "dispatch") as connection:
+        before = connection.scalar(sa.text("select coalesce(max(entry_id), 0) from journeys.entries"))
+        _merge(connection, as_of)
+        _move_group(connection, policy, {one: journeys[one] for one in group}, as_of, False, Dispatched())
+        values = {"journey": name, "before": before}
+        entered = connection.execute(statements.ENTERED_SINCE, values).one()
+        messages = {row.step: row.messages for row in connection.execute(statements.MESSAGES_OF_ENTERED, values)}
+        connection.rollback()
+    return Preview(entered.enrolled, entered.held_out, entered.excluded, messages, list(entered.ids))
+
+
+def end(connection: Connection, journeys: list[str], *, reason: str, at: datetime) -> int:
+    """End every entry of journeys that act no more, and return how many; what waits to be sent is skipped."""
+    return int(connection.scalar(statements.END, {"journeys": journeys, "reason": reason, "at": at}) or 0)
+
+
+def begin_anew(connection: Connection, journey: str) -> None:
+    """Let a journey begin where everything stands: what has come to pass while it was stopped is not made up for."""
+    connection.execute(statements.FORGET_CONSUMED, {"consumer": consumer_of(journey)})
+
+
+def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> list[str]:
+    """Stop what is declared no more, end its entries, and return its names; it stays stopped when a file comes back."""
+    with transaction(engine, "dispatch") as connection:
+        removed = list(connection.scalars(statements.REMOVED, {"declared": list(declared)}))
+        if removed:
+            end(connection, removed, reason="journey removed", at=at)
+        for name in removed:
+            switch(connection, name, is_started=False, at=at, by="journey removed")
+    return removed
+
+
+def move(
+    engine: Engine,
+    policy: Policy,
+    journeys: Mapping[str, Journey],
+    *,
+    only: set[str],
+    as_of: datetime,
+    is_replay: bool = False,
+) -> Dispatched:
+    """Move everybody in the journeys to where they are due at `as_of`; messages that are due wait in the outbox.
+
+    In a replay they are written as `skipped`. Source of every decision: published ticks, loaded events, and `as_of`;
+    before the first tick there is nobody to move. A journey that was stopped in the meantime stays as it is.
+    """
+    done = Dispatched()
+    with transaction(engine, "dispatch") as connection:
+        if newest_published(connection) == 0:
+            return done
+        _merge(connection, as_of)
+        record_consent(connection)
+    for names in groups(journeys, only):
+        with transaction(engine, "dispatch") as connection:
+            at_work = started(connection)
+            group = {name: journeys[name] for name in names if name in at_work}
+            _move_group(connection, policy, group, as_of, is_replay, done)
+    return done
+
+
+def complete(engine: Engine, journeys: list[str], *, as_of: datetime, done: Dispatched) -> None:
+    """End the entries that have no step and no message left."""
+    with engine.begin() as connection:
+        ended = connection.scalars(statements.COMPLETE, {"journeys": journeys, "as_of": as_of})
+        done.completed += sum(status == "completed" for status in ended)
+
+
+def journeys_with_work(engine: Engine, names: set[str], *, now: datetime) -> set[str]:
+    """Return the journeys in which a step is due at `now`, or a message waits for a sender; none that is paused."""
+    with engine.connect() as connection:
+        rows = connection.execute(statements.JOURNEYS_WITH_WORK, {"journeys": list(names), "now": now})
+        return set(rows.scalars())
+
+
+def pause(engine: Engine, journey: str, *, at: datetime) -> bool:
+    """Let nobody in a journey go on; False where it is paused already."""
+    with engine.begin() as connection:
+        return connection.execute(statements.PAUSE, {"journey": journey, "at": at}).rowcount == 1
+
+
+def resume(engine: Engine, journey: str, *, at: datetime) -> int | None:
+    """Let a journey go on, everybody as much later as the pause was long; None where it is not paused."""
+    with transaction(engine, "dispatch") as connection:
+        done = connection.execute(statements.RESUME, {"journey": journey, "at": at}).one()
+    return done.entries if done.ended else None
+
+
+def expire_leases(engine: Engine, journeys: list[str]) -> None:
+    """Take the messages back whose sender has gone away."""
+    with engine.begin() as connection:
+        connection.execute(statements.EXPIRE_LEASES, {"journeys": journeys})
+
+
+def count_troubles(engine: Engine, *, now: datetime) -> dict[str, dict[str, int]]:
+    """Return what is wrong with the outbox at `now`, by check: how many of what, nothing where all is well."""
+    with engine.connect() as connection:
+        return {
+            check: {row.name: row.troubles for row in connection.execute(statement, {"now": now})}
+            for check, statement in statements.TROUBLES.items()
+        }
+
+
+def _merge(connection: Connection, as_of: datetime) -> None:
+    published = newest_published(connection)
+    since = consumed(connection, MERGES)
+    values = {"consumed_tick": since.tick_id if since else 0, "as_of": as_of}
+    if since is None or since.tick_id < published:
+        for statement in statements.MERGE:
+            connection.execute(statement, values)
+        record_consumed(connection, MERGES, published, as_of)
+
+
+def _move_group(
+    connection: Connection,
+    policy: Policy,
+    journeys: Mapping[str, Journey],
+    as_of: datetime,
+    is_replay: bool,
+    done: Dispatched,
+) -> None:
+    published = newest_published(connection)
+    since = {name: consumed(connection, consumer_of(name)) for name in journeys}
+    values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}
+    for name, journey in journeys.items():
+        _record(connection, name, journey, values[name])
+        values[name]["events"] = connection.scalars(statements.EVENTS_OF, {"journey": name}).all()
+    newcomers = [name for name in journeys if since[name] is None]
+    first = min((known.tick_id for known in since.values() if known is not None), default=published)
+    span = {"consumed_tick": first, "published_tick": published}
+    for tick in connection.execute(statements.PUBLISHED_SINCE, span).all():
+        for name, journey in journeys.items():
+            known = since[name]
+            if known is not None and tick.tick_id > known.tick_id:
+                at = {**values[name], "tick_id": tick.tick_id, "as_of": tick.as_of}
+                _enter_and_leave(connection, journey, at, known, done)
+    for name in newcomers:
+        if journeys[name].existing_members == "enroll":
+            at = {**values[name], "tick_id": published, "consumed_tick": published, "consumed_as_of": as_of}
+            _find_touched(connection, at)
+            _count(done, connection.execute(statements.ENROL_MEMBERS, at).all())
+    for name, journey in journeys.items():
+        known = since[name] or Consumed(published, as_of)
+        at = {**values[name], "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or as_of}
+        _find_touched(connection, at)
+        if journey.event is not None and since[name] is not None:
+            _count(done, connection.execute(statements.ENROL_BY_EVENT, at).all())
+            done.excluded += connection.execute(statements.NOTE_EVENTS_INSIDE, at).rowcount
+        done.converted += connection.execute(statements.CONVERT, at).rowcount
+        if connection.scalar(statements.IS_PAUSED, at) is None:
+            _advance(connection, {**at, "is_replay": is_replay}, done)
+        connection.execute(statements.SKIP_ENDED, at)
+        record_consumed(connection, consumer_of(name), published, as_of)
+
+
+def _enter_and_leave(
+    connection: Connection, journey: Journey, at: dict[str, Any], known: Consumed, done: Dispatched
+) -> None:
+    """Act on one tick: who enters, who has reached the goal, and then who leaves."""
+    at = {**at, "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or at["as_of"]}
+    _find_touched(connection, at)
+    if journey.segment is not None:
+        _count(done, connection.execute(statements.ENROL, at).all())
+    done.converted += connection.execute(statements.CONVERT, at).rowcount
+    if journey.exit_on_leaving:
+        done.left += connection.execute(statements.LEAVE, at).rowcount
+
+
+def _advance(connection: Connection, at: dict[str, Any], done: Dispatched) -> None:
+    """Go on, step by step, until nobody is due any more."""
+    steps = connection.execute(statements.STEPS_OF, at).one()
+    while True:
+        if steps.can_wait:
+            connection.execute(statements.WAKE, at)
+        moved = connection.execute(statements.ADVANCE, {**at, "can_come_round": steps.can_come_round}).one()
+        done.due += moved.due
+        if not moved.moved:
+            break
+    connection.execute(statements.SHOW_CTAS, at)
+
+
+def _find_touched(connection: Connection, at: dict[str, Any]) -> None:
+    for statement in statements.FIND_TOUCHED:
+        connection.execute(statement, at)
+
+
+def _count(done: Dispatched, drawn: Sequence[sa.Row[Any]]) -> None:
+    counts = {row.status: row.entries for row in drawn}
+    done.enrolled += counts.get("active", 0)
+    done.held_out += counts.get("held_out", 0)
+    done.excluded += counts.get("excluded", 0)
+
+
+def _record(connection: Connection, name: str, journey: Journey, values: dict[str, Any]) -> None:
+    """Keep the definition and its steps, so that whoever enters goes on with this version."""
+    connection.execute(
+        statements.RECORD_DEFINITION,
+        {**values, "definition": msgspec.json.encode(as_json(journey)).decode()},
+    )
+    for row in connection.execute(statements.DEFINITIONS_WITHOUT_STEPS, {"journey": name}).all():
+        steps = plan(msgspec.convert(row.definition, Journey))
+        connection.execute(
+            statements.RECORD_STEP,
+            [
+                {
+                    **step,
+                    "journey": name,
+                    "version": row.version,
+                    "variants": None if step["variants"] is None else msgspec.json.encode(step["variants"]).decode(),
+                    "definition": msgspec.json.encode(step["definition"]).decode(),
+                }
+                for step in steps
+            ],
+        )
+    if connection.scalar(sa.text("select to_regclass('journeys.' || :journey)"), {"journey": name}) is None:
+        connection.exec_driver_sql(statements.CREATE_VIEW.format(journey=name))
+
+
+def _values(
+    name: str, journey: Journey, group: Mapping[str, Journey], policy: Policy, as_of: datetime
+) -> dict[str, Any]:
+    others = [other for other in group if other != name]
+    weaker = [other for other in others if journey.takes_over and group[other].priority < journey.priority]
+    return {
+        **why_not_values(policy, as_of),
+        "time_zone_trait": policy.time_zone_trait,
+        "journey": name,
+        "version": version(journey),
+        "segment": journey.segment,
+        "entry_events": journey.event.any_of if journey.event is not None else [],
+        "holdout": journey.holdout,
+        "global_holdout": policy.global_holdout,
+        "is_enrolling_members": journey.existing_members == "enroll",
+        "reentry": "after" if isinstance(journey.reentry, Reentry) else journey.reentry,
+        "reentry_after": journey.reentry.after if isinstance(journey.reentry, Reentry) else None,
+        "longest": f"{longest(journey)} minutes",
+        "stronger": [other for other in others if other not in weaker],
+        "weaker": weaker,
+    }

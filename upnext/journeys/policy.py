@@ -1,0 +1,55 @@
+"""What holds for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
+
+from typing import Annotated
+
+import msgspec
+
+from upnext.declarations import Declaration, Duration, Name, Share
+from upnext.wording import worded
+
+Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
+
+
+class Cap(Declaration, frozen=True):
+    """No user gets more than so many mails, over all journeys, in any such time; `offers` count too where it says so.
+
+    Calls of webhooks do not count: nobody sees them.
+    """
+
+    messages: Count
+    per: Duration
+    offers: bool = False
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that it is about."""
+        return ["email", "cta"] if self.offers else ["email"]
+
+
+class Channel(Declaration, frozen=True):
+    """How a channel sends: over so many connections, no faster than so many a second (null: as fast as it goes)."""
+
+    connections: Annotated[int, msgspec.Meta(gt=0, le=64)] = 4
+    per_second: Count | None = None
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=110)] = 30
+
+
+class Endpoint(Declaration, frozen=True):
+    """Where webhooks go; the secret (`whsec_...`) is in the environment variable that `secret` names."""
+
+    url: str
+    secret: Annotated[
+        str, worded(r"^UPNEXT_[A-Z0-9_]+$", "the name of an environment variable such as UPNEXT_CRM_SECRET")
+    ]
+
+
+class Policy(Declaration, frozen=True):
+    """`campaigns/policy.yml`."""
+
+    global_holdout: Share = 0
+    cap: Cap | None = None
+    late_after: Duration = "6 hours"
+    time_zone_trait: str = "timezone"
+    email: Channel = Channel()
+    webhook: Channel = Channel(timeout_seconds=15)
+    endpoints: dict[Name, Endpoint] = {}

@@ -1,0 +1,198 @@
+"""The loop: the stages of a tick as plain functions, which the command line and Dagster's assets call in turn."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from upnext import dbt
+from upnext.analytics import experiment_users
+from upnext.analytics.results import Analysed, analyse
+from upnext.clock import utc_now
+from upnext.errors import UpnextError
+from upnext.events.files import find_landed
+from upnext.events.ingest import Ingested, ingest
+from upnext.events.ledger import not_loaded
+from upnext.experiences.assign import Shown, assign, show
+from upnext.journeys.channels.connections import channels
+from upnext.journeys.channels.outbox import send_due
+from upnext.journeys.dispatch import (
+    Dispatched,
+    complete,
+    end_removed,
+    expire_leases,
+    groups,
+    move,
+)
+from upnext.project import Project
+from upnext.ticks.instants import check_explicit
+from upnext.ticks.lifecycle import Tick, last_as_of, last_published_as_of, published
+from upnext.warehouse.locks import exclusive
+
+LEAP = timedelta(days=7)
+
+
+def ingest_landing(project: Project) -> Ingested:
+    """Load what has landed and is not loaded yet."""
+    landed, now = find_landed(project.settings.landing, project.sources), utc_now()
+    with project.engine.connect() as connection:
+        arrived = not_loaded(connection, landed, now=now)
+    return ingest(project.engine, arrived, sources=project.sources, loaded_at=now)
+
+
+@contextmanager
+def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterator[Tick]:
+    """Yield a tick to build in; it is published where the body ends well."""
+    with published(project.engine, asked, segments=project.segments, is_explicit=is_explicit, clock=utc_now) as tick:
+        yield tick
+
+
+def build(project: Project, asked: datetime, *, is_explicit: bool) -> Tick:
+    """Build features, segments and the models of analytics with dbt, and publish the tick."""
+    with open_tick(project, asked, is_explicit=is_explicit) as tick, exclusive(project.engine, "dbt"):
+        project.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
+    return tick
+
+
+def rebuild(project: Project) -> dict[str, int]:
+    """Compute who is who, all features and all users of experiments afresh, where they stand, and mend what differs.
+
+    Returns by how many rows each table was wrong: 0, or its keeping up to date has a mistake. What is mended is
+    looked at again by the next tick.
+    """
+    with exclusive(project.engine, "tick"), exclusive(project.engine, "dbt"):
+        with project.engine.connect() as connection:
+            started_at = connection.scalar(sa.text("select now()"))
+        project.dbt.invoke(["run", "--full-refresh", "--select", "config.materialized:identity", "upnext.features"])
+        with project.engine.connect() as connection:
+            rows = connection.execute(
+                sa.text(
+                    "select model, coalesce(drift, 0) as drift from features.rebuilds where rebuilt_at > :started_at"
+                    " order by model"
+                ),
+                {"started_at": started_at},
+            )
+            drift = {row.model: row.drift for row in rows}
+    return {**drift, "experiment_users": experiment_users.rebuild(project.engine)}
+
+
+def dispatch_journeys(
+    project: Project, as_of: datetime, *, only: set[str] | None = None, is_replay: bool = False
+) -> Dispatched:
+    """Move people along the journeys that are started (or `only` these and their exclusive groups); send what is due.
+
+    Raises `UpnextError` where a channel cannot be used, when all else is done: what is due there waits.
+    """
+    engine, journeys = project.engine, project.journeys_at_work
+    end_removed(engine, {*project.journeys, *project.experiences}, at=as_of)
+    chosen = set(journeys) if only is None else only & set(journeys)
+    done = move(engine, project.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
+    moved = [name for names in groups(journeys, chosen) for name in names]
+    failures = []
+    if not is_replay:
+        expire_leases(engine, moved)
+        for channel, connections in channels(project.settings, project.policy, clock=utc_now).items():
+            try:
+                sent = send_due(
+                    engine, project.policy, project.sender, connections,
+                    channel=channel, journeys=moved, as_of=as_of,
+                )  # fmt: skip
+            except UpnextError as error:
+                failures.append(error)
+            else:
+                done.messages = dict(Counter(done.messages) + sent)
+    complete(engine, moved, as_of=as_of, done=done)
+    if failures:
+        raise failures[0]
+    return done
+
+
+def assign_experiences(project: Project, as_of: datetime) -> int:
+    """Assign members who have no variant yet, and return how many."""
+    return assign(project.engine, project.experiences, started=set(project.started), as_of=as_of)
+
+
+def show_ctas(project: Project) -> Shown:
+    """Bring what each user sees up to the newest published tick."""
+    as_of = last_published_as_of(project.engine)
+    return Shown(0, 0) if as_of is None else show(project.engine, as_of=as_of)
+
+
+def analyse_results(project: Project, as_of: datetime) -> Analysed:
+    """Write the results of experiments, journeys and copies at `as_of`."""
+    return analyse(project.engine, as_of=as_of)
+
+
+def leap(engine: Engine, asked: datetime) -> str | None:
+    """Return what to know before a tick that goes further than a week beyond the last one; None before any other."""
+    last = last_published_as_of(engine)
+    if last is None or asked - last <= LEAP:
+        return None
+    return (
+        f"as_of leaps {(asked - last).days} days, from {last:%Y-%m-%d %H:%M} to {asked:%Y-%m-%d %H:%M} UTC: segments"
+        " change at once by all that happened in between, and messages that are late by more than `late_after` are"
+        " skipped"
+    )
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """What one whole tick did, stage by stage."""
+
+    as_of: datetime
+    tick_id: int
+    ingest: dict[str, int]
+    segments: dict[str, int]
+    journeys: dict[str, Any]
+    experiences: dict[str, int]
+    analytics: dict[str, int]
+
+
+def tick(project: Project, asked: datetime, *, is_explicit: bool = True, is_replay: bool = False) -> Ticked:
+    """Run every stage once: ingest of the landing folder, dbt, publication, experiences, journeys, analytics."""
+    project.check()
+    ingested = ingest_landing(project)
+    built = build(project, asked, is_explicit=is_explicit)
+    assigned = assign_experiences(project, built.as_of)
+    dispatched = dispatch_journeys(project, built.as_of, is_replay=is_replay)
+    shown = show_ctas(project)
+    analysed = analyse_results(project, built.as_of)
+    return Ticked(
+        as_of=built.as_of,
+        tick_id=built.tick_id,
+        ingest={**ingested.counts, "files_refused": len(ingested.refused)},
+        segments=built.changes,
+        journeys=asdict(dispatched),
+        experiences={"assigned": assigned, "live_ctas": shown.live},
+        analytics=asdict(analysed),
+    )
+
+
+def replay(
+    project: Project,
+    *,
+    start: datetime,
+    end: datetime,
+    every: timedelta,
+    is_sending: bool,
+    on_tick: Callable[[Ticked], None],
+) -> None:
+    """Tick through history, from `start` on and no later than `end`; messages are skipped unless `is_sending`."""
+    if end < start:
+        raise UpnextError(f"--to {end.isoformat()} is earlier than --from {start.isoformat()}")
+    check_explicit(start, last=last_as_of(project.engine), now=utc_now())
+    check_explicit(end, last=start, now=utc_now())
+    as_of = start
+    while as_of <= end:
+        on_tick(tick(project, as_of, is_replay=not is_sending))
+        as_of += every
+
+
+def tick_count(*, start: datetime, end: datetime, every: timedelta) -> int:
+    """Return how many ticks a replay has."""
+    return max(0, (end - start) // every + 1)

@@ -1,0 +1,225 @@
+"""What people do by hand: preview and release segments; check, preview, start, pause and explain journeys."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
+
+from upnext import dbt
+from upnext.clock import utc_now
+from upnext.declarations import line_of
+from upnext.errors import UpnextError, nearest
+from upnext.features.definition import example
+from upnext.journeys.copy import samples
+from upnext.journeys.copy.render_process import RenderProcess
+from upnext.journeys.copy.rendering import Rendered, copy_sources, names_used
+from upnext.journeys.copy.traits import known_traits
+from upnext.journeys.definition import Journey
+from upnext.journeys.dispatch import Preview as JourneyPreview
+from upnext.journeys.dispatch import (
+    begin_anew,
+    end,
+    pause,
+    resume,
+)
+from upnext.journeys.dispatch import preview as preview_dispatch
+from upnext.journeys.explain import Line, explain
+from upnext.loop import assign_experiences, show_ctas
+from upnext.project import Project
+from upnext.segments.declared import find_segment
+from upnext.segments.membership import Preview, preview
+from upnext.status import read_status
+from upnext.switches import switch
+from upnext.ticks.lifecycle import last_published_as_of
+from upnext.warehouse.locks import transaction
+
+
+def status(project: Project) -> dict[str, Any]:
+    """Return how far everything is."""
+    return read_status(
+        project.engine,
+        segments=project.segments,
+        experiments={*project.journeys, *project.experiences},
+        now=utc_now(),
+    )
+
+
+def preview_segment(project: Project, path_or_name: str, *, with_ids: bool) -> Preview:
+    """Run a segment without touching anything. Raises `UpnextError` with the file for what cannot be run."""
+    file = find_segment(project.segment_files, path_or_name)
+    features = project.features
+    project.check_segments({**project.segment_files, file.stem: file})
+    sql = project.dbt.compile(file.read_text(encoding="utf-8"))
+    with project.engine.connect().execution_options(postgresql_readonly=True) as connection:
+        try:
+            return preview(connection, file.stem, sql, with_ids=with_ids)
+        except ProgrammingError as error:
+            message = str(error.orig).strip().splitlines()[0]
+            known = {name for table in features.values() for name in table}
+            missing = re.search(r'column "?(?:\w+\.)?(\w+)"? does not exist', message)
+            if missing is not None and missing[1] in known:
+                raise UpnextError(f"{file}: the feature '{missing[1]}' is new: it comes with the next tick") from None
+            raise UpnextError(f"{file}: {dbt.with_nearest(message, columns=known)}") from None
+        except ValueError as error:
+            raise UpnextError(f"{file}: {error}") from None
+
+
+def release_segment(project: Project, segment: str) -> int:
+    """Let the next tick apply a change that is held, and return how many would enter and leave by the last look."""
+    if segment not in project.segments:
+        raise UpnextError(f"unknown segment '{segment}'{nearest(segment, project.segments)}")
+    with project.engine.begin() as connection:
+        changes: int | None = connection.scalar(
+            sa.text(
+                "update segments.evaluations set is_released = true where segment = :segment and is_held and tick_id ="
+                " (select max(tick_id) from segments.evaluations where segment = :segment) returning entered + exited"
+            ),
+            {"segment": segment},
+        )
+    if changes is None:
+        raise UpnextError(f"segment '{segment}' is not held")
+    return changes
+
+
+def check_journeys(project: Project) -> dict[str, list[str]]:
+    """Write each message of each journey for a made-up user, and return the steps by journey.
+
+    Raises `UpnextError` with the file for what cannot be written.
+    """
+    return {
+        name: [step for step, _ in _sample_messages(project, name, journey)]
+        for name, journey in project.journeys.items()
+    }
+
+
+def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
+    """Yield each trait that the copy of journeys names and no identify call has, with file, line and nearest match."""
+    with project.engine.connect() as connection:
+        traits = known_traits(connection)
+    templates = project.settings.campaigns / "templates"
+    for name in journeys:
+        path = project.settings.campaigns / "journeys" / f"{name}.yml"
+        for position, step in enumerate(project.journeys[name].steps):
+            for where, source in copy_sources(msgspec.to_builtins(step), templates):
+                for use in names_used(source):
+                    if isinstance(where, Path):
+                        place = f"{where}:{use.line}"
+                    else:
+                        place = f"{path}:{line_of(path, ['steps', position, *where])}"
+                    if use.of == "user" and traits and use.name not in {*traits, *samples.TRAITS}:
+                        yield f"{place}: no identify call has the trait '{use.name}'{nearest(use.name, traits)}"
+
+
+def render_journey(project: Project, name: str, folder: Path) -> Iterator[Path]:
+    """Write each message of a journey for a made-up user into a folder, and yield the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step, rendered in _sample_messages(project, name, _declared_journey(project, name)):
+        for suffix, content in samples.parts(rendered):
+            path = folder / f"{step}.{suffix}"
+            path.write_text(content, encoding="utf-8")
+            yield path
+
+
+def _sample_messages(project: Project, name: str, journey: Journey) -> Iterator[tuple[str, Rendered]]:
+    date = utc_now()
+    features = {feature: example(made_of, date) for feature, made_of in project.features["user_features"].items()}
+    with project.engine.connect() as connection:
+        traits = known_traits(connection)
+    with RenderProcess(project.sender) as process:
+        for position, request in samples.requests(
+            name, journey, project.settings.campaigns / "templates", features=features, traits=traits, date=date
+        ):
+            rendered = process.render(request)
+            if rendered is None:
+                raise UpnextError("the process that writes messages was ended; run it again")
+            if rendered.reason is not None:
+                path = project.settings.campaigns / "journeys" / f"{name}.yml"
+                raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {rendered.reason}")
+            yield samples.label(request), rendered
+
+
+def explain_journey(project: Project, name: str, user_id: str) -> list[Line]:
+    """Return what became of a user in a journey, in words."""
+    with project.engine.connect() as connection:
+        return explain(connection, name, _declared_journey(project, name), user_id)
+
+
+def preview_journey(project: Project, name: str) -> JourneyPreview:
+    """Return what the next dispatch would do in a journey, were it started; nothing is changed and nothing is sent."""
+    journey = _declared_journey(project, name)
+    as_of = last_published_as_of(project.engine)
+    if as_of is None:
+        raise UpnextError("there has been no tick yet: run `upnext tick`, then preview again")
+    at_work = {**project.journeys_at_work, name: journey}
+    return preview_dispatch(project.engine, project.policy, at_work, name, as_of=as_of)
+
+
+def start(project: Project, kind: str, name: str, *, by: str) -> None:
+    """Let a journey or an experience act from now on. Raises `UpnextError` where there is none, or it acts already."""
+    _declared(project, kind, name)
+    project.check()
+    with transaction(project.engine, "dispatch") as connection:
+        if not switch(connection, name, is_started=True, at=utc_now(), by=by):
+            raise UpnextError(f"{kind} '{name}' is started already")
+        if kind == "journey":
+            begin_anew(connection, name)
+    if kind == "experience":
+        _refresh_experiences(project)
+
+
+def stop(project: Project, kind: str, name: str, *, by: str) -> int:
+    """Let a journey or an experience act no more; whoever is in the journey goes out of it. Returns how many did."""
+    _declared(project, kind, name)
+    with transaction(project.engine, "dispatch") as connection:
+        if not switch(connection, name, is_started=False, at=utc_now(), by=by):
+            raise UpnextError(f"{kind} '{name}' is not started")
+        ended = end(connection, [name], reason="journey stopped", at=utc_now()) if kind == "journey" else 0
+    if kind == "experience":
+        _refresh_experiences(project)
+    return ended
+
+
+def start_all(project: Project, *, by: str) -> None:
+    """Start whatever is declared and not started yet."""
+    with project.engine.begin() as connection:
+        for name in (*project.journeys, *project.experiences):
+            switch(connection, name, is_started=True, at=utc_now(), by=by)
+
+
+def _refresh_experiences(project: Project) -> None:
+    as_of = last_published_as_of(project.engine)
+    if as_of is not None:
+        assign_experiences(project, as_of)
+        show_ctas(project)
+
+
+def _declared(project: Project, kind: str, name: str) -> None:
+    known = project.journeys if kind == "journey" else project.experiences
+    if name not in known:
+        raise UpnextError(f"unknown {kind} '{name}'{nearest(name, known)}")
+
+
+def pause_journey(project: Project, name: str) -> None:
+    """Let nobody in a journey go on."""
+    _declared_journey(project, name)
+    if not pause(project.engine, name, at=utc_now()):
+        raise UpnextError(f"journey '{name}' is paused already")
+
+
+def resume_journey(project: Project, name: str) -> int:
+    """Let a journey go on, and return for how many users."""
+    _declared_journey(project, name)
+    entries = resume(project.engine, name, at=utc_now())
+    if entries is None:
+        raise UpnextError(f"journey '{name}' is not paused")
+    return entries
+
+
+def _declared_journey(project: Project, name: str) -> Journey:
+    if name not in project.journeys:
+        raise UpnextError(f"unknown journey '{name}'{nearest(name, project.journeys)}")
+    return project.journeys[name]

@@ -1,0 +1,176 @@
+"""What is declared and where it runs: read from the files and the settings when first asked for."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy.engine import URL, Engine
+
+from upnext import dbt
+from upnext.analytics.declared import load_metrics
+from upnext.analytics.definition import Metric
+from upnext.errors import UpnextError
+from upnext.events.catalogue import Catalogue
+from upnext.events.declared import load_catalogue, load_sources
+from upnext.events.source import Source
+from upnext.experiences.declared import load_experiences, load_slots
+from upnext.experiences.definition import Experience, Known, Slot
+from upnext.features.declared import TABLES as FEATURE_TABLES
+from upnext.features.declared import load_features
+from upnext.features.definition import Feature, never_negative
+from upnext.journeys.channels.smtp import parse_smtp_url
+from upnext.journeys.channels.webhook import parse_networks
+from upnext.journeys.copy.rendering import CannotRenderError, Sender, check_sender
+from upnext.journeys.copy.signing import signing_keys
+from upnext.journeys.declared import load_journeys, load_policy
+from upnext.journeys.definition import Journey
+from upnext.journeys.policy import Policy
+from upnext.segments.declared import check_segments, segment_files
+from upnext.settings import Settings
+from upnext.switches import Started, started
+from upnext.warehouse.engine import connect, database_url
+
+
+class Project:
+    """One project and its warehouse; connects, and reads what is declared, when first asked to."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def url(self) -> URL:
+        """The warehouse's URL; the embedded server is started if need be."""
+        return database_url(self.settings)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An engine on the migrated warehouse."""
+        return connect(self.settings)
+
+    @cached_property
+    def dbt(self) -> dbt.Dbt:
+        """dbt in this process, on the migrated warehouse."""
+        return dbt.Dbt(self.settings, self.engine.url)
+
+    @cached_property
+    def segment_files(self) -> dict[str, Path]:
+        """The file of each declared segment."""
+        return segment_files(dbt.own_models(self.settings))
+
+    @cached_property
+    def segments(self) -> set[str]:
+        """Names of the declared segments."""
+        return set(self.segment_files)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The declared events."""
+        return load_catalogue(dbt.own_models(self.settings))
+
+    @cached_property
+    def events(self) -> set[str]:
+        """Names of the declared events, derived ones too."""
+        return {*self.catalogue.events, *self.catalogue.derived}
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The declared sources: how files are read, by name."""
+        return load_sources(self.settings.sources)
+
+    @cached_property
+    def features(self) -> dict[str, dict[str, Feature]]:
+        """The declared features of each table."""
+        return load_features((dbt.engine_models(), dbt.own_models(self.settings)), self.events)
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that every experiment is measured by, beside its goal."""
+        return load_metrics(dbt.own_models(self.settings), self.events)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What holds for all journeys."""
+        return load_policy(parse_networks(self.settings.webhook_networks), self.settings.campaigns / "policy.yml")
+
+    @cached_property
+    def journeys(self) -> dict[str, Journey]:
+        """The declared journeys by name."""
+        return load_journeys(
+            segments=self.segments,
+            events=self.events,
+            features=set(self.features.get("user_features", {})),
+            slots=set(self.slots),
+            policy=self.policy,
+            campaigns=self.settings.campaigns,
+        )
+
+    @property
+    def started(self) -> dict[str, Started]:
+        """The journeys and experiences that are started, by name: those that the warehouse names right now."""
+        with self.engine.connect() as connection:
+            return started(connection)
+
+    @property
+    def journeys_at_work(self) -> dict[str, Journey]:
+        """The declared journeys that are started."""
+        at_work = self.started
+        return {name: journey for name, journey in self.journeys.items() if name in at_work}
+
+    @property
+    def experiences_at_work(self) -> dict[str, Experience]:
+        """The declared experiences that are started."""
+        at_work = self.started
+        return {name: experience for name, experience in self.experiences.items() if name in at_work}
+
+    @cached_property
+    def sender(self) -> Sender:
+        """Who sends mails, and how their links are made."""
+        return Sender(
+            self.settings.sender_address,
+            self.settings.base_url,
+            signing_keys(self.settings),
+            str(self.settings.campaigns / "templates"),
+        )
+
+    @cached_property
+    def slots(self) -> dict[str, Slot]:
+        """The places of the product that can show a call to action."""
+        return load_slots(self.settings.campaigns / "slots.yml")
+
+    @cached_property
+    def experiences(self) -> dict[str, Experience]:
+        """The declared experiences by name."""
+        return load_experiences(
+            Known(self.segments, self.events, self.slots, self.journeys), self.settings.campaigns / "experiences"
+        )
+
+    def check(self) -> None:
+        """Read everything that is declared, so that a mistake stops the work before it begins."""
+        _ = (self.journeys, self.experiences, self.metrics, self.sender)
+        self.check_segments(self.segment_files)
+        if self.settings.smtp_url is not None:
+            parse_smtp_url(self.settings.smtp_url)
+        try:
+            check_sender(self.settings.sender_address)
+        except CannotRenderError as error:
+            raise UpnextError(f"UPNEXT_MAIL_FROM: {error}") from None
+
+    def check_segments(self, files: Mapping[str, Path]) -> None:
+        """Raise `UpnextError` for the first of these segments that cannot be what its author means."""
+        check_segments(
+            files,
+            known={*FEATURE_TABLES, *self.features, *dbt.model_names(self.settings)},
+            never_negative=never_negative(self.features),
+        )
+
+
+def readable(project: Project) -> tuple[dict[str, Journey | None], dict[str, Experience]]:
+    """Return the journeys and experiences as far as they can be read: for who shows them, and leaves errors to steps.
+
+    A journey is None, and no experience is there, where something that is declared has a mistake.
+    """
+    try:
+        return dict(project.journeys), project.experiences
+    except UpnextError:
+        names = [path.stem for path in sorted((project.settings.campaigns / "journeys").glob("*.yml"))]
+        return dict.fromkeys(names), {}

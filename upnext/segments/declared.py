@@ -1,0 +1,42 @@
+"""Reading what is declared of segments, checked: errors name the file, the line and the nearest match."""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from upnext.declarations import NAME
+from upnext.errors import UpnextError, nearest
+from upnext.reserved import RESERVED_WORDS
+from upnext.segments.definition import find_cycle, find_mistakes, references
+
+
+def segment_files(models: Path) -> dict[str, Path]:
+    """Return the declared segments, one file each."""
+    return {file.stem: file for file in (models / "segments").rglob("*.sql")}
+
+
+def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
+    """Return the file of a segment, by its name or by its path. Raises `UpnextError` with the nearest match."""
+    if path_or_name in files:
+        return files[path_or_name]
+    path = Path(path_or_name)
+    if path.suffix == ".sql" and path.is_file():
+        return path.resolve()
+    raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
+
+
+def check_segments(files: Mapping[str, Path], *, known: Collection[str], never_negative: Collection[str]) -> None:
+    """Raise `UpnextError` for the first segment that cannot be what its author means, with file and line.
+
+    `known` are the tables that a segment may read beside other segments, `never_negative` the features that count.
+    """
+    for name, file in files.items():
+        if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
+            raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
+    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    for name, text in texts.items():
+        for line, mistake in find_mistakes(text, known={*known, *files}, counts=set(never_negative)):
+            raise UpnextError(f"{files[name]}:{line}: segment '{name}' {mistake}")
+    cycle = find_cycle({name: [other for other in references(text) if other in files] for name, text in texts.items()})
+    if cycle is not None:
+        raise UpnextError(f"{files[cycle[0]]}: segments are built on each other in a circle: {' -> '.join(cycle)}")

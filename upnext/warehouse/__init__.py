@@ -1,0 +1,1 @@
+"""The warehouse: its server, its connections, its schema and its locks."""

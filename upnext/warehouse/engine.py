@@ -1,0 +1,49 @@
+"""The warehouse's URL, and one engine on it."""
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from upnext.errors import UpnextError
+from upnext.settings import Settings
+from upnext.warehouse.embedded import EmbeddedServer
+from upnext.warehouse.migrate import migrate
+
+
+def embedded_server(settings: Settings) -> EmbeddedServer:
+    """Return the server that lives in Upnext's home."""
+    return EmbeddedServer(settings.home / "postgres")
+
+
+def database_url(settings: Settings) -> URL:
+    """Return the warehouse's URL, starting the embedded server where none is configured."""
+    if settings.database_url is None:
+        return make_url(embedded_server(settings).start())
+    try:
+        url = make_url(settings.database_url)
+    except (ArgumentError, ValueError):
+        raise UpnextError(
+            "UPNEXT_DATABASE_URL is not a URL; expected postgresql://user:password@host:port/db"
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise UpnextError(f"UPNEXT_DATABASE_URL names {url.get_backend_name()}; Upnext needs postgresql://")
+    return url.set(drivername="postgresql")
+
+
+def connect(settings: Settings) -> Engine:
+    """Return an engine on a migrated warehouse. Raises `UpnextError` where it cannot be reached."""
+    url = database_url(settings)
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={"options": "-c timezone=UTC", "connect_timeout": 10},
+        pool_pre_ping=True,
+        # Each sender of a channel has a connection; how many there are is for the policy to say.
+        max_overflow=-1,
+    )
+    try:
+        migrate(engine)
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        place = f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
+        raise UpnextError(f"cannot reach the database at {place}: {reason}") from None
+    return engine

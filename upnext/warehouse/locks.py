@@ -1,0 +1,46 @@
+"""Named locks of the warehouse: advisory locks of Postgres, which go with the session that holds them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+
+@contextmanager
+def transaction(engine: Engine, lock: str) -> Iterator[Connection]:
+    """Yield a transaction that holds the warehouse-wide lock `lock` to its end, waiting for whoever has it.
+
+    Lock and writes share a session, so whoever has lost the lock cannot write any more.
+    """
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"}
+        )
+        yield connection
+
+
+@contextmanager
+def exclusive(engine: Engine, name: str) -> Iterator[Connection]:
+    """Hold the warehouse-wide lock `name` (`tick`, `dispatch`), waiting for whoever has it.
+
+    The lock belongs to the yielded connection's session, so it goes with a killed process, and with a session that is
+    lost: transactions that write under it have to be safe without it.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        key = {"key": f"upnext:{name}"}
+        connection.execute(sa.text("select pg_advisory_lock(hashtextextended(:key, 0))"), key)
+        try:
+            yield connection
+        finally:
+            # With a session that is lost the lock is gone already.
+            with suppress(DBAPIError):
+                connection.execute(sa.text("select pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+
+
+def is_at_work(engine: Engine, run_id: str) -> bool:
+    """Whether the process of a run lives."""
+    with engine.connect() as connection:
+        held = connection.scalar(sa.text("select upnext.is_locked(:lock)"), {"lock": f"run {run_id}"})
+    return bool(held)
