@@ -101,6 +101,25 @@ def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> No
 
 
 @commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(as_json: bool) -> None:
+    """Read all that is declared: a mistake has its file, its line and the nearest match."""
+    from upnext import operations  # noqa: PLC0415
+
+    _show(operations.check(_project()), as_json, title="No mistakes")
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a content of your own to begin with: a segment, a journey, an experience and what they need."""
+    from upnext import operations  # noqa: PLC0415
+
+    operations.new_content(folder)
+    print(f"written: {folder}\nexport UPNEXT_CONTENT={folder.resolve()}, then `upnext check`")
+
+
+@commands.command()
 @click.option("--as-of", help="Compute at this instant (ISO 8601 with a zone); default: now.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def tick(as_of: str | None, as_json: bool) -> None:
@@ -212,7 +231,7 @@ def check_journeys() -> None:
     from upnext import operations  # noqa: PLC0415
 
     project = _project()
-    written = operations.check_journeys(project)
+    written = operations.check_journeys(project, traits=operations.traits_of_users(project))
     _warn_of_copy(project, project.journeys)
     print("\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
 

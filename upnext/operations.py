@@ -1,7 +1,8 @@
 """What people do by hand: preview and release segments; check, preview, start, pause and explain journeys."""
 
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from upnext import dbt
 from upnext.clock import utc_now
 from upnext.declarations import line_of
 from upnext.errors import UpnextError, nearest
+from upnext.features.declared import TABLES
 from upnext.features.definition import example
 from upnext.journeys.copy import samples
 from upnext.journeys.copy.render_process import RenderProcess
@@ -36,6 +38,8 @@ from upnext.status import read_status
 from upnext.switches import switch
 from upnext.ticks.lifecycle import last_published_as_of
 from upnext.warehouse.locks import transaction
+
+STARTER = Path(__file__).parent / "starter"
 
 
 def status(project: Project) -> dict[str, Any]:
@@ -85,21 +89,52 @@ def release_segment(project: Project, segment: str) -> int:
     return changes
 
 
-def check_journeys(project: Project) -> dict[str, list[str]]:
+def check(project: Project) -> dict[str, int]:
+    """Read everything that is declared, and return how much there is of each kind. No database is needed.
+
+    Raises `UpnextError` with file, line and nearest match for the first mistake, also for copy that cannot be written.
+    """
+    project.check()
+    return {
+        "events": len(project.events),
+        **{f"features of {table}": len(features) for table, features in project.features.items() if table in TABLES},
+        "segments": len(project.segments),
+        "journeys": len(project.journeys),
+        "messages": sum(len(steps) for steps in check_journeys(project, traits={}).values()),
+        "experiences": len(project.experiences),
+        "slots": len(project.slots),
+        "metrics": len(project.metrics),
+        "sources": len(project.sources),
+    }
+
+
+def check_journeys(project: Project, *, traits: Mapping[str, Any]) -> dict[str, list[str]]:
     """Write each message of each journey for a made-up user, and return the steps by journey.
 
-    Raises `UpnextError` with the file for what cannot be written.
+    `traits` are examples of those that users have. Raises `UpnextError` with the file for what cannot be written.
     """
     return {
-        name: [step for step, _ in _sample_messages(project, name, journey)]
+        name: [step for step, _ in _sample_messages(project, name, journey, traits)]
         for name, journey in project.journeys.items()
     }
 
 
+def traits_of_users(project: Project) -> dict[str, Any]:
+    """Return an example of each trait that identify calls have."""
+    with project.engine.connect() as connection:
+        return known_traits(connection)
+
+
+def new_content(folder: Path) -> None:
+    """Write a small content to begin with. Raises `UpnextError` where the folder holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UpnextError(f"{folder} is not empty; name a new folder")
+    shutil.copytree(STARTER, folder, dirs_exist_ok=True)
+
+
 def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
     """Yield each trait that the copy of journeys names and no identify call has, with file, line and nearest match."""
-    with project.engine.connect() as connection:
-        traits = known_traits(connection)
+    traits = traits_of_users(project)
     templates = project.settings.campaigns / "templates"
     for name in journeys:
         path = project.settings.campaigns / "journeys" / f"{name}.yml"
@@ -117,18 +152,18 @@ def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
 def render_journey(project: Project, name: str, folder: Path) -> Iterator[Path]:
     """Write each message of a journey for a made-up user into a folder, and yield the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for step, rendered in _sample_messages(project, name, _declared_journey(project, name)):
+    for step, rendered in _sample_messages(project, name, _declared_journey(project, name), traits_of_users(project)):
         for suffix, content in samples.parts(rendered):
             path = folder / f"{step}.{suffix}"
             path.write_text(content, encoding="utf-8")
             yield path
 
 
-def _sample_messages(project: Project, name: str, journey: Journey) -> Iterator[tuple[str, Rendered]]:
+def _sample_messages(
+    project: Project, name: str, journey: Journey, traits: Mapping[str, Any]
+) -> Iterator[tuple[str, Rendered]]:
     date = utc_now()
     features = {feature: example(made_of, date) for feature, made_of in project.features["user_features"].items()}
-    with project.engine.connect() as connection:
-        traits = known_traits(connection)
     with RenderProcess(project.sender) as process:
         for position, request in samples.requests(
             name, journey, project.settings.campaigns / "templates", features=features, traits=traits, date=date

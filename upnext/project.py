@@ -146,7 +146,7 @@ class Project:
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
-        _ = (self.journeys, self.experiences, self.metrics, self.sender)
+        _ = (self.sources, self.journeys, self.experiences, self.metrics, self.sender)
         self.check_segments(self.segment_files)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)

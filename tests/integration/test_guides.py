@@ -94,7 +94,7 @@ def test_the_journey_of_the_guide(project: Project, tmp_path: Path) -> None:
         policy=project.policy,
         campaigns=campaigns,
     )
-    assert check_journeys(project) == {"win_back": ["hello", "hello.plain", "hello.short", "reminder"]}
+    assert check_journeys(project, traits={}) == {"win_back": ["hello", "hello.plain", "hello.short", "reminder"]}
     assert all((PROJECT / "docs" / picture).exists() for picture in re.findall(r"pictures/\w+.png", JOURNEYS_GUIDE))
 
 

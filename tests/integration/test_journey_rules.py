@@ -617,7 +617,7 @@ def test_copy_that_cannot_be_written_is_found_before_anybody_is_mailed(journeys:
     wrong = journey(mail("a"), mail("b", after="1 day", subject="{{ features.logins }}"))
     journeys.declare(encourage_upgrade=wrong)
     with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:\d+: step b, subject: 'logins' is missing"):
-        check_journeys(journeys.project)
+        check_journeys(journeys.project, traits={})
 
 
 def test_what_users_do_with_messages_are_events_like_any_other(
@@ -952,7 +952,7 @@ def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
         "no identify call has the trait 'compny'; did you mean 'company'?",
     ]
     assert all(text.startswith(f"{path}:") for text in told)
-    assert check_journeys(journeys.project) == {"encourage_upgrade": ["a", "b", "c", "c.x"]}
+    assert check_journeys(journeys.project, traits={}) == {"encourage_upgrade": ["a", "b", "c", "c.x"]}
     monkeypatch.setattr(cli, "_project", lambda: journeys.project)
     printed = CliRunner().invoke(cli.preview_journey, ["encourage_upgrade"])
     assert [text in printed.stderr for text in told] == [True] * 3, "before anybody starts it"

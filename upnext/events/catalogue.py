@@ -47,8 +47,8 @@ class _Config(Declaration, frozen=True):
 class _Model(Declaration, frozen=True):
     name: Literal["catalogue"]
     description: str
-    columns: list[Any]
     config: _Config
+    columns: list[Any] = []
 
 
 class CatalogueFile(Declaration, frozen=True):

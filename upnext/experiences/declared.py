@@ -7,8 +7,11 @@ from upnext.experiences.definition import Experience, Known, Slot, Slots, find_m
 
 
 def load_slots(path: Path) -> dict[str, Slot]:
-    """Return the places of the product that can show a call to action. Raises `UpnextError` with file and line."""
-    return load(path, Slots).slots
+    """Return the places of the product that can show a call to action, none without a file.
+
+    Raises `UpnextError` with file and line.
+    """
+    return load(path, Slots).slots if path.exists() else {}
 
 
 def load_experiences(known: Known, folder: Path) -> dict[str, Experience]:

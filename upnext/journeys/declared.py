@@ -14,7 +14,9 @@ from upnext.journeys.policy import Policy
 
 
 def load_policy(networks: list[Network], path: Path) -> Policy:
-    """Return what holds for all journeys. Raises `UpnextError` with file and line."""
+    """Return what holds for all journeys; without a file the defaults. Raises `UpnextError` with file and line."""
+    if not path.exists():
+        return Policy()
     policy = load(path, Policy)
     for name, endpoint in policy.endpoints.items():
         mistake = find_endpoint_mistake(endpoint.url, networks)

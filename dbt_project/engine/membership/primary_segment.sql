@@ -4,7 +4,7 @@ with declared (segment, exclusive_group, priority) as (
     {%- for segment in exclusive_segments() %}
     ({{ quoted([segment.name, segment.config.meta.exclusive_group]) }}, {{ segment.config.meta.priority or 0 }}),
     {%- endfor %}
-    (null, null, null)
+    (null, null, cast(null as integer))
 ),
 
 members as (

@@ -21,7 +21,7 @@ LOG = Path(os.environ.get("UPNEXT_SPARKIFY", PROJECT.parent / "shared" / "data" 
 def test_november_2018(tmp_path: Path, embedded_url: URL) -> None:
     from dataclasses import replace
 
-    settings = replace(settings_for(tmp_path, create_database(embedded_url)), models="examples/sparkify")
+    settings = replace(settings_for(tmp_path, create_database(embedded_url)), content=PROJECT / "examples" / "sparkify")
     project = Project(settings)
     done = ingest(
         project.engine,
