@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 
 from upnext import dbt
 from upnext.errors import UpnextError
-from upnext.settings import PROJECT, Settings
+from upnext.settings import IS_CHECKOUT, PROJECT, Settings
 from upnext.warehouse.engine import connect, database_url
 
 
@@ -51,6 +51,8 @@ def serve(settings: Settings, *, port: int) -> int:
 
     Raises `UpnextError` where they run in this home already, or the port is taken.
     """
+    if not IS_CHECKOUT:
+        raise UpnextError("the UI needs a checkout of Upnext: what Dagster sees is no part of the package")
     with _only_one(settings, port):
         environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)

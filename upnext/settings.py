@@ -7,7 +7,10 @@ from pathlib import Path
 
 from upnext.errors import UpnextError
 
-PROJECT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+# Where dbt_project/, campaigns/ and sources/ lie: in the package where it is installed, beside it in a checkout.
+IS_CHECKOUT = not (_PACKAGE / "dbt_project").is_dir()
+PROJECT = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE
 CONTENT = ("campaigns", "sources", "models")
 
 
@@ -41,7 +44,9 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read the `UPNEXT_*` variables; an empty variable counts as unset."""
         return cls(
-            home=Path(environment.get("UPNEXT_HOME") or PROJECT / ".upnext").expanduser().resolve(),
+            home=Path(environment.get("UPNEXT_HOME") or (PROJECT if IS_CHECKOUT else Path.cwd()) / ".upnext")
+            .expanduser()
+            .resolve(),
             database_url=environment.get("UPNEXT_DATABASE_URL") or None,
             smtp_url=environment.get("UPNEXT_SMTP_URL") or None,
             mail_from=environment.get("UPNEXT_MAIL_FROM") or None,

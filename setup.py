@@ -1,0 +1,12 @@
+"""The package is `upnext` with all that it needs to run from any folder; the rest is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+# What people edit stands at the top of the checkout, and inside of the package.
+SHIPPED = {f"upnext.{folder}": folder for folder in ("dbt_project", "campaigns", "sources")}
+
+setup(
+    packages=[*find_packages(include=["upnext", "upnext.*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    package_data={"": ["**/*.sql", "**/*.yml", "**/*.mjml", "**/*.txt"]},
+)
