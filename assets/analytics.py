@@ -44,8 +44,8 @@ touched = [
         description=description,
     )
     for name, description in (
-        ("touched_users", "One row per user whom the newest analysis looked up again."),
-        ("touched_days", "One row per experiment and day of first exposure whose moments it computed again."),
+        ("stale_users", "One row per user whom the newest analysis looked up again."),
+        ("stale_days", "One row per experiment and day of first exposure whose moments it computed again."),
     )
 ]
 

@@ -391,6 +391,15 @@ def status(as_json: bool) -> None:
 
 
 @commands.command()
+def upgrade() -> None:
+    """Bring a warehouse of an earlier release to this one, once; make a backup of it first."""
+    from upnext.warehouse import engine  # noqa: PLC0415
+
+    is_upgraded = engine.upgrade(Settings.from_environment())
+    print("upgraded: the next tick brings dbt's tables along" if is_upgraded else "up to date: nothing to upgrade")
+
+
+@commands.command()
 def url() -> None:
     """Print the warehouse's URL; the embedded server is started and left running."""
     from upnext.warehouse.engine import database_url  # noqa: PLC0415

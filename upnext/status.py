@@ -41,7 +41,7 @@ def read_status(
                 " where is_held and tick_id = (select max(tick_id) from segments.evaluations) order by segment"
             )
         )
-        as_of = connection.scalar(sa.text("select max(as_of) from segments.ticks where published_at is not null"))
+        as_of = connection.scalar(sa.text("select max(as_of) from segments.published_ticks"))
         return {
             "watermarks": {
                 "last_event_at": connection.scalar(

@@ -118,7 +118,7 @@
         where stood.user_id is distinct from stands.user_id
     )
 
-    insert into features.touched (model, tick_id, key)
+    insert into features.changed_keys (model, tick_id, key)
     select '{{ model_name }}', {{ tick_id }}, users.user_id
     from (
         select stood_for as user_id from moved

@@ -21,7 +21,7 @@
             ~ "create table " ~ table ~ " as " ~ sql ~ " with no data;"
             ~ "alter table " ~ table ~ " add primary key (" ~ config.require('key') | join(', ') ~ ");"
             ~ "comment on table " ~ table ~ " is '" ~ definition ~ "';"
-            ~ "delete from segments.consumers where consumer = '" ~ consumer ~ "'"
+            ~ "delete from segments.consumer_offsets where consumer = '" ~ consumer ~ "'"
         ) -%}
         {%- for index in config.get('indexes', []) -%}
             {%- do run_query("create index on " ~ table ~ " " ~ index) -%}

@@ -8,7 +8,7 @@
 {%- endmacro %}
 
 {% macro published_as_of() -%}
-    (select max(ticks.as_of) from segments.ticks as ticks where ticks.published_at is not null)
+    (select max(published_ticks.as_of) from segments.published_ticks)
 {%- endmacro %}
 
 {#
@@ -34,7 +34,7 @@
     {%- elif last is not none -%}
         {%- set to = {'tick_id': last.tick_id, 'as_of': "'" ~ last.as_of ~ "'::timestamptz"} -%}
     {%- else -%}
-        {%- set to = {'tick_id': '(select coalesce(max(tick_id), 0) from segments.ticks where published_at is not null)', 'as_of': published_as_of()} -%}
+        {%- set to = {'tick_id': '(select coalesce(max(tick_id), 0) from segments.published_ticks)', 'as_of': published_as_of()} -%}
     {%- endif -%}
     {%- if last is none or last.definition != definition or should_full_refresh() -%}
         {%- set mode = 'rebuild' -%}
@@ -57,7 +57,7 @@
 
 {# Loads whose events a tick does not know yet: a load may commit at any time, and the next tick takes it in. #}
 {% macro loads_after(tick_id) -%}
-    (select loads.load_id from raw.loads as loads where loads.tick_id is null or loads.tick_id > {{ tick_id }})
+    (select loads.load_id from raw.loads_since({{ tick_id }}) as loads (load_id))
 {%- endmacro %}
 
 {#
@@ -84,7 +84,7 @@
 
 {# Whose rows these models have changed since a tick. #}
 {% macro touched_since(models, last_tick_id, tick_id) -%}
-    select key from features.touched
+    select key from features.changed_keys
     where model in ({{ quoted(models) }}) and tick_id > {{ last_tick_id }} and tick_id <= {{ tick_id }}
 {%- endmacro %}
 

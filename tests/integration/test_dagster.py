@@ -80,7 +80,7 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert names >= {"type_is_known", "track_names_its_event", "somebody_did_it"}
     assert "features_do_not_drift" not in names, "that is the night's"
     assert {check.check_name for check in checks if not check.passed} == {"events_are_fresh"}, "the last one is old"
-    assert rows(project, "select as_of from segments.ticks where published_at is not null") == [(AS_OF,)]
+    assert rows(project, "select as_of from segments.published_ticks") == [(AS_OF,)]
 
     dispatched = run(defs, instance, "dispatch", **{"upnext/as_of": AS_OF.isoformat()})
     assert dispatched.success

@@ -223,7 +223,7 @@ class World:
         )  # fmt: skip
         self.publish()
         for user in (absorbed, survivor):
-            self.say("insert into segments.moved_users select max(tick_id), :user from segments.ticks", user=user)
+            self.say("insert into segments.merged_users select max(tick_id), :user from segments.ticks", user=user)
 
     def follow_merges(self) -> None:
         for absorbed, survivor in self.merged.items():
@@ -257,7 +257,7 @@ def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Pr
         with ticked.engine.connect() as connection:
             users, days = found(connection, USERS), found(connection, DAYS)
             moments, in_one_pass = found(connection, MOMENTS), found(connection, IN_ONE_PASS)
-            touched.append(connection.scalar(sa.text("select count(*) from analytics.touched_users")))
+            touched.append(connection.scalar(sa.text("select count(*) from analytics.stale_users")))
             forget(connection)
             assert keep_up(connection) == 0
             assert found(connection, USERS) == users

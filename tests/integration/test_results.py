@@ -329,7 +329,7 @@ def test_open_windows_would_take_sooner_for_more(ticked: Project) -> None:
                     events.append((user, GOAL, at + (1 if variant == "a" else 6.5) * DAY, {}))
     keep(ticked, by_arm, [event for event in events if event[2] <= AS_OF])
     assert covered(ticked, truth=0.0) >= 17
-    mutate(ticked, "analytics.touched_exposures", "AS is_window_over", "IS NOT NULL AS is_window_over")
+    mutate(ticked, "analytics.stale_exposures", "AS is_window_over", "IS NOT NULL AS is_window_over")
     assert covered(ticked, truth=0.0) <= 10
 
 
@@ -352,7 +352,7 @@ def test_dropping_who_saw_both_arms_would_turn_the_sign(ticked: Project) -> None
     lifts = "select avg(lift) from analytics.experiment_results where metric = 'goal' and as_of = :as_of"
     assert rows(ticked, lifts, as_of=AS_OF)[0][0] > 0
     mutate(
-        ticked, "analytics.touched_moments", "AND experiment_users.is_window_over",
+        ticked, "analytics.stale_moments", "AND experiment_users.is_window_over",
         "AND experiment_users.is_window_over AND NOT experiment_users.is_in_both_arms",
     )  # fmt: skip
     assert covered(ticked, truth=0.5) <= 10

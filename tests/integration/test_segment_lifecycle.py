@@ -116,7 +116,7 @@ def test_only_touched_users_are_looked_at_again(project: Project, product: Produ
     assert looked_at(project, "first_two") == [10, 11], "who is among the first two depends on the others"
     assert looked_at(project, "pairs") == [10, 11]
     assert rows(project, "select count(*) from segments.pairs") == [(9,)]
-    assert rows(project, "select count(*) from features.touched") == [(0,)]
+    assert rows(project, "select count(*) from features.changed_keys") == [(0,)]
     build(project, AS_OF + 11 * DAY, is_explicit=True)
     assert looked_at(project, "active")[2:] == [10], "logins left their window"
     assert rows(project, "select count(*) from segments.active") == [(0,)]

@@ -15,17 +15,15 @@ from upnext.warehouse.locks import exclusive
 
 TABLE = "analytics.experiment_users"
 
-_NEWEST = sa.text(
-    "select max(tick_id) as tick_id, max(as_of) as as_of from segments.ticks where published_at is not null"
-)
-_GOALS = "select experiment as experience, goal_version as state from analytics.experiments"
+_NEWEST = sa.text("select max(tick_id) as tick_id, max(as_of) as as_of from segments.published_ticks")
+_GOALS = "select experiment as name, goal_version as hash from analytics.experiments"
 
 _TOUCH_ALL = sa.text("""
     with changed as (
-        delete from analytics.changed_users
+        delete from analytics.invalidated_users
     )
 
-    insert into analytics.touched_users
+    insert into analytics.stale_users
     select user_id from experiences.assignments
     union
     select user_id from journeys.entries
@@ -38,7 +36,7 @@ _TOUCH_ALL = sa.text("""
 # in the order of the index it is a third quicker.
 _TOUCH = sa.text("""
     with changed as (
-        delete from analytics.changed_users returning user_id
+        delete from analytics.invalidated_users returning user_id
     ),
 
     views as (
@@ -48,7 +46,7 @@ _TOUCH = sa.text("""
         order by user_id
     )
 
-    insert into analytics.touched_users
+    insert into analytics.stale_users
     select user_id from analytics.experiment_users where not is_window_over and closes_at <= :as_of
     union
     select user_id from experiences.assignments where experience = any(:new_goals)
@@ -57,12 +55,12 @@ _TOUCH = sa.text("""
     union
     select user_id from changed
     union
-    select user_id from segments.moved_users where tick_id > :since_tick
+    select user_id from segments.merged_users where tick_id > :since_tick
     union
     select user_id
     from events.identified_events
     where
-        load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :since_tick))
+        load_id = any(array(select raw.loads_since(:since_tick)))
         and occurred_at <= :since
     union
     select views.user_id
@@ -78,12 +76,12 @@ _TOUCH = sa.text("""
     order by user_id
 """)
 
-_LOOK_UP = sa.text("create temporary table fresh as select * from analytics.touched_outcomes")
+_LOOK_UP = sa.text("create temporary table fresh as select * from analytics.stale_outcomes")
 _DIFFER = sa.text("""
     create temporary table differing as
     with live as (
         select known.*
-        from analytics.touched_users as touched
+        from analytics.stale_users as touched
         cross join lateral (
             select * from analytics.experiment_users where user_id = touched.user_id offset 0
         ) as known
@@ -108,23 +106,23 @@ _ADD = sa.text("""
     inner join differing on fresh.user_id = differing.user_id and fresh.experiment = differing.experiment
 """)
 _TOUCH_DAYS = sa.text("""
-    insert into analytics.touched_days
+    insert into analytics.stale_days
     select distinct experiment, day
     from differing
     cross join unnest(days) as day
     where day is not null
 """)
 _TOUCH_ALL_DAYS = sa.text("""
-    insert into analytics.touched_days
+    insert into analytics.stale_days
     select experiment, exposed_on from analytics.experiment_users
     union
     select experiment, exposed_on from analytics.daily_moments
 """)
 _REMOVE_MOMENTS = sa.text("""
-    delete from analytics.daily_moments as live using analytics.touched_days as touched
+    delete from analytics.daily_moments as live using analytics.stale_days as touched
     where live.experiment = touched.experiment and live.exposed_on = touched.exposed_on
 """)
-_ADD_MOMENTS = sa.text("insert into analytics.daily_moments select * from analytics.touched_moments")
+_ADD_MOMENTS = sa.text("insert into analytics.daily_moments select * from analytics.stale_moments")
 
 
 @contextmanager
@@ -151,19 +149,19 @@ def keep_up(connection: Connection) -> int:
         return 0
     since = consumed(connection, TABLE)
     new_goals = changed_states(connection, TABLE, _GOALS)
-    connection.execute(sa.text("truncate analytics.touched_users, analytics.touched_days"))
+    connection.execute(sa.text("truncate analytics.stale_users, analytics.stale_days"))
     if since is None:
         connection.execute(_TOUCH_ALL)
     else:
         values = {"since_tick": since.tick_id, "since": since.as_of, "as_of": newest.as_of, "new_goals": new_goals}
         connection.execute(_TOUCH, values)
-    connection.execute(sa.text("analyze analytics.touched_users"))
+    connection.execute(sa.text("analyze analytics.stale_users"))
     connection.execute(_LOOK_UP)
     differing = connection.execute(_DIFFER).rowcount
     connection.execute(_REMOVE)
     connection.execute(_ADD)
     connection.execute(_TOUCH_ALL_DAYS if since is None else _TOUCH_DAYS)
-    connection.execute(sa.text("analyze analytics.touched_days"))
+    connection.execute(sa.text("analyze analytics.stale_days"))
     connection.execute(_REMOVE_MOMENTS)
     connection.execute(_ADD_MOMENTS)
     connection.execute(sa.text("drop table fresh, differing"))
@@ -173,7 +171,7 @@ def keep_up(connection: Connection) -> int:
 
 def forget(connection: Connection) -> None:
     """Let the next look be at everybody."""
-    connection.execute(sa.text("delete from segments.consumers where consumer = :table"), {"table": TABLE})
+    connection.execute(sa.text("delete from segments.consumer_offsets where consumer = :table"), {"table": TABLE})
 
 
 def rebuild(engine: Engine) -> int:

@@ -71,11 +71,11 @@ _MERGE = sa.text(f"""
 
 _STATES = """
     select
-        experience,
+        experience as name,
         case
             when experiences.is_running(definition, :as_of) then md5(cast(definition as text))
             else 'does not run'
-        end as state
+        end as hash
     from experiences.definitions
 """
 

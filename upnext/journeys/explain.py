@@ -13,7 +13,7 @@ _CHANGES = sa.text("""
     select change, as_of from segments.membership_changes
     where
         segment = :segment and user_id = :user_id
-        and tick_id in (select tick_id from segments.ticks where published_at is not null)
+        and tick_id in (select tick_id from segments.published_ticks)
     order by change_id
 """)
 _ENTRIES = sa.text("""
@@ -73,7 +73,8 @@ def _lines(connection: Connection, name: str, journey: Journey, user_id: str) ->
 
 def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: str) -> str:
     known = connection.scalar(
-        sa.text("select tick_id from segments.consumers where consumer = :consumer"), {"consumer": f"journey:{name}"}
+        sa.text("select tick_id from segments.consumer_offsets where consumer = :consumer"),
+        {"consumer": f"journey:{name}"},
     )
     is_started = connection.scalar(sa.text("select 1 from upnext.started where name = :name"), {"name": name})
     if is_started is None:

@@ -191,26 +191,26 @@ EVENTS_OF = sa.text("""
 """)
 
 PUBLISHED_SINCE = sa.text("""
-    select tick_id, as_of from segments.ticks
-    where published_at is not null and tick_id > :consumed_tick and tick_id <= :published_tick
+    select tick_id, as_of from segments.published_ticks
+    where tick_id > :consumed_tick and tick_id <= :published_tick
     order by tick_id
 """)
 
 # Whom an event that counts in the journey, loaded or come to pass since the last look, or a merge, is about.
 FIND_TOUCHED = (
-    sa.text("create temporary table if not exists touched_users (user_id text primary key) on commit drop"),
-    sa.text("delete from touched_users"),
+    sa.text("create temporary table if not exists affected_users (user_id text primary key) on commit drop"),
+    sa.text("delete from affected_users"),
     sa.text("""
-        insert into touched_users (user_id)
+        insert into affected_users (user_id)
         select user_id from events.user_events
         where
             event = any(:events)
-            and load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick))
+            and load_id = any(array(select raw.loads_since(:consumed_tick)))
         union
         select user_id from events.user_events
         where event = any(:events) and occurred_at > :consumed_as_of and occurred_at <= :as_of
         union
-        select user_id from segments.moved_users where tick_id > :consumed_tick
+        select user_id from segments.merged_users where tick_id > :consumed_tick
     """),
 )
 
@@ -275,11 +275,11 @@ _HAD_EVENT = """
         events.event = any(:entry_events)
         and events.occurred_at <= :as_of
         and events.occurred_at > (
-            select coalesce(consumers.begun_at, '-infinity') from segments.consumers
-            where consumers.consumer = 'journey:' || :journey
+            select coalesce(consumer_offsets.begun_at, '-infinity') from segments.consumer_offsets
+            where consumer_offsets.consumer = 'journey:' || :journey
         )
         and (
-            events.load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick))
+            events.load_id = any(array(select raw.loads_since(:consumed_tick)))
             or events.occurred_at > :consumed_as_of
         )
 """
@@ -414,7 +414,7 @@ _ENROL = """
     ),
 
     touched as (
-        insert into touched_users (user_id) select distinct user_id from enrolled on conflict do nothing
+        insert into affected_users (user_id) select distinct user_id from enrolled on conflict do nothing
     )
 
     select status, count(*) as entries from enrolled group by status
@@ -476,8 +476,8 @@ CONVERT = sa.text("""
             goal.event,
             goal.occurred_at,
             definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' as is_end
-        from touched_users
-        inner join journeys.entries as open on open.user_id = touched_users.user_id and open.journey = :journey
+        from affected_users
+        inner join journeys.entries as open on open.user_id = affected_users.user_id and open.journey = :journey
         inner join journeys.definitions
             on definitions.journey = open.journey and definitions.version = open.version
         cross join lateral (
@@ -523,7 +523,7 @@ LEAVE = sa.text("""
             )
             -- Who came here by a merge may be no member.
             or (
-                entries.user_id in (select user_id from segments.moved_users where tick_id = :tick_id)
+                entries.user_id in (select user_id from segments.merged_users where tick_id = :tick_id)
                 and not exists (
                     select from segments.members
                     where members.segment = :segment and members.user_id = entries.user_id
@@ -534,7 +534,7 @@ LEAVE = sa.text("""
             select user_id from segments.membership_changes
             where tick_id = :tick_id and segment = :segment and change = 'exited'
             union
-            select user_id from segments.moved_users where tick_id = :tick_id
+            select user_id from segments.merged_users where tick_id = :tick_id
         )
 """)
 
@@ -570,9 +570,9 @@ WAKE = sa.text(f"""
     set is_woken = true, next_due_at = heard.occurred_at
     from (
         select waiting.entry_id, greatest(event.occurred_at, waiting.reached_at) as occurred_at
-        from touched_users
+        from affected_users
         inner join journeys.entries as waiting
-            on waiting.user_id = touched_users.user_id and waiting.journey = :journey and waiting.status = 'active'
+            on waiting.user_id = affected_users.user_id and waiting.journey = :journey and waiting.status = 'active'
         inner join journeys.steps
             on steps.journey = waiting.journey and steps.version = waiting.version and steps.step = waiting.step
         cross join lateral (
@@ -729,7 +729,7 @@ ADVANCE = sa.text(f"""
     ),
 
     touched as (
-        insert into touched_users (user_id)
+        insert into affected_users (user_id)
         select distinct moved.user_id
         from moved
         inner join journeys.steps
@@ -787,7 +787,7 @@ _STOPPED_BY = """
         when entries.status in ('converted', 'left', 'excluded') then entries.status
         when suppressed.reason is not null then suppressed.reason
         when messages.channel = 'webhook' and exists (
-            select from journeys.endpoints where endpoints.endpoint = steps.definition ->> 'endpoint'
+            select from journeys.disabled_endpoints where disabled_endpoints.endpoint = steps.definition ->> 'endpoint'
         ) then 'endpoint is gone'
         when definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' and exists (
             select from events.user_events as events
@@ -873,7 +873,7 @@ END = sa.text("""
 
     select count(*) from ended
 """)
-FORGET_CONSUMED = sa.text("delete from segments.consumers where consumer = :consumer")
+FORGET_CONSUMED = sa.text("delete from segments.consumer_offsets where consumer = :consumer")
 
 # What a dispatch has just done in a journey: entries newer than `before`, and their messages.
 ENTERED_SINCE = sa.text("""
@@ -1144,7 +1144,7 @@ SUPPRESS = sa.text("""
 """)
 
 DISABLE_ENDPOINT = sa.text("""
-    insert into journeys.endpoints (endpoint, disabled_at, reason) values (:endpoint, :as_of, :reason)
+    insert into journeys.disabled_endpoints (endpoint, disabled_at, reason) values (:endpoint, :as_of, :reason)
     on conflict (endpoint) do nothing
 """)
 

@@ -30,7 +30,7 @@ _MEMBERS_AT = """
         where
             segment = :segment
             and as_of <= :at
-            and tick_id in (select tick_id from segments.ticks where published_at is not null)
+            and tick_id in (select tick_id from segments.published_ticks)
         order by {unit}, change_id desc
     ) as latest
     where change = 'entered'

@@ -40,8 +40,8 @@ _PUBLISH = (
 )
 
 _KEEP_MOVED = (
-    "insert into segments.moved_users (tick_id, user_id)"
-    " select distinct :tick_id, key from features.touched where model = 'identity_links' and tick_id <= :tick_id"
+    "insert into segments.merged_users (tick_id, user_id)"
+    " select distinct :tick_id, key from features.changed_keys where model = 'identity_links' and tick_id <= :tick_id"
 )
 
 
@@ -87,9 +87,7 @@ def published(
 def last_published_as_of(engine: Engine) -> datetime | None:
     """Return the `as_of` of the newest published tick; None before the first."""
     with engine.connect() as connection:
-        last: datetime | None = connection.scalar(
-            sa.text("select max(as_of) from segments.ticks where published_at is not null")
-        )
+        last: datetime | None = connection.scalar(sa.text("select max(as_of) from segments.published_ticks"))
     return last
 
 
@@ -134,7 +132,9 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
             {"segments": list(segments)},
         )
         connection.execute(sa.text(_KEEP_MOVED), {"tick_id": tick.tick_id})
-        connection.execute(sa.text("delete from features.touched where tick_id <= :tick_id"), {"tick_id": tick.tick_id})
+        connection.execute(
+            sa.text("delete from features.changed_keys where tick_id <= :tick_id"), {"tick_id": tick.tick_id}
+        )
         connection.execute(
             sa.text("update segments.ticks set published_at = :published_at where tick_id = :tick_id"),
             {"tick_id": tick.tick_id, "published_at": published_at},
@@ -144,7 +144,7 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
 
 def newest_published(connection: Connection) -> int:
     """Return the id of the newest published tick, 0 before the first."""
-    newest = connection.scalar(sa.text("select max(tick_id) from segments.ticks where published_at is not null"))
+    newest = connection.scalar(sa.text("select max(tick_id) from segments.published_ticks"))
     return int(newest or 0)
 
 

@@ -16,29 +16,29 @@ MERGED_SINCE = """
     where
         links.kind = 'user'
         and links.user_id <> links.id
-        and links.id in (select user_id from segments.moved_users where tick_id > :consumed_tick)
+        and links.id in (select user_id from segments.merged_users where tick_id > :consumed_tick)
 """
 
 _CHANGED_STATES = """
     with states as ({states}),
 
     gone as (
-        delete from experiences.acted_on
-        where consumer = :consumer and experience not in (select experience from states)
-        returning experience
+        delete from segments.seen_definitions
+        where consumer = :consumer and name not in (select name from states)
+        returning name
     ),
 
     written as (
-        insert into experiences.acted_on as before (consumer, experience, state)
-        select :consumer, experience, state from states
-        on conflict (consumer, experience) do update set state = excluded.state
-        where before.state <> excluded.state
-        returning experience
+        insert into segments.seen_definitions as before (consumer, name, hash)
+        select :consumer, name, hash from states
+        on conflict (consumer, name) do update set hash = excluded.hash
+        where before.hash <> excluded.hash
+        returning name
     )
 
-    select experience from gone
+    select name from gone
     union all
-    select experience from written
+    select name from written
 """
 
 
@@ -52,7 +52,8 @@ class Consumed(NamedTuple):
 def consumed(connection: Connection, consumer: str) -> Consumed | None:
     """Return how far `consumer` has come; None before its first time."""
     row = connection.execute(
-        sa.text("select tick_id, as_of from segments.consumers where consumer = :consumer"), {"consumer": consumer}
+        sa.text("select tick_id, as_of from segments.consumer_offsets where consumer = :consumer"),
+        {"consumer": consumer},
     ).one_or_none()
     return Consumed(row.tick_id, row.as_of) if row is not None else None
 
@@ -61,7 +62,7 @@ def record_consumed(connection: Connection, consumer: str, tick_id: int, as_of: 
     """Remember, in the transaction of the work, how far `consumer` has come; and where it began, the first time."""
     connection.execute(
         sa.text(
-            "insert into segments.consumers (consumer, tick_id, as_of, begun_at)"
+            "insert into segments.consumer_offsets (consumer, tick_id, as_of, begun_at)"
             " values (:consumer, :tick_id, :as_of, :as_of)"
             " on conflict (consumer) do update set tick_id = excluded.tick_id, as_of = excluded.as_of"
         ),
@@ -74,7 +75,7 @@ def changed_states(
 ) -> list[str]:
     """Return the experiences, or journeys, that are not what they were when `consumer` last acted on them.
 
-    Edited, new, or gone. `states` is a SELECT of experience and state; what it says now is remembered as acted on.
+    Edited, new, or gone. `states` is a SELECT of name and hash; what it says now is remembered as acted on.
     """
     return list(
         connection.scalars(sa.text(_CHANGED_STATES.format(states=states)), {**(values or {}), "consumer": consumer})
@@ -85,7 +86,7 @@ def unconsumed(engine: Engine, segments_by_consumer: Mapping[str, Collection[str
     """Return the consumers whose segments have published changes that they have not acted on."""
     waiting = sa.text(
         "select exists (select from segments.published_changes where segment = any(:segments)"
-        " and tick_id > coalesce((select tick_id from segments.consumers where consumer = :consumer), 0))"
+        " and tick_id > coalesce((select tick_id from segments.consumer_offsets where consumer = :consumer), 0))"
     )
     with engine.connect() as connection:
         return {
@@ -100,7 +101,7 @@ def unheard(engine: Engine, events_by_consumer: Mapping[str, Collection[str]]) -
     waiting = sa.text(
         "select exists (select from events.user_events where event = any(:events) and load_id = any(array("
         "select load_id from raw.loads where tick_id <= :published and tick_id > coalesce("
-        "(select tick_id from segments.consumers where consumer = :consumer), 0))))"
+        "(select tick_id from segments.consumer_offsets where consumer = :consumer), 0))))"
     )
     with engine.connect() as connection:
         published = newest_published(connection)

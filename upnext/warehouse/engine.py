@@ -1,13 +1,18 @@
 """The warehouse's URL, and one engine on it."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from upnext.errors import UpnextError
 from upnext.settings import Settings
+from upnext.warehouse import migrate
 from upnext.warehouse.embedded import EmbeddedServer
-from upnext.warehouse.migrate import migrate
+
+T = TypeVar("T")
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer:
@@ -32,6 +37,16 @@ def database_url(settings: Settings) -> URL:
 
 def connect(settings: Settings) -> Engine:
     """Return an engine on a migrated warehouse. Raises `UpnextError` where it cannot be reached."""
+    return _with_engine(settings, migrate.migrate)[0]
+
+
+def upgrade(settings: Settings) -> bool:
+    """Bring the warehouse of an earlier release to this one; False where it is there already."""
+    return _with_engine(settings, migrate.upgrade)[1]
+
+
+def _with_engine(settings: Settings, first: Callable[[Engine], T]) -> tuple[Engine, T]:
+    """Return an engine, and what came of the first thing that was done with it."""
     url = database_url(settings)
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -41,9 +56,9 @@ def connect(settings: Settings) -> Engine:
         max_overflow=-1,
     )
     try:
-        migrate(engine)
+        done = first(engine)
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         place = f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
         raise UpnextError(f"cannot reach the database at {place}: {reason}") from None
-    return engine
+    return engine, done

@@ -1,10 +1,10 @@
 {{ config(
     materialized='kept_up', key=['user_id', 'experiment'],
     indexes=['(closes_at) where not is_window_over', '(experiment, exposed_on) where is_window_over'],
-    recompute_with=['touched_outcomes', 'touched_exposures', 'experiments', 'user_events', 'identified_events'],
+    recompute_with=['stale_outcomes', 'stale_exposures', 'experiments', 'user_events', 'identified_events'],
     kept_up_by='analytics.experiment_users'
 ) }}
 
--- depends_on: {{ ref('touched_exposures') }}, {{ ref('experiments') }}
+-- depends_on: {{ ref('stale_exposures') }}, {{ ref('experiments') }}
 -- depends_on: {{ ref('user_events') }}, {{ ref('identified_events') }}
-select * from {{ ref('touched_outcomes') }}
+select * from {{ ref('stale_outcomes') }}

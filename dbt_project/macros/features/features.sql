@@ -100,7 +100,7 @@
         {{ statement }}
     )
 
-    insert into features.touched (model, tick_id, key)
+    insert into features.changed_keys (model, tick_id, key)
     select distinct '{{ model_name }}', {{ tick_id }}, {{ key[0] }} from written
 {%- endmacro %}
 

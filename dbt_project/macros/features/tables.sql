@@ -80,7 +80,7 @@
         ),
 
         logged as (
-            insert into features.touched (model, tick_id, key)
+            insert into features.changed_keys (model, tick_id, key)
             select distinct '" ~ model_name ~ "', " ~ tick_id ~ ", " ~ key[0] ~ " from differing where " ~ is_logged ~ "
         )
 

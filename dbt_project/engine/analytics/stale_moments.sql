@@ -1,5 +1,5 @@
-with touched_days as (
-    select * from {{ source('analytics', 'touched_days') }}
+with stale_days as (
+    select * from {{ source('analytics', 'stale_days') }}
 ),
 
 experiment_users as not materialized (
@@ -9,13 +9,13 @@ experiment_users as not materialized (
 {# A day at a time, by an index, whatever the planner thinks of how many there are. #}
 users as (
     select users.*
-    from touched_days
+    from stale_days
     cross join lateral (
         select experiment_users.*
         from experiment_users
         where
-            experiment_users.experiment = touched_days.experiment
-            and experiment_users.exposed_on = touched_days.exposed_on
+            experiment_users.experiment = stale_days.experiment
+            and experiment_users.exposed_on = stale_days.exposed_on
             and experiment_users.is_window_over
         offset 0
     ) as users

@@ -2,8 +2,8 @@
     Each user's rows are looked up by themselves, by an index (`offset 0` keeps the planner from reading everybody's):
     few are touched at a time, and how many come out of joins on JSON it guesses wrongly.
 #}
-with touched_users as (
-    select * from {{ source('analytics', 'touched_users') }}
+with stale_users as (
+    select * from {{ source('analytics', 'stale_users') }}
 ),
 
 experiments as (
@@ -46,9 +46,9 @@ assignments as (
         assigned.variant,
         assigned.assigned_at,
         shares.weights
-    from touched_users
+    from stale_users
     cross join lateral (
-        select all_assignments.* from all_assignments where all_assignments.user_id = touched_users.user_id offset 0
+        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
     ) as assigned
     inner join shares
         on assigned.experience = shares.experience
@@ -106,10 +106,10 @@ entries as (
         entered.is_in_both_arms,
         case when entered.arm = 'held_out' then 'control' else 'treated' end as arm,
         cast(definitions.definition ->> 'holdout' as double precision) as holdout
-    from touched_users
+    from stale_users
     cross join clock
     cross join lateral (
-        select entries.* from all_entries as entries where entries.user_id = touched_users.user_id offset 0
+        select entries.* from all_entries as entries where entries.user_id = stale_users.user_id offset 0
     ) as entered
     inner join definitions on entered.journey = definitions.journey and entered.version = definitions.version
     where

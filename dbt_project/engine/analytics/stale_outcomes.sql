@@ -2,7 +2,7 @@
 {%- set during = 'events.occurred_at > exposures.exposed_at and events.occurred_at <= exposures.closes_at' -%}
 {%- set before = 'events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at' -%}
 with exposures as (
-    select * from {{ ref('touched_exposures') }}
+    select * from {{ ref('stale_exposures') }}
 ),
 
 user_events as not materialized (

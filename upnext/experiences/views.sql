@@ -1,23 +1,11 @@
--- What an experience was when somebody acted on it: everybody of it is looked at again where it is no longer that, and
--- else only who has changed.
-create table experiences.acted_on (
-    consumer text not null,
-    experience text not null,
-    state text not null,
-    primary key (consumer, experience)
-);
-create index messages_of_ctas on journeys.messages (ends_at) where channel = 'cta' and status = 'sent';
-create index live_ctas_of_journeys on experiences.live_ctas (user_id) where source_kind = 'journey';
-
-create function experiences.is_running(definition jsonb, at timestamptz) returns boolean
+create or replace function experiences.is_running(definition jsonb, at timestamptz) returns boolean
 language sql stable parallel safe
-return coalesce(at >= (definition ->> 'starts_at')::timestamptz, true)
+return coalesce((definition ->> 'is_started')::boolean, true)
+    and coalesce(at >= (definition ->> 'starts_at')::timestamptz, true)
     and coalesce(at < (definition ->> 'ends_at')::timestamptz, true);
 
-drop view experiences.chosen_ctas;
-
 -- What journeys have offered and not taken back.
-create view experiences.journey_offers as
+create or replace view experiences.journey_offers as
 select
     messages.user_id,
     steps.definition ->> 'surface' as surface,
@@ -39,7 +27,7 @@ where
     messages.channel = 'cta'
     and messages.status = 'sent'
     and entries.status in ('active', 'completed')
-    and messages.ends_at > (select max(as_of) from segments.ticks where published_at is not null)
+    and messages.ends_at > (select max(as_of) from segments.published_ticks)
     and (
         not cast(definitions.definition ->> 'exit_on_leaving' as boolean)
         or exists (
@@ -48,10 +36,12 @@ where
         )
     );
 
--- As before, on what is above.
-create view experiences.chosen_ctas as
+-- Who wins a slot. In each exclusive group of a user one experience wins, then in each slot one call to action: a journey's
+-- offer first, then by priority. The variant is looked at last, so that control holds its slot with a null copy. A user whose
+-- variant was taken out of the file sees nothing of the experience.
+create or replace view experiences.chosen_ctas as
 with clock as (
-    select max(as_of) as as_of from segments.ticks where published_at is not null
+    select max(as_of) as as_of from segments.published_ticks
 ),
 
 offers as (

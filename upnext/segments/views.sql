@@ -1,0 +1,35 @@
+-- Ticks that everybody may act on.
+create or replace view segments.published_ticks as
+select tick_id, as_of, published_at from segments.ticks where published_at is not null;
+
+-- Changes of published ticks.
+create or replace view segments.published_changes as
+select change_id, tick_id, segment, user_id, change, as_of
+from segments.membership_changes
+where tick_id is distinct from (select tick_id from segments.ticks where published_at is null);
+
+create or replace view segments.current_members as
+select segment, user_id, entered_at from segments.members;
+
+-- One row per segment and day (UTC), for plots; `members` is how many there were when the day's last tick had ended.
+create or replace view segments.daily_changes as
+select
+    segment,
+    day,
+    entered,
+    exited,
+    sum(entered - exited) over (partition by segment order by day)::bigint as members
+from (
+    select
+        changes.segment,
+        (changes.as_of at time zone 'UTC')::date as day,
+        count(*) filter (where changes.change = 'entered') as entered,
+        count(*) filter (where changes.change = 'exited') as exited
+    from (
+        select tick_id, segment, change, as_of from segments.membership_changes
+        union all
+        select tick_id, segment, change, as_of from segments.account_membership_changes
+    ) as changes
+    inner join segments.published_ticks on changes.tick_id = published_ticks.tick_id
+    group by changes.segment, day
+) as days;
