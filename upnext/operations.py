@@ -180,7 +180,9 @@ def _sample_messages(
 def explain_journey(project: Project, name: str, user_id: str) -> list[Line]:
     """Return what became of a user in a journey, in words."""
     with project.engine.connect() as connection:
-        return explain(connection, name, _declared_journey(project, name), user_id)
+        as_of = last_published_as_of(project.engine) or utc_now()
+        journey = _declared_journey(project, name)
+        return explain(connection, project.policy, name, journey, user_id, as_of=as_of)
 
 
 def preview_journey(project: Project, name: str) -> JourneyPreview:

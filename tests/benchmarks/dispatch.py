@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import free_port
-from upnext.journeys import statements
-from upnext.journeys.channels.outbox import BEGINNING, request_of, why_not_values
+from upnext.journeys.channels.outbox import BEGINNING, request_of, stop_parameters
 from upnext.journeys.copy.rendering import Request, Sender, render
 from upnext.journeys.dispatch import Dispatched, move
+from upnext.journeys.sql import SQL
 from upnext.loop import assign_experiences, build, dispatch_journeys, show_ctas
 from upnext.operations import start_all
 from upnext.project import Project
@@ -104,12 +104,12 @@ def fill(project: Project, people: int) -> None:
 def requests(project: Project) -> list[Request]:
     """Return what the messages that wait are made of."""
     values = {
-        **why_not_values(project.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
+        **stop_parameters(project.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
         "time_zone_trait": "timezone", **BEGINNING,
         "page": 10_000_000,
     }  # fmt: skip
     with project.engine.connect() as connection:
-        return [request_of(row, AS_OF) for row in connection.execute(statements.PREPARE, values)]
+        return [request_of(row, AS_OF) for row in connection.execute(SQL["prepare"], values)]
 
 
 def bare_loop(messages: list[Request], sender: Sender, *, port: int, connections: int) -> float:

@@ -514,7 +514,10 @@ def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, s
     journeys.tick(AS_OF, "entered", "old")
     journeys.tick(AS_OF + HOUR, "entered", "second")
     journeys.dispatch(AS_OF + HOUR)
-    journeys.write("insert into journeys.suppressions values ('second', 'webhook', 'unsubscribed', now())")
+    journeys.write(
+        "insert into journeys.suppressions (user_id, channel, reason, since)"
+        " values ('second', 'webhook', 'unsubscribed', now())"
+    )
     changes = {"old": "exited", "second": "exited", "new": "entered"}
     journeys.merge(AS_OF + 3 * HOUR, changes, old="new", second="new")
     journeys.dispatch(AS_OF + 3 * HOUR)
@@ -599,6 +602,27 @@ def test_why_did_this_user_not_get_it(journeys: Journeys) -> None:
     assert words("nobody") == [
         "has never been in the segment upgrade_curious, which lets people in", "has not entered",
     ]  # fmt: skip
+
+
+def test_explain_says_why_what_waits_would_be_skipped(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    journeys.declare(hello=journey(mail("a")))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    smtp.answers.append("451 later")
+    journeys.dispatch()
+
+    def message() -> str:
+        (text,) = [line.text for line in explain_journey(journeys.project, "hello", "ada") if "was due" in line.text]
+        return str(text)
+
+    assert "waits to be sent" in message()
+    assert "skipped" not in message()
+    journeys.write(
+        "insert into journeys.suppressions (user_id, channel, reason, since)"
+        " values ('ada', 'email', 'unsubscribed', now())"
+    )
+    assert message().endswith("it would be skipped now: unsubscribed")
 
 
 def test_summer_time(project: Project) -> None:

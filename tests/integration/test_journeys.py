@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
-from upnext.journeys import statements
-from upnext.journeys.channels.outbox import record_consent, why_not_values
+from upnext.journeys.channels.outbox import record_consent, stop_parameters
+from upnext.journeys.sql import SQL
 from upnext.loop import Ticked, build, dispatch_journeys, replay, tick
 from upnext.operations import pause_journey, resume_journey
 from upnext.project import Project
@@ -42,9 +42,9 @@ def claim_of(project: Project, user_id: str, as_of: datetime = AS_OF) -> sa.Row[
     ((message_id,),) = rows(project, written, user_id=user_id)
     with project.engine.begin() as connection:
         address = f"{user_id}@customer.example"
-        values = {**why_not_values(project.policy, as_of), "message_id": message_id, "address": address}
+        values = {**stop_parameters(project.policy, as_of), "message_id": message_id, "address": address}
         record_consent(connection)
-        return connection.execute(statements.CLAIM, values).one()
+        return connection.execute(SQL["claim"], values).one()
 
 
 def entries(project: Project) -> list[tuple[str, str, str | None]]:
@@ -191,10 +191,10 @@ def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
         "is_attempt": True,
     }  # fmt: skip
     with project.engine.begin() as connection:
-        assert connection.scalar(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}) is False
+        assert connection.scalar(SQL["record_outcome"], {**late, "fence": claim.fence}) is False
         connection.execute(sa.text("update journeys.messages set status = 'sending', fence = fence + 1"))
-        assert connection.scalar(statements.RECORD_OUTCOME, {**late, "fence": claim.fence}) is False
-        assert connection.scalar(statements.RECORD_OUTCOME, {**late, "fence": claim.fence + 2}) is True
+        assert connection.scalar(SQL["record_outcome"], {**late, "fence": claim.fence}) is False
+        assert connection.scalar(SQL["record_outcome"], {**late, "fence": claim.fence + 2}) is True
 
 
 def test_a_server_that_is_down_loses_no_message(project: Project, product: Product, smtp: SmtpServer) -> None:

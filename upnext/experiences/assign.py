@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from upnext.experiences.definition import Experience, as_json
 from upnext.ticks.lifecycle import newest_published
-from upnext.ticks.offsets import MERGED_SINCE, changed_states, consumed, record_consumed
+from upnext.ticks.offsets import changed_states, consumed, record_consumed
 
 CONSUMER = "experiences"
 _SHOWN = "experiences.live_ctas"
@@ -40,8 +40,8 @@ _RECORD = sa.text("""
 _FORGET = sa.text("delete from experiences.definitions where experience <> all(:experiences)")
 
 # By a merge the earliest assignment of a person stands; who was in two arms is told from others.
-_MERGE = sa.text(f"""
-    with merged as ({MERGED_SINCE}),
+_MERGE = sa.text("""
+    with merged as (select absorbed, user_id from segments.merges_since(:consumed_tick)),
 
     assigned as (
         select assignments.experience, merged.user_id, assignments.variant, assignments.assigned_at
@@ -67,7 +67,7 @@ _MERGE = sa.text(f"""
         variant = excluded.variant,
         assigned_at = excluded.assigned_at,
         is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms
-""")  # noqa: S608 - made of a constant
+""")
 
 _STATES = """
     select
@@ -118,11 +118,11 @@ _ASSIGN = sa.text("""
 
 # Only users for whom something has changed are looked at: each by index, which `offset 0` keeps from being one join of
 # everybody. Of journeys all open offers are compared: they change by more than membership.
-_SHOW = sa.text(f"""
+_SHOW = sa.text("""
     with touched as materialized (
         select user_id from segments.published_changes where tick_id > :consumed_tick
         union
-        select unnest(array[merged.absorbed, merged.user_id]) from ({MERGED_SINCE}) as merged
+        select unnest(array[merged.absorbed, merged.user_id]) from segments.merges_since(:consumed_tick) as merged
         union
         select user_id from experiences.assignments where experience = any(:changed)
         union
@@ -171,7 +171,7 @@ _SHOW = sa.text(f"""
     )
 
     select (select count(*) from gone) + (select count(*) from written)
-""")  # noqa: S608 - made of a constant
+""")
 
 
 def assign(engine: Engine, experiences: dict[str, Experience], *, started: Collection[str], as_of: datetime) -> int:

@@ -13,16 +13,18 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from upnext.journeys import statements
-from upnext.journeys.channels.outbox import record_consent, why_not_values
+from upnext.journeys.channels.outbox import record_consent, stop_parameters
 from upnext.journeys.definition import Journey, Reentry, as_json, longest, plan, version
 from upnext.journeys.policy import Policy
+from upnext.journeys.sql import SQL
 from upnext.switches import started, switch
 from upnext.ticks.lifecycle import newest_published
 from upnext.ticks.offsets import Consumed, consumed, record_consumed
 from upnext.warehouse.locks import transaction
 
 MERGES = "merges"
+MERGE = ("find_merged", "move_entries", "move_messages", "merge_suppressions", "end_double_entries")
+CHECKS = ("steps_are_not_overdue", "outcomes_are_known", "channels_do_not_fail")
 
 
 @dataclass
@@ -74,30 +76,30 @@ def preview(engine: Engine, policy: Policy, journeys: Mapping[str, Journey], nam
     """Dispatch a journey, count, and take all of it back. `journeys` are those at work, and it itself."""
     (group,) = groups(journeys, {name})
     with transaction(engine, "dispatch") as connection:
-        before = connection.scalar(sa.text("select coalesce(max(entry_id), 0) from journeys.entries"))
+        before = connection.scalar(SQL["newest_entry"])
         _merge(connection, as_of)
         _move_group(connection, policy, {one: journeys[one] for one in group}, as_of, False, Dispatched())
         values = {"journey": name, "before": before}
-        entered = connection.execute(statements.ENTERED_SINCE, values).one()
-        messages = {row.step: row.messages for row in connection.execute(statements.MESSAGES_OF_ENTERED, values)}
+        entered = connection.execute(SQL["entered_since"], values).one()
+        messages = {row.step: row.messages for row in connection.execute(SQL["messages_of_entered"], values)}
         connection.rollback()
     return Preview(entered.enrolled, entered.held_out, entered.excluded, messages, list(entered.ids))
 
 
 def end(connection: Connection, journeys: list[str], *, reason: str, at: datetime) -> int:
     """End every entry of journeys that act no more, and return how many; what waits to be sent is skipped."""
-    return int(connection.scalar(statements.END, {"journeys": journeys, "reason": reason, "at": at}) or 0)
+    return int(connection.scalar(SQL["end"], {"journeys": journeys, "reason": reason, "at": at}) or 0)
 
 
 def begin_anew(connection: Connection, journey: str) -> None:
     """Let a journey begin where everything stands: what has come to pass while it was stopped is not made up for."""
-    connection.execute(statements.FORGET_CONSUMED, {"consumer": consumer_of(journey)})
+    connection.execute(SQL["forget_consumed"], {"consumer": consumer_of(journey)})
 
 
 def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> list[str]:
     """Stop what is declared no more, end its entries, and return its names; it stays stopped when a file comes back."""
     with transaction(engine, "dispatch") as connection:
-        removed = list(connection.scalars(statements.REMOVED, {"declared": list(declared)}))
+        removed = list(connection.scalars(SQL["removed"], {"declared": list(declared)}))
         if removed:
             end(connection, removed, reason="journey removed", at=at)
         for name in removed:
@@ -136,42 +138,41 @@ def move(
 def complete(engine: Engine, journeys: list[str], *, as_of: datetime, done: Dispatched) -> None:
     """End the entries that have no step and no message left."""
     with engine.begin() as connection:
-        ended = connection.scalars(statements.COMPLETE, {"journeys": journeys, "as_of": as_of})
+        ended = connection.scalars(SQL["complete"], {"journeys": journeys, "as_of": as_of})
         done.completed += sum(status == "completed" for status in ended)
 
 
 def journeys_with_work(engine: Engine, names: set[str], *, now: datetime) -> set[str]:
     """Return the journeys in which a step is due at `now`, or a message waits for a sender; none that is paused."""
     with engine.connect() as connection:
-        rows = connection.execute(statements.JOURNEYS_WITH_WORK, {"journeys": list(names), "now": now})
+        rows = connection.execute(SQL["journeys_with_work"], {"journeys": list(names), "now": now})
         return set(rows.scalars())
 
 
 def pause(engine: Engine, journey: str, *, at: datetime) -> bool:
     """Let nobody in a journey go on; False where it is paused already."""
     with engine.begin() as connection:
-        return connection.execute(statements.PAUSE, {"journey": journey, "at": at}).rowcount == 1
+        return connection.execute(SQL["pause"], {"journey": journey, "at": at}).rowcount == 1
 
 
 def resume(engine: Engine, journey: str, *, at: datetime) -> int | None:
     """Let a journey go on, everybody as much later as the pause was long; None where it is not paused."""
     with transaction(engine, "dispatch") as connection:
-        done = connection.execute(statements.RESUME, {"journey": journey, "at": at}).one()
+        done = connection.execute(SQL["resume"], {"journey": journey, "at": at}).one()
     return done.entries if done.ended else None
 
 
 def expire_leases(engine: Engine, journeys: list[str]) -> None:
     """Take the messages back whose sender has gone away."""
     with engine.begin() as connection:
-        connection.execute(statements.EXPIRE_LEASES, {"journeys": journeys})
+        connection.execute(SQL["expire_leases"], {"journeys": journeys})
 
 
 def count_troubles(engine: Engine, *, now: datetime) -> dict[str, dict[str, int]]:
     """Return what is wrong with the outbox at `now`, by check: how many of what, nothing where all is well."""
     with engine.connect() as connection:
         return {
-            check: {row.name: row.troubles for row in connection.execute(statement, {"now": now})}
-            for check, statement in statements.TROUBLES.items()
+            check: {row.name: row.troubles for row in connection.execute(SQL[check], {"now": now})} for check in CHECKS
         }
 
 
@@ -180,8 +181,8 @@ def _merge(connection: Connection, as_of: datetime) -> None:
     since = consumed(connection, MERGES)
     values = {"consumed_tick": since.tick_id if since else 0, "as_of": as_of}
     if since is None or since.tick_id < published:
-        for statement in statements.MERGE:
-            connection.execute(statement, values)
+        for statement in MERGE:
+            connection.execute(SQL[statement], values)
         record_consumed(connection, MERGES, published, as_of)
 
 
@@ -198,11 +199,11 @@ def _move_group(
     values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}
     for name, journey in journeys.items():
         _record(connection, name, journey, values[name])
-        values[name]["events"] = connection.scalars(statements.EVENTS_OF, {"journey": name}).all()
+        values[name]["events"] = connection.scalars(SQL["events_of"], {"journey": name}).all()
     newcomers = [name for name in journeys if since[name] is None]
     first = min((known.tick_id for known in since.values() if known is not None), default=published)
     span = {"consumed_tick": first, "published_tick": published}
-    for tick in connection.execute(statements.PUBLISHED_SINCE, span).all():
+    for tick in connection.execute(SQL["published_since"], span).all():
         for name, journey in journeys.items():
             known = since[name]
             if known is not None and tick.tick_id > known.tick_id:
@@ -211,19 +212,20 @@ def _move_group(
     for name in newcomers:
         if journeys[name].existing_members == "enroll":
             at = {**values[name], "tick_id": published, "consumed_tick": published, "consumed_as_of": as_of}
-            _find_touched(connection, at)
-            _count(done, connection.execute(statements.ENROL_MEMBERS, at).all())
+            _find_affected(connection, at)
+            _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "membership"}).all())
     for name, journey in journeys.items():
         known = since[name] or Consumed(published, as_of)
         at = {**values[name], "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or as_of}
-        _find_touched(connection, at)
+        _find_affected(connection, at)
         if journey.event is not None and since[name] is not None:
-            _count(done, connection.execute(statements.ENROL_BY_EVENT, at).all())
-            done.excluded += connection.execute(statements.NOTE_EVENTS_INSIDE, at).rowcount
-        done.converted += connection.execute(statements.CONVERT, at).rowcount
-        if connection.scalar(statements.IS_PAUSED, at) is None:
+            by_event = {**at, "entering_by": "event", "tick_id": None}
+            _count(done, connection.execute(SQL["enroll"], by_event).all())
+            done.excluded += connection.execute(SQL["note_events_inside"], at).rowcount
+        done.converted += connection.execute(SQL["convert"], at).rowcount
+        if connection.scalar(SQL["is_paused"], at) is None:
             _advance(connection, {**at, "is_replay": is_replay}, done)
-        connection.execute(statements.SKIP_ENDED, at)
+        connection.execute(SQL["skip_ended"], at)
         record_consumed(connection, consumer_of(name), published, as_of)
 
 
@@ -232,30 +234,30 @@ def _enter_and_leave(
 ) -> None:
     """Act on one tick: who enters, who has reached the goal, and then who leaves."""
     at = {**at, "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or at["as_of"]}
-    _find_touched(connection, at)
+    _find_affected(connection, at)
     if journey.segment is not None:
-        _count(done, connection.execute(statements.ENROL, at).all())
-    done.converted += connection.execute(statements.CONVERT, at).rowcount
+        _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "change"}).all())
+    done.converted += connection.execute(SQL["convert"], at).rowcount
     if journey.exit_on_leaving:
-        done.left += connection.execute(statements.LEAVE, at).rowcount
+        done.left += connection.execute(SQL["leave"], at).rowcount
 
 
 def _advance(connection: Connection, at: dict[str, Any], done: Dispatched) -> None:
     """Go on, step by step, until nobody is due any more."""
-    steps = connection.execute(statements.STEPS_OF, at).one()
+    steps = connection.execute(SQL["steps_of"], at).one()
     while True:
         if steps.can_wait:
-            connection.execute(statements.WAKE, at)
-        moved = connection.execute(statements.ADVANCE, {**at, "can_come_round": steps.can_come_round}).one()
+            connection.execute(SQL["wake"], at)
+        moved = connection.execute(SQL["advance"], {**at, "can_come_round": steps.can_come_round}).one()
         done.due += moved.due
         if not moved.moved:
             break
-    connection.execute(statements.SHOW_CTAS, at)
+    connection.execute(SQL["show_ctas"], at)
 
 
-def _find_touched(connection: Connection, at: dict[str, Any]) -> None:
-    for statement in statements.FIND_TOUCHED:
-        connection.execute(statement, at)
+def _find_affected(connection: Connection, at: dict[str, Any]) -> None:
+    for statement in ("create_affected_users", "forget_affected_users", "find_affected_users"):
+        connection.execute(SQL[statement], at)
 
 
 def _count(done: Dispatched, drawn: Sequence[sa.Row[Any]]) -> None:
@@ -267,27 +269,26 @@ def _count(done: Dispatched, drawn: Sequence[sa.Row[Any]]) -> None:
 
 def _record(connection: Connection, name: str, journey: Journey, values: dict[str, Any]) -> None:
     """Keep the definition and its steps, so that whoever enters goes on with this version."""
-    connection.execute(
-        statements.RECORD_DEFINITION,
-        {**values, "definition": msgspec.json.encode(as_json(journey)).decode()},
-    )
-    for row in connection.execute(statements.DEFINITIONS_WITHOUT_STEPS, {"journey": name}).all():
-        steps = plan(msgspec.convert(row.definition, Journey))
-        connection.execute(
-            statements.RECORD_STEP,
-            [
-                {
-                    **step,
-                    "journey": name,
-                    "version": row.version,
-                    "variants": None if step["variants"] is None else msgspec.json.encode(step["variants"]).decode(),
-                    "definition": msgspec.json.encode(step["definition"]).decode(),
-                }
-                for step in steps
-            ],
+    definition = msgspec.json.encode(as_json(journey)).decode()
+    is_new = connection.scalar(SQL["record_definition"], {**values, "definition": definition}) is not None
+    if is_new:
+        steps = [
+            {
+                **step,
+                "journey": name,
+                "version": values["version"],
+                "variants": None if step["variants"] is None else msgspec.json.encode(step["variants"]).decode(),
+                "definition": msgspec.json.encode(step["definition"]).decode(),
+            }
+            for step in plan(journey)
+        ]
+        connection.execute(SQL["record_step"], steps)
+    if not connection.scalar(SQL["has_view"], {"journey": name}):
+        # What the journey's key in the graph points to. The name of a journey is checked when it is read.
+        columns = "entry_id, user_id, entered_at, status, reason, ended_at"
+        connection.exec_driver_sql(
+            f"create view journeys.{name} as select {columns} from journeys.entries where journey = '{name}'"  # noqa: S608
         )
-    if connection.scalar(sa.text("select to_regclass('journeys.' || :journey)"), {"journey": name}) is None:
-        connection.exec_driver_sql(statements.CREATE_VIEW.format(journey=name))
 
 
 def _values(
@@ -296,7 +297,7 @@ def _values(
     others = [other for other in group if other != name]
     weaker = [other for other in others if journey.takes_over and group[other].priority < journey.priority]
     return {
-        **why_not_values(policy, as_of),
+        **stop_parameters(policy, as_of),
         "time_zone_trait": policy.time_zone_trait,
         "journey": name,
         "version": version(journey),

@@ -7,35 +7,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from upnext.journeys.channels.outbox import stop_parameters
 from upnext.journeys.definition import Journey
-
-_CHANGES = sa.text("""
-    select change, as_of from segments.membership_changes
-    where
-        segment = :segment and user_id = :user_id
-        and tick_id in (select tick_id from segments.published_ticks)
-    order by change_id
-""")
-_ENTRIES = sa.text("""
-    select entry_id, version, entered_at, status, reason, step, next_due_at, shifted, goal_reached_at, ended_at,
-        is_in_both_arms
-    from journeys.entries
-    where journey = :journey and user_id = :user_id
-    order by entered_at, entry_id
-""")
-_MESSAGES = sa.text("""
-    select messages.step, messages.channel, messages.variant, messages.due_at, messages.status, messages.reason,
-        messages.sent_at, messages.not_before, messages.retry_at, messages.attempts
-    from journeys.messages
-    where messages.entry_id = :entry_id
-    order by messages.due_at, messages.visit
-""")
-_SUPPRESSIONS = sa.text(
-    "select channel, reason, since from journeys.suppressions where user_id = :user_id order by since"
-)
-_SURVIVOR = sa.text(
-    "select user_id from events.identity_links where kind = 'user' and id = :user_id and user_id is not null"
-)
+from upnext.journeys.policy import Policy
+from upnext.journeys.sql import SQL
 
 
 class Line(NamedTuple):
@@ -45,48 +20,48 @@ class Line(NamedTuple):
     text: str
 
 
-def explain(connection: Connection, name: str, journey: Journey, user_id: str) -> list[Line]:
-    """Return what became of a user in a journey, in the order of time; what holds at any time comes first."""
-    lines = _lines(connection, name, journey, user_id)
+def explain(
+    connection: Connection, policy: Policy, name: str, journey: Journey, user_id: str, *, as_of: datetime
+) -> list[Line]:
+    """Return what became of a user in a journey, in the order of time; what holds at any time comes first.
+
+    Of a message that waits, why it would be skipped at `as_of`.
+    """
+    lines = _lines(connection, policy, name, journey, user_id, as_of)
     return sorted(lines, key=lambda line: line.at or datetime.min.replace(tzinfo=UTC))
 
 
-def _lines(connection: Connection, name: str, journey: Journey, user_id: str) -> Iterator[Line]:
-    survivor = connection.scalar(_SURVIVOR, {"user_id": user_id})
+def _lines(
+    connection: Connection, policy: Policy, name: str, journey: Journey, user_id: str, as_of: datetime
+) -> Iterator[Line]:
+    survivor = connection.scalar(SQL["survivor_of"], {"user_id": user_id})
     if survivor is not None and survivor != user_id:
         yield Line(None, f"this user is {survivor} now, and all of this is about {survivor}")
         user_id = survivor
     if journey.segment is not None:
-        changes = connection.execute(_CHANGES, {"segment": journey.segment, "user_id": user_id}).all()
+        changes = connection.execute(SQL["changes_of_user"], {"segment": journey.segment, "user_id": user_id}).all()
         if not changes:
             yield Line(None, f"has never been in the segment {journey.segment}, which lets people in")
         for change in changes:
             yield Line(change.as_of, f"{change.change} the segment {journey.segment}")
-    entries = connection.execute(_ENTRIES, {"journey": name, "user_id": user_id}).all()
+    entries = connection.execute(SQL["entries_of_user"], {"journey": name, "user_id": user_id}).all()
     if not entries:
         yield Line(None, _why_no_entry(connection, name, journey, user_id))
-    for suppression in connection.execute(_SUPPRESSIONS, {"user_id": user_id}):
+    for suppression in connection.execute(SQL["suppressions_of_user"], {"user_id": user_id}):
         yield Line(suppression.since, f"gets nothing by {suppression.channel} since then: {suppression.reason}")
     for entry in entries:
-        yield from _path(connection, entry)
+        yield from _path(connection, entry, stop_parameters(policy, as_of))
 
 
 def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: str) -> str:
-    known = connection.scalar(
-        sa.text("select tick_id from segments.consumer_offsets where consumer = :consumer"),
-        {"consumer": f"journey:{name}"},
-    )
-    is_started = connection.scalar(sa.text("select 1 from upnext.started where name = :name"), {"name": name})
-    if is_started is None:
+    state = connection.execute(SQL["state_of_journey"], {"journey": name}).one()
+    if not state.is_started:
         return f"the journey is not started: `upnext journeys start {name}`"
-    if known is None:
+    if not state.is_dispatched:
         return "the journey has not been dispatched yet"
     if journey.segment is None:
         return "has had no event that lets people in since the journey was first dispatched"
-    is_member = connection.scalar(
-        sa.text("select 1 from segments.members where segment = :segment and user_id = :user_id"),
-        {"segment": journey.segment, "user_id": user_id},
-    )
+    is_member = connection.scalar(SQL["is_member"], {"segment": journey.segment, "user_id": user_id})
     if is_member and journey.existing_members == "ignore":
         return (
             "was in the segment before the journey began, or before the segment was edited: existing_members is ignore"
@@ -96,7 +71,7 @@ def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: 
     return "has not entered"
 
 
-def _path(connection: Connection, entry: sa.Row[Any]) -> Iterator[Line]:
+def _path(connection: Connection, entry: sa.Row[Any], judged_by: dict[str, Any]) -> Iterator[Line]:
     yield Line(entry.entered_at, f"entered the journey (version {entry.version})")
     if entry.status == "held_out":
         yield Line(entry.entered_at, f"was drawn to get nothing: {entry.reason}")
@@ -104,7 +79,7 @@ def _path(connection: Connection, entry: sa.Row[Any]) -> Iterator[Line]:
         yield Line(entry.entered_at, f"had no place: {entry.reason}")
     if entry.is_in_both_arms:
         yield Line(None, "is one person with somebody of the other arm, by a merge")
-    for message in connection.execute(_MESSAGES, {"entry_id": entry.entry_id}):
+    for message in connection.execute(SQL["messages_of_entry"], {**judged_by, "entry_id": entry.entry_id}):
         copy = f", variant {message.variant}" if message.variant else ""
         yield Line(message.due_at, f"{message.step} ({message.channel}{copy}) was due: {_became(message)}")
     if entry.shifted:
@@ -126,7 +101,8 @@ def _became(message: sa.Row[Any]) -> str:
         waits = [at for at in (message.not_before, message.retry_at) if at is not None]
         until = f", not before {max(waits):%Y-%m-%d %H:%M}" if waits else ""
         tried = f" after {message.attempts} tries ({message.reason})" if message.attempts else ""
-        return f"waits to be sent{tried}{until}"
+        skipped = f"; it would be skipped now: {message.stopped_by}" if message.stopped_by else ""
+        return f"waits to be sent{tried}{until}{skipped}"
     if message.status == "unknown":
         return f"nobody knows whether it arrived ({message.reason}), and it is not sent again"
     return f"{message.status}: {message.reason}"

@@ -33,3 +33,15 @@ from (
     inner join segments.published_ticks on changes.tick_id = published_ticks.tick_id
     group by changes.segment, day
 ) as days;
+
+-- Users who were merged into another since a tick, and the survivor of each.
+create or replace function segments.merges_since(tick bigint) returns table (absorbed text, user_id text)
+language sql stable
+as $$
+    select links.id, links.user_id
+    from events.identity_links as links
+    where
+        links.kind = 'user'
+        and links.user_id <> links.id
+        and links.id in (select merged_users.user_id from segments.merged_users where merged_users.tick_id > tick)
+$$;

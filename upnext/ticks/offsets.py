@@ -9,16 +9,6 @@ from sqlalchemy.engine import Connection, Engine
 
 from upnext.ticks.lifecycle import newest_published
 
-# Users who are another's since a tick that a consumer names, and whose they are.
-MERGED_SINCE = """
-    select links.id as absorbed, links.user_id
-    from events.identity_links as links
-    where
-        links.kind = 'user'
-        and links.user_id <> links.id
-        and links.id in (select user_id from segments.merged_users where tick_id > :consumed_tick)
-"""
-
 _CHANGED_STATES = """
     with states as ({states}),
 

@@ -20,11 +20,11 @@ from sqlalchemy.engine import Connection as Database
 from sqlalchemy.engine import Engine
 
 from upnext.errors import UpnextError
-from upnext.journeys import statements
 from upnext.journeys.channels.channel import Answer, Connection, Outcome
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.copy.rendering import Rendered, Request, Sender
 from upnext.journeys.policy import Channel, Policy
+from upnext.journeys.sql import SQL
 
 PAGE = 200
 _AFTER = ("after_due_at", "after_user_id", "after_position", "after_message_id")
@@ -51,8 +51,8 @@ class Ready:
     rendered: Rendered
 
 
-def why_not_values(policy: Policy, as_of: datetime) -> dict[str, Any]:
-    """Return the values that say why a message must not go out."""
+def stop_parameters(policy: Policy, as_of: datetime) -> dict[str, Any]:
+    """Return the values by which `journeys.stop_reason` judges."""
     cap = policy.cap
     return {
         "as_of": as_of,
@@ -78,9 +78,9 @@ def send_due(
     `connections` yields what makes a connection. Raises `UpnextError` where none can be made: what is due waits.
     """
     settings: Channel = getattr(policy, channel)
-    values = {**why_not_values(policy, as_of), "journeys": journeys, "channel": channel}
+    values = {**stop_parameters(policy, as_of), "journeys": journeys, "channel": channel}
     with engine.connect() as database:
-        waiting = database.scalar(statements.COUNT_DUE, {**values, "at_most": settings.connections})
+        waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
     if not waiting:
         return Counter()
     done: Counter[str] = Counter()
@@ -147,12 +147,12 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
     stored: set[str] = set()
     while True:
         with database.begin():
-            page = database.execute(statements.PREPARE, {**values, **after, "page": PAGE}).all()
+            page = database.execute(SQL["prepare"], {**values, **after, "page": PAGE}).all()
             for row in page:
                 if row.stopped_by is not None:
                     done["skipped"] += _skip(database, row.message_id, row.stopped_by)
                 elif row.allowed_at > values["as_of"]:
-                    database.execute(statements.POSTPONE, {"message_id": row.message_id, "until": row.allowed_at})
+                    database.execute(SQL["postpone"], {"message_id": row.message_id, "until": row.allowed_at})
         if not page:
             return
         last = page[-1]
@@ -166,7 +166,7 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
             links = [{"link_id": link, "url": url} for link, url in message.links.items() if link not in stored]
             with database.begin():
                 if links:
-                    database.execute(statements.RECORD_LINKS, links)
+                    database.execute(SQL["record_links"], links)
                     stored.update(message.links)
                 if message.reason is not None:
                     done["skipped"] += _skip(database, row.message_id, message.reason)
@@ -175,11 +175,11 @@ def _written(database: Database, process: RenderProcess, values: dict[str, Any],
 
 
 def _skip(database: Database, message_id: str, reason: str) -> int:
-    return database.execute(statements.SKIP, {"message_id": message_id, "reason": reason}).rowcount
+    return database.execute(SQL["skip"], {"message_id": message_id, "reason": reason}).rowcount
 
 
 def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
-    """Return what a message is made of, from a row of `PREPARE`."""
+    """Return what a message is made of, from a row of `prepare`."""
     return Request(
         message_id=row.message_id,
         journey=row.journey,
@@ -212,10 +212,10 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
     message_id = message.rendered.message_id
     with database.begin():
         if values["cap_messages"] is not None:
-            database.execute(statements.LOCK_USER, {"user_id": message.user_id})
+            database.execute(SQL["lock_user"], {"user_id": message.user_id})
         record_consent(database)
         named = {"message_id": message_id, "address": address_of(message)}
-        claim = database.execute(statements.CLAIM, {**values, **named}).one_or_none()
+        claim = database.execute(SQL["claim"], {**values, **named}).one_or_none()
     if claim is None:
         return ""
     if claim.status == "skipped":
@@ -235,13 +235,13 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
         "as_of": values["as_of"],
     }
     with database.begin():
-        is_recorded = database.scalar(statements.RECORD_OUTCOME, outcome)
+        is_recorded = database.scalar(SQL["record_outcome"], outcome)
         if is_recorded and answer.is_address_dead:
             dead = {"user_id": message.user_id, "channel": message.channel, "address": message.rendered.recipient}
-            database.execute(statements.SUPPRESS, {**dead, "as_of": values["as_of"]})
+            database.execute(SQL["suppress"], {**dead, "as_of": values["as_of"]})
         if answer.is_endpoint_gone:
             gone = {"endpoint": message.rendered.recipient, "as_of": values["as_of"], "reason": answer.reason}
-            database.execute(statements.DISABLE_ENDPOINT, gone)
+            database.execute(SQL["disable_endpoint"], gone)
     return status if is_recorded else ""
 
 
@@ -252,8 +252,8 @@ def address_of(message: Ready) -> str | None:
 
 def record_consent(database: Database) -> None:
     """Act on what people have said of messages in loads that nobody has looked at for that."""
-    if database.scalar(statements.HAS_UNREAD_CONSENT):
-        database.execute(statements.RECORD_CONSENT)
+    if database.scalar(SQL["has_unread_consent"]):
+        database.execute(SQL["record_consent"])
 
 
 def _next(message: Ready, answer: Answer) -> tuple[str, timedelta | None]:

@@ -1,0 +1,269 @@
+-- Entries that are due go on, step by step.
+
+-- name: wake
+-- What is waited for has happened: the wait is over at that instant. A message may have been opened before it began.
+update journeys.entries
+set is_woken = true, next_due_at = heard.occurred_at
+from (
+    select waiting.entry_id, greatest(event.occurred_at, waiting.reached_at) as occurred_at
+    from affected_users
+    inner join journeys.entries as waiting
+        on waiting.user_id = affected_users.user_id and waiting.journey = :journey and waiting.status = 'active'
+    inner join journeys.steps
+        on steps.journey = waiting.journey and steps.version = waiting.version and steps.step = waiting.step
+    cross join lateral (
+        select events.occurred_at
+        from events.user_events as events
+        where
+            events.user_id = waiting.user_id
+            and events.event = any(steps.any_of)
+            and events.occurred_at
+                > case when steps.of_step is null then waiting.reached_at else waiting.entered_at end
+            and events.occurred_at <= least(waiting.next_due_at, :as_of)
+            and (
+                    steps.of_step is null
+                    or events.properties ->> 'message_id' = journeys.newest_message(waiting.entry_id, steps.of_step)
+                )
+        order by events.occurred_at
+        limit 1
+    ) as event
+    where steps.kind = 'wait' and not waiting.is_woken
+) as heard
+where entries.entry_id = heard.entry_id;
+
+-- name: advance
+-- Each entry that is due goes one step on, and a message that is due becomes a row: in one statement. An instant counts
+-- by when it was due, not by when somebody looked, but where lateness shifts what follows. A message that the user's own
+-- clock does not allow yet is put off, and what follows counts from when it may go.
+with due as (
+    select
+        entries.entry_id,
+        entries.version,
+        entries.user_id,
+        entries.seed,
+        entries.entered_at,
+        entries.shifted,
+        entries.next_due_at as due_at,
+        steps.step,
+        steps.position,
+        steps.kind,
+        steps.late,
+        steps.variants,
+        allowed.allowed_at,
+        case
+            when steps.kind in ('email', 'webhook', 'cta') then steps.next
+            when steps.kind = 'wait' then case when entries.is_woken then steps.next else steps.otherwise end
+            when branch.is_taken then steps.next
+            else steps.otherwise
+        end as target,
+        steps.kind in ('email', 'webhook', 'cta')
+        and cast(:as_of as timestamptz)
+            > coalesce(allowed.due_on, entries.next_due_at) + cast(:late_after as interval) as is_late
+    from journeys.entries
+    inner join journeys.definitions
+        on definitions.journey = entries.journey and definitions.version = entries.version
+    inner join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = entries.step
+    left join lateral (
+        select
+            case
+                when steps.definition ->> 'feature' is not null then (
+                    select upnext.passes(
+                        to_jsonb(user_features) -> (steps.definition ->> 'feature'), steps.definition
+                    )
+                    from features.user_features
+                    where user_features.user_id = entries.user_id
+                )
+                else exists (
+                    select from events.user_events as events
+                    where
+                        events.user_id = entries.user_id
+                        and events.event = any(steps.any_of)
+                        and events.occurred_at > entries.entered_at
+                        and events.occurred_at <= :as_of
+                        and (
+                            steps.of_step is null
+                            or events.properties ->> 'message_id' = journeys.newest_message(entries.entry_id, steps.of_step)
+                        )
+                )
+            end as is_taken
+    ) as branch on steps.kind = 'branch'
+    left join lateral (
+        select
+            due_on,
+            -- What may go now counts from when it could have gone, however late somebody looks.
+            case when now_on = cast(:as_of as timestamptz) then least(due_on, now_on) else now_on end as allowed_at
+        from (
+            select
+                upnext.first_allowed(entries.next_due_at, zone, send_window, quiet_hours) as due_on,
+                upnext.first_allowed(:as_of, zone, send_window, quiet_hours) as now_on
+            from (
+                select
+                    journeys.time_zone_of(entries.user_id, :time_zone_trait, :as_of) as zone,
+                    nullif(definitions.definition -> 'send_window', 'null') as send_window,
+                    nullif(definitions.definition -> 'quiet_hours', 'null') as quiet_hours
+                where journeys.has_hours(definitions.definition) and steps.kind in ('email', 'webhook')
+                -- Keeps the planner from looking up every clock before it asks whether one is needed.
+                offset 0
+            ) as clock
+        ) as instants
+    ) as allowed on true
+    where
+        entries.journey = :journey
+        and entries.status = 'active'
+        and entries.ended_at is null
+        and entries.next_due_at <= :as_of
+        -- Whether a message is opened can be asked when it has left.
+        and (
+            steps.of_step is null
+            or not exists (
+                select from journeys.messages as asked
+                where
+                    asked.entry_id = entries.entry_id
+                    and asked.step = steps.of_step
+                    and asked.status in ('pending', 'sending')
+            )
+        )
+),
+
+reached as (
+    select
+        *,
+        greatest(
+            case when is_late and late = 'shift' then cast(:as_of as timestamptz) else due_at end, allowed_at
+        ) as reached_at,
+        case
+            when is_late and late = 'shift' then shifted + (cast(:as_of as timestamptz) - due_at)
+            else shifted
+        end as shifted_by
+    from due
+),
+
+moved as (
+    update journeys.entries
+    set
+        step = reached.target,
+        reached_at = reached.reached_at,
+        shifted = reached.shifted_by,
+        is_woken = false,
+        next_due_at = case
+            when targets.kind = 'wait' then reached.reached_at + targets.within
+            when targets.kind = 'branch' then reached.reached_at
+            when targets.wait is not null then reached.reached_at + targets.wait
+            when targets.after is not null
+                then greatest(reached.entered_at + targets.after + reached.shifted_by, reached.reached_at)
+        end
+    from reached
+    left join journeys.steps as targets
+        on targets.journey = :journey and targets.version = reached.version and targets.step = reached.target
+    where entries.entry_id = reached.entry_id
+    returning entries.user_id, entries.version, entries.step
+),
+
+touched as (
+    insert into affected_users (user_id)
+    select distinct moved.user_id
+    from moved
+    inner join journeys.steps
+        on steps.journey = :journey and steps.version = moved.version and steps.step = moved.step
+    where steps.kind = 'wait'
+    on conflict do nothing
+),
+
+written as (
+    insert into journeys.messages
+        (message_id, entry_id, journey, step, position, visit, channel, user_id, variant, due_at, not_before,
+            status, reason)
+    select
+        cast(cast(md5(concat_ws('/', reached.seed, reached.step, nullif(visits.visit, 1))) as uuid) as text),
+        reached.entry_id,
+        :journey,
+        reached.step,
+        reached.position,
+        visits.visit,
+        reached.kind,
+        reached.user_id,
+        (
+            select ranges.variant
+            from jsonb_to_recordset(reached.variants)
+                as ranges (variant text, low double precision, high double precision)
+            cross join lateral (
+                select upnext.bucket('copy:' || :journey || '/' || reached.step, reached.user_id) as bucket
+            ) as draw
+            where draw.bucket >= ranges.low and draw.bucket < ranges.high
+        ),
+        reached.due_at,
+        case when reached.allowed_at > reached.due_at then reached.allowed_at end,
+        case when cast(:is_replay as boolean) or (is_late and late = 'skip') then 'skipped' else 'pending' end,
+        case when cast(:is_replay as boolean) then 'replay' when is_late and late = 'skip' then 'late' end
+    from reached
+    cross join lateral (
+        select case when cast(:can_come_round as boolean) then (
+            select cast(count(*) as integer)
+            from journeys.messages
+            where messages.entry_id = reached.entry_id and messages.step = reached.step
+        ) else 0 end + 1 as visit
+    ) as visits
+    where reached.kind in ('email', 'webhook', 'cta')
+    order by reached.due_at, reached.user_id
+    returning 1
+)
+
+select (select count(*) from moved) as moved, (select count(*) from written) as due;
+
+-- name: show_ctas
+-- A call to action needs no sender: it stands from now on, for as long as its step says.
+with judged as (
+    select
+        messages.message_id,
+        stop.reason as stopped_by,
+        cast(steps.definition ->> 'lasts' as interval) as lasts
+    from journeys.messages
+    inner join journeys.entries on entries.entry_id = messages.entry_id
+    inner join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+    cross join lateral journeys.stop_reason(
+        messages.message_id, null, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+    ) as stop (reason)
+    where messages.journey = :journey and messages.status = 'pending' and messages.channel = 'cta'
+)
+
+update journeys.messages
+set
+    status = case when judged.stopped_by is null then 'sent' else 'skipped' end,
+    reason = judged.stopped_by,
+    sent_at = case when judged.stopped_by is null then cast(:as_of as timestamptz) end,
+    ends_at = case when judged.stopped_by is null then cast(:as_of as timestamptz) + judged.lasts end
+from judged
+where messages.message_id = judged.message_id;
+
+-- name: skip_ended
+update journeys.messages
+set status = 'skipped', reason = entries.status
+from journeys.entries
+where
+    messages.journey = :journey
+    and messages.status = 'pending'
+    and entries.entry_id = messages.entry_id
+    and entries.status in ('converted', 'left', 'excluded');
+
+-- name: complete
+update journeys.entries
+set
+    status = case when status = 'active' then 'completed' else status end,
+    ended_at = :as_of
+where
+    entries.journey = any(:journeys)
+    and entries.ended_at is null
+    and (
+        (
+            entries.status = 'active'
+            and entries.next_due_at is null
+            and not exists (
+                select from journeys.messages
+                where messages.entry_id = entries.entry_id and messages.status in ('pending', 'sending')
+            )
+        )
+        or (entries.status = 'held_out' and entries.next_due_at <= :as_of)
+    )
+returning entries.status;

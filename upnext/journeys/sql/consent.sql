@@ -1,0 +1,76 @@
+-- What people have said of messages: suppressions.
+
+-- name: has_unread_consent
+select coalesce((select max(load_id) from raw.loads) > (select load_id from journeys.consent_read), false);
+
+-- name: record_consent
+-- A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription and a complaint stop
+-- the user and the address, a bounce the address alone: so a bounce takes the place of neither. A later resubscription
+-- lifts all of them. A soft bounce is no reason to stop.
+with read as (
+    update journeys.consent_read
+    set load_id = newest.load_id
+    from
+        (select load_id from journeys.consent_read for update) as before,
+        (select coalesce(max(load_id), 0) as load_id from raw.loads) as newest
+    returning before.load_id as since, newest.load_id as until
+),
+
+told as (
+    select distinct messages.user_id, messages.channel, coalesce(messages.address, '') as address
+    from read
+    inner join journeys.consent_events as events on events.load_id > read.since and events.load_id <= read.until
+    inner join journeys.messages on messages.message_id = events.message_id
+),
+
+latest as (
+    select told.user_id, told.channel, told.address, said.event, said.occurred_at
+    from told
+    cross join lateral (
+        select event, occurred_at
+        from (
+            select
+                events.event,
+                events.occurred_at,
+                max(events.occurred_at) filter (where events.event = 'message resubscribed') over ()
+                    as resubscribed_at
+            from (
+                select messages.message_id from journeys.messages
+                where messages.user_id = told.user_id and messages.channel = told.channel
+                union
+                select messages.message_id from journeys.messages
+                where messages.address = told.address and messages.channel = told.channel
+            ) as theirs
+            inner join journeys.consent_events as events on events.message_id = theirs.message_id
+            where events.kind is distinct from 'soft'
+        ) as heard
+        where event = 'message resubscribed' or occurred_at >= coalesce(resubscribed_at, '-infinity')
+        order by event = 'message resubscribed', event = 'message bounced', occurred_at desc
+        limit 1
+    ) as said
+),
+
+lifted as (
+    delete from journeys.suppressions
+    using latest
+    where
+        latest.event = 'message resubscribed'
+        and suppressions.channel = latest.channel
+        and (
+            suppressions.user_id = latest.user_id
+            or suppressions.address = latest.address and latest.address <> ''
+        )
+)
+
+insert into journeys.suppressions (user_id, address, channel, reason, since)
+select user_id, address, channel, replace(event, 'message ', ''), occurred_at
+from latest
+where event <> 'message resubscribed'
+on conflict (user_id, channel, address) do update
+set reason = excluded.reason, since = excluded.since
+where suppressions.reason = 'bounced';
+
+-- name: suppress
+insert into journeys.suppressions (user_id, channel, address, reason, since)
+values (:user_id, :channel, lower(:address), 'bounced', :as_of)
+on conflict (user_id, channel, address) do nothing;

@@ -1,0 +1,85 @@
+-- Start, stop, pause and resume.
+
+-- name: end
+-- Who is in a journey that is no more goes out of it; what waits to be sent is not sent.
+with ended as (
+    update journeys.entries
+    set
+        status = case when status = 'held_out' then status else 'left' end,
+        reason = case when status = 'held_out' then reason else :reason end,
+        ended_at = :at,
+        step = null,
+        next_due_at = null
+    where journey = any(:journeys) and ended_at is null
+    returning 1
+),
+
+skipped as (
+    update journeys.messages
+    set status = 'skipped', reason = :reason
+    where journey = any(:journeys) and status = 'pending'
+)
+
+select count(*) from ended;
+
+-- name: forget_consumed
+delete from segments.consumer_offsets where consumer = :consumer;
+
+-- name: removed
+-- Journeys with somebody inside, or something to send, that are not among those declared.
+select journey from journeys.entries where ended_at is null and journey <> all(:declared)
+union
+select journey from journeys.messages where status = 'pending' and journey <> all(:declared)
+union
+select name from upnext.started where name <> all(:declared);
+
+-- name: pause
+-- Pausing lets nobody go on; resuming puts off everything that follows by as long as it took, so that no steps pile up.
+insert into journeys.pauses (journey, paused_at) values (:journey, :at) on conflict (journey) do nothing;
+
+-- name: resume
+with ended as (
+    delete from journeys.pauses where journey = :journey returning paused_at
+),
+
+shifted as (
+    update journeys.entries
+    set
+        shifted = shifted + (cast(:at as timestamptz) - ended.paused_at),
+        next_due_at = next_due_at + (cast(:at as timestamptz) - ended.paused_at)
+    from ended
+    where journey = :journey and status = 'active' and ended_at is null
+    returning 1
+)
+
+select (select count(*) from ended) as ended, (select count(*) from shifted) as entries;
+
+-- name: is_paused
+select 1 from journeys.pauses where journey = :journey;
+
+-- name: journeys_with_work
+select journeys.name
+from unnest(cast(:journeys as text [])) as journeys (name)
+where
+    not exists (select from journeys.pauses where pauses.journey = journeys.name)
+    and (
+        exists (
+            select from journeys.entries
+            where
+                entries.journey = journeys.name
+                and entries.status = 'active'
+                and entries.ended_at is null
+                and entries.next_due_at <= :now
+        )
+        or exists (
+            select from journeys.messages
+            where
+                messages.journey = journeys.name
+                and (
+                    messages.status = 'pending'
+                    and (messages.not_before is null or messages.not_before <= :now)
+                    and (messages.retry_at is null or messages.retry_at <= clock_timestamp())
+                    or messages.status = 'sending' and messages.lease_until < clock_timestamp()
+                )
+        )
+    );

@@ -1,0 +1,194 @@
+-- Who enters a journey.
+
+-- name: create_affected_users
+create temporary table if not exists affected_users (user_id text primary key) on commit drop;
+
+-- name: forget_affected_users
+delete from affected_users;
+
+-- name: find_affected_users
+-- Users of an event that counts in the journey and was loaded, or came to pass, since the last dispatch; and merged users.
+insert into affected_users (user_id)
+select user_id from events.user_events
+where
+    event = any(:events)
+    and load_id = any(array(select raw.loads_since(:consumed_tick)))
+union
+select user_id from events.user_events
+where event = any(:events) and occurred_at > :consumed_as_of and occurred_at <= :as_of
+union
+select user_id from segments.merged_users where tick_id > :consumed_tick;
+
+-- name: published_since
+select tick_id, as_of from segments.published_ticks
+where tick_id > :consumed_tick and tick_id <= :published_tick
+order by tick_id;
+
+-- name: enroll
+-- Eligibility, then the exclusive group, then the draws: of the journey's rivals, `weaker` ones make room.
+with entered as (
+    select * from journeys.entering_by_change(:segment, :tick_id, :is_enrolling_members) where :entering_by = 'change'
+    union all
+    select * from journeys.entering_as_member(:segment, :tick_id, :as_of) where :entering_by = 'membership'
+    union all
+    select * from journeys.entering_by_event(:journey, :entry_events, :consumed_tick, :consumed_as_of, :as_of)
+    where :entering_by = 'event'
+),
+
+eligible as (
+    select distinct on (user_id) *
+    from entered
+    where not exists (
+        select from journeys.entries
+        where
+            entries.journey = :journey
+            and entries.user_id = entered.user_id
+            and entries.status <> 'excluded'
+            and (
+                :reentry = 'never'
+                or entries.ended_at is null
+                or (
+                    :reentry = 'after'
+                    and entries.entered_at > entered.entered_at - cast(:reentry_after as interval)
+                )
+                or entries.cause = entered.cause
+            )
+    )
+    order by user_id, entered_at, cause
+),
+
+placed as (
+    select
+        eligible.*,
+        occupied.journey as occupied_by,
+        upnext.bucket('global holdout', eligible.user_id) < :global_holdout as is_held_out_globally,
+        -- Who was drawn before, by whatever holdout, stays in that arm.
+        coalesce(
+            drawn.arm = 'held_out', upnext.bucket('journey:' || :journey, eligible.user_id) < :holdout
+        ) as is_held_out
+    from eligible
+    left join lateral (
+        select entries.arm from journeys.entries
+        where
+            entries.user_id = eligible.user_id
+            and entries.journey = :journey
+            and entries.arm is not null
+            and not entries.is_held_out_globally
+        order by entries.entered_at, entries.entry_id
+        limit 1
+    ) as drawn on true
+    left join lateral (
+        select entries.journey from journeys.entries
+        where
+            entries.user_id = eligible.user_id and entries.ended_at is null and entries.journey = any(:stronger)
+        order by entries.entered_at, entries.entry_id
+        limit 1
+    ) as occupied on true
+),
+
+displaced as (
+    update journeys.entries
+    set status = 'excluded', reason = 'taken over by ' || :journey, ended_at = placed.entered_at,
+        step = null, next_due_at = null
+    from placed
+    where
+        placed.occupied_by is null
+        and entries.user_id = placed.user_id
+        and entries.ended_at is null
+        and entries.journey = any(:weaker)
+),
+
+judged as (
+    select
+        *,
+        case
+            when occupied_by is not null then 'excluded'
+            when is_held_out_globally or is_held_out then 'held_out'
+            else 'active'
+        end as status,
+        case
+            when occupied_by is not null then 'is in ' || occupied_by
+            when is_held_out_globally then 'global holdout'
+            when is_held_out then 'holdout of the journey'
+        end as reason,
+        case
+            when occupied_by is not null then null
+            when is_held_out_globally or is_held_out then 'held_out'
+            else 'treated'
+        end as arm
+    from placed
+),
+
+enrolled as (
+    insert into journeys.entries
+        (journey, version, user_id, change_id, cause, seed, entered_at, status, reason, arm, is_held_out_globally,
+            step, reached_at, next_due_at, ended_at)
+    select
+        :journey,
+        :version,
+        judged.user_id,
+        judged.change_id,
+        judged.cause,
+        case
+            when judged.change_id is null or exists (
+                select from journeys.entries where md5(entries.seed) = md5(drawn.seed)
+            ) then cast(jsonb_build_array(drawn.seed, judged.cause) as text)
+            else drawn.seed
+        end,
+        judged.entered_at,
+        judged.status,
+        judged.reason,
+        judged.arm,
+        judged.occupied_by is null and judged.is_held_out_globally,
+        case when judged.status = 'active' then steps.step end,
+        judged.entered_at,
+        case judged.status
+            when 'active' then judged.entered_at + coalesce(steps.after, steps.wait, steps.within, interval '0')
+            when 'held_out' then judged.entered_at + cast(:longest as interval)
+        end,
+        case when judged.status = 'excluded' then judged.entered_at end
+    from judged
+    inner join journeys.steps
+        on steps.journey = :journey and steps.version = :version and steps.position = 0
+    cross join lateral (
+        select concat_ws('/', cast(:journey as text), judged.user_id, extract(epoch from judged.entered_at)) as seed
+    ) as drawn
+    order by judged.entered_at, judged.user_id
+    on conflict (journey, cause) do nothing
+    returning user_id, status
+),
+
+touched as (
+    insert into affected_users (user_id) select distinct user_id from enrolled on conflict do nothing
+)
+
+select status, count(*) as entries from enrolled group by status;
+
+-- name: note_events_inside
+-- An event of somebody who is inside leaves a row all the same, so that it can be told why nothing came of it.
+insert into journeys.entries
+    (journey, version, user_id, cause, seed, entered_at, status, reason, reached_at, ended_at)
+select
+    :journey,
+    :version,
+    entered.user_id,
+    entered.cause,
+    cast(jsonb_build_array('inside', cast(:journey as text), entered.cause) as text),
+    entered.entered_at,
+    'excluded',
+    'is in the journey',
+    entered.entered_at,
+    entered.entered_at
+from journeys.entering_by_event(:journey, :entry_events, :consumed_tick, :consumed_as_of, :as_of) as entered
+where exists (
+    select from journeys.entries
+    where
+        entries.journey = :journey
+        and entries.user_id = entered.user_id
+        and entries.status <> 'excluded'
+        and entries.cause <> entered.cause
+        and entries.entered_at <= entered.entered_at
+        and (entries.ended_at is null or entries.ended_at > entered.entered_at)
+)
+order by entered.entered_at, entered.user_id, entered.cause
+on conflict (journey, cause) do nothing;

@@ -1,0 +1,39 @@
+-- The path of one user through one journey.
+
+-- name: survivor_of
+select user_id from events.identity_links where kind = 'user' and id = :user_id and user_id is not null;
+
+-- name: changes_of_user
+select change, as_of from segments.published_changes
+where segment = :segment and user_id = :user_id
+order by change_id;
+
+-- name: is_member
+select exists (select from segments.members where segment = :segment and user_id = :user_id);
+
+-- name: state_of_journey
+select
+    exists (select from upnext.started where name = :journey) as is_started,
+    exists (select from segments.consumer_offsets where consumer = 'journey:' || :journey) as is_dispatched;
+
+-- name: entries_of_user
+select
+    entry_id, version, entered_at, status, reason, step, next_due_at, shifted, goal_reached_at, ended_at, is_in_both_arms
+from journeys.entries
+where journey = :journey and user_id = :user_id
+order by entered_at, entry_id;
+
+-- name: messages_of_entry
+-- `stopped_by` is why a message that waits would be skipped now.
+select
+    messages.step, messages.channel, messages.variant, messages.due_at, messages.status, messages.reason,
+    messages.sent_at, messages.not_before, messages.retry_at, messages.attempts, stop.reason as stopped_by
+from journeys.messages
+left join lateral journeys.stop_reason(
+    messages.message_id, messages.address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+) as stop (reason) on messages.status = 'pending'
+where messages.entry_id = :entry_id
+order by messages.due_at, messages.visit;
+
+-- name: suppressions_of_user
+select channel, reason, since from journeys.suppressions where user_id = :user_id order by since;

@@ -1,0 +1,66 @@
+-- Who has reached the goal, and who has left.
+
+-- name: convert
+-- Goals that were reached; where the goal ends the journey, the entry is `converted`.
+update journeys.entries
+set
+    goal_reached_at = reached.occurred_at,
+    status = case when reached.is_end and entries.status <> 'held_out' then 'converted' else entries.status end,
+    reason = case when reached.is_end and entries.status <> 'held_out' then reached.event else entries.reason end,
+    ended_at = case
+        when reached.is_end then coalesce(entries.ended_at, reached.occurred_at)
+        else entries.ended_at
+    end,
+    step = case when not reached.is_end then entries.step end,
+    next_due_at = case when not reached.is_end then entries.next_due_at end
+from (
+    select
+        open.entry_id,
+        goal.event,
+        goal.occurred_at,
+        definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' as is_end
+    from affected_users
+    inner join journeys.entries as open on open.user_id = affected_users.user_id and open.journey = :journey
+    inner join journeys.definitions
+        on definitions.journey = open.journey and definitions.version = open.version
+    cross join lateral journeys.goal_reached(open.user_id, definitions.definition, open.entered_at, :as_of) as goal
+    where open.status in ('active', 'completed', 'held_out') and open.goal_reached_at is null
+) as reached
+where entries.entry_id = reached.entry_id;
+
+-- name: leave
+update journeys.entries
+set
+    status = case when status = 'held_out' then status else 'left' end,
+    reason = case when status = 'held_out' then reason else 'left the segment' end,
+    ended_at = :as_of,
+    step = null,
+    next_due_at = null
+where
+    entries.journey = :journey
+    and entries.ended_at is null
+    and (
+        exists (
+            select from segments.membership_changes as changes
+            where
+                changes.tick_id = :tick_id
+                and changes.segment = :segment
+                and changes.change = 'exited'
+                and changes.user_id = entries.user_id
+                and changes.change_id > entries.change_id
+        )
+        -- Who came here by a merge may be no member.
+        or (
+            entries.user_id in (select user_id from segments.merged_users where tick_id = :tick_id)
+            and not exists (
+                select from segments.members
+                where members.segment = :segment and members.user_id = entries.user_id
+            )
+        )
+    )
+    and entries.user_id in (
+        select user_id from segments.membership_changes
+        where tick_id = :tick_id and segment = :segment and change = 'exited'
+        union
+        select user_id from segments.merged_users where tick_id = :tick_id
+    );

@@ -1,0 +1,157 @@
+-- The outbox: due, prepared, claimed, sent.
+
+-- name: expire_leases
+-- Whoever held an expired lease may or may not have handed the message over. A mail is not tried again; a webhook is,
+-- under the same id, which its receiver knows.
+update journeys.messages
+set
+    status = case when channel = 'webhook' then 'pending' else 'unknown' end,
+    reason = 'the sender went away while sending',
+    fence = fence + 1,
+    lease_until = null
+where journey = any(:journeys) and status = 'sending' and lease_until < clock_timestamp();
+
+-- name: count_due
+select count(*) from (
+    select from journeys.due_messages(:channel, :journeys, :as_of) limit :at_most
+) as due;
+
+-- name: prepare
+-- A page of what is due, with all that it takes to write it; the next page begins after the last of this one. What is
+-- due to one user at one instant stands together, in the order of the steps.
+with page as (
+    select messages.*
+    from journeys.due_messages(:channel, :journeys, :as_of) as messages
+    where
+        (messages.due_at, messages.user_id, messages.position, messages.message_id)
+            > (:after_due_at, :after_user_id, :after_position, :after_message_id)
+    order by messages.due_at, messages.user_id, messages.position, messages.message_id
+    limit :page
+)
+
+select
+    messages.message_id,
+    messages.journey,
+    messages.channel,
+    messages.user_id,
+    messages.variant,
+    messages.due_at,
+    messages.position,
+    messages.attempts,
+    steps.definition as step,
+    stop.reason as stopped_by,
+    case
+        when journeys.has_hours(definitions.definition) then upnext.first_allowed(
+            :as_of,
+            journeys.time_zone_of(messages.user_id, :time_zone_trait, :as_of),
+            nullif(definitions.definition -> 'send_window', 'null'),
+            nullif(definitions.definition -> 'quiet_hours', 'null')
+        )
+        else :as_of
+    end as allowed_at,
+    traits.traits,
+    to_jsonb(user_features) as features
+from page as messages
+inner join journeys.entries on entries.entry_id = messages.entry_id
+inner join journeys.definitions
+    on definitions.journey = entries.journey and definitions.version = entries.version
+inner join journeys.steps
+    on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+left join features.user_features on user_features.user_id = messages.user_id
+cross join lateral (
+    select coalesce(
+        jsonb_object_agg(
+            traits.key, traits.value
+            order by events.occurred_at, events.source collate "C", events.message_id collate "C"
+        ),
+        '{}'
+    ) as traits
+    from events.user_events as events
+    cross join lateral jsonb_each(events.properties) as traits
+    where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
+) as traits
+cross join lateral journeys.stop_reason(
+    messages.message_id, traits.traits ->> 'email', :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+) as stop (reason)
+order by messages.due_at, messages.user_id, messages.position, messages.message_id;
+
+-- name: skip
+update journeys.messages set status = 'skipped', reason = :reason
+where message_id = :message_id and status = 'pending';
+
+-- name: postpone
+update journeys.messages set not_before = :until where message_id = :message_id and status = 'pending';
+
+-- name: record_links
+insert into journeys.links (link_id, url) values (:link_id, :url) on conflict (link_id) do nothing;
+
+-- name: lock_user
+-- Two senders never judge one user's messages at the same time, so that no two go out beyond the cap.
+select pg_advisory_xact_lock(hashtextextended('upnext:messages of ' || :user_id, 0));
+
+-- name: claim
+-- One message for one sender: what must stop it is looked at again, while its row is locked.
+with locked as (
+    select message_id from journeys.messages
+    where
+        message_id = :message_id
+        and status = 'pending'
+        and (retry_at is null or retry_at <= clock_timestamp())
+        and journey not in (select journey from journeys.pauses)
+        and journey in (select name from upnext.started)
+    for update skip locked
+),
+
+judged as (
+    select locked.message_id, stop.reason as stopped_by
+    from locked
+    cross join lateral journeys.stop_reason(
+        locked.message_id, :address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+    ) as stop (reason)
+)
+
+update journeys.messages
+set
+    status = case when judged.stopped_by is null then 'sending' else 'skipped' end,
+    reason = judged.stopped_by,
+    address = lower(:address),
+    fence = messages.fence + 1,
+    lease_until = case when judged.stopped_by is null then clock_timestamp() + interval '120 seconds' end
+from judged
+where messages.message_id = judged.message_id
+returning messages.message_id, messages.status, messages.fence;
+
+-- name: record_outcome
+-- Only the holder of the newest fence may write. Where nothing was handed over, it was no attempt.
+-- Whoever waits for this message to be opened waits from now on.
+with recorded as (
+    update journeys.messages
+    set
+        status = :status,
+        reason = :reason,
+        sent_at = case when :status = 'sent' then cast(:as_of as timestamptz) end,
+        attempts = attempts + cast(:is_attempt as integer),
+        lease_until = null,
+        retry_at = clock_timestamp() + cast(:retry_after as interval)
+    where message_id = :message_id and status = 'sending' and fence = :fence
+    returning entry_id, step, sent_at
+),
+
+waiting as (
+    update journeys.entries
+    set next_due_at = greatest(entries.next_due_at, recorded.sent_at + steps.within)
+    from recorded
+    inner join journeys.steps on steps.kind = 'wait' and steps.of_step = recorded.step
+    where
+        entries.entry_id = recorded.entry_id
+        and entries.step = steps.step
+        and steps.journey = entries.journey
+        and steps.version = entries.version
+        and entries.next_due_at < recorded.sent_at + steps.within
+)
+
+select count(*) > 0 from recorded;
+
+-- name: disable_endpoint
+insert into journeys.disabled_endpoints (endpoint, disabled_at, reason) values (:endpoint, :as_of, :reason)
+on conflict (endpoint) do nothing;
