@@ -1,6 +1,7 @@
 """Statements in files: each is used by the Python beside it, and the server can prepare each."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from upnext.project import Project
 from upnext.settings import PROJECT
 from upnext.warehouse.statements import load
 
+LINE_LENGTH = 120
 FOLDERS = sorted(path.parent for path in (PROJECT / "upnext").glob("*/sql/__init__.py"))
-# Temporary tables that a statement before has made in its transaction.
-TEMPORARY = ("create_affected_users", "find_merged")
+# What PREPARE does not take is run and taken back: it also makes the temporary tables of what follows.
+UTILITY = re.compile(r"(--.*\n|\s)*(create|drop|truncate|analyze)\b")
 
 
 def names_used(package: Path) -> set[str]:
@@ -33,18 +35,27 @@ def test_the_server_can_prepare_each(ticked: Project, folder: Path) -> None:
     statements = load(folder)
     assert statements
     with ticked.engine.connect() as connection:
-        for name in TEMPORARY:
-            if name in statements:
-                connection.execute(statements[name], {"consumed_tick": 0})
-        for name, statement in statements.items():
-            if name in TEMPORARY:
-                continue
-            compiled: Any = statement.compile(dialect=connection.dialect)
+        utility = {name for name, statement in statements.items() if UTILITY.match(str(statement))}
+        makes = {name for name in utility if "create" in str(statements[name])}
+        for name in (name for name in statements if name in makes):
+            connection.execute(statements[name], dict.fromkeys(statements[name].compile().params))
+        for name in statements.keys() - utility:
+            compiled: Any = statements[name].compile(dialect=connection.dialect)
             numbers = {bound: f"${place}" for place, bound in enumerate(dict.fromkeys(compiled.params), start=1)}
             text = str(compiled) % numbers
             connection.exec_driver_sql(f'prepare "{name}" as {text}'.replace("%", "%%"))
             connection.exec_driver_sql(f'deallocate "{name}"')
+        for name in utility - makes:
+            connection.execute(statements[name])
         connection.rollback()
+
+
+def test_no_line_is_too_long() -> None:
+    files = list((PROJECT / "upnext").rglob("*.sql"))
+    long = [f"{path.name}:{number}" for path in files
+            for number, line in enumerate(path.read_text().splitlines(), start=1) if len(line) > LINE_LENGTH]  # fmt: skip
+    assert len(files) > 30
+    assert long == []
 
 
 def test_a_name_that_stands_twice_is_told(tmp_path: Path) -> None:

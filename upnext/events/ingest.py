@@ -17,6 +17,7 @@ from upnext.events.ledger import ReadSoFar
 from upnext.events.records import Batch, Position, Rejected, read_csv, read_header, read_lines, read_parquet
 from upnext.events.source import Decode, Source, decoder
 from upnext.events.store import Store
+from upnext.warehouse.locks import hold
 
 # What the last line of a file, without its newline, may still become when the file has grown.
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
@@ -96,7 +97,7 @@ def _load(
     loaded_at: datetime,
     on_bytes: Callable[[int], None],
 ) -> Ingested:
-    ledger.one_at_a_time(connection)
+    hold(connection, "ingest")
     before = ledger.newest(connection, file)
     content = Content(file.path)
     now = content.measure(mark=before.position.bytes if before else None)

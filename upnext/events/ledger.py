@@ -11,47 +11,7 @@ from sqlalchemy.engine import Connection
 
 from upnext.events.files import LandedFile, Measured
 from upnext.events.records import START, Position
-
-_WAITING = sa.text(
-    "select path, source, size, modified_at, inode, changed_at from raw.loads"
-    " where path = any(:paths) and replay_of is null and (look_again_at is null or look_again_at > :now)"
-    " union all select path, source, size, modified_at, inode, changed_at from raw.refused_files"
-    " where path = any(:paths)"
-)
-_NEWEST = sa.text(
-    "select read_to, read_lines, prefix from raw.loads where source = :source and path = :path and replay_of is null"
-    " order by load_id desc limit 1"
-)
-_SAME_CONTENT = sa.text(
-    "select read_to, read_lines, prefix from raw.loads where source = :source and fingerprint = :fingerprint"
-    " and replay_of is null order by load_id desc limit 1"
-)
-_OPEN = sa.text(
-    "insert into raw.loads (source, path, fingerprint, size, modified_at, inode, changed_at, received, stored,"
-    " duplicate, rejected, loaded_at, read_to, read_lines, prefix, change) values (:source, :path, :fingerprint, :size,"
-    " :modified_at, :inode, :changed_at, 0, 0, 0, 0, :loaded_at, :read_to, :read_lines, :prefix, :change)"
-    " on conflict (source, md5(path), fingerprint) where replay_of is null"
-    " do update set size = excluded.size, modified_at = excluded.modified_at, inode = excluded.inode,"
-    " changed_at = excluded.changed_at returning load_id"
-)
-_CLOSE = sa.text(
-    "update raw.loads set received = :received, stored = :stored, duplicate = :duplicate, rejected = :rejected,"
-    " read_to = :read_to, read_lines = :read_lines, prefix = :prefix, fingerprint = :fingerprint,"
-    " look_again_at = :look_again_at where load_id = :load_id"
-)
-_LOOK_AGAIN = sa.text(
-    "with nothing_read as (delete from raw.loads where load_id = :load_id)"
-    " update raw.loads set size = :size, modified_at = :modified_at, inode = :inode, changed_at = :changed_at,"
-    " look_again_at = :look_again_at where load_id = (select max(load_id) from raw.loads"
-    " where source = :source and path = :path and replay_of is null and load_id <> :load_id)"
-)
-_REFUSE = sa.text(
-    "insert into raw.refused_files (path, source, size, modified_at, inode, changed_at, reason, refused_at)"
-    " values (:path, :source, :size, :modified_at, :inode, :changed_at, :reason, :refused_at)"
-    " on conflict (md5(path)) do update set source = excluded.source, size = excluded.size,"
-    " modified_at = excluded.modified_at, inode = excluded.inode, changed_at = excluded.changed_at,"
-    " reason = excluded.reason, refused_at = excluded.refused_at"
-)
+from upnext.events.sql import SQL
 
 
 @dataclass(frozen=True)
@@ -62,14 +22,9 @@ class ReadSoFar:
     prefix: str
 
 
-def one_at_a_time(connection: Connection) -> None:
-    """Hold the lock of loading to the end of the transaction: two loads that hold each other's ids would both fail."""
-    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:ingest', 0))"))
-
-
 def not_loaded(connection: Connection, files: list[LandedFile], *, now: datetime) -> list[LandedFile]:
     """Return the files that the ledger does not know by path, size, times and inode, or whose last row has settled."""
-    rows = connection.execute(_WAITING, {"paths": [file.name for file in files], "now": now})
+    rows = connection.execute(SQL["waiting"], {"paths": [file.name for file in files], "now": now})
     known = {(row.path, row.source, row.size, row.modified_at, row.inode, row.changed_at) for row in rows}
     return [
         file
@@ -80,12 +35,12 @@ def not_loaded(connection: Connection, files: list[LandedFile], *, now: datetime
 
 def newest(connection: Connection, file: LandedFile) -> ReadSoFar | None:
     """Return how far the file of this path was read when it was last loaded; None where it never was."""
-    return _read_so_far(connection, _NEWEST, _values(file))
+    return _read_so_far(connection, SQL["newest"], _values(file))
 
 
 def same_content(connection: Connection, file: LandedFile, fingerprint: str) -> ReadSoFar | None:
     """Return how far a file of the same content was read, under whatever path; None where there is none."""
-    return _read_so_far(connection, _SAME_CONTENT, {"source": file.source, "fingerprint": fingerprint})
+    return _read_so_far(connection, SQL["same_content"], {"source": file.source, "fingerprint": fingerprint})
 
 
 def where_to_begin(before: ReadSoFar | None, now: Measured) -> tuple[Position, str | None]:
@@ -116,8 +71,8 @@ def open_load(
         "prefix": read.prefix,
         "change": change,
     }
-    load_id = connection.scalar(_OPEN, values)
-    connection.execute(sa.text("delete from raw.refused_files where path = :path"), {"path": file.name})
+    load_id = connection.scalar(SQL["open"], values)
+    connection.execute(SQL["accept"], {"paths": [file.name]})
     return int(load_id)
 
 
@@ -136,7 +91,7 @@ def close_load(
     """
     values = {"read_to": read.position.bytes, "read_lines": read.position.lines, "prefix": read.prefix}
     known = {"fingerprint": fingerprint, "look_again_at": look_again_at}
-    connection.execute(_CLOSE, {"load_id": load_id, **counts, **values, **known})
+    connection.execute(SQL["close"], {"load_id": load_id, **counts, **values, **known})
 
 
 def look_again(
@@ -144,19 +99,19 @@ def look_again(
 ) -> None:
     """Take back a load that has read nothing beyond `read`, and note on the load before it how the file is now."""
     values = {"load_id": load_id, "prefix": read.prefix, "look_again_at": look_again_at}
-    connection.execute(_LOOK_AGAIN, {**_values(file), **values})
+    connection.execute(SQL["look_again"], {**_values(file), **values})
 
 
 def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at: datetime) -> None:
     """Note that a file was refused as a whole; it is tried again when it has changed."""
-    connection.execute(_REFUSE, {**_values(file), "reason": reason, "refused_at": refused_at})
+    connection.execute(SQL["refuse"], {**_values(file), "reason": reason, "refused_at": refused_at})
 
 
 def forget_refused_files_that_are_gone(connection: Connection) -> None:
     """Drop the notes on refused files that somebody has taken away."""
-    paths = connection.scalars(sa.text("select path from raw.refused_files"))
+    paths = connection.scalars(SQL["refused_paths"])
     gone = [path for path in paths if not os.path.lexists(path)]
-    connection.execute(sa.text("delete from raw.refused_files where path = any(:gone)"), {"gone": gone})
+    connection.execute(SQL["accept"], {"paths": gone})
 
 
 def _values(file: LandedFile) -> dict[str, Any]:

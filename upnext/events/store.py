@@ -1,7 +1,7 @@
 """Storing decoded events in `raw.events`: each id once, the first wins.
 
 The ids of a batch that are stored already are looked up first; the other events are copied straight into the table.
-That is safe while nobody else loads: the caller holds the lock of loading (`ledger.one_at_a_time`). Where a batch had
+That is safe while nobody else loads: the caller holds the lock of loading (`ingest`). Where a batch had
 none that is known, the next is taken to have none either, and looked up only where the table's key says otherwise.
 """
 

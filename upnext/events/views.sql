@@ -1,4 +1,5 @@
--- Loads that a consumer has not read which has acted on all ticks up to this one: later ticks took them in, or none has yet.
+-- Loads that a consumer has not read which has acted on all ticks up to this one: later ticks took them in, or none has
+-- yet.
 create or replace function raw.loads_since(tick bigint) returns setof bigint
 language sql stable rows 10
 as $$ select load_id from raw.loads where tick_id is null or tick_id > tick $$;

@@ -1,5 +1,5 @@
--- Why nothing may be sent to a user, or to an address, in a channel; null where it may. A bounce stops the address alone:
--- the user may have another by now.
+-- Why nothing may be sent to a user, or to an address, in a channel; null where it may. A bounce stops the address
+-- alone: the user may have another by now.
 create or replace function journeys.suppressed_by(in_channel text, to_user text, to_address text) returns text
 language sql stable
 return (
@@ -92,7 +92,8 @@ return (
 );
 
 -- Why a message must not go out, judged when it is prepared and again when it is claimed; null where it may. The cap is
--- about what a person sees: mails, and offers where the policy says so. A table function, so that the planner inlines it.
+-- about what a person sees: mails, and offers where the policy says so. A table function, so that the planner inlines
+-- it.
 create or replace function journeys.stop_reason(
     of_message text,
     to_address text,
@@ -109,10 +110,14 @@ as $$
             when entries.status in ('converted', 'left', 'excluded') then entries.status
             when suppressed.reason is not null then suppressed.reason
             when messages.channel = 'webhook' and exists (
-                select from journeys.disabled_endpoints where disabled_endpoints.endpoint = steps.definition ->> 'endpoint'
+                select from journeys.disabled_endpoints
+                where disabled_endpoints.endpoint = steps.definition ->> 'endpoint'
             ) then 'endpoint is gone'
             when definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' and exists (
-                select from journeys.goal_reached(messages.user_id, definitions.definition, entries.entered_at, at_instant)
+                select
+                from journeys.goal_reached(
+                    messages.user_id, definitions.definition, entries.entered_at, at_instant
+                )
             ) then 'converted'
             when
                 steps.late = 'skip' and messages.attempts = 0

@@ -5,8 +5,8 @@ create or replace function upnext.bucket(salt text, unit text) returns double pr
 language sql immutable strict parallel safe
 return ('x' || substr(md5(salt || '/' || unit), 1, 8))::bit(32)::bigint / 4294967296.0::double precision;
 
--- A JSON number, or a text that is written like one, as CSV's are; null for anything else. Not STRICT, which would keep the
--- planner from inlining it: four times the time.
+-- A JSON number, or a text that is written like one, as CSV's are; null for anything else. Not STRICT, which would keep
+-- the planner from inlining it: four times the time.
 create or replace function upnext.number(value jsonb) returns numeric
 language sql immutable parallel safe
 return case
@@ -66,7 +66,8 @@ end;
 
 -- The first instant from `at` on that lies in the send window and out of the quiet hours (null: any time) by the clock
 -- of a time zone: `at` itself, or a beginning of the window, or an end of the quiet hours.
-create or replace function upnext.first_allowed(at timestamptz, zone text, send_window jsonb, quiet_hours jsonb) returns timestamptz
+create or replace function upnext.first_allowed(at timestamptz, zone text, send_window jsonb, quiet_hours jsonb)
+returns timestamptz
 language sql stable parallel safe
 return case when send_window is null and quiet_hours is null then at else (
     select min(candidates.instant)
@@ -89,7 +90,9 @@ return case when send_window is null and quiet_hours is null then at else (
                 -- Past midnight, the window belongs to the day on which it began.
                 and send_window -> 'days' ? lower(to_char(
                     local.wall - case
-                        when send_window ->> 'from' >= send_window ->> 'to' and local.wall::time < (send_window ->> 'from')::time
+                        when
+                            send_window ->> 'from' >= send_window ->> 'to'
+                            and local.wall::time < (send_window ->> 'from')::time
                             then interval '1 day'
                         else interval '0'
                     end,
@@ -152,7 +155,8 @@ return (
     ) as sessions
 );
 
--- Whether a session of this database holds the advisory lock of this name; of this process of the server, where it is named.
+-- Whether a session of this database holds the advisory lock of this name; of this process of the server, where it is
+-- named.
 create or replace function upnext.is_locked(name text, holder integer default null) returns boolean
 language sql volatile
 return exists (
@@ -165,8 +169,8 @@ return exists (
         and (holder is null or pid = holder)
 );
 
--- A tick's opener loses its lock with its session, and may not notice. So each transaction that writes for a tick calls this
--- first: until it ends nobody else can take the tick over, and once somebody has it fails.
+-- A tick's opener loses its lock with its session, and may not notice. So each transaction that writes for a tick calls
+-- this first: until it ends nobody else can take the tick over, and once somebody has it fails.
 create or replace function upnext.fence_tick(number bigint) returns void language plpgsql as $$
 begin
     perform from segments.ticks

@@ -8,6 +8,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 
+def hold(connection: Connection, lock: str) -> None:
+    """Take the warehouse-wide lock `lock` to the end of the transaction, waiting for whoever has it."""
+    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"})
+
+
 @contextmanager
 def transaction(engine: Engine, lock: str) -> Iterator[Connection]:
     """Yield a transaction that holds the warehouse-wide lock `lock` to its end, waiting for whoever has it.
@@ -15,9 +20,7 @@ def transaction(engine: Engine, lock: str) -> Iterator[Connection]:
     Lock and writes share a session, so whoever has lost the lock cannot write any more.
     """
     with engine.begin() as connection:
-        connection.execute(
-            sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"}
-        )
+        hold(connection, lock)
         yield connection
 
 

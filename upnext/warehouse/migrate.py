@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.errors import UpnextError
+from upnext.warehouse.locks import hold
 
 HERE = Path(__file__).parent
 BASELINE = ("upnext", "raw", "features", "segments", "journeys", "experiences", "analytics")
@@ -27,7 +28,7 @@ def migrate(engine: Engine) -> list[str]:
     Raises `UpnextError` for a warehouse of 0.1, which `upgrade` brings here.
     """
     with engine.begin() as connection:
-        _lock(connection)
+        hold(connection, "migrate")
         if _has(connection, "upnext.migrations") and not _has(connection, "upnext.recreated"):
             raise UpnextError("this warehouse is of Upnext 0.1; back it up, then run `upnext upgrade` once")
         return _migrate(connection)
@@ -39,7 +40,7 @@ def upgrade(engine: Engine) -> bool:
     Raises `UpnextError` where it is of an earlier state than the last one of 0.1.
     """
     with engine.begin() as connection:
-        _lock(connection)
+        hold(connection, "migrate")
         is_old = _has(connection, "upnext.migrations") and not _has(connection, "upnext.recreated")
         if is_old:
             newest = connection.scalar(sa.text("select max(name) from upnext.migrations"))
@@ -85,10 +86,6 @@ def _recreate(connection: Connection) -> list[str]:
             {"file": file, "hash": hashes[file]},
         )
     return changed
-
-
-def _lock(connection: Connection) -> None:
-    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended('upnext:migrate', 0))"))
 
 
 def _has(connection: Connection, table: str) -> bool:

@@ -32,9 +32,9 @@ from (
 where entries.entry_id = heard.entry_id;
 
 -- name: advance
--- Each entry that is due goes one step on, and a message that is due becomes a row: in one statement. An instant counts
--- by when it was due, not by when somebody looked, but where lateness shifts what follows. A message that the user's own
--- clock does not allow yet is put off, and what follows counts from when it may go.
+-- Each entry that is due goes one step on, and a message that is due becomes a row, in one statement. What follows
+-- counts from when a step was due, however late the dispatch runs, except where lateness shifts it. A message that the
+-- user's own clock does not allow yet is put off, and what follows counts from when it may go.
 with due as (
     select
         entries.entry_id,
@@ -83,7 +83,8 @@ with due as (
                         and events.occurred_at <= :as_of
                         and (
                             steps.of_step is null
-                            or events.properties ->> 'message_id' = journeys.newest_message(entries.entry_id, steps.of_step)
+                            or events.properties ->> 'message_id'
+                                = journeys.newest_message(entries.entry_id, steps.of_step)
                         )
                 )
             end as is_taken

@@ -7,7 +7,7 @@ create temporary table if not exists affected_users (user_id text primary key) o
 delete from affected_users;
 
 -- name: find_affected_users
--- Users of an event that counts in the journey and was loaded, or came to pass, since the last dispatch; and merged users.
+-- Users of an event that counts in the journey and was loaded, or came to pass, since the last dispatch; merged users.
 insert into affected_users (user_id)
 select user_id from events.user_events
 where

@@ -94,8 +94,8 @@ create table analytics.copy_ranking (
     primary key (as_of, segment, experiment, variant)
 );
 
--- Users whose entries or assignments were written since the last analysis. A dispatch may commit after the analysis of a
--- later tick, so neither an instant nor a tick can name them.
+-- Users whose entries or assignments were written since the last analysis. A dispatch may commit after the analysis of
+-- a later tick, so neither an instant nor a tick can name them.
 create table analytics.invalidated_users (
     user_id text not null
 );

@@ -20,8 +20,8 @@ create table features.changed_keys (
 );
 create index changed_keys_by_tick on features.changed_keys (model, tick_id);
 
--- One row per table that was recomputed. `drift` counts the rows that the incremental table had wrong; null where the two
--- cannot be compared: another definition, or another instant.
+-- One row per table that was recomputed. `drift` counts the rows that the incremental table had wrong; null where the
+-- two cannot be compared: another definition, or another instant.
 create table features.rebuilds (
     model text not null,
     as_of timestamptz not null,

@@ -52,8 +52,8 @@ create table segments.account_members (
 );
 create index account_members_by_account on segments.account_members (account_id);
 
--- One row per segment and tick that evaluated it; a tick that is never published takes its rows back. A change beyond the
--- segment's limit is held where its owner says so, until it is released.
+-- One row per segment and tick that evaluated it; a tick that is never published takes its rows back. A change beyond
+-- the segment's limit is held where its owner says so, until it is released.
 create table segments.evaluations (
     segment text not null,
     tick_id bigint not null references segments.ticks,
@@ -77,8 +77,8 @@ create table segments.merged_users (
     primary key (tick_id, user_id)
 );
 
--- Up to which published tick a consumer has acted on membership changes, up to which instant it has read events, and the
--- instant at which it began: events before that are not acted on.
+-- Up to which published tick a consumer has acted on membership changes, up to which instant it has read events, and
+-- the instant at which it began: events before that are not acted on.
 create table segments.consumer_offsets (
     consumer text primary key,
     tick_id bigint not null,
