@@ -21,7 +21,7 @@ def stream_dbt(
     context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, project: Project, arguments: list[str]
 ) -> Iterator[Any]:
     """Run dbt under its lock and yield its events. Raises `dg.Failure` with what the command line would print."""
-    os.environ.update({**dbt.environment(project.url), **dbt.models_environment(project.settings)})
+    os.environ.update(dbt.environment(project.settings, project.url))
     with exclusive(project.engine, "dbt"):
         target = project.settings.dbt_target / "runs" / context.op_execution_context.op.name
         invocation = dbt_cli.cli(arguments, context=context, target_path=target)

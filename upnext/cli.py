@@ -2,12 +2,12 @@
 
 import json
 import logging
-import re
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from upnext.durations import parse_duration
 from upnext.errors import UpnextError, nearest, visible, without_values
 from upnext.settings import Settings
 
@@ -155,7 +156,7 @@ def replay(start: str, end: str, every: str, send: bool) -> None:
         "start": instants.parse_instant(start, option="--from"),
         "end": instants.parse_instant(end, option="--to"),
     }
-    step = _duration(every)
+    step = parse_duration(every, option="--every")
     with _progress() as progress:
         task = progress.add_task("replaying", total=loop.tick_count(**span, every=step))
 
@@ -408,6 +409,31 @@ def url() -> None:
 
 
 @commands.command()
+def env() -> None:
+    """Print what dbt and psql need, for a shell: eval "$(upnext env)"."""
+    from upnext import dbt  # noqa: PLC0415
+    from upnext.warehouse.engine import database_url  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    for name, value in dbt.shell_environment(settings, database_url(settings)).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@commands.command()
+@click.option("--port", default=8080, show_default=True)
+@click.option("--no-serve", is_flag=True, help="Only write the pages, and say where they lie.")
+def docs(port: int, no_serve: bool) -> None:
+    """Let dbt write the documentation of all models, and serve it on 127.0.0.1."""
+    from upnext import dbt  # noqa: PLC0415
+
+    project = _project()
+    folder = dbt.write_docs(project.settings, project.engine.url)
+    print(f"written: {folder / 'static_index.html'}")
+    if not no_serve:
+        sys.exit(dbt.serve_docs(project.settings, project.engine.url, port=port))
+
+
+@commands.command()
 @click.option("--yes", is_flag=True, help="Also while the UI runs, without asking.")
 def down(yes: bool) -> None:
     """Stop the embedded Postgres."""
@@ -481,13 +507,6 @@ def _project() -> Any:
     from upnext.project import Project  # noqa: PLC0415
 
     return Project(Settings.from_environment())
-
-
-def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9]\d{0,4})([mhd])", text)
-    if match is None:
-        raise UpnextError(f"--every: '{text}' is not a distance such as 1d, 6h or 30m")
-    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[match[2]]: int(match[1])})
 
 
 def _console(*, at_least: int = 0) -> Console:

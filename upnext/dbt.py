@@ -3,13 +3,15 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from upnext.errors import UpnextError, nearest, without_values
 from upnext.settings import PROJECT, Settings
@@ -17,8 +19,12 @@ from upnext.settings import PROJECT, Settings
 PROJECT_DIR = PROJECT / "dbt_project"
 
 
-def environment(url: URL) -> dict[str, str]:
-    """Return the variables that profiles.yml reads, from the warehouse's URL."""
+# dbt reads the profile to parse, too, and connects to nothing then.
+_NOWHERE = make_url("postgresql://nobody@localhost/nowhere")
+
+
+def environment(settings: Settings, url: URL) -> dict[str, str]:
+    """Return the variables by which dbt finds the warehouse, and the models that people edit."""
     query = {name: str(value) for name, value in url.query.items()}
     return {
         "UPNEXT_PG_HOST": url.host or query.get("host", "localhost"),
@@ -27,13 +33,29 @@ def environment(url: URL) -> dict[str, str]:
         "DBT_ENV_SECRET_UPNEXT_PG_PASSWORD": url.password or query.get("password", ""),
         "UPNEXT_PG_DATABASE": url.database or "upnext",
         "UPNEXT_PG_SSLMODE": query.get("sslmode", "prefer"),
+        "UPNEXT_DBT_THREADS": os.environ.get("UPNEXT_DBT_THREADS", "2"),
+        # dbt takes relative paths of models alone.
+        "UPNEXT_DBT_MODELS": os.path.relpath(own_models(settings), PROJECT_DIR),
         "PGTZ": "UTC",
     }
 
 
-def models_environment(settings: Settings) -> dict[str, str]:
-    """Return the variable by which dbt finds the models that people edit; it takes relative paths alone."""
-    return {"UPNEXT_DBT_MODELS": os.path.relpath(own_models(settings), PROJECT_DIR)}
+def shell_environment(settings: Settings, url: URL) -> dict[str, str]:
+    """Return what dbt and psql need when they are called by hand, from any folder."""
+    found = environment(settings, url)
+    return {
+        **found,
+        "DBT_PROJECT_DIR": str(PROJECT_DIR),
+        "DBT_PROFILES_DIR": str(PROJECT_DIR),
+        "DBT_TARGET_PATH": str(settings.dbt_target / "by_hand"),
+        "DBT_LOG_PATH": str(settings.dbt_target / "logs"),
+        "PGHOST": found["UPNEXT_PG_HOST"],
+        "PGPORT": found["UPNEXT_PG_PORT"],
+        "PGUSER": found["UPNEXT_PG_USER"],
+        "PGPASSWORD": found["DBT_ENV_SECRET_UPNEXT_PG_PASSWORD"],
+        "PGDATABASE": found["UPNEXT_PG_DATABASE"],
+        "PGSSLMODE": found["UPNEXT_PG_SSLMODE"],
+    }
 
 
 def build_arguments(*, as_of: datetime | None, tick_id: int | None) -> list[str]:
@@ -89,12 +111,35 @@ def manifest_path(settings: Settings) -> Path:
     return manifest
 
 
+def write_docs(settings: Settings, url: URL) -> Path:
+    """Let dbt write its documentation, and return the folder. Raises `UpnextError` where it cannot."""
+    target = settings.dbt_target / "docs"
+    command = [_program(), "docs", "generate", "--static", *global_arguments(settings), "--target-path", str(target)]
+    done = subprocess.run(
+        command, env={**os.environ, **environment(settings, url)}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise UpnextError(f"dbt docs: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr}")
+    return target
+
+
+def serve_docs(settings: Settings, url: URL, *, port: int) -> int:
+    """Serve dbt's documentation on loopback until it is ended, and return dbt's status."""
+    command = [_program(), "docs", "serve", "--host", "127.0.0.1", "--port", str(port), "--no-browser"]
+    paths = [*global_arguments(settings), "--target-path", str(settings.dbt_target / "docs")]
+    return subprocess.run([*command, *paths], env={**os.environ, **environment(settings, url)}, check=False).returncode
+
+
+def _program() -> str:
+    return str(Path(sys.executable).parent / "dbt")
+
+
 class Dbt:
     """dbt in this process. Parsing alone needs no warehouse; it is done once, and kept in `manifest`."""
 
     def __init__(self, settings: Settings, url: URL | None = None, manifest: Any = None) -> None:
         self._settings = settings
-        self._environment = {**models_environment(settings), **(environment(url) if url is not None else {})}
+        self._environment = environment(settings, url or _NOWHERE)
         self.manifest = manifest
 
     def invoke(self, arguments: list[str]) -> Any:

@@ -15,11 +15,6 @@ NAME = r"^[a-z][a-z0-9_]{0,62}$"
 Name = Annotated[str, worded(NAME, "a name of a-z, 0-9 and _, beginning with a letter")]
 """An identifier: a table, a file or an experiment can be called this."""
 
-Duration = Annotated[
-    str, worded(r"^\d{1,4} (minute|hour|day)s?$", "a length of time such as 2 days, 3 hours, 1 minute")
-]
-"""A length of time such as `2 days`, in words that Postgres reads as an interval."""
-
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 """A part of all users, 0 up to but not including 1."""
 
@@ -30,8 +25,6 @@ Link = Annotated[
     ),
 ]
 """Where a click leads: an https address, or a path of the site that shows it."""
-
-MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 
 Mistake = tuple[list[str | int], str]
 """Where a mistake stands, as keys of the YAML, and what is wrong."""
@@ -74,12 +67,6 @@ def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
                 f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter"
             )
     return {path.stem: load(path, kind) for path in paths}
-
-
-def minutes(duration: str) -> int:
-    """Return a declared duration in minutes."""
-    number, unit = duration.split()
-    return int(number) * MINUTES[unit.removesuffix("s")]
 
 
 def check(folder: Path, name: str, mistakes: Iterable[Mistake]) -> None:

@@ -41,8 +41,7 @@ def prepare(settings: Settings) -> dict[str, str]:
         # Dagster's processes import the roof, which is a part of the checkout and not of the package.
         "PYTHONPATH": str(PROJECT),
         "UPNEXT_DAGSTER_URL": storage_url(url),
-        **dbt.environment(url),
-        **dbt.models_environment(settings),
+        **dbt.environment(settings, url),
     }
 
 

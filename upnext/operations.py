@@ -151,8 +151,9 @@ def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
 
 def render_journey(project: Project, name: str, folder: Path) -> Iterator[Path]:
     """Write each message of a journey for a made-up user into a folder, and yield the files."""
+    journey = _declared_journey(project, name)
     folder.mkdir(parents=True, exist_ok=True)
-    for step, rendered in _sample_messages(project, name, _declared_journey(project, name), traits_of_users(project)):
+    for step, rendered in _sample_messages(project, name, journey, traits_of_users(project)):
         for suffix, content in samples.parts(rendered):
             path = folder / f"{step}.{suffix}"
             path.write_text(content, encoding="utf-8")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("upnext.errors", "upnext.clock", "upnext.reserved"),
     ("upnext.settings", "upnext.wording", "upnext.switches"),
-    ("upnext.declarations", "upnext.warehouse"),
+    ("upnext.declarations", "upnext.durations", "upnext.warehouse"),
     ("upnext.conditions", "upnext.ticks"),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
     ("upnext.dbt_patches", "upnext.status", "upnext.alerts"),
@@ -115,7 +115,7 @@ def test_a_module_that_is_called_pure_reaches_nothing_that_acts(module: str) -> 
 
 def test_the_rules_are_called_pure() -> None:
     rules = {
-        "upnext.conditions", "upnext.ticks.instants", "upnext.events.event", "upnext.events.source",
+        "upnext.conditions", "upnext.durations", "upnext.ticks.instants", "upnext.events.event", "upnext.events.source",
         "upnext.features.definition", "upnext.segments.definition", "upnext.journeys.definition",
         "upnext.journeys.policy", "upnext.journeys.copy.links", "upnext.journeys.copy.rendering",
         "upnext.experiences.definition", "upnext.analytics.definition", "upnext.analytics.comparisons",

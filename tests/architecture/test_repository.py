@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import click
 import yaml
+
+from upnext.cli import commands
 
 PROJECT = Path(__file__).parents[2]
 
@@ -13,6 +16,15 @@ def test_every_make_target_of_the_readme_is_there() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
     assert named
     assert named <= targets
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    table = (PROJECT / "README.md").read_text().split("## The commands")[1].split("\n## ")[0]
+    for name, command in commands.commands.items():
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for one, what in {name: command, **inner}.items():
+            assert what.help and what.help.endswith("."), one
+            assert re.search(rf"\b{one}\b", table), f"the command {one} does not stand in the README's table"
 
 
 def test_the_lock_has_hashes_and_names_no_index() -> None:

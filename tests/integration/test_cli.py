@@ -1,12 +1,15 @@
 """The command line as people call it: one clear line and status 2 for what they can mend."""
 
 import json
+import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, free_port
+from tests.conftest import UPNEXT, Cli, free_port
+from upnext import dbt
 
 EVENT = '{"type":"track","event":"login","userId":"u1","messageId":"m1","timestamp":"2026-03-01T00:00:00Z"}\n'
 
@@ -166,3 +169,33 @@ def test_what_others_wrote_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:
         assert [c for c in one.stdout + one.stderr if not c.isprintable() and c != "\n"] == []
     assert "no\\x1b[2J.jsonl" in done[2].stderr
     assert "\\x1b]0;title\\x07 broken \\u202e" in done[1].stdout
+
+
+def test_dbt_and_psql_by_hand(cli: Cli, tmp_path: Path) -> None:
+    cli.run("tick", "--as-of", "2026-01-01T00:00:00Z")
+    script = 'eval "$(' + UPNEXT + ' env)" && exec "$@"'
+    environment = {**cli.environment, "PATH": f"{Path(UPNEXT).parent}:{os.environ['PATH']}"}
+
+    def by_hand(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/bash", "-c", script, "bash", *command], cwd=tmp_path, env={**environment, **more},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = by_hand("dbt", "show", "--inline", "select count(*) as ticks from segments.published_ticks", "--quiet")
+    assert done.returncode == 0, done.stdout
+    assert "|     1 |" in done.stdout
+    assert by_hand("sh", "-c", 'test "$PGDATABASE" = upnext_test && test -n "$PGPASSWORD"').returncode == 0
+    alone = subprocess.run(
+        [Path(UPNEXT).parent / "dbt", "debug", "--project-dir", dbt.PROJECT_DIR, "--profiles-dir", dbt.PROJECT_DIR],
+        env={name: value for name, value in environment.items() if not name.startswith(("UPNEXT_PG", "DBT_"))},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Env var required but not provided: 'UPNEXT_PG_HOST'" in alone.stdout
+
+
+def test_the_documentation_of_the_models(cli: Cli) -> None:
+    done = cli.run("docs", "--no-serve")
+    assert done.returncode == 0, done.stderr
+    page = Path(done.stdout.removeprefix("written: ").strip())
+    assert "upgrade_curious" in page.read_text()

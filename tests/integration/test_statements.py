@@ -52,9 +52,13 @@ def test_the_server_can_prepare_each(ticked: Project, folder: Path) -> None:
 
 def test_no_line_is_too_long() -> None:
     files = list((PROJECT / "upnext").rglob("*.sql"))
-    long = [f"{path.name}:{number}" for path in files
-            for number, line in enumerate(path.read_text().splitlines(), start=1) if len(line) > LINE_LENGTH]  # fmt: skip
-    assert len(files) > 30
+    long = [
+        f"{path.name}:{number}"
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if len(line) > LINE_LENGTH
+    ]
+    assert len(files) > 25
     assert long == []
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.engine import make_url
 
 from upnext.dbt import build_arguments, environment
 from upnext.dev import storage_url
+from upnext.settings import Settings
 
 
 def test_a_tick_hands_its_id_and_instant_to_dbt() -> None:
@@ -20,19 +21,22 @@ def test_a_build_by_hand_has_no_tick() -> None:
 
 def test_the_profile_comes_from_the_url() -> None:
     url = make_url("postgresql://me:p%40ss@db.example:5433/warehouse?sslmode=require")
-    assert environment(url) == {
+    assert environment(Settings.from_environment({}), url) == {
         "UPNEXT_PG_HOST": "db.example",
         "UPNEXT_PG_PORT": "5433",
         "UPNEXT_PG_USER": "me",
         "DBT_ENV_SECRET_UPNEXT_PG_PASSWORD": "p@ss",
         "UPNEXT_PG_DATABASE": "warehouse",
         "UPNEXT_PG_SSLMODE": "require",
+        "UPNEXT_DBT_THREADS": "2",
+        "UPNEXT_DBT_MODELS": "models",
         "PGTZ": "UTC",
     }
 
 
 def test_a_socket_folder_is_a_host() -> None:
-    assert environment(make_url("postgresql:///db?host=/run/postgres"))["UPNEXT_PG_HOST"] == "/run/postgres"
+    url = make_url("postgresql:///db?host=/run/postgres")
+    assert environment(Settings.from_environment({}), url)["UPNEXT_PG_HOST"] == "/run/postgres"
 
 
 def test_dagster_speaks_psycopg2_in_its_own_schema() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.engine import Connection, Engine
 
-from upnext.declarations import minutes
+from upnext.durations import minutes
 from upnext.events import ledger
 from upnext.events.declared import known_source
 from upnext.events.event import Event, Reject

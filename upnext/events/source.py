@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from upnext.declarations import Declaration, Duration
+from upnext.declarations import Declaration
+from upnext.durations import Duration
 from upnext.events.event import (
     EARLIEST,
     FUTURE,

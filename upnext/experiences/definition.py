@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from upnext.declarations import Declaration, Duration, Link, Mistake, Name, Share, markup, minutes, unknown
+from upnext.declarations import Declaration, Link, Mistake, Name, Share, markup, unknown
+from upnext.durations import Duration, minutes
 from upnext.wording import worded
 
 CONTROL = "control"

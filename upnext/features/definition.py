@@ -3,15 +3,15 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from upnext.conditions import Conditions, check_conditions
 from upnext.declarations import NAME, Declaration
+from upnext.durations import Window
 from upnext.errors import nearest
 from upnext.reserved import RESERVED_WORDS
-from upnext.wording import worded
 
 ANY = "any"
 _WINDOWED = {"within", "where", "type"}
@@ -34,9 +34,6 @@ NEEDED = {"sum_of": "of", "latest_of": "is", "sequence": "in"}
 OF_ACCOUNTS = {"count_of", "sum_of", "ever", "first_at", "last_at", "distinct_users", "members_where"}
 OF_ACCOUNTS_ONLY = {"distinct_users", "members_where"}
 NEVER_NEGATIVE = {"count_of", "days_of", "most_in_session", "distinct_users", "members_where"}
-Length = Annotated[
-    str, worded(r"^[1-9]\d{0,5} (minute|hour|day|week)s?$", "a length of time such as 30 days, 12 hours, 1 week")
-]
 
 
 class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_": "as"}):
@@ -57,10 +54,10 @@ class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
     members_where: str | None = None
     of: str | None = None
     is_: str | None = None
-    in_: Length | None = None
+    in_: Window | None = None
     as_: Literal["text", "number", "boolean", "time"] | None = None
     type: Literal["track", "page", "screen", "identify", "group", "alias"] | None = None
-    within: Length | None = None
+    within: Window | None = None
     where: Conditions | None = None
 
     def __post_init__(self) -> None:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from upnext.declarations import Declaration, Duration, Name, Share
+from upnext.declarations import Declaration, Name, Share
+from upnext.durations import Duration
 from upnext.wording import worded
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]

@@ -150,13 +150,10 @@
     {%- if within %} and events.occurred_at > {{ instant }} - {{ interval_of(within) }}{% endif -%}
 {%- endmacro %}
 
-{# A length of time such as `30 days`, in minutes: a day is 24 hours, whatever the server's time zone. #}
+{# A length of time (upnext/durations.py) in minutes: a day is 24 hours, whatever the server's time zone. #}
 {% macro interval_of(length) -%}
-    {%- set match = modules.re.match('^([1-9][0-9]*) (minute|hour|day|week)s?$', length | string) -%}
-    {%- if not match -%}
-        {{ exceptions.raise_compiler_error("a length of time must be such as '30 days', not '" ~ length ~ "'") }}
-    {%- endif -%}
-    interval '{{ match.group(1) | int * {'minute': 1, 'hour': 60, 'day': 1440, 'week': 10080}[match.group(2)] }} minutes'
+    {%- set number, unit = length.split() -%}
+    interval '{{ number | int * {'minute': 1, 'hour': 60, 'day': 1440, 'week': 10080}[unit.rstrip('s')] }} minutes'
 {%- endmacro %}
 
 {# The value at a path (`plan`, `app.version`) of a JSON column. #}

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import yaml
 
-from upnext.declarations import minutes
+from upnext.durations import minutes
 from upnext.errors import UpnextError
 from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Message, as_json, longest, plan, variant_ranges, version
