@@ -11,7 +11,7 @@ from dagster_dbt import DbtCliResource, dbt_assets
 from assets import owners
 from assets.dbt_runs import ANALYTICS_MODELS, stream_dbt
 from upnext import dbt
-from upnext.analytics.health import TROUBLES, find_troubles
+from upnext.analytics.health import CHECKS, run_checks
 from upnext.analytics.report import lifts_over_time, markdown, table
 from upnext.analytics.results import Analysed, read_history, read_results
 from upnext.loop import analyse_results
@@ -121,7 +121,7 @@ RESULTS = dg.AssetKey(["analytics", "experiment_results"])
 
 
 @dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(name, asset=RESULTS, description=text) for name, text in TROUBLES.items()],
+    specs=[dg.AssetCheckSpec(name, asset=RESULTS, description=text) for name, text in CHECKS.items()],
     can_subset=True,
 )
 def results_can_be_believed(
@@ -131,7 +131,7 @@ def results_can_be_believed(
     as_of = last_published_as_of(project.engine)
     events = {event for metric in project.metrics.values() for event in metric.events}
     summed = {metric.of for metric in project.metrics.values() if metric.of is not None}
-    troubles = {} if as_of is None else find_troubles(project.engine, as_of=as_of, events=events, summed_events=summed)
+    troubles = {} if as_of is None else run_checks(project.engine, as_of=as_of, events=events, summed_events=summed)
     for key in context.selected_asset_check_keys:
         found = troubles.get(key.name, {})
         yield dg.AssetCheckResult(

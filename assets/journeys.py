@@ -9,7 +9,7 @@ from assets import owners
 from assets.runs import asked_as_of, at_work_in_words, told_in_one_line
 from upnext.clock import utc_now
 from upnext.journeys.definition import Journey
-from upnext.journeys.dispatch import count_troubles
+from upnext.journeys.dispatch import CHECKS, run_checks
 from upnext.loop import dispatch_journeys
 from upnext.project import Project
 
@@ -68,22 +68,17 @@ def journey_tables(journeys: Iterable[str]) -> list[dg.AssetSpec]:
 
 
 MESSAGES = dg.AssetKey(["journeys", "messages"])
-TROUBLES = {
-    "steps_are_not_overdue": "Steps and messages of journeys that are not paused go out within an hour of their time.",
-    "outcomes_are_known": "The fate of no message of the last week is unknown.",
-    "channels_do_not_fail": "Of a channel's messages of the last day not more than one in twenty fail.",
-}
 
 
 @dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(name, asset=MESSAGES, description=text) for name, text in TROUBLES.items()],
+    specs=[dg.AssetCheckSpec(name, asset=MESSAGES, description=text) for name, text in CHECKS.items()],
     can_subset=True,
 )
 def outbox_works(
     context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
 ) -> Iterator[dg.AssetCheckResult]:
     """Warn of steps that are overdue, of outcomes that nobody knows, and of channels that fail."""
-    troubles = count_troubles(project.engine, now=utc_now())
+    troubles = run_checks(project.engine, now=utc_now())
     for key in context.selected_asset_check_keys:
         found = troubles[key.name]
         yield dg.AssetCheckResult(

@@ -11,7 +11,7 @@ from upnext.clock import utc_now
 from upnext.journeys.definition import listens_to
 from upnext.journeys.dispatch import consumer_of
 from upnext.project import Project
-from upnext.ticks.offsets import unconsumed, unheard
+from upnext.ticks.offsets import consumers_behind, consumers_with_new_events
 
 EXPERIENCES = "experiences"
 
@@ -56,5 +56,7 @@ def membership_changes(
     context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]
 ) -> dg.RunRequest | dg.SkipReason:
     """Start the dispatch of the journeys whose segment changed, or that an event of a tick lets people into."""
-    waiting = unconsumed(project.engine, consumers(project)) | unheard(project.engine, listeners(project))
+    waiting = consumers_behind(project.engine, consumers(project)) | consumers_with_new_events(
+        project.engine, listeners(project)
+    )
     return decide(waiting=waiting, state=read_job_state(context.instance, DISPATCH_JOB), now=utc_now())

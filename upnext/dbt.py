@@ -146,9 +146,9 @@ class Dbt:
         """Run dbt and return its result. Raises `UpnextError` with the first message of what failed."""
         from dbt.cli.main import dbtRunner  # noqa: PLC0415 - two seconds that only a build should pay
 
-        from upnext.dbt_patches import repeat_cheaply  # noqa: PLC0415
+        from upnext.dbt_patches import patch_dbt  # noqa: PLC0415
 
-        repeat_cheaply()
+        patch_dbt()
         options = [*global_arguments(self._settings), "--quiet", "--log-level", "none", "--log-level-file", "info"]
         with _scoped(self._environment):
             if self.manifest is None:

@@ -15,7 +15,7 @@ from dbt_common.behavior_flags import BehaviorFlagRendered
 _close = PostgresConnectionManager.release
 
 
-def repeat_cheaply() -> None:
+def patch_dbt() -> None:
     """Let dbt, in this process, keep its connection from node to node, and not look for where its flags come from."""
     PostgresConnectionManager.release = _end_transaction  # type: ignore[method-assign, assignment]
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]

@@ -18,7 +18,7 @@
     {% elif progress.mode == 'advance' %}
         {%- do run_query("create temporary table new_claims on commit drop as " ~ claims_of(new_events(progress))) -%}
         {% if run_query("select 1 from new_claims limit 1").rows %}
-            {%- do run_query(claims_that_hang_together(target)) -%}
+            {%- do run_query(connected_claims(target)) -%}
             {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
             {%- do run_query(moved_users(target, model.name, progress.tick_id)) -%}
             {%- set scope = "(live.kind, live.id) in (select kind, id from connected_ids)" -%}
@@ -64,7 +64,7 @@
 {%- endmacro %}
 
 {# Make `connected_ids`, all that hangs together with the new claims, and `claims`, all that was said of them. #}
-{% macro claims_that_hang_together(target) -%}
+{% macro connected_claims(target) -%}
     create temporary table connected_ids on commit drop as
     with recursive connected (kind, id) as (
         (select kind, id from new_claims union select 'user', linked_to from new_claims)

@@ -106,7 +106,7 @@
     {%- set select_now = with_members_of_this_tick(sql) -%}
     {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
     {%- set is_by_row = last and last.definition == definition and not last.is_held and not last.error
-        and asks_of_each_row(unit, sql) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
+        and is_row_local(unit, sql) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = config.get('meta', {}).limit or {} -%}
     {%- set may_hold = limit.hold and not (last.is_held and last.is_released) -%}
     {%- set statement = "
@@ -214,7 +214,7 @@
     Whether a SELECT asks of each row of the features by itself: one FROM, no join, no grouping, no limit, and no other
     SELECT than `(select user_id from <segment>)`. Anything else is right as well, and looks at everybody.
 #}
-{% macro asks_of_each_row(unit, sql) -%}
+{% macro is_row_local(unit, sql) -%}
     {%- set nodes = graph.nodes.values() | selectattr('unique_id', 'in', model.depends_on.nodes) | list -%}
     {%- for node in nodes if node.config.materialized != 'segment' and node.name != unit.features -%} {{ return(false) }} {%- endfor -%}
     {%- set re = modules.re -%}

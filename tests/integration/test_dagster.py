@@ -18,13 +18,13 @@ import pytest
 from sqlalchemy.engine import URL
 
 from assets.events import raw_events_contract
-from assets.journeys import TROUBLES as OUTBOX_TROUBLES
 from tests.conftest import AS_OF, Product, SmtpServer, content_copy, create_database, rows, settings_for, start
 from tests.integration.test_journeys import users
 from upnext.alerts import Alert, send
-from upnext.analytics.health import TROUBLES as RESULTS_TROUBLES
+from upnext.analytics.health import CHECKS as RESULTS_CHECKS
 from upnext.dev import prepare
 from upnext.errors import UpnextError
+from upnext.journeys.dispatch import CHECKS as OUTBOX_CHECKS
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.ticks.lifecycle import loads_to_take_in
@@ -94,7 +94,7 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     analysed = run(defs, instance, "analysis")
     assert analysed.success
     checks = analysed.get_asset_check_evaluations()
-    assert {check.check_name for check in checks} >= {*OUTBOX_TROUBLES, *RESULTS_TROUBLES}
+    assert {check.check_name for check in checks} >= {*OUTBOX_CHECKS, *RESULTS_CHECKS}
     shown = analysed.asset_materializations_for_node("results")[0].metadata
     assert "| experiment: arm | what to do |" in str(shown["what to do"].value)
     assert "data:image/png;base64," in str(shown["lift over time"].value)

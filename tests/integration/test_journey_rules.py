@@ -10,13 +10,12 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from assets.journeys import TROUBLES
 from tests.conftest import AS_OF, Product, SmtpServer, free_port, rows, start
 from upnext import cli, dbt
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
 from upnext.journeys.definition import Journey
-from upnext.journeys.dispatch import count_troubles
+from upnext.journeys.dispatch import CHECKS, run_checks
 from upnext.journeys.policy import Cap, Channel, Policy
 from upnext.loop import analyse_results, build, dispatch_journeys, open_tick
 from upnext.operations import check_journeys, doubtful_copy, explain_journey, pause_journey, resume_journey
@@ -670,16 +669,16 @@ def test_troubles_are_counted_by_check(journeys: Journeys, smtp: SmtpServer) -> 
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada", "bob", "cid")
     engine = journeys.project.engine
-    assert count_troubles(engine, now=AS_OF) == {check: {} for check in TROUBLES}
+    assert run_checks(engine, now=AS_OF) == {check: {} for check in CHECKS}
     smtp.refused = {"bob@customer.example": "550 no"}
     journeys.dispatch()
     journeys.write("update journeys.messages set status = 'unknown' where user_id = 'cid'")
-    assert count_troubles(engine, now=AS_OF + HOUR) == {
+    assert run_checks(engine, now=AS_OF + HOUR) == {
         "steps_are_not_overdue": {}, "outcomes_are_known": {"hello": 1}, "channels_do_not_fail": {"email": 1},
     }  # fmt: skip
-    assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {"hello": 3}
+    assert run_checks(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {"hello": 3}
     pause_journey(journeys.project, "hello")
-    assert count_troubles(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {}
+    assert run_checks(engine, now=AS_OF + DAY + 2 * HOUR)["steps_are_not_overdue"] == {}
 
 
 def test_whatever_becomes_of_an_entry_its_arm_counts(journeys: Journeys) -> None:

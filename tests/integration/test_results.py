@@ -11,7 +11,7 @@ import yaml
 from tests.conftest import AS_OF, rows
 from tests.outcomes import Event, experience, store
 from upnext.analytics.experiment_users import forget
-from upnext.analytics.health import find_troubles
+from upnext.analytics.health import run_checks
 from upnext.dbt import Dbt
 from upnext.loop import analyse_results
 from upnext.project import Project
@@ -206,7 +206,7 @@ def test_what_would_make_results_wrong_is_noticed(ticked: Project) -> None:
     def troubles(events: list[Event], **changes: Any) -> dict[str, dict[str, float]]:
         stored(ticked, *events, users=400, **changes)
         analyse_results(ticked, AS_OF)
-        return find_troubles(ticked.engine, as_of=AS_OF, events={"login"})
+        return run_checks(ticked.engine, as_of=AS_OF, events={"login"})
 
     stored(ticked, users=400)
     control, arm = (arms(ticked)[name] for name in ("control", "a"))
@@ -267,7 +267,7 @@ def test_sums_over_several_currencies_are_told(ticked: Project) -> None:
     def told(*currencies: str | None) -> dict[str, float]:
         properties = [{"amount": "1", **({"currency": one} if one else {})} for one in currencies]
         stored(ticked, *(("u01", "book demo", AS_OF - DAY, one) for one in properties))
-        found = find_troubles(ticked.engine, as_of=AS_OF, events=(), summed_events={"book demo"})
+        found = run_checks(ticked.engine, as_of=AS_OF, events=(), summed_events={"book demo"})
         return found["sums_are_of_one_currency"]
 
     assert told("EUR", "eur") == told(None, None) == {}

@@ -27,7 +27,8 @@ def test_the_examples() -> None:
     [
         ("1 minute", True, True), ("30 days", True, True), ("2 weeks", True, True), ("0 days", True, False),
         ("1 month", False, False), ("-1 days", False, False), ("1.5 hours", False, False), ("days", False, False),
-        ("1  day", False, False), ("1d", False, False), ("1 day ", False, False), ("1\u0661 days", False, False), ("1234567 days", False, False),
+        ("1  day", False, False), ("1d", False, False), ("1 day ", False, False), ("1\u0661 days", False, False),
+        ("1234567 days", False, False),
     ],
 )  # fmt: skip
 def test_what_can_be_declared(text: str, is_duration: bool, is_window: bool) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 
 from upnext.analytics.statistics import SRM_ALARM
 
-TROUBLES = {
+CHECKS = {
     "sample_ratios_hold": "Each arm was seen by as many users as it should have been (p at least 0.001).",
     "exposures_are_assigned": "In the last week nobody saw an arm that they were not drawn for, or that there is not.",
     "no_arm_is_silent": "Each arm that should have been seen ten times in the last week was seen.",
@@ -130,7 +130,7 @@ _STATEMENTS = {
 }
 
 
-def find_troubles(
+def run_checks(
     engine: Engine, *, as_of: datetime, events: Collection[str], summed_events: Collection[str] = ()
 ) -> dict[str, dict[str, float]]:
     """Return by check what is wrong where: the p-value, or how many.

@@ -72,7 +72,7 @@ def changed_states(
     )
 
 
-def unconsumed(engine: Engine, segments_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
+def consumers_behind(engine: Engine, segments_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
     """Return the consumers whose segments have published changes that they have not acted on."""
     waiting = sa.text(
         "select exists (select from segments.published_changes where segment = any(:segments)"
@@ -86,7 +86,7 @@ def unconsumed(engine: Engine, segments_by_consumer: Mapping[str, Collection[str
         }
 
 
-def unheard(engine: Engine, events_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
+def consumers_with_new_events(engine: Engine, events_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
     """Return the consumers whose events published ticks have taken in since they last looked."""
     waiting = sa.text(
         "select exists (select from events.user_events where event = any(:events) and load_id = any(array("

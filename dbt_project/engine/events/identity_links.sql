@@ -37,19 +37,19 @@ kept_links as (
     select id, linked_to from user_links where id not in (select circles.id from circles)
 ),
 
-climbs (id, reached, steps) as (
+roots (id, reached, steps) as (
     select id, linked_to, 1 from kept_links
     union all
-    select climbs.id, kept_links.linked_to, climbs.steps + 1
-    from climbs
-    inner join kept_links on climbs.reached = kept_links.id
-    where climbs.steps < {{ var('max_ids_per_person') }}
+    select roots.id, kept_links.linked_to, roots.steps + 1
+    from roots
+    inner join kept_links on roots.reached = kept_links.id
+    where roots.steps < {{ var('max_ids_per_person') }}
 ),
 
 survivors as (
-    select climbs.id, climbs.reached as user_id
-    from climbs
-    where not exists (select from kept_links where kept_links.id = climbs.reached)
+    select roots.id, roots.reached as user_id
+    from roots
+    where not exists (select from kept_links where kept_links.id = roots.reached)
 ),
 
 resolved as (

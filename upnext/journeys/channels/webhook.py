@@ -25,7 +25,7 @@ from upnext.journeys.channels.channel import Answer, Outcome
 from upnext.journeys.copy.rendering import Rendered
 from upnext.journeys.policy import Endpoint
 
-LONGEST_WISH = timedelta(days=1)
+MAX_RETRY_AFTER = timedelta(days=1)
 _READ_BYTES = 4096
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 
@@ -100,10 +100,10 @@ def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
         return None
     with suppress(ValueError):
         seconds = int(header.strip())
-        return timedelta(seconds=min(seconds, LONGEST_WISH.total_seconds())) if seconds >= 0 else None
+        return timedelta(seconds=min(seconds, MAX_RETRY_AFTER.total_seconds())) if seconds >= 0 else None
     with suppress(ValueError, TypeError, OverflowError):
         at = parsedate_to_datetime(header)
-        return min(max((at if at.tzinfo else at.replace(tzinfo=UTC)) - now, timedelta(0)), LONGEST_WISH)
+        return min(max((at if at.tzinfo else at.replace(tzinfo=UTC)) - now, timedelta(0)), MAX_RETRY_AFTER)
     return None
 
 

@@ -1,7 +1,7 @@
 -- What is wrong with the outbox, by the check that tells of it.
 
 -- name: steps_are_not_overdue
-select journeys.name, entries.overdue + messages.overdue as troubles
+select journeys.name, entries.overdue + messages.overdue as found
 from (select distinct journey as name from journeys.definitions) as journeys
 cross join lateral (
     select count(*) as overdue from journeys.entries
@@ -25,13 +25,13 @@ where
 order by journeys.name;
 
 -- name: outcomes_are_known
-select journey as name, count(*) as troubles from journeys.messages
+select journey as name, count(*) as found from journeys.messages
 where status = 'unknown' and due_at > cast(:now as timestamptz) - interval '7 days'
 group by journey
 order by journey;
 
 -- name: channels_do_not_fail
-select channel as name, count(*) filter (where status = 'failed') as troubles from journeys.messages
+select channel as name, count(*) filter (where status = 'failed') as found from journeys.messages
 where status in ('sent', 'failed') and due_at > cast(:now as timestamptz) - interval '1 day'
 group by channel
 having count(*) filter (where status = 'failed') * 20 > count(*)
