@@ -14,7 +14,7 @@ help: ## list the targets
 
 setup: $(VENV)/.ready ## virtual environment with the locked packages
 
-$(VENV)/.ready: requirements.txt pyproject.toml
+$(VENV)/.ready: requirements.txt pyproject.toml setup.py
 	@echo "Installing the locked packages into $(VENV): 1.2 GB on disk, a minute or two."
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) -r requirements.txt

@@ -130,7 +130,9 @@ def test_journeys_by_hand(cli: Cli, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "mails").iterdir()} == {
         "check_in.html", "check_in.txt", "video_walkthrough.html", "video_walkthrough.txt",
     }  # fmt: skip
-    assert "unknown journey 'encourage'; did you mean" in cli.fails("journeys", "render", "encourage", "--out", "x")
+    nowhere = tmp_path / "nowhere"
+    assert "unknown journey 'encourage'; did you mean" in cli.fails("journeys", "render", "encourage", "--out", nowhere)
+    assert not nowhere.exists()
     assert cli.run("tick", "--as-of", "2026-03-02T00:00:00Z").returncode == 0
     explained = json.loads(cli.run("journeys", "explain", "ada", "encourage_upgrade", "--json").stdout)
     assert [line["text"] for line in explained][-1] == (
