@@ -108,14 +108,21 @@
     {%- set is_by_row = last and last.definition == definition and not last.is_held and not last.error
         and is_row_local(unit, sql) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = config.get('meta', {}).limit or {} -%}
-    {%- set may_hold = limit.hold and not (last.is_held and last.is_released) -%}
-    {%- set statement = "
-        with " ~ changed_members(segment, unit, select_now, touched_members(unit, last.tick_id, tick_id) if is_by_row else none) ~ ",
+    {%- set may_hold = limit.hold and not (last.is_held and last.is_released) or false -%}
+    {%- set share = limit.change | replace('%', '') if limit else "'infinity'::float8" -%}
+    {%- set touched = touched_members(unit, last.tick_id, tick_id) if is_by_row else none -%}
+    {%- set statement %}
+        with {{ changed_members(segment, unit, select_now, touched) }},
 
         counted as (
             select
-                " ~ ('(select count(*) from touched)' if is_by_row else '(select count(*) from features.' ~ unit.features ~ ')') ~ " as looked_at,
-                " ~ (last.members if is_by_row else '(select count(*) from members)') ~ " as members_before,
+                {% if is_by_row -%}
+                (select count(*) from touched) as looked_at,
+                {{ last.members }} as members_before,
+                {%- else -%}
+                (select count(*) from features.{{ unit.features }}) as looked_at,
+                (select count(*) from members) as members_before,
+                {%- endif %}
                 count(*) filter (where change = 'entered') as entered,
                 count(*) filter (where change = 'exited') as exited
             from changed
@@ -124,35 +131,40 @@
         judged as (
             select
                 *,
-                members_before > 0 and entered + exited >= " ~ (limit.at_least or 0) ~ "
-                    and (entered + exited) * 100 > members_before * " ~ (limit.change | replace('%', '') if limit else "'infinity'::float8") ~ " as is_beyond
+                members_before > 0
+                and entered + exited >= {{ limit.at_least or 0 }}
+                and (entered + exited) * 100 > members_before * {{ share }} as is_beyond
             from counted
         ),
 
         evaluated as (
             insert into segments.evaluations
                 (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held)
-            select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', looked_at, members_before, entered, exited,
-                is_beyond, is_beyond and " ~ (may_hold or false) ~ "
+            select
+                '{{ segment }}', {{ tick_id }}, '{{ definition }}', looked_at, members_before, entered, exited,
+                is_beyond, is_beyond and {{ may_hold }}
             from judged
         )
 
-        insert into " ~ unit.changes ~ " (tick_id, segment, " ~ unit.id ~ ", change, as_of)
-        select " ~ tick_id ~ ", '" ~ segment ~ "', changed.id, changed.change, " ~ as_of() ~ "
+        insert into {{ unit.changes }} (tick_id, segment, {{ unit.id }}, change, as_of)
+        select {{ tick_id }}, '{{ segment }}', changed.id, changed.change, {{ as_of() }}
         from changed
-        inner join judged on not (judged.is_beyond and " ~ (may_hold or false) ~ ")
+        inner join judged on not (judged.is_beyond and {{ may_hold }})
         order by changed.id
-    " -%}
+    {%- endset -%}
     {#- One user's value that a condition cannot read must not keep the other segments from being published. -#}
     {%- set error = run_query("select upnext.attempt($statement$" ~ statement ~ "$statement$) as error").rows[0].error -%}
     {%- if error is not none -%}
         {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
-        {%- do run_query("
+        {%- set hold_out %}
             insert into segments.evaluations
                 (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error)
-            select '" ~ segment ~ "', " ~ tick_id ~ ", '" ~ definition ~ "', 0, count(*), 0, 0, false, false, '" ~ error ~ "'
-            from " ~ unit.members ~ " where segment = '" ~ segment ~ "'
-        ") -%}
+            select
+                '{{ segment }}', {{ tick_id }}, '{{ definition }}', 0, count(*), 0, 0, false, false, '{{ error }}'
+            from {{ unit.members }}
+            where segment = '{{ segment }}'
+        {%- endset -%}
+        {%- do run_query(hold_out) -%}
     {%- endif -%}
 {%- endmacro %}
 

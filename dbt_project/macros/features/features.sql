@@ -60,37 +60,64 @@
     {%- endfor -%}
     {%- set names = features.keys() | list -%}
 
-    {%- do run_query("create temporary table changed on commit drop as " ~ changed_events(sql, key, features, progress)) -%}
-    {%- do run_query("create temporary table recomputed on commit drop as "
-        ~ "select distinct key from (" ~ touched_since(upstream or ['none'], progress.last.tick_id, progress.tick_id) ~ ") as touched") -%}
-    {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
-        insert into " ~ target ~ " as live (" ~ (key + names) | join(', ') ~ ")
-        " ~ differences(key, features, progress) ~ "
-        on conflict (" ~ key | join(', ') ~ ") do " ~ update_where_distinct(differential.keys() | list, after) ~ "
-        returning live." ~ key[0]
-    )) -%}
+    {%- set keys = key | join(', ') -%}
+    {%- set make_changed -%}
+        create temporary table changed on commit drop as
+        {{ changed_events(sql, key, features, progress) }}
+    {%- endset -%}
+    {%- do run_query(make_changed) -%}
+
+    {%- set make_recomputed -%}
+        create temporary table recomputed on commit drop as
+        select distinct key
+        from ({{ touched_since(upstream or ['none'], progress.last.tick_id, progress.tick_id) }}) as touched
+    {%- endset -%}
+    {%- do run_query(make_recomputed) -%}
+
+    {%- set add_differences -%}
+        insert into {{ target }} as live ({{ (key + names) | join(', ') }})
+        {{ differences(key, features, progress) }}
+        on conflict ({{ keys }}) do {{ update_where_distinct(differential.keys() | list, after) }}
+        returning live.{{ key[0] }}
+    {%- endset -%}
+    {%- do run_query(logging_keys(model_name, key, progress.tick_id, add_differences)) -%}
+
     {%- if others -%}
-        {%- do run_query("create temporary table affected on commit drop as "
-            ~ "select distinct user_id from changed as events where (" ~ events_of_any(others) ~ ") and user_id not in (select key from recomputed)") -%}
+        {%- set make_affected -%}
+            create temporary table affected on commit drop as
+            select distinct user_id from changed as events
+            where ({{ events_of_any(others) }}) and user_id not in (select key from recomputed)
+        {%- endset -%}
+        {%- do run_query(make_affected) -%}
         {%- do run_query("analyze affected") -%}
-        {%- do run_query(logging_keys(model_name, key, progress.tick_id, "
-            update " ~ target ~ " as live set " ~ assigned(others.keys()) ~ "
-            from affected cross join lateral (
-                " ~ all_features(sql, key, others, progress, "events.user_id = affected.user_id and (" ~ events_of_any(others) ~ ")") ~ "
+
+        {%- set theirs = "events.user_id = affected.user_id and (" ~ events_of_any(others) ~ ")" -%}
+        {%- set recompute_affected -%}
+            update {{ target }} as live set {{ assigned(others.keys()) }}
+            from affected
+            cross join lateral (
+                {{ all_features(sql, key, others, progress, theirs) }}
             ) as excluded
-            where (" ~ prefixed('live', key) ~ ") = (" ~ prefixed('excluded', key) ~ ")
-                and (" ~ prefixed('live', others.keys()) ~ ") is distinct from (" ~ prefixed('excluded', others.keys()) ~ ")
-            returning live." ~ key[0]
-        )) -%}
+            where
+                ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
+                and ({{ prefixed('live', others.keys()) }}) is distinct from ({{ prefixed('excluded', others.keys()) }})
+            returning live.{{ key[0] }}
+        {%- endset -%}
+        {%- do run_query(logging_keys(model_name, key, progress.tick_id, recompute_affected)) -%}
     {%- endif -%}
+
     {%- if run_query("select 1 from recomputed limit 1").rows -%}
-        {%- do run_query("
+        {%- set make_fresh -%}
             create temporary table fresh on commit drop as
-            select features.* from recomputed cross join lateral (
-                " ~ all_features(sql, key, features, progress, "events.user_id = recomputed.key") ~ "
+            select features.*
+            from recomputed
+            cross join lateral (
+                {{ all_features(sql, key, features, progress, "events.user_id = recomputed.key") }}
             ) as features
-        ") -%}
-        {%- do reconcile(target, model_name, key, key + names, 'live.user_id in (select key from recomputed)', progress.tick_id) -%}
+        {%- endset -%}
+        {%- do run_query(make_fresh) -%}
+        {%- set scope = 'live.user_id in (select key from recomputed)' -%}
+        {%- do reconcile(target, model_name, key, key + names, scope, progress.tick_id) -%}
     {%- endif -%}
 {%- endmacro %}
 
@@ -106,7 +133,8 @@
 
 {# What a tick's difference is made of: `is_new` for the events that came, the others left a window. #}
 {% macro changed_events(sql, key, features, progress) -%}
-    {%- set columns = prefixed('events', key + ['type', 'event', 'occurred_at', 'is_derived'] + (['properties'] if are_properties_read(features) else [])) -%}
+    {%- set names = ['type', 'event', 'occurred_at', 'is_derived'] -%}
+    {%- set columns = prefixed('events', key + names + (['properties'] if are_properties_read(features) else [])) -%}
     {%- for condition in new_events(progress) %}
     select {{ columns }}, true as is_new from ({{ sql }}) as events where {{ condition }}
     {{ 'union all' if not loop.last }}
@@ -133,9 +161,16 @@
     {%- endfor -%}
     {%- set conditions = [] -%}
     {%- for within, names in names_by_window.items() -%}
-        {%- set condition = "events.occurred_at > " ~ progress.last.as_of ~ " - " ~ interval_of(within)
-            ~ " and events.occurred_at <= least(" ~ progress.last.as_of ~ ", " ~ progress.as_of ~ " - " ~ interval_of(within) ~ ")" -%}
-        {%- do conditions.append("(" ~ condition ~ ("" if 'any' in names else " and events.event in (" ~ quoted(names | unique | list) ~ ")") ~ ")") -%}
+        {%- set condition -%}
+            (
+                events.occurred_at > {{ progress.last.as_of }} - {{ interval_of(within) }}
+                and events.occurred_at <= least({{ progress.last.as_of }}, {{ progress.as_of }} - {{ interval_of(within) }})
+                {%- if 'any' not in names %}
+                and events.event in ({{ quoted(names | unique | list) }})
+                {%- endif %}
+            )
+        {%- endset -%}
+        {%- do conditions.append(condition) -%}
     {%- endfor -%}
     {{ return(conditions) }}
 {%- endmacro %}
@@ -149,7 +184,7 @@
     {{ return("(" ~ conditions | unique | join(') or (') ~ ")") }}
 {%- endmacro %}
 
-{# The difference of each row; of a new row that is all there is, and what has no difference is as of nothing. #}
+{# Per key, the change that this tick makes. New keys start from it; features without a difference start empty. #}
 {% macro differences(key, features, progress) -%}
     select {{ key | join(', ') }}
         {%- for name, meta in features.items() %},

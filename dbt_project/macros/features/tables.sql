@@ -60,19 +60,20 @@
 #}
 {% macro reconcile(target, model_name, key, columns, scope, tick_id, is_logged=true) -%}
     {%- set others = columns | reject('in', key) | list -%}
-    {%- set differing = run_query("
+    {%- set statement %}
         with gone as (
-            delete from " ~ target ~ " as live
-            where " ~ scope ~ " and not exists (
-                select from fresh where (" ~ prefixed('fresh', key) ~ ") = (" ~ prefixed('live', key) ~ "))
-            returning live." ~ key[0] ~ "
+            delete from {{ target }} as live
+            where {{ scope }} and not exists (
+                select from fresh where ({{ prefixed('fresh', key) }}) = ({{ prefixed('live', key) }})
+            )
+            returning live.{{ key[0] }}
         ),
 
         written as (
-            insert into " ~ target ~ " as live (" ~ columns | join(', ') ~ ")
-            select " ~ columns | join(', ') ~ " from fresh
-            on conflict (" ~ key | join(', ') ~ ") do " ~ update_where_distinct(others) ~ "
-            returning live." ~ key[0] ~ "
+            insert into {{ target }} as live ({{ columns | join(', ') }})
+            select {{ columns | join(', ') }} from fresh
+            on conflict ({{ key | join(', ') }}) do {{ update_where_distinct(others) }}
+            returning live.{{ key[0] }}
         ),
 
         differing as (
@@ -81,12 +82,12 @@
 
         logged as (
             insert into features.changed_keys (model, tick_id, key)
-            select distinct '" ~ model_name ~ "', " ~ tick_id ~ ", " ~ key[0] ~ " from differing where " ~ is_logged ~ "
+            select distinct '{{ model_name }}', {{ tick_id }}, {{ key[0] }} from differing where {{ is_logged }}
         )
 
         select count(*) as total from differing
-    ").rows[0].total -%}
-    {{ return(differing) }}
+    {%- endset -%}
+    {{ return(run_query(statement).rows[0].total) }}
 {%- endmacro %}
 
 {% macro update_where_distinct(columns, after={}) -%}
