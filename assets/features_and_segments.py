@@ -33,7 +33,9 @@ def build_models(manifest: Path) -> dg.AssetsDefinition:
         if found := leap(project.engine, asked):
             context.log.warning(found)
         with told_in_one_line(), open_tick(project, asked, is_explicit=False) as tick:
-            arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
+            arguments = dbt.build_arguments(
+                as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments
+            )
             yield from stream_dbt(context, dbt_cli, project, arguments)
         metadata: dict[str, Any] = {"tick_id": tick.tick_id, "as_of": tick.as_of.isoformat(), **tick.changes}
         for key in (["segments", "membership_changes"], ["segments", "ticks"]):

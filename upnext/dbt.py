@@ -58,13 +58,18 @@ def shell_environment(settings: Settings, url: URL) -> dict[str, str]:
     }
 
 
-def build_arguments(*, as_of: datetime | None, tick_id: int | None) -> list[str]:
-    """Return the arguments of a build at `as_of`; without `tick_id` the membership log is left alone."""
+def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = ()) -> list[str]:
+    """Return the arguments of a build at `as_of`; without `tick_id` the membership log is left alone.
+
+    `row_local` are the segments that are evaluated for changed users alone; any other is evaluated for everybody.
+    """
     variables: dict[str, Any] = {}
     if as_of is not None:
         variables["as_of"] = as_of.isoformat()
     if tick_id is not None:
         variables["tick_id"] = tick_id
+    if row_local:
+        variables["row_local"] = sorted(row_local)
     return ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
 
 

@@ -55,7 +55,9 @@ def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterat
 def build(project: Project, asked: datetime, *, is_explicit: bool) -> Tick:
     """Build features, segments and the models of analytics with dbt, and publish the tick."""
     with open_tick(project, asked, is_explicit=is_explicit) as tick, exclusive(project.engine, "dbt"):
-        project.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
+        project.dbt.invoke(
+            dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments)
+        )
     return tick
 
 

@@ -26,6 +26,7 @@ from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
 from upnext.segments.declared import check_segments, segment_files
+from upnext.segments.definition import is_row_local
 from upnext.settings import Settings
 from upnext.switches import Started, started
 from upnext.warehouse.engine import connect, database_url
@@ -61,6 +62,12 @@ class Project:
     def segments(self) -> set[str]:
         """Names of the declared segments."""
         return set(self.segment_files)
+
+    @cached_property
+    def row_local_segments(self) -> list[str]:
+        """The segments that are evaluated for changed users alone."""
+        texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
+        return sorted(name for name, text in texts.items() if is_row_local(text, segments=texts))
 
     @cached_property
     def catalogue(self) -> Catalogue:

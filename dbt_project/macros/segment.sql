@@ -3,8 +3,9 @@
     the members by the log, appends who entered and who exited, and leaves a view of current members. Without a tick's
     id (a model built by hand) the log is left alone.
 
-    Where the SELECT asks of each row of user_features (or account_features) by itself, only those are looked at whose
-    row, or whose membership of a segment that it names, has changed since the last look; else everybody is.
+    `row_local` (a var, see upnext/segments/definition.py) names the segments that decide by one row of the features: of
+    these only users are evaluated whose row, or whose membership of a segment that it names, has changed since the last
+    time; of the others everybody is.
 
     The model's meta: `owner`, `priority` and `exclusive_group` (see primary_segment), and `limit: {change: 50%, at_least: 100,
     hold: true}`: by what share of its members a segment may change in one tick. Beyond that it is warned about, and
@@ -106,7 +107,7 @@
     {%- set select_now = with_members_of_this_tick(sql) -%}
     {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
     {%- set is_by_row = last and last.definition == definition and not last.is_held and not last.error
-        and is_row_local(unit, sql) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
+        and model.name in var('row_local', []) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = config.get('meta', {}).limit or {} -%}
     {%- set may_hold = limit.hold and not (last.is_held and last.is_released) or false -%}
     {%- set share = limit.change | replace('%', '') if limit else "'infinity'::float8" -%}
@@ -220,27 +221,6 @@
 {% macro segments_named() -%}
     {{ return(graph.nodes.values() | selectattr('unique_id', 'in', model.depends_on.nodes)
         | selectattr('config.materialized', 'equalto', 'segment') | list) }}
-{%- endmacro %}
-
-{#
-    Whether a SELECT asks of each row of the features by itself: one FROM, no join, no grouping, no limit, and no other
-    SELECT than `(select user_id from <segment>)`. Anything else is right as well, and looks at everybody.
-#}
-{% macro is_row_local(unit, sql) -%}
-    {%- set nodes = graph.nodes.values() | selectattr('unique_id', 'in', model.depends_on.nodes) | list -%}
-    {%- for node in nodes if node.config.materialized != 'segment' and node.name != unit.features -%} {{ return(false) }} {%- endfor -%}
-    {%- set re = modules.re -%}
-    {%- set plain = re.sub("--[^\n]*|/[*].*?[*]/", ' ', re.sub("'[^']*'", "''", sql), 0, re.DOTALL) -%}
-    {%- set ns = namespace(text=plain) -%}
-    {%- for segment in segments_named() -%}
-        {%- set ns.text = re.sub('(?i)[(]\\s*select\\s+' ~ unit.id ~ '\\s+from\\s+' ~ re.escape(segment.relation_name) ~ '\\s*[)]', '()', ns.text) -%}
-    {%- endfor -%}
-    {%- set words = re.findall('[a-z_]+', ns.text | lower) -%}
-    {{ return(
-        words.count('select') == 1 and words.count('from') == 1
-        and not words | select('in', ['join', 'group', 'having', 'limit', 'offset', 'fetch', 'over', 'distinct', 'tablesample', 'union', 'intersect', 'except', 'with']) | list
-        and re.match('(?is)\\s*select\\s+(\\w+[.])?' ~ unit.id ~ '\\s+from\\s+[^\\s,]+(\\s+as)?(\\s+\\w+)?\\s*(where\\s.*)?$', ns.text) is not none
-    ) }}
 {%- endmacro %}
 
 {# Members by the log, this tick's own changes included: nobody else sees these before the tick is published. #}

@@ -28,7 +28,8 @@ FLOORS = (
 )  # fmt: skip
 PACKAGES = ("upnext", "assets", "sensors", "orchestration", "demo")
 PURE_LIBRARIES = {
-    "numpy", "scipy", "pandas", "msgspec", "jinja2", "email_validator", "itsdangerous", "mjml", "matplotlib", "yaml",
+    "numpy", "scipy", "pandas", "msgspec", "jinja2", "email_validator", "itsdangerous", "mjml", "matplotlib", "sqlglot",
+    "yaml",
 }  # fmt: skip
 IMPURE_STANDARD = {"socket", "smtplib", "subprocess", "os", "time", "random", "secrets", "asyncio", "threading"}
 

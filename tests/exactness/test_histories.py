@@ -72,7 +72,9 @@ class Warehouse:
     def tick(self, as_of: datetime, *, only: list[str] | None = None) -> None:
         """Tick; where `only` some models are built, it is killed after them."""
         with open_tick(self.project, as_of, is_explicit=True) as tick:
-            arguments = build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
+            arguments = build_arguments(
+                as_of=tick.as_of, tick_id=tick.tick_id, row_local=self.project.row_local_segments
+            )
             variables = arguments[arguments.index("--vars") :]
             self.project.dbt.invoke([*(["run", "--select", *only] if only else MODELS), *variables])
             if only:

@@ -42,7 +42,7 @@ class Models:
 
     def reload(self) -> None:
         self.project.dbt = dbt.Dbt(self.project.settings, self.project.engine.url)
-        for name in ("segments", "segment_files"):
+        for name in ("segments", "segment_files", "row_local_segments"):
             vars(self.project).pop(name, None)
 
 
@@ -120,6 +120,23 @@ def test_only_touched_users_are_looked_at_again(project: Project, product: Produ
     build(project, AS_OF + 11 * DAY, is_explicit=True)
     assert looked_at(project, "active")[2:] == [10], "logins left their window"
     assert rows(project, "select count(*) from segments.active") == [(0,)]
+
+
+def test_another_users_membership_is_followed_too(project: Project, product: Product, models: Models) -> None:
+    describe(models, referrer={"latest_trait": "referrer", "as": "text"})
+    models.segment("partners", ACTIVE)
+    models.segment(
+        "referred",
+        "select user_id from {{ ref('user_features') }} where referrer in (select user_id from {{ ref('partners') }})",
+    )
+    product.identify("ada", AS_OF - DAY, referrer="bob")
+    product.track("bob", "login", AS_OF - DAY)
+    build(project, AS_OF, is_explicit=True)
+    assert rows(project, "select user_id from segments.referred") == []
+    product.track("bob", "login", AS_OF)
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert rows(project, "select user_id from segments.partners") == [("bob",)]
+    assert rows(project, "select user_id from segments.referred") == [("ada",)], "only bob's row has changed"
 
 
 def test_segments_on_segments_and_of_accounts(project: Project, product: Product, models: Models) -> None:

@@ -6,10 +6,15 @@ The text is looked at before dbt compiles it, so that a mistake is told with its
 import re
 from collections.abc import Collection, Iterator, Mapping
 
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
 from upnext.errors import nearest
 
 _HIDDEN = re.compile(r"\{#.*?#\}|/\*.*?\*/|--[^\n]*|'(?:[^']|'')*'", re.DOTALL)
 _JINJA = re.compile(r"\{\{\s*(ref|config)\s*\((.*?)\)\s*\}\}", re.DOTALL)
+_JINJA_CONFIG = re.compile(r"\{\{\s*config\s*\(.*?\)\s*\}\}|\{#.*?#\}", re.DOTALL)
 _REF = re.compile(r"\{\{\s*ref\s*\(\s*['\"]([^'\"]*)['\"]\s*\)\s*\}\}")
 _CLOCK = re.compile(
     r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday|random|gen_random_uuid)\s*\("
@@ -58,6 +63,70 @@ def find_mistakes(sql: str, *, known: Collection[str], counts: Collection[str]) 
         yield 1, "has no condition, so everyone would be in it; add a WHERE"
     for found in _EVERYONE.finditer(text.rstrip()):
         yield _line(text, found.start()), "has a condition that is always true, so everyone would be in it"
+
+
+UNITS = {"user_features": "user_id", "account_features": "account_id"}
+_PARTS_OF_ROW_LOCAL = {"expressions", "from_", "where", "kind"}
+
+
+def is_row_local(sql: str, *, segments: Collection[str]) -> bool:
+    """Whether a segment's SELECT decides by one row of the features alone, and by the same user's membership.
+
+    Then only users whose row or membership has changed have to be evaluated. False is always right: everybody is
+    evaluated. `segments` are those declared, which it may name by `user_id in (select user_id from <segment>)`.
+
+    >>> is_row_local("select user_id from {{ ref('user_features') }} where logins_30d >= 5", segments=[])
+    True
+    >>> is_row_local("select user_id from {{ ref('user_features') }} where true limit 5", segments=[])
+    False
+    """
+    text = _REF.sub(lambda found: f" {found[1]} ", _JINJA_CONFIG.sub(" ", sql))
+    if "{{" in text or "{%" in text:
+        return False
+    try:
+        parsed = sqlglot.parse(text, read="postgres")
+    except SqlglotError:
+        return False
+    if len(parsed) != 1 or not isinstance(parsed[0], exp.Select):
+        return False
+    select = parsed[0]
+    table = _only_table(select)
+    unit = UNITS.get(table or "")
+    if unit is None or _only_column(select) != unit or next(select.find_all(exp.AggFunc, exp.Window), None):
+        return False
+    return all(_is_membership(inner, unit, segments) for inner in select.find_all(exp.Query) if inner is not select)
+
+
+def _is_membership(query: exp.Query, unit: str, segments: Collection[str]) -> bool:
+    """Whether a SELECT within another is the right side of `<unit> in (select <unit> from <segment>)`."""
+    if isinstance(query, exp.Subquery):
+        return isinstance(query.this, exp.Select)
+    around = query.parent.parent if isinstance(query.parent, exp.Subquery) else query.parent
+    return (
+        isinstance(query, exp.Select)
+        and isinstance(around, exp.In)
+        and isinstance(around.this, exp.Column)
+        and around.this.name == unit
+        and _only_column(query) == unit
+        and _only_table(query) in segments
+        and query.args.get("where") is None
+    )
+
+
+def _only_table(select: exp.Select) -> str | None:
+    """Return the one table that a SELECT reads; None where it does more than to filter its rows."""
+    parts = {name for name, value in select.args.items() if value}
+    source = select.args["from_"].this if select.args.get("from_") else None
+    if parts - _PARTS_OF_ROW_LOCAL or not isinstance(source, exp.Table):
+        return None
+    if {name for name, value in source.args.items() if value} - {"this", "alias"}:
+        return None
+    return source.name
+
+
+def _only_column(select: exp.Select) -> str | None:
+    (first, *others) = select.expressions
+    return first.name if not others and isinstance(first, exp.Column) else None
 
 
 def find_cycle(references_by_segment: Mapping[str, Collection[str]]) -> list[str] | None:

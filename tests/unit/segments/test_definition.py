@@ -6,7 +6,7 @@ import pytest
 
 from upnext.errors import UpnextError
 from upnext.segments.declared import check_segments
-from upnext.segments.definition import find_cycle, find_mistakes, references
+from upnext.segments.definition import find_cycle, find_mistakes, is_row_local, references
 
 KNOWN = {"user_features", "account_features", "active", "curious"}
 COUNTS = {"logins_30d"}
@@ -78,3 +78,46 @@ def test_the_file_is_named(tmp_path: Path) -> None:
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
     with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which there is not"):
         check_segments(files, known=(), never_negative=())
+
+
+FEATURES = "{{ ref('user_features') }}"
+OTHER = "{{ ref('other') }}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (f"select user_id from {FEATURES} where logins >= 5 and not is_paying", True),
+        (f"select features.user_id from {FEATURES} as features where features.logins >= 5", True),
+        (f"select user_id from {FEATURES}\nwhere plan in ('a', 'b') -- limit 5\n  and age::numeric > 20", True),
+        (f"{{{{ config(meta={{'owner': 'me'}}) }}}} select user_id from {FEATURES} where logins between 1 and 5", True),
+        ("select account_id from {{ ref('account_features') }} where members > 3", True),
+        (f"select user_id from {FEATURES} where user_id in (select user_id from {OTHER}) and logins > 1", True),
+        (f"select user_id from {FEATURES} where user_id not in (select user_id from {OTHER})", True),
+        (f"select user_id from {FEATURES} where (case when logins > 1 then plan else 'x' end) = 'x'", True),
+        # Another user's membership decides.
+        (f"select user_id from {FEATURES} where referrer in (select user_id from {OTHER})", False),
+        (f"select user_id from {FEATURES} where exists (select user_id from {OTHER})", False),
+        (f"select user_id from {FEATURES} where user_id in (select user_id from {OTHER} where user_id > 'm')", False),
+        (f"select user_id from {FEATURES} where user_id in (select user_id from {OTHER} limit 3)", False),
+        (f"select user_id from {FEATURES} where user_id in (select user_id from partners)", False),
+        # Other rows decide.
+        (f"select user_id from {FEATURES} where logins > 1 limit 5", False),
+        (f"select user_id from {FEATURES} where logins > 1 order by logins fetch first 2 rows only", False),
+        (f"select distinct user_id from {FEATURES} where logins > 1", False),
+        (f"select user_id from {FEATURES} where logins > 1 group by user_id", False),
+        (f"select user_id from {FEATURES}, {FEATURES} as others where others.logins > 1", False),
+        (f"select user_id from {FEATURES} join {OTHER} using (user_id) where logins > 1", False),
+        (f"select user_id from {FEATURES} where logins > (select avg(logins) from {FEATURES})", False),
+        (f"select user_id from {FEATURES} tablesample system (10) where logins > 1", False),
+        (f"with a as (select * from {FEATURES}) select user_id from a where logins > 1", False),
+        (f"select user_id from {FEATURES} where a > 1 union select user_id from {FEATURES} where b > 1", False),
+        (f"select user_id from (select * from {FEATURES} limit 5) as five where logins > 1", False),
+        ("select user_id from {{ ref('my_view') }} where logins > 1", False),
+        (f"select user_id, logins from {FEATURES} where logins > 1", False),
+        (f"{{% if true %}} select user_id from {FEATURES} where logins > 1 {{% endif %}}", False),
+        (f"select user_id from {FEATURES} where (((", False),
+    ],
+)  # fmt: skip
+def test_whether_one_row_decides(sql: str, expected: bool) -> None:
+    assert is_row_local(sql, segments={"other", "mine"}) is expected
