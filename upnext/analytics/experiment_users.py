@@ -44,16 +44,16 @@ def keep_up(connection: Connection) -> int:
     new_goals = changed_states(connection, TABLE, _GOALS)
     connection.execute(SQL["clear"])
     if since is None:
-        connection.execute(SQL["touch_all"])
+        connection.execute(SQL["find_all_stale_users"])
     else:
         values = {"since_tick": since.tick_id, "since": since.as_of, "as_of": newest.as_of, "new_goals": new_goals}
-        connection.execute(SQL["touch"], values)
+        connection.execute(SQL["find_stale_users"], values)
     connection.execute(SQL["analyze_users"])
     connection.execute(SQL["look_up"])
     differing = connection.execute(SQL["differ"]).rowcount
     connection.execute(SQL["remove"])
     connection.execute(SQL["add"])
-    connection.execute(SQL["touch_all_days"] if since is None else SQL["touch_days"])
+    connection.execute(SQL["find_all_stale_days"] if since is None else SQL["find_stale_days"])
     connection.execute(SQL["analyze_days"])
     connection.execute(SQL["remove_moments"])
     connection.execute(SQL["add_moments"])

@@ -1,7 +1,7 @@
 -- name: newest
 select max(tick_id) as tick_id, max(as_of) as as_of from segments.published_ticks;
 
--- name: touch_all
+-- name: find_all_stale_users
 with changed as (
     delete from analytics.invalidated_users
 )
@@ -13,10 +13,9 @@ select user_id from journeys.entries
 union
 select user_id from analytics.experiment_users;
 
--- name: touch
--- Windows that have closed; new goals; entries; merges; events that came late, for whatever they say of a window that
--- was over already; and what was seen for the first time, or in another arm. `offset 0` keeps that a look-up by index;
--- in the order of the index it is a third quicker.
+-- name: find_stale_users
+-- Users to recompute: window just closed, goal changed, entry or assignment changed, identity merged, late event, or first
+-- exposure to an arm. `offset 0` forces an index look-up per user; in the order of the index it is a third faster.
 with changed as (
     delete from analytics.invalidated_users returning user_id
 ),
@@ -88,14 +87,14 @@ select fresh.*
 from fresh
 inner join differing on fresh.user_id = differing.user_id and fresh.experiment = differing.experiment;
 
--- name: touch_days
+-- name: find_stale_days
 insert into analytics.stale_days
 select distinct experiment, day
 from differing
 cross join unnest(days) as day
 where day is not null;
 
--- name: touch_all_days
+-- name: find_all_stale_days
 insert into analytics.stale_days
 select experiment, exposed_on from analytics.experiment_users
 union
