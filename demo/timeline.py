@@ -11,7 +11,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, TICK_JOB, as_of_tags
 from upnext.dev import prepare
-from upnext.settings import Settings
+from upnext.settings import PROJECT, Settings
 from upnext.ticks.lifecycle import last_as_of
 from upnext.warehouse.engine import connect
 
@@ -32,7 +32,8 @@ def run_jobs(settings: Settings) -> list[str]:
     failed = []
     with dg.DagsterInstance.get() as instance:
         for name in (TICK_JOB, DISPATCH_JOB, ANALYSIS_JOB):
-            job = ReconstructableRepository.for_module(MODULE, "defs").get_reconstructable_job(name)
+            repository = ReconstructableRepository.for_module(MODULE, "defs", working_directory=str(PROJECT))
+            job = repository.get_reconstructable_job(name)
             run = instance.create_run_for_job(
                 job.get_definition(),
                 tags={**as_of_tags(as_of), ".dagster/repository": "__repository__@upnext"},

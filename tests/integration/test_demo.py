@@ -1,18 +1,22 @@
 """The closed loop of the demo, short: who responds was really reached, and a stopped run goes on where it was."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from email import message_from_bytes
 from pathlib import Path
 
+import sqlalchemy as sa
 from rich.console import Console
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from demo.loop import run
 from demo.otto import WARM_UP_DAYS, Otto
 from demo.report import print_report
-from tests.conftest import create_database, rows, settings_for
+from tests.conftest import Cli, create_database, rows, settings_for
 from upnext.project import Project
+from upnext.settings import PROJECT
 
 DAYS = WARM_UP_DAYS + 3
 
@@ -64,3 +68,17 @@ def test_the_loop_is_closed(tmp_path: Path, embedded_url: URL) -> None:
     shown = json.loads(sorted((tmp_path / "demo").iterdir())[-1].read_text())
     assert shown["offers"]
     again.engine.dispose()
+
+
+def test_the_runs_that_the_ui_shows(cli: Cli) -> None:
+    assert cli.run("tick", "--as-of", "2026-01-01T00:00:00Z").returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.timeline"], cwd=PROJECT, env=cli.environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    engine = sa.create_engine(make_url(cli.environment["UPNEXT_DATABASE_URL"]).set(drivername="postgresql+psycopg"))
+    with engine.connect() as connection:
+        runs = connection.execute(sa.text("select pipeline_name, status from dagster.runs order by id")).all()
+    engine.dispose()
+    assert [tuple(run) for run in runs] == [("tick", "SUCCESS"), ("dispatch", "SUCCESS"), ("analysis", "SUCCESS")]
