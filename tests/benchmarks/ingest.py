@@ -110,7 +110,7 @@ def upnext(warehouse: Warehouse, path: Path) -> tuple[float, int]:
     counts = json.loads(printed)
     if status != 0 or counts["stored"] != counts["received"]:
         raise SystemExit(f"the load went wrong: {printed}")
-    return seconds, usage.ru_maxrss * (1 if sys.project == "darwin" else 1024)
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def bare_copy(warehouse: Warehouse, rows: Path) -> float:
