@@ -14,8 +14,8 @@ union
 select user_id from analytics.experiment_users;
 
 -- name: find_stale_users
--- Users to recompute: window just closed, goal changed, entry or assignment changed, identity merged, late event, or first
--- exposure to an arm. `offset 0` forces an index look-up per user; in the order of the index it is a third faster.
+-- Users to recompute: window just closed, goal changed, entry or assignment changed, identity merged, late event, or
+-- first exposure to an arm. `offset 0` forces an index look-up per user; in index order it is a third faster.
 with changed as (
     delete from analytics.invalidated_users returning user_id
 ),
