@@ -90,7 +90,7 @@ def rejected(source: str | None, as_json: bool) -> None:
 @click.option("--reason", help="Only lines that were rejected for this reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> None:
-    """Load again the rejected lines that a mended mapping now accepts."""
+    """Load again the rejected lines that the corrected mapping now accepts."""
     from upnext.events import rejects  # noqa: PLC0415
     from upnext.events.declared import known_source  # noqa: PLC0415
     from upnext.warehouse.engine import connect  # noqa: PLC0415
@@ -215,7 +215,7 @@ def release(segment: str) -> None:
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def rebuild(as_json: bool) -> None:
-    """Compute identities, features and users of experiments afresh; mend, and print by how many rows each was wrong."""
+    """Recompute identities, features and users of experiments, repair them, and print how many rows were wrong."""
     from upnext import loop  # noqa: PLC0415
 
     _show(loop.rebuild(_project()), as_json, title="Rows that were wrong")
