@@ -9,12 +9,11 @@ import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
 
 from assets import owners
-from assets.dbt_runs import ANALYTICS_MODELS, stream_dbt
+from assets.dbt_runs import stream_dbt
 from upnext import dbt
 from upnext.analytics.health import CHECKS, run_checks
 from upnext.analytics.report import lifts_over_time, markdown, table
-from upnext.analytics.results import Analysed, read_history, read_results
-from upnext.loop import analyse_results
+from upnext.analytics.results import Analysed, analyse, analysed_as_of, read_history, read_results
 from upnext.project import Project
 from upnext.settings import PROJECT
 from upnext.ticks.lifecycle import last_published_as_of
@@ -34,8 +33,8 @@ def _spec(name: str, reads: list[str], description: str) -> dg.AssetSpec:
     )
 
 
-# What an analysis leaves of its work. The views that it reads depend on them, so they are no part of `results`.
-touched = [
+# What an analysis has recomputed, and is to recompute: written by the models, and read by the views before them.
+stale = [
     dg.AssetSpec(
         ["analytics", name],
         group_name="analytics",
@@ -44,8 +43,8 @@ touched = [
         description=description,
     )
     for name, description in (
-        ("stale_users", "One row per user whom the newest analysis looked up again."),
-        ("stale_days", "One row per experiment and day of first exposure whose moments it computed again."),
+        ("stale_users", "One row per user whose exposures and outcomes the newest analysis recomputed."),
+        ("stale_days", "One row per experiment and day of first exposure whose moments are to be recomputed."),
     )
 ]
 
@@ -78,9 +77,9 @@ touched = [
     ],
 )
 def results(project: dg.ResourceParam[Project]) -> Iterator[Any]:
-    """Write the results at the newest published tick."""
-    as_of = last_published_as_of(project.engine)
-    done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse_results(project, as_of)
+    """Write the results at the tick that the users of experiments are brought up to."""
+    as_of = analysed_as_of(project.engine)
+    done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse(project.engine, as_of=as_of)
     picture = base64.b64encode(lifts_over_time(read_history(project.engine))).decode()
     for name, rows, metadata in (
         (
@@ -88,7 +87,7 @@ def results(project: dg.ResourceParam[Project]) -> Iterator[Any]:
             done.results,
             {
                 "what to do": dg.MetadataValue.md(markdown(table(read_results(project.engine)))),
-                "users looked up again": dg.MetadataValue.int(done.users),
+                "users recomputed": dg.MetadataValue.int(done.users),
                 "lift over time": dg.MetadataValue.md(f"![lift over time](data:image/png;base64,{picture})"),
             },
         ),
@@ -146,7 +145,7 @@ def results_can_be_believed(
 def analytics_models(manifest: Path) -> dg.AssetsDefinition:
     """Return the views that analytics read."""
 
-    @dbt_assets(manifest=manifest, select=ANALYTICS_MODELS, exclude="resource_type:unit_test", name="moments")
+    @dbt_assets(manifest=manifest, select=dbt.ANALYTICS, exclude="resource_type:unit_test", name="moments")
     def moments(
         context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, project: dg.ResourceParam[Project]
     ) -> Iterator[Any]:

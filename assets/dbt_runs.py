@@ -14,8 +14,6 @@ from upnext import dbt
 from upnext.project import Project
 from upnext.warehouse.locks import exclusive
 
-ANALYTICS_MODELS = "upnext.analytics"
-
 
 def stream_dbt(
     context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, project: Project, arguments: list[str]

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
 
 from assets import owners
-from assets.dbt_runs import ANALYTICS_MODELS, stream_dbt
+from assets.dbt_runs import stream_dbt
 from assets.runs import asked_as_of, told_in_one_line
 from upnext import dbt
 from upnext.loop import leap, open_tick, rebuild
@@ -19,7 +19,7 @@ from upnext.segments.membership import beyond_limits, held_out
 def build_models(manifest: Path) -> dg.AssetsDefinition:
     """Return events, features and segments as one op: the body of a tick, published where all of it was built."""
 
-    @dbt_assets(manifest=manifest, exclude=f"{ANALYTICS_MODELS} resource_type:unit_test", name="features_and_segments")
+    @dbt_assets(manifest=manifest, exclude=f"{dbt.ANALYTICS} resource_type:unit_test", name="features_and_segments")
     def features_and_segments(
         context: dg.AssetExecutionContext, dbt_cli: DbtCliResource, project: dg.ResourceParam[Project]
     ) -> Iterator[Any]:

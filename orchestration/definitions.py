@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.analytics import analytics_models, results, results_can_be_believed, touched, what_worked
+from assets.analytics import analytics_models, results, results_can_be_believed, stale, what_worked
 from assets.events import ingest, raw_events_contract, raw_events_health
 from assets.experiences import experience_assets
 from assets.features_and_segments import (
@@ -45,7 +45,7 @@ defs = dg.Definitions(
         *journey_tables(_journeys),
         *experience_assets(_experiences, _journeys),
         analytics_models(_manifest),
-        *touched,
+        *stale,
         results,
         what_worked,
     ],

@@ -329,6 +329,7 @@ def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> s
     start(project)
     Product(project).identify("somebody", AS_OF - timedelta(days=30))
     build(project, AS_OF - timedelta(days=1), is_explicit=True)
+    project.dbt.invoke(["run", "--select", dbt.ANALYTICS])
     project.engine.dispose()
     create_database(embedded_url, "upnext_first_tick", template="upnext_test")
     return "upnext_first_tick"
@@ -336,7 +337,7 @@ def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> s
 
 @pytest.fixture
 def ticked(first_tick: str, embedded_url: URL, project: Project) -> Project:
-    """A warehouse with one tick, a day before AS_OF."""
+    """A warehouse with one tick, a day before AS_OF, and the models of analytics."""
     create_database(embedded_url, template=first_tick)
     return project
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from upnext.analytics.experiment_users import forget
 from upnext.experiences.definition import Experience, arm_of, as_json
 from upnext.journeys.definition import Journey, version
 from upnext.journeys.definition import as_json as journey_json
@@ -108,6 +108,11 @@ def store(
             ],
         )
         connection.execute(sa.text("analyze raw.events, experiences.assignments, journeys.entries"))
+
+
+def forget(connection: Connection) -> None:
+    """Let the next analysis recompute everybody."""
+    connection.execute(sa.text("delete from features.states where model in ('experiment_users', 'daily_moments')"))
 
 
 def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -58,6 +58,10 @@ def shell_environment(settings: Settings, url: URL) -> dict[str, str]:
     }
 
 
+ANALYTICS = "upnext.analytics"
+"""The models that an analysis builds, once the tick that they read is published; by dbt's method `fqn`."""
+
+
 def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = ()) -> list[str]:
     """Return the arguments of a build at `as_of`; without `tick_id` the membership log is left alone.
 

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from upnext import dbt
-from upnext.analytics import experiment_users
 from upnext.analytics.results import Analysed, analyse
 from upnext.clock import utc_now
 from upnext.errors import UpnextError
@@ -53,24 +52,26 @@ def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterat
 
 
 def build(project: Project, asked: datetime, *, is_explicit: bool) -> Tick:
-    """Build features, segments and the models of analytics with dbt, and publish the tick."""
+    """Build events, features and segments with dbt, and publish the tick."""
     with open_tick(project, asked, is_explicit=is_explicit) as tick, exclusive(project.engine, "dbt"):
-        project.dbt.invoke(
-            dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments)
-        )
+        arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments)
+        project.dbt.invoke([*arguments, "--exclude", dbt.ANALYTICS])
     return tick
 
 
-def rebuild(project: Project) -> dict[str, int]:
-    """Compute who is who, all features and all users of experiments afresh, where they stand, and mend what differs.
+_KEPT_UP_TO_DATE = ("config.materialized:identity", "upnext.features", dbt.ANALYTICS)
 
-    Returns by how many rows each table was wrong: 0, or its keeping up to date has a mistake. What is mended is
-    looked at again by the next tick.
+
+def rebuild(project: Project) -> dict[str, int]:
+    """Recompute identities, all features and the users of experiments, where they are now, and repair what differs.
+
+    Returns by how many rows each table was wrong: 0, or its keeping up to date has a mistake. The next tick evaluates
+    what was repaired.
     """
     with exclusive(project.engine, "tick"), exclusive(project.engine, "dbt"):
         with project.engine.connect() as connection:
             started_at = connection.scalar(sa.text("select now()"))
-        project.dbt.invoke(["run", "--full-refresh", "--select", "config.materialized:identity", "upnext.features"])
+        project.dbt.invoke(["run", "--full-refresh", "--select", *_KEPT_UP_TO_DATE])
         with project.engine.connect() as connection:
             rows = connection.execute(
                 sa.text(
@@ -79,8 +80,7 @@ def rebuild(project: Project) -> dict[str, int]:
                 ),
                 {"started_at": started_at},
             )
-            drift = {row.model: row.drift for row in rows}
-    return {**drift, "experiment_users": experiment_users.rebuild(project.engine)}
+            return {row.model: row.drift for row in rows}
 
 
 def dispatch_journeys(
@@ -126,7 +126,9 @@ def show_ctas(project: Project) -> Shown:
 
 
 def analyse_results(project: Project, as_of: datetime) -> Analysed:
-    """Write the results of experiments, journeys and copies at `as_of`."""
+    """Let dbt bring the users of experiments up to the newest published tick, and write the results at `as_of`."""
+    with exclusive(project.engine, "dbt"):
+        project.dbt.invoke([*dbt.build_arguments(as_of=None, tick_id=None), "--select", dbt.ANALYTICS])
     return analyse(project.engine, as_of=as_of)
 
 

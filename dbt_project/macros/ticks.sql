@@ -25,14 +25,12 @@
     {#- Two runs of dbt at once: the second waits here, and finds nothing left to do. -#}
     {%- do run_query("select pg_advisory_xact_lock(hashtextextended('upnext:" ~ model_name ~ "', 0))") -%}
     {%- do fence_tick() -%}
-    {%- set found = run_query("select tick_id, as_of::text as as_of, definition from features.states where model = '"
-        ~ model_name ~ "' and to_regclass('" ~ relation ~ "') is not null").rows -%}
-    {%- set last = found[0] if found else none -%}
+    {%- set last = state_of(model_name, relation) -%}
     {%- set tick_id = var('tick_id', none) -%}
     {%- if tick_id is not none -%}
         {%- set to = {'tick_id': tick_id | int, 'as_of': as_of()} -%}
     {%- elif last is not none -%}
-        {%- set to = {'tick_id': last.tick_id, 'as_of': "'" ~ last.as_of ~ "'::timestamptz"} -%}
+        {%- set to = {'tick_id': last.tick_id, 'as_of': last.as_of} -%}
     {%- else -%}
         {%- set to = {'tick_id': '(select coalesce(max(tick_id), 0) from segments.published_ticks)', 'as_of': published_as_of()} -%}
     {%- endif -%}
@@ -43,8 +41,20 @@
     {%- endif -%}
     {{ return({
         'mode': mode, 'tick_id': to.tick_id, 'as_of': to.as_of, 'is_tick': tick_id is not none,
-        'last': {'tick_id': last.tick_id, 'as_of': "'" ~ last.as_of ~ "'::timestamptz"} if last is not none else none,
+        'last': last,
         'is_redefined': last is not none and last.definition != definition,
+    }) }}
+{%- endmacro %}
+
+{# Up to where a table has come, and its definition by then; none where it does not exist. #}
+{% macro state_of(model_name, relation) -%}
+    {%- set found = run_query("
+        select tick_id, as_of::text as as_of, definition from features.states
+        where model = '" ~ model_name ~ "' and to_regclass('" ~ relation ~ "') is not null
+    ").rows -%}
+    {%- if not found -%} {{ return(none) }} {%- endif -%}
+    {{ return({
+        'tick_id': found[0].tick_id, 'as_of': "'" ~ found[0].as_of ~ "'::timestamptz", 'definition': found[0].definition
     }) }}
 {%- endmacro %}
 

@@ -18,3 +18,7 @@
     {% endif %}
     {{ return(committed(view)) }}
 {% endmaterialization %}
+
+{% macro comment_of(relation) -%}
+    {{ return(run_query("select obj_description(to_regclass('" ~ relation ~ "'), 'pg_class') as definition").rows[0].definition) }}
+{%- endmacro %}

@@ -30,7 +30,6 @@ from rich.table import Table
 from tests.outcomes import experience, store
 from upnext import dbt
 from upnext.analytics.comparisons import Arm, Moments, compare_experiments
-from upnext.analytics.experiment_users import keep_up, snapshot
 from upnext.loop import analyse_results, build
 from upnext.project import Project
 from upnext.settings import Settings
@@ -206,10 +205,9 @@ class Timed:
 
 
 def analyse(project: Project) -> Timed:
-    """Analyse as the product does: keep up, read the moments, compare."""
+    """Analyse as the product does: let dbt recompute what is stale, read the moments, compare."""
     started = time.perf_counter()
-    with snapshot(project.engine) as connection:
-        keep_up(connection)
+    project.dbt.invoke(["run", "--select", "experiment_users", "daily_moments"])
     looked_up = time.perf_counter()
     moments = read_moments(project)
     read = time.perf_counter()

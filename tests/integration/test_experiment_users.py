@@ -19,9 +19,8 @@ from sqlalchemy.engine import Connection
 from tests.conftest import AS_OF, rows, wait_for
 from tests.outcomes import experience, store
 from upnext import dbt
-from upnext.analytics.experiment_users import forget, keep_up, rebuild, snapshot
 from upnext.experiences.definition import as_json
-from upnext.loop import analyse_results, build
+from upnext.loop import analyse_results, build, rebuild
 from upnext.project import Project
 
 HOUR = timedelta(hours=1)
@@ -57,8 +56,18 @@ def words(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept(project: Project) -> int:
-    with snapshot(project.engine) as connection:
-        return keep_up(connection)
+    """Bring the table up to date, and return how many rows are not what they were."""
+    before = users_by_key(project)
+    project.dbt.invoke(["run", "--select", dbt.ANALYTICS])
+    after = users_by_key(project)
+    return sum(before.get(key) != after.get(key) for key in {*before, *after})
+
+
+def users_by_key(project: Project) -> dict[tuple[str, str], Mapping[str, Any]]:
+    with project.engine.connect() as connection:
+        if connection.scalar(sa.text("select to_regclass('analytics.experiment_users') is null")):
+            return {}
+        return {(row["user_id"], row["experiment"]): row for row in found(connection, USERS)}
 
 
 def load(project: Project, message_id: str, event: str, user: str, at: datetime, **properties: str) -> None:
@@ -251,18 +260,17 @@ def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Pr
         world.assign()
     seen = set()
     touched = []
-    for _ in range(200):
+    for _ in range(150):
         world.go_on()
         kept(ticked)
         with ticked.engine.connect() as connection:
             users, days = found(connection, USERS), found(connection, DAYS)
             moments, in_one_pass = found(connection, MOMENTS), found(connection, IN_ONE_PASS)
             touched.append(connection.scalar(sa.text("select count(*) from analytics.stale_users")))
-            forget(connection)
-            assert keep_up(connection) == 0
+        ticked.dbt.invoke(["run", "--full-refresh", "--select", "experiment_users", "daily_moments"])
+        with ticked.engine.connect() as connection:
             assert found(connection, USERS) == users
             afresh = found(connection, DAYS)
-            connection.rollback()
         for one, other in ((moments, in_one_pass), (days, afresh)):
             assert [words(row) for row in one] == [words(row) for row in other]
             assert [numbers(row) for row in one] == [pytest.approx(numbers(row)) for row in other]
@@ -370,19 +378,19 @@ def test_another_metric_is_looked_up_for_everybody(ticked: Project, dbt_project:
     assert kept(ticked) == 0, "the same tables go on"
 
 
-def test_what_is_wrong_is_mended_and_told(ticked: Project) -> None:
+def test_what_is_wrong_is_repaired_and_counted(ticked: Project) -> None:
     exposed(ticked, "ada", "bob", "cid")
-    assert rebuild(ticked.engine) == 0, "nobody was looked up yet, so nothing can be wrong"
+    assert rebuild(ticked)["experiment_users"] == 0, "nobody was looked up yet, so nothing can be wrong"
     kept(ticked)
     right = rows(ticked, USERS)
     with ticked.engine.begin() as connection:
         connection.execute(sa.text("update analytics.experiment_users set logins = 7 where user_id = 'ada'"))
         connection.execute(sa.text("delete from analytics.experiment_users where user_id = 'bob'"))
         connection.execute(sa.text("update analytics.daily_moments set users = 99"))
-    assert rebuild(ticked.engine) == 2
+    assert rebuild(ticked)["experiment_users"] == 2
     assert rows(ticked, USERS) == right
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(3,)]
-    assert rebuild(ticked.engine) == 0
+    assert rebuild(ticked)["experiment_users"] == 0
 
 
 def test_moments_of_days_keep_their_digits(ticked: Project) -> None:
@@ -427,36 +435,44 @@ analyse_results(Project(Settings.from_environment()), datetime.fromisoformat(sys
 WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like :query"
 
 
-def test_an_analysis_that_is_killed_leaves_nothing_and_the_next_one_is_right(ticked: Project) -> None:
+@pytest.mark.parametrize("table", ["experiment_users", "daily_moments"])
+def test_an_analysis_that_is_killed_leaves_nothing_half_done_and_the_next_one_is_right(
+    ticked: Project, table: str
+) -> None:
     exposed(ticked, "ada", "bob", within="241 hours")
     at = AS_OF + HOUR
     analyse_results(ticked, AS_OF)
-    before = rows(ticked, USERS), rows(ticked, DAYS)
+    written = f"select * from analytics.{table} order by 1, 2, 3, 4, 5"
+    before = rows(ticked, written), rows(ticked, "select * from analytics.experiment_results order by 1, 2, 3, 4, 5")
     publish(ticked, at)
     with ticked.engine.connect() as held:
-        held.execute(sa.text("lock table analytics.daily_moments in share mode"))
+        held.execute(sa.text(f"lock table analytics.{table} in share mode"))
         environment = {**os.environ, "UPNEXT_DATABASE_URL": ticked.settings.database_url or ""}
         process = subprocess.Popen([sys.executable, "-c", ANALYSE, at.isoformat()], env=environment)
         wait_for(
-            lambda: rows(ticked, WAITING, query="%delete from analytics.daily_moments%") == [(1,)],
-            "the analysis to have written users, and to come to their moments",
+            lambda: rows(ticked, WAITING, query=f'%delete from "%"."analytics"."{table}"%') == [(1,)],
+            f"the analysis to come to {table}",
         )
         process.kill()
         assert process.wait() == -signal.SIGKILL
         held.rollback()
-    assert (rows(ticked, USERS), rows(ticked, DAYS)) == before
+    results = rows(ticked, "select * from analytics.experiment_results order by 1, 2, 3, 4, 5")
+    assert (rows(ticked, written), results) == before
     analyse_results(ticked, at)
     assert rows(ticked, "select is_window_over, logins from analytics.experiment_users") == [(True, 2)] * 2
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(2,)]
+    assert rows(ticked, "select count(*) from analytics.stale_days") == [(0,)]
 
 
 def test_two_analyses_at_once_wait_for_each_other(ticked: Project) -> None:
     exposed(ticked, "ada", "bob")
-    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-    with ThreadPoolExecutor() as pool, snapshot(ticked.engine) as first:
-        keep_up(first)
-        second = pool.submit(analyse_results, ticked, AS_OF)
-        wait_for(lambda: second.done() or rows(ticked, waiting) == [(1,)], "the second at the door")
-        assert not second.done()
-        first.commit()
-    assert second.result().users == 0
+    with ThreadPoolExecutor() as pool, ticked.engine.connect() as held:
+        held.execute(sa.text("lock table analytics.stale_days in exclusive mode"))
+        waiting = pool.submit(analyse_results, ticked, AS_OF)
+        wait_for(
+            lambda: waiting.done() or rows(ticked, WAITING, query="%lock table analytics.stale_days%") == [(1,)],
+            "the second at the door",
+        )
+        assert not waiting.done()
+        held.rollback()
+    assert waiting.result().users == 2

@@ -9,8 +9,7 @@ import sqlalchemy as sa
 import yaml
 
 from tests.conftest import AS_OF, rows
-from tests.outcomes import Event, experience, store
-from upnext.analytics.experiment_users import forget
+from tests.outcomes import Event, experience, forget, store
 from upnext.analytics.health import run_checks
 from upnext.dbt import Dbt
 from upnext.loop import analyse_results
@@ -297,7 +296,7 @@ def mutate(project: Project, view: str, old: str, new: str) -> None:
         definition = connection.scalar(sa.text(f"select pg_get_viewdef('{view}'::regclass)"))
         assert old in definition
         connection.execute(sa.text(f"create or replace view {view} as {definition.replace(old, new)}"))
-        forget(connection)
+    project.dbt.invoke(["run", "--full-refresh", "--select", "experiment_users", "daily_moments"])
 
 
 def studies(project: Project, people: int) -> dict[str, dict[str, list[str]]]:

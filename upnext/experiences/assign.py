@@ -10,22 +10,11 @@ from sqlalchemy.engine import Connection, Engine
 from upnext.experiences.definition import Experience, as_json
 from upnext.experiences.sql import SQL
 from upnext.ticks.lifecycle import newest_published
-from upnext.ticks.offsets import changed_states, consumed, record_consumed
+from upnext.ticks.offsets import consumed, record_consumed
 from upnext.warehouse.locks import hold
 
 CONSUMER = "experiences"
 _SHOWN = "experiences.live_ctas"
-
-
-_STATES = """
-    select
-        experience as name,
-        case
-            when experiences.is_running(definition, :as_of) then md5(cast(definition as text))
-            else 'does not run'
-        end as hash
-    from experiences.definitions
-"""
 
 
 def assign(engine: Engine, experiences: dict[str, Experience], *, started: Collection[str], as_of: datetime) -> int:
@@ -65,7 +54,7 @@ def _consumed_tick(connection: Connection, consumer: str) -> int:
 
 
 def _changed(connection: Connection, consumer: str, as_of: datetime) -> list[str]:
-    return changed_states(connection, consumer, _STATES, {"as_of": as_of})
+    return list(connection.scalars(SQL["changed_definitions"], {"consumer": consumer, "as_of": as_of}))
 
 
 @dataclass(frozen=True)

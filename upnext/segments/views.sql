@@ -45,3 +45,31 @@ as $$
         and links.user_id <> links.id
         and links.id in (select merged_users.user_id from segments.merged_users where merged_users.tick_id > tick)
 $$;
+
+-- The experiences, or journeys, that are not what they were when `of_consumer` last acted on them: edited, new or gone.
+-- `definitions` has the hash of each by its name, and is remembered as acted on.
+create or replace function segments.changed_definitions(of_consumer text, definitions jsonb) returns setof text
+language sql
+as $$
+    with definitions as (
+        select key as name, value as hash from jsonb_each_text(definitions)
+    ),
+
+    gone as (
+        delete from segments.seen_definitions
+        where consumer = of_consumer and name not in (select definitions.name from definitions)
+        returning name
+    ),
+
+    written as (
+        insert into segments.seen_definitions as before (consumer, name, hash)
+        select of_consumer, definitions.name, definitions.hash from definitions
+        on conflict (consumer, name) do update set hash = excluded.hash
+        where before.hash <> excluded.hash
+        returning name
+    )
+
+    select name from gone
+    union all
+    select name from written
+$$;

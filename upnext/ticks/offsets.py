@@ -9,28 +9,6 @@ from sqlalchemy.engine import Connection, Engine
 
 from upnext.ticks.lifecycle import newest_published
 
-_CHANGED_STATES = """
-    with states as ({states}),
-
-    gone as (
-        delete from segments.seen_definitions
-        where consumer = :consumer and name not in (select name from states)
-        returning name
-    ),
-
-    written as (
-        insert into segments.seen_definitions as before (consumer, name, hash)
-        select :consumer, name, hash from states
-        on conflict (consumer, name) do update set hash = excluded.hash
-        where before.hash <> excluded.hash
-        returning name
-    )
-
-    select name from gone
-    union all
-    select name from written
-"""
-
 
 class Consumed(NamedTuple):
     """Up to which tick a consumer has acted on membership changes, and up to which instant it has looked at events."""
@@ -57,18 +35,6 @@ def record_consumed(connection: Connection, consumer: str, tick_id: int, as_of: 
             " on conflict (consumer) do update set tick_id = excluded.tick_id, as_of = excluded.as_of"
         ),
         {"consumer": consumer, "tick_id": tick_id, "as_of": as_of},
-    )
-
-
-def changed_states(
-    connection: Connection, consumer: str, states: str, values: Mapping[str, object] | None = None
-) -> list[str]:
-    """Return the experiences, or journeys, that are not what they were when `consumer` last acted on them.
-
-    Edited, new, or gone. `states` is a SELECT of name and hash; what it says now is remembered as acted on.
-    """
-    return list(
-        connection.scalars(sa.text(_CHANGED_STATES.format(states=states)), {**(values or {}), "consumer": consumer})
     )
 
 

@@ -1,6 +1,7 @@
 {{ config(
-    materialized='kept_up', key=['experiment', 'exposed_on', 'split', 'arm', 'metric'], recompute_with=['stale_moments'],
-    kept_up_by='analytics.experiment_users'
+    materialized='daily_moments', key=['experiment', 'exposed_on', 'split', 'arm', 'metric'],
+    recompute_with=['stale_moments']
 ) }}
 
+-- depends_on: {{ ref('experiment_users') }}
 select * from {{ ref('stale_moments') }}

@@ -1,8 +1,7 @@
 {{ config(
-    materialized='kept_up', key=['user_id', 'experiment'],
+    materialized='experiment_users', key=['user_id', 'experiment'],
     indexes=['(closes_at) where not is_window_over', '(experiment, exposed_on) where is_window_over'],
-    recompute_with=['stale_outcomes', 'stale_exposures', 'experiments', 'user_events', 'identified_events'],
-    kept_up_by='analytics.experiment_users'
+    recompute_with=['stale_outcomes', 'stale_exposures', 'experiments', 'user_events', 'identified_events']
 ) }}
 
 -- depends_on: {{ ref('stale_exposures') }}, {{ ref('experiments') }}

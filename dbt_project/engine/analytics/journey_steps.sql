@@ -1,5 +1,5 @@
 with events as (
-    select * from {{ ref('user_events') }} where occurred_at <= {{ published_as_of() }}
+    select * from {{ ref('user_events') }} where occurred_at <= {{ analysed_as_of() }}
 ),
 
 entries as (

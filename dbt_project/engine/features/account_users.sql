@@ -1,6 +1,6 @@
 {{ config(
     materialized='features', key=['account_id', 'user_id'], recompute_with=['identity_links', 'user_accounts'],
-    totals='account_features', indexes=[['user_id']]
+    totals='account_features', indexes=['(user_id)']
 ) }}
 
 -- depends_on: {{ ref('identity_links') }}

@@ -30,8 +30,8 @@
     {%- if not existing -%}
         {#- Room for the next version of a row on its page, so that a tick need not touch the indexes. -#}
         {%- do run_query("create table " ~ target ~ " (like fresh, primary key (" ~ key | join(', ') ~ ")) with (fillfactor = 80)") -%}
-        {%- for columns in indexes -%}
-            {%- do run_query("create index on " ~ target ~ " (" ~ columns | join(', ') ~ ")") -%}
+        {%- for index in indexes -%}
+            {%- do run_query("create index on " ~ target ~ " " ~ index) -%}
         {%- endfor -%}
     {%- endif -%}
     {%- for name, type in existing.items() if wanted.get(name) != type -%}

@@ -148,3 +148,19 @@ select experience from experiences.definitions;
 
 -- name: count_live
 select count(*) from experiences.live_ctas;
+
+-- name: changed_definitions
+select name
+from segments.changed_definitions(
+    :consumer,
+    (
+        select jsonb_object_agg(
+            experience,
+            case
+                when experiences.is_running(definition, :as_of) then md5(cast(definition as text))
+                else 'does not run'
+            end
+        )
+        from experiences.definitions
+    )
+) as changed (name);

@@ -105,7 +105,7 @@ create table analytics.stale_users (
     user_id text primary key
 );
 
--- Days (UTC) of first exposure whose moments it recomputed.
+-- Days (UTC) of first exposure whose moments are to be recomputed.
 create table analytics.stale_days (
     experiment text not null,
     exposed_on date not null,

@@ -1,0 +1,91 @@
+-- name: analysed_as_of
+select as_of from features.states where model = 'experiment_users' and as_of > '-infinity';
+
+-- name: count_stale_users
+select count(*) from analytics.stale_users;
+
+-- name: moments
+select
+    experiment,
+    metric,
+    type,
+    split,
+    arm,
+    users,
+    conversions,
+    mean,
+    variance,
+    other_mean,
+    other_variance,
+    covariance
+from analytics.experiment_moments;
+
+-- name: arms
+select * from analytics.experiment_arms order by experiment, split, arm;
+
+-- name: generic_arms
+select
+    experience,
+    array_agg(variants.key) as arms
+from experiences.definitions
+cross join jsonb_each(definition -> 'variants') as variants
+where cast(variants.value ->> 'generic' as boolean)
+group by experience;
+
+-- name: segment_counts
+select * from analytics.segment_counts;
+
+-- name: copy_counts
+select * from analytics.copy_counts;
+
+-- name: funnel
+select
+    journey,
+    step,
+    entered,
+    sent,
+    opened,
+    clicked,
+    converted
+from analytics.journey_steps;
+
+-- name: earlier_looks
+-- The look before has the minimum of all before it, as long as the goal is the same.
+select
+    results.experiment,
+    results.metric,
+    results.arm,
+    results.p_always_valid
+from unnest(cast(:experiments as text []), cast(:metrics as text []), cast(:arms as text []), cast(:goals as text []))
+    as looks (experiment, metric, arm, goal_version)
+cross join lateral (
+    select earlier.*
+    from analytics.experiment_results as earlier
+    where
+        earlier.experiment = looks.experiment
+        and earlier.metric = looks.metric
+        and earlier.arm = looks.arm
+        and earlier.goal_version = looks.goal_version
+        and earlier.as_of < :as_of
+    order by earlier.as_of desc
+    limit 1
+) as results;
+
+-- name: newest_results
+select *
+from analytics.experiment_results
+where metric = 'goal' and as_of = (select max(as_of) from analytics.experiment_results)
+order by experiment, arm;
+
+-- name: history
+-- The last look of each day, over a quarter of a year.
+select distinct on (experiment, arm, cast(as_of as date))
+    as_of,
+    experiment,
+    arm,
+    lift,
+    lift_low,
+    lift_high
+from analytics.experiment_results
+where metric = 'goal' and as_of > (select max(as_of) from analytics.experiment_results) - interval '90 days'
+order by experiment asc, arm asc, cast(as_of as date) asc, as_of desc;
