@@ -12,7 +12,7 @@ from upnext.analytics.statistics import Decision
 from upnext.experiences.declared import load_experiences
 from upnext.experiences.definition import Known, Trigger
 from upnext.journeys.declared import load_journeys
-from upnext.loop import build
+from upnext.loop import analyse_results, build
 from upnext.operations import check_journeys, preview_segment
 from upnext.project import Project
 from upnext.settings import PROJECT, Settings
@@ -67,6 +67,7 @@ def test_the_walk_throughs(project: Project, product: Product, dbt_project: Path
     assert rows(project, "select user_id from segments.report_lovers") == [("ada",)]
     assert preview_segment(project, "report_lovers", with_ids=False).size == 1
     assert {"rows_exported", "has_booked_a_demo", "reports_per_login"} <= set(project.metrics)
+    analyse_results(project, AS_OF)
     assert rows(
         project,
         "select reports_exported, reports_exported__before, rows_exported__before, has_booked_a_demo,"
