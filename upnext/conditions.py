@@ -1,6 +1,6 @@
 """Tests of the values in an event's properties or context, as features, derived events and metrics declare them. Pure.
 
-dbt_project/macros/events.sql (`tests_of`) turns them into SQL.
+dbt_project/macros/engine/events.sql (`tests_of`) turns them into SQL.
 """
 
 from typing import Annotated

@@ -14,6 +14,7 @@ FLOORS = (
     ("upnext.settings", "upnext.wording", "upnext.switches"),
     ("upnext.declarations", "upnext.durations", "upnext.warehouse"),
     ("upnext.conditions", "upnext.ticks"),
+    ("upnext.kinds",),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
     ("upnext.dbt_patches", "upnext.status", "upnext.alerts"),
     ("upnext.dbt",),

@@ -235,6 +235,7 @@ def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(tick
     columns += [
         {"name": "revenue", "description": "x", "config": {"meta": revenue}},
         {"name": "capped_revenue", "description": "x", "config": {"meta": {**revenue, "cap": "99 %"}}},
+        {"name": "demo_days", "description": "x", "config": {"meta": {"days_of": "book demo"}}},
     ]
     path.write_text(yaml.safe_dump(declared))
     ticked.dbt = Dbt(ticked.settings, ticked.engine.url)
@@ -248,6 +249,7 @@ def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(tick
     whale: Event = (arm[0], "book demo", at + DAY, {"amount": "1e6", "currency": "EUR"})
     stored(ticked, *events, whale, users=400)
     assert result(ticked, "revenue")["mean_arm"] > 1000
+    assert result(ticked, "demo_days")["mean_arm"] == 1, "the whale booked twice, on one day"
     capped = result(ticked, "capped_revenue")
     assert abs(capped["lift"]) < 0.1
     assert (capped["n_control"], capped["n_arm"], capped["type"]) == (len(control), len(arm), "mean")

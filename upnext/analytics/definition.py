@@ -5,8 +5,8 @@ from typing import Annotated
 
 import msgspec
 
-from upnext.conditions import Conditions, check_conditions
-from upnext.declarations import Declaration, Mistake, unknown
+from upnext.declarations import Mistake, unknown
+from upnext.kinds import KINDS, Measure
 from upnext.reserved import RESERVED_WORDS
 from upnext.wording import worded
 
@@ -14,36 +14,34 @@ LONGEST_NAME = 50
 RESERVED = frozenset({"goal", "clicked"})
 
 
-class Metric(Declaration, frozen=True):
-    """One of `count_of`, `sum_of` (with `of`) and `ever` (see dbt_project/macros/metrics.sql); `per` makes a ratio.
+_KINDS = [name for name, kind in KINDS.items() if kind.is_of_metrics]
+
+
+class Metric(Measure, frozen=True):
+    """A kind of a feature that is a number for each user, with `where`; `per` makes a ratio of two counts.
 
     `cap: 99.9 %` lets no user count for more than that share of the users have at most, so that one does not decide.
     """
 
-    count_of: str | None = None
-    sum_of: str | None = None
-    of: str | None = None
-    ever: str | None = None
     per: str | None = None
     cap: Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")] | None = None
-    where: Conditions | None = None
 
     def __post_init__(self) -> None:
-        kinds = [name for name in ("count_of", "sum_of", "ever") if getattr(self, name) is not None]
-        if len(kinds) != 1:
-            raise ValueError("a metric is made of exactly one of count_of, sum_of, ever")
-        if (self.sum_of is None) != (self.of is None):
-            raise ValueError("sum_of, a property, and of, an event, go together")
+        super().__post_init__()
+        if self.kind not in _KINDS:
+            raise ValueError(f"a metric cannot be made by {self.kind}; it needs one of {', '.join(_KINDS)}")
+        for name in ("within", "type"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"'{name}' does not go with a metric, which counts within the goal's window")
         if self.per is not None and self.count_of is None:
             raise ValueError("per goes with count_of")
-        check_conditions(self.where)
         if self.cap is not None and (self.ever is not None or self.per is not None):
-            raise ValueError("cap goes with count_of without per, and with sum_of")
+            raise ValueError("cap goes with count_of without per, with sum_of and with days_of")
 
     @property
     def events(self) -> list[str]:
         """Names of the events that it is about."""
-        return [name for name in (self.count_of, self.of, self.ever, self.per) if name is not None]
+        return [*super().events, *([self.per] if self.per is not None else [])]
 
 
 class _Config(msgspec.Struct, frozen=True):

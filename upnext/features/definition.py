@@ -3,97 +3,18 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from upnext.conditions import Conditions, check_conditions
-from upnext.declarations import NAME, Declaration
-from upnext.durations import Window
+from upnext.declarations import NAME
 from upnext.errors import nearest
+from upnext.kinds import ANY, KINDS, Measure
 from upnext.reserved import RESERVED_WORDS
 
-ANY = "any"
-_WINDOWED = {"within", "where", "type"}
-KINDS = {
-    "count_of": _WINDOWED,
-    "sum_of": _WINDOWED | {"of"},
-    "days_of": _WINDOWED,
-    "ever": _WINDOWED,
-    "first_at": _WINDOWED,
-    "last_at": _WINDOWED,
-    "latest_of": {"within", "where", "is"},
-    "latest": _WINDOWED | {"of", "as"},
-    "latest_trait": {"within", "as"},
-    "sequence": {"within", "where", "in"},
-    "most_in_session": {"within", "where"},
-    "distinct_users": {"within", "where"},
-    "members_where": set(),
-}
-NEEDED = {"sum_of": "of", "latest_of": "is", "sequence": "in"}
-OF_ACCOUNTS = {"count_of", "sum_of", "ever", "first_at", "last_at", "distinct_users", "members_where"}
-OF_ACCOUNTS_ONLY = {"distinct_users", "members_where"}
-NEVER_NEGATIVE = {"count_of", "days_of", "most_in_session", "distinct_users", "members_where"}
 
-
-class Feature(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_": "as"}):
-    """What a feature is made of: one kind, and what goes with it (see dbt_project/macros/features/kinds.sql)."""
-
-    count_of: str | None = None
-    sum_of: str | None = None
-    days_of: str | None = None
-    ever: str | None = None
-    first_at: str | None = None
-    last_at: str | None = None
-    latest_of: list[str] | None = None
-    latest: str | None = None
-    latest_trait: str | None = None
-    sequence: list[str] | None = None
-    most_in_session: str | None = None
-    distinct_users: bool | None = None
-    members_where: str | None = None
-    of: str | None = None
-    is_: str | None = None
-    in_: Window | None = None
-    as_: Literal["text", "number", "boolean", "time"] | None = None
-    type: Literal["track", "page", "screen", "identify", "group", "alias"] | None = None
-    within: Window | None = None
-    where: Conditions | None = None
-
-    def __post_init__(self) -> None:
-        said = {field.encode_name: value for field in msgspec.structs.fields(self)
-                if (value := getattr(self, field.name)) is not None}  # fmt: skip
-        kinds = [name for name in said if name in KINDS]
-        if len(kinds) != 1:
-            found = f"two kinds, {' and '.join(kinds)}" if kinds else "no kind"
-            raise ValueError(f"a feature with {found}; it needs one of {', '.join(KINDS)}")
-        kind = kinds[0]
-        for name in said:
-            if name != kind and name not in KINDS[kind]:
-                raise ValueError(
-                    f"'{name}' does not go with {kind}; known: {', '.join(sorted(KINDS[kind])) or 'nothing'}"
-                )
-        if kind in NEEDED and NEEDED[kind] not in said:
-            raise ValueError(f"{kind} needs '{NEEDED[kind]}'")
-        if kind == "latest" and self.of is None and self.type is None:
-            raise ValueError("latest needs 'of', an event, or 'type'")
-        check_conditions(self.where)
-        if self.latest_of is not None and self.is_ not in self.latest_of:
-            raise ValueError(f"is: '{self.is_}' is none of latest_of{nearest(self.is_ or '', self.latest_of)}")
-
-    @property
-    def kind(self) -> str:
-        """The name of the kind."""
-        return next(name for name in KINDS if getattr(self, name) is not None)
-
-    @property
-    def events(self) -> list[str]:
-        """Names of the events that it is about, `any` among them."""
-        named = [
-            self.count_of, self.days_of, self.ever, self.first_at, self.last_at, self.most_in_session, self.of,
-            *(self.latest_of or ()), *(self.sequence or ()),
-        ]  # fmt: skip
-        return [name for name in named if name is not None]
+class Feature(Measure, frozen=True):
+    """What a feature is made of: a kind, and what goes with it."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -137,13 +58,12 @@ class FeaturesFile(msgspec.Struct, frozen=True):
 
 def example(feature: Feature, date: datetime) -> Any:
     """Return a value such as the feature has for an active user, as JSON has it."""
-    if feature.kind in ("ever", "latest_of", "sequence"):
-        return True
+    value = KINDS[feature.kind].example
+    if value is not None:
+        return value
     if feature.kind in ("first_at", "last_at"):
         return date.isoformat()
-    if feature.kind in ("latest", "latest_trait"):
-        return {"number": 12, "boolean": True, "time": date.isoformat()}.get(feature.as_ or "", "premium")
-    return 12
+    return {"number": 12, "boolean": True, "time": date.isoformat()}.get(feature.as_ or "", "premium")
 
 
 def find_mistake(
@@ -155,9 +75,9 @@ def find_mistake(
     unknown = [name for name in feature.events if name != ANY and name not in events]
     if unknown:
         return f"is about '{unknown[0]}', which models/events/_catalogue.yml does not list{nearest(unknown[0], events)}"
-    if is_of_accounts and feature.kind not in OF_ACCOUNTS:
+    if is_of_accounts and not KINDS[feature.kind].is_of_accounts:
         return f"cannot be made by {feature.kind}, which cannot be added up from an account's users"
-    if not is_of_accounts and feature.kind in OF_ACCOUNTS_ONLY:
+    if not is_of_accounts and not KINDS[feature.kind].is_of_users:
         return f"cannot be made by {feature.kind}, which only accounts have"
     named = feature.members_where
     if named is not None and named != ANY and named not in user_features:
@@ -167,4 +87,6 @@ def find_mistake(
 
 def never_negative(tables: Mapping[str, Mapping[str, Feature]]) -> set[str]:
     """Return the features that count something: a condition `>= 0` on one of them is always true."""
-    return {name for table in tables.values() for name, feature in table.items() if feature.kind in NEVER_NEGATIVE}
+    return {
+        name for table in tables.values() for name, feature in table.items() if KINDS[feature.kind].is_never_negative
+    }

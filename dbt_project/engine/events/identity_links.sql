@@ -1,5 +1,5 @@
 {#
-    Whom an id stands for, as identify and alias have said by as_of (`claims`, see macros/identity.sql). An id goes with the first person it was linked to.
+    Whom an id stands for, as identify and alias have said by as_of (`claims`, see macros/engine/identity.sql). An id goes with the first person it was linked to.
     A link that closes a circle counts for nothing, nor does one to a person who has too many ids already.
 #}
 with recursive links as (

@@ -28,8 +28,8 @@ def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path
     ("meta", "message"),
     [
         ("{count_off: login}", "unknown key 'count_off'; did you mean 'count_of'?"),
-        ("{}", "a feature with no kind; it needs one of count_of, sum_of"),
-        ("{count_of: login, ever: login}", "a feature with two kinds, count_of and ever"),
+        ("{}", "names no kind; it needs one of count_of, sum_of"),
+        ("{count_of: login, ever: login}", "names two kinds, count_of and ever"),
         ("{count_of: login, within: -5 days}", "'within' is '-5 days'; it must be a length of time such as 30 days"),
         ("{count_of: login, within: 0 days}", "'within' is '0 days'; it must be a length of time"),
         ("{count_of: login, within: 5}", "'within' is 5; it must be a length of time"),

@@ -3,8 +3,9 @@
     whoever they are counted for (`key`; user_id is always part of it); the model's columns say what is made of them.
 
     A tick adds the events that came in (newly loaded, or loaded before and reached by as_of) and takes off those that
-    left a window. A feature that has no difference is computed afresh for those whom such events are about, from their
-    events of that kind; everything is, for those whom the models of `recompute_with` have touched (who is who, say).
+    left a window. A feature that has no difference is recomputed for the users with such events, from their events of
+    that kind. All features of a user are recomputed where a model of `recompute_with` has changed for that user, such as
+    the identities.
 #}
 {% materialization features, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -42,7 +43,7 @@
 {% macro all_features(sql, key, features, progress, condition='true') -%}
     select {{ key | join(', ') }}
         {%- for name, meta in features.items() %},
-        {{ feature_expression(name, meta, progress.as_of) }} as {{ name }}
+        {{ feature_value(meta, progress.as_of) }} as {{ name }}
         {%- endfor %}
     from ({{ sql }}) as events
     where events.occurred_at <= {{ progress.as_of }} and events.load_id not in {{ loads_after(progress.tick_id) }}
@@ -53,75 +54,92 @@
 {% macro advance_features(target, model_name, key, features, sql, progress, upstream) -%}
     {%- set differential = {} -%}
     {%- set others = {} -%}
-    {%- set after = {} -%}
     {%- for name, meta in features.items() -%}
         {%- do (differential if is_differential(meta) else others).update({name: meta}) -%}
-        {%- do after.update({name: feature_after(name, meta)}) -%}
     {%- endfor -%}
-    {%- set names = features.keys() | list -%}
 
-    {%- set keys = key | join(', ') -%}
-    {%- set make_changed -%}
-        create temporary table changed on commit drop as
-        {{ changed_events(sql, key, features, progress) }}
-    {%- endset -%}
-    {%- do run_query(make_changed) -%}
-
-    {%- set make_recomputed -%}
-        create temporary table recomputed on commit drop as
-        select distinct key
-        from ({{ touched_since(upstream or ['none'], progress.last.tick_id, progress.tick_id) }}) as touched
-    {%- endset -%}
-    {%- do run_query(make_recomputed) -%}
-
-    {%- set add_differences -%}
-        insert into {{ target }} as live ({{ (key + names) | join(', ') }})
-        {{ differences(key, features, progress) }}
-        on conflict ({{ keys }}) do {{ update_where_distinct(differential.keys() | list, after) }}
-        returning live.{{ key[0] }}
-    {%- endset -%}
-    {%- do run_query(logging_keys(model_name, key, progress.tick_id, add_differences)) -%}
-
+    {%- do run_query(changed_events(sql, key, features, progress)) -%}
+    {%- do run_query(users_to_recompute(upstream, progress)) -%}
+    {%- do run_query(logging_keys(
+        model_name, key, progress.tick_id, add_differences(target, key, features, differential, progress)
+    )) -%}
     {%- if others -%}
-        {%- set make_affected -%}
-            create temporary table affected on commit drop as
-            select distinct user_id from changed as events
-            where ({{ events_of_any(others) }}) and user_id not in (select key from recomputed)
-        {%- endset -%}
-        {%- do run_query(make_affected) -%}
-        {%- do run_query("analyze affected") -%}
-
-        {%- set theirs = "events.user_id = affected.user_id and (" ~ events_of_any(others) ~ ")" -%}
-        {%- set recompute_affected -%}
-            update {{ target }} as live set {{ assigned(others.keys()) }}
-            from affected
-            cross join lateral (
-                {{ all_features(sql, key, others, progress, theirs) }}
-            ) as excluded
-            where
-                ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
-                and ({{ prefixed('live', others.keys()) }}) is distinct from ({{ prefixed('excluded', others.keys()) }})
-            returning live.{{ key[0] }}
-        {%- endset -%}
-        {%- do run_query(logging_keys(model_name, key, progress.tick_id, recompute_affected)) -%}
+        {%- do run_query(affected_users(others)) -%}
+        {%- do run_query(logging_keys(
+            model_name, key, progress.tick_id, recompute_affected(target, key, others, sql, progress)
+        )) -%}
     {%- endif -%}
-
     {%- if run_query("select 1 from recomputed limit 1").rows -%}
-        {%- set make_fresh -%}
-            create temporary table fresh on commit drop as
-            select features.*
-            from recomputed
-            cross join lateral (
-                {{ all_features(sql, key, features, progress, "events.user_id = recomputed.key") }}
-            ) as features
-        {%- endset -%}
-        {%- do run_query(make_fresh) -%}
+        {%- do run_query(fresh_features(sql, key, features, progress)) -%}
         {%- set scope = 'live.user_id in (select key from recomputed)' -%}
-        {%- do reconcile(target, model_name, key, key + names, scope, progress.tick_id) -%}
+        {%- do reconcile(target, model_name, key, key + features.keys() | list, scope, progress.tick_id) -%}
     {%- endif -%}
 {%- endmacro %}
 
-{# Run a statement that returns keys, and log them as touched. #}
+{# Users whose every feature is recomputed, because a model of `recompute_with` has changed for them. #}
+{% macro users_to_recompute(upstream, progress) -%}
+    create temporary table recomputed on commit drop as
+    select distinct changed.key
+    from ({{ changed_keys(upstream or ['none'], progress.last.tick_id, progress.tick_id) }}) as changed
+{%- endmacro %}
+
+{# New keys start from the difference; features without one start from their empty value. #}
+{% macro add_differences(target, key, features, differential, progress) -%}
+    insert into {{ target }} as live ({{ (key + features.keys() | list) | join(', ') }})
+    select
+        {{ key | join(', ') }}
+        {%- for name, meta in features.items() %},
+        {{ feature_difference(meta, progress) if name in differential else of_kind(meta, 'empty')(meta) }} as {{ name }}
+        {%- endfor %}
+    from changed as events
+    where events.user_id not in (select recomputed.key from recomputed)
+    group by {{ key | join(', ') }}
+    on conflict ({{ key | join(', ') }}) do
+    {%- if differential %}
+    update set
+        {%- for name, meta in differential.items() %}
+        {{ name }} = {{ of_kind(meta, 'after')(name) }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    where
+        ({{ prefixed('live', differential) }}) is distinct from
+        ({% for name, meta in differential.items() %}{{ of_kind(meta, 'after')(name) }}{{ ', ' if not loop.last }}{% endfor %})
+    {%- else %} nothing
+    {%- endif %}
+    returning live.{{ key[0] }}
+{%- endmacro %}
+
+{# Users whose features without a difference an event of this tick may have changed. #}
+{% macro affected_users(others) -%}
+    create temporary table affected on commit drop as
+    select distinct user_id
+    from changed as events
+    where ({{ events_of_any(others) }}) and user_id not in (select recomputed.key from recomputed);
+
+    analyze affected
+{%- endmacro %}
+
+{% macro recompute_affected(target, key, others, sql, progress) -%}
+    update {{ target }} as live set {{ assigned(others) }}
+    from affected
+    cross join lateral (
+        {{ all_features(sql, key, others, progress, "events.user_id = affected.user_id and (" ~ events_of_any(others) ~ ")") }}
+    ) as excluded
+    where
+        ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
+        and ({{ prefixed('live', others) }}) is distinct from ({{ prefixed('excluded', others) }})
+    returning live.{{ key[0] }}
+{%- endmacro %}
+
+{% macro fresh_features(sql, key, features, progress) -%}
+    create temporary table fresh on commit drop as
+    select features.*
+    from recomputed
+    cross join lateral (
+        {{ all_features(sql, key, features, progress, "events.user_id = recomputed.key") }}
+    ) as features
+{%- endmacro %}
+
+{# Run a statement that returns keys, and log them as changed. #}
 {% macro logging_keys(model_name, key, tick_id, statement) -%}
     with written as (
         {{ statement }}
@@ -131,10 +149,11 @@
     select distinct '{{ model_name }}', {{ tick_id }}, {{ key[0] }} from written
 {%- endmacro %}
 
-{# What a tick's difference is made of: `is_new` for the events that came, the others left a window. #}
+{# The events that a tick's difference is made of: `is_new` for those that came, the others left a window. #}
 {% macro changed_events(sql, key, features, progress) -%}
-    {%- set names = ['type', 'event', 'occurred_at', 'is_derived'] -%}
-    {%- set columns = prefixed('events', key + names + (['properties'] if are_properties_read(features) else [])) -%}
+    {%- set names = key + ['type', 'event', 'occurred_at', 'is_derived'] -%}
+    {%- set columns = prefixed('events', names + (['properties'] if are_properties_read(features) else [])) -%}
+    create temporary table changed on commit drop as
     {%- for condition in new_events(progress) %}
     select {{ columns }}, true as is_new from ({{ sql }}) as events where {{ condition }}
     {{ 'union all' if not loop.last }}
@@ -156,8 +175,8 @@
 {% macro left_windows(features, progress) -%}
     {%- set names_by_window = {} -%}
     {%- for meta in features.values() if meta.within -%}
-        {%- set is_any = meta.type or 'latest_trait' in meta or 'most_in_session' in meta or 'any' in events_of(meta) -%}
-        {%- do names_by_window.setdefault(meta.within, []).extend(['any'] if is_any else events_of(meta)) -%}
+        {%- set by = changed_by(meta) -%}
+        {%- do names_by_window.setdefault(meta.within, []).extend(['any'] if by.type else events_of(by)) -%}
     {%- endfor -%}
     {%- set conditions = [] -%}
     {%- for within, names in names_by_window.items() -%}
@@ -175,22 +194,9 @@
     {{ return(conditions) }}
 {%- endmacro %}
 
-{# A condition for the events that one of these features is about. #}
+{# A condition for the events that may change one of these features. #}
 {% macro events_of_any(features) -%}
     {%- set conditions = [] -%}
-    {%- for meta in features.values() -%}
-        {%- do conditions.append("not events.is_derived" if 'most_in_session' in meta else event_condition(meta)) -%}
-    {%- endfor -%}
-    {{ return("(" ~ conditions | unique | join(') or (') ~ ")") }}
-{%- endmacro %}
-
-{# Per key, the change that this tick makes. New keys start from it; features without a difference start empty. #}
-{% macro differences(key, features, progress) -%}
-    select {{ key | join(', ') }}
-        {%- for name, meta in features.items() %},
-        {{ feature_difference(name, meta, progress) if is_differential(meta) else feature_of_nothing(meta) }} as {{ name }}
-        {%- endfor %}
-    from changed as events
-    where events.user_id not in (select key from recomputed)
-    group by {{ key | join(', ') }}
+    {%- for meta in features.values() -%} {%- do conditions.append(event_condition(changed_by(meta))) -%} {%- endfor -%}
+    ({{ conditions | unique | join(') or (') }})
 {%- endmacro %}

@@ -93,7 +93,7 @@
 {%- endmacro %}
 
 {# Whose rows these models have changed since a tick. #}
-{% macro touched_since(models, last_tick_id, tick_id) -%}
+{% macro changed_keys(models, last_tick_id, tick_id) -%}
     select key from features.changed_keys
     where model in ({{ quoted(models) }}) and tick_id > {{ last_tick_id }} and tick_id <= {{ tick_id }}
 {%- endmacro %}

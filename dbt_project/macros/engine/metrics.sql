@@ -1,28 +1,12 @@
 {#
-    A metric is a documented column of `experiment_users`: the `config.meta` of its description is its definition.
-
-        count_of: <event>                  number of such events
-        count_of: <event>, per: <event>    how many of the one there are to each of the other
-        sum_of: <property>, of: <event>    sum of a property
-        ever: <event>                      whether there is at least one
-
-    Each with `where:`, tests of the event's properties (see tests_of). count_of without `per`, and sum_of, may have
-    `cap: 99.9 %`: no user counts for more than so many per cent of all users of the experiment have at most.
+    A metric is a documented column of `experiment_users`: the `config.meta` of its description is its definition, by the
+    kinds of features that have a `__metric`. `per: <event>` makes a ratio; `cap: 99.9 %` lets no user count for more than
+    that share of all users of the experiment have at most.
 #}
 
 {# A metric of one user over the events for which a condition holds. #}
 {% macro metric_value(meta, condition) -%}
-    {%- set of = event_condition(meta) ~ ' and ' ~ condition -%}
-    {%- if 'ever' in meta -%}
-        cast(cast(count(*) filter (where {{ of }}) > 0 as integer) as double precision)
-    {%- elif 'sum_of' in meta -%}
-        {#- The square of one user's value must be a number too, or it would stop the results of everybody. -#}
-        coalesce(cast(round(least(greatest(
-            sum(upnext.number({{ path_of('events.properties', meta.sum_of) }})) filter (where {{ of }}), -1e100
-        ), 1e100), 20) as double precision), 0)
-    {%- else -%}
-        cast(count(*) filter (where {{ of }}) as double precision)
-    {%- endif -%}
+    {{ of_kind(meta, 'metric')(of_kind(meta, 'value')(meta, event_condition(meta) ~ ' and ' ~ condition, '')) }}
 {%- endmacro %}
 
 {# The names of the events that metrics are about. #}

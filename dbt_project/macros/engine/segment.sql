@@ -209,7 +209,7 @@
 
 {# Whose features, or whose membership of the segments that are named, a tick has changed. #}
 {% macro touched_members(unit, last_tick_id, tick_id) -%}
-    select key as id from ({{ touched_since([unit.features], last_tick_id, tick_id) }}) as touched group by key
+    select key as id from ({{ changed_keys([unit.features], last_tick_id, tick_id) }}) as touched group by key
     {%- for segment in segments_named() %}
     union
     select {{ unit.id }} from {{ unit.changes }}

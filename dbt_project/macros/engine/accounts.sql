@@ -1,0 +1,60 @@
+{#
+    Features of accounts, in two steps: `account_users` keeps for each account and user what can be added up, by the
+    engine of features; `account_features` adds it up for the accounts with a change in a tick.
+#}
+
+{# What is kept of each user of an account, for these features of accounts to be added up from. #}
+{% macro features_of_each_user(model_name) -%}
+    {%- set features = {} -%}
+    {%- for column in described_columns(model_name) -%}
+        {%- set meta = (of_kind(column.config.meta, 'of_each_user') or same)(column.config.meta) -%}
+        {%- if meta -%} {%- do features.update({column.name: meta}) -%} {%- endif -%}
+    {%- endfor -%}
+    {{ return(features) }}
+{%- endmacro %}
+
+{% macro totals(model_name) -%}
+    {%- for column in described_columns(model_name) -%}
+    {{ of_kind(column.config.meta, 'total')(column.name, column.config.meta) }} as {{ column.name }}
+    {%- if not loop.last %},
+    {% endif -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+{% materialization totals, adapter='postgres' %}
+    {%- set target = this.incorporate(type='table') -%}
+    {%- set key = config.require('key') -%}
+    {%- set definition = local_md5(sql) -%}
+
+    {%- do run_pre_hooks() -%}
+
+    {%- set progress = progress_of(model.name, target, definition) -%}
+    {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and are_all_touched(['account_users', 'user_features'], progress.last.tick_id)) %}
+        {%- do rebuild_table(target, model.name, key, sql, progress, definition) -%}
+    {% elif progress.mode == 'advance' %}
+        {%- do run_query(recomputed_totals(sql, progress)) -%}
+        {%- set scope = 'live.account_id in (select account_id from changed_accounts)' -%}
+        {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id) -%}
+        {%- do run_query(save_state(model.name, progress, definition)) -%}
+    {% endif %}
+    {{ return(committed(target)) }}
+{% endmaterialization %}
+
+{# `offset 0`: account by account, by an index; otherwise all of them are joined with some. #}
+{% macro recomputed_totals(sql, progress) -%}
+    create temporary table changed_accounts (account_id) on commit drop as
+    {{ changed_keys(['account_users'], progress.last.tick_id, progress.tick_id) }}
+    union
+    select account_users.account_id
+    from ({{ changed_keys(['user_features'], progress.last.tick_id, progress.tick_id) }}) as users
+    inner join features.account_users on users.key = account_users.user_id;
+
+    analyze changed_accounts;
+
+    create temporary table fresh on commit drop as
+    select totals.*
+    from changed_accounts
+    cross join lateral (
+        select * from ({{ sql }}) as totals where totals.account_id = changed_accounts.account_id offset 0
+    ) as totals
+{%- endmacro %}
