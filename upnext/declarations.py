@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -26,8 +26,16 @@ Link = Annotated[
 ]
 """Where a click leads: an https address, or a path of the site that shows it."""
 
-Mistake = tuple[list[str | int], str]
-"""Where a mistake stands, as keys of the YAML, and what is wrong."""
+Keys = list[str | int]
+"""The way to a value of a YAML file, from the top."""
+
+
+class Problem(NamedTuple):
+    """What is wrong, and where in its file: by keys where that is YAML, or by the line, counted from 1."""
+
+    place: Keys | int
+    text: str
+
 
 Declared = TypeVar("Declared", bound=msgspec.Struct)
 
@@ -69,28 +77,28 @@ def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
     return {path.stem: load(path, kind) for path in paths}
 
 
-def check(folder: Path, name: str, mistakes: Iterable[Mistake]) -> None:
-    """Raise `UpnextError` with file and line for the first of the mistakes in `<name>.yml`."""
-    for keys, mistake in mistakes:
-        path = folder / f"{name}.yml"
-        raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+def check(path: Path, problems: Iterable[Problem]) -> None:
+    """Raise `UpnextError` with the line for the first problem of a file."""
+    for place, text in problems:
+        line = place if isinstance(place, int) else line_of(path, place)
+        raise UpnextError(f"{path}:{line}: {text}")
 
 
-def unknown(keys: list[str | int], kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Mistake]:
-    """Yield a mistake for each name that is not known, with its nearest match."""
+def unknown(keys: Keys, kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for each name that is not known, with its nearest match."""
     for name in names:
         if name not in known:
-            yield keys, f"unknown {kind} '{name}'{nearest(name, known)}"
+            yield Problem(keys, f"unknown {kind} '{name}'{nearest(name, known)}")
 
 
-def markup(keys: list[str | int], text: str) -> Iterator[Mistake]:
-    """Yield a mistake where a text holds HTML or a script: what shows it may not escape it."""
+def markup(keys: Keys, text: str) -> Iterator[Problem]:
+    """Yield a problem where a text holds HTML or a script: what shows it may not escape it."""
     found = re.search(r"<\s*[A-Za-z/!?][^>]*>?|&(#\w+|[A-Za-z]+);|javascript:", text, re.IGNORECASE)
     if found:
-        yield keys, f"copy is plain text, and '{found[0]}' is markup; leave it out"
+        yield Problem(keys, f"copy is plain text, and '{found[0]}' is markup; leave it out")
 
 
-def line_of(path: Path, keys: list[str | int]) -> int:
+def line_of(path: Path, keys: Keys) -> int:
     """Return the line, counted from 1, at which a key of a YAML file stands."""
     return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
 
@@ -119,7 +127,7 @@ def _check_keys(node: yaml.Node | None, path: Path) -> None:
             _check_keys(value, path)
 
 
-def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
+def _line(node: yaml.Node | None, keys: Keys) -> int:
     line = node.start_mark.line + 1 if node else 1
     for depth, key in enumerate(keys, start=1):
         if isinstance(node, yaml.MappingNode):
@@ -138,6 +146,6 @@ def _line(node: yaml.Node | None, keys: list[str | int]) -> int:
     return line
 
 
-def _leads_on(node: yaml.Node, keys: list[str | int]) -> bool:
+def _leads_on(node: yaml.Node, keys: Keys) -> bool:
     is_mapping = isinstance(node, yaml.MappingNode)
     return not keys or (is_mapping and any(name.value == keys[0] or keys[0] == ANY for name, _ in node.value))

@@ -212,11 +212,13 @@ def test_a_change_beyond_the_limit_is_held_until_it_is_released(
     build(project, AS_OF + DAY, is_explicit=True)
     assert len(log(project, "active")) == 10
     models.segment("active", limited.replace("50%", "half"))
-    with pytest.raises(UpnextError, match=r"limit: change is 'half'; it must be a share such as 50%"):
-        build(project, AS_OF + DAY, is_explicit=True)
+    with pytest.raises(UpnextError, match=r"active.sql:1: segment 'active' .* 'change' is 'half'; it must be a share"):
+        project.check_segments(project.segment_files)
     models.segment("active", limited.replace("limit", "limits"))
-    with pytest.raises(UpnextError, match=r"segment 'active': unknown meta 'limits'; known: priority, exclusive_group"):
-        build(project, AS_OF + DAY, is_explicit=True)
+    with pytest.raises(
+        UpnextError, match=r"active.sql:1: segment 'active' .* unknown key 'limits'; did you"
+    ):
+        project.check_segments(project.segment_files)
 
 
 def test_a_preview_touches_nothing(project: Project, product: Product, models: Models, tmp_path: Path) -> None:

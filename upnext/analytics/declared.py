@@ -3,14 +3,12 @@
 from pathlib import Path
 
 from upnext.analytics.definition import Metric, MetricsFile
-from upnext.declarations import line_of, load
-from upnext.errors import UpnextError
+from upnext.declarations import check, load
 
 
 def load_metrics(models: Path, events: set[str]) -> dict[str, Metric]:
     """Read the metrics of all experiments. Raises `UpnextError` with file, line and nearest match."""
     path = models / "analytics" / "_metrics.yml"
     declared = load(path, MetricsFile)
-    for keys, mistake in declared.find_mistakes(events):
-        raise UpnextError(f"{path}:{line_of(path, keys)}: {mistake}")
+    check(path, declared.find_mistakes(events))
     return declared.metrics

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from upnext.declarations import Mistake, unknown
+from upnext.declarations import Keys, Problem, unknown
 from upnext.kinds import KINDS, Measure
 from upnext.reserved import RESERVED_WORDS
 from upnext.wording import worded
@@ -68,19 +68,19 @@ class MetricsFile(msgspec.Struct, frozen=True):
         """The metrics by name."""
         return {column.name: column.config.meta for _, _, column in self._columns() if column.config.meta is not None}
 
-    def find_mistakes(self, events: Collection[str]) -> Iterator[Mistake]:
+    def find_mistakes(self, events: Collection[str]) -> Iterator[Problem]:
         """Yield what makes a metric impossible, given the events of the catalogue."""
         for model, place, column in self._columns():
-            keys: list[str | int] = ["models", model, "columns", place]
+            keys: Keys = ["models", model, "columns", place]
             if not column.name.isidentifier() or not column.name.islower() or len(column.name) > LONGEST_NAME:
-                yield (
+                yield Problem(
                     keys,
                     f"'{column.name}' is no name of a metric; use a-z, 0-9 and _, at most {LONGEST_NAME} of them",
                 )
             if column.name in RESERVED or "__" in column.name:
-                yield keys, f"'{column.name}' is taken; goal and clicked are measured anyway, and __ is ours"
+                yield Problem(keys, f"'{column.name}' is taken; goal and clicked are measured anyway, and __ is ours")
             if column.name in RESERVED_WORDS:
-                yield keys, f"'{column.name}' is a word of SQL, which no column can be called; choose another name"
+                yield Problem(keys, f"'{column.name}' is a word that SQL reserves; choose another name")
             metric = column.config.meta
             if metric is not None:
                 yield from unknown([*keys, "config", "meta"], "event", metric.events, events)

@@ -1,11 +1,12 @@
 """The catalogue: which events there are, and those that are derived from others by conditions. Pure."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from upnext.conditions import Conditions, check_conditions
-from upnext.declarations import Declaration
+from upnext.declarations import Declaration, Keys, Problem
 from upnext.errors import nearest
 
 
@@ -62,14 +63,14 @@ class CatalogueFile(Declaration, frozen=True):
         return self.models[0].config.meta
 
 
-def find_mistake(catalogue: Catalogue) -> tuple[str, str] | None:
-    """Return the first derived event that cannot be, with what is wrong; None where all are right."""
+def find_mistakes(catalogue: Catalogue) -> Iterator[Problem]:
+    """Yield what makes a derived event impossible."""
     for name, derived in catalogue.derived.items():
+        keys: Keys = ["models", 0, "config", "meta", "derived", name]
+        made_of = f"derived event '{name}' is made of '{derived.event}', which"
         if name in catalogue.events:
-            return name, "is an event of the product already; a derived event needs a name of its own"
+            yield Problem(keys, f"derived event '{name}' is an event of the product already; choose another name")
         if derived.event in catalogue.derived:
-            return name, f"is made of '{derived.event}', which is derived itself; name the event that it is made of"
-        if derived.event is not None and derived.event not in catalogue.events:
-            hint = nearest(derived.event, catalogue.events)
-            return name, f"is made of '{derived.event}', which the catalogue does not list{hint}"
-    return None
+            yield Problem(keys, f"{made_of} is derived itself; name the event that it is made of")
+        elif derived.event is not None and derived.event not in catalogue.events:
+            yield Problem(keys, f"{made_of} the catalogue does not list{nearest(derived.event, catalogue.events)}")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from upnext.declarations import line_of, load, load_folder
+from upnext.declarations import check, load, load_folder
 from upnext.errors import UpnextError, nearest
-from upnext.events.catalogue import Catalogue, CatalogueFile, find_mistake
+from upnext.events.catalogue import Catalogue, CatalogueFile, find_mistakes
 from upnext.events.source import Source
 
 
@@ -13,11 +13,7 @@ def load_catalogue(models: Path) -> Catalogue:
     """Read the catalogue of events. Raises `UpnextError` with file and line."""
     path = models / "events" / "_catalogue.yml"
     declared = load(path, CatalogueFile).catalogue
-    mistake = find_mistake(declared)
-    if mistake is not None:
-        name, message = mistake
-        line = line_of(path, ["models", 0, "config", "meta", "derived", name])
-        raise UpnextError(f"{path}:{line}: derived event '{name}' {message}")
+    check(path, find_mistakes(declared))
     return declared
 
 

@@ -18,5 +18,5 @@ def load_experiences(known: Known, folder: Path) -> dict[str, Experience]:
     """Return the declared experiences by name. Raises `UpnextError` with file and line for the first mistake."""
     experiences = load_folder(folder, Experience)
     for name, experience in experiences.items():
-        check(folder, name, find_mistakes(name, experience, known))
+        check(folder / f"{name}.yml", find_mistakes(name, experience, known))
     return experiences

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from upnext.declarations import Declaration, Link, Mistake, Name, Share, markup, unknown
+from upnext.declarations import Declaration, Link, Name, Problem, Share, markup, unknown
 from upnext.durations import Duration, minutes
 from upnext.wording import worded
 
@@ -138,36 +138,38 @@ class Known:
     experiments: Collection[str]
 
 
-def find_mistakes(name: str, experience: Experience, known: Known) -> Iterator[Mistake]:
+def find_mistakes(name: str, experience: Experience, known: Known) -> Iterator[Problem]:
     """Yield what makes an experience impossible, or something else than its author means."""
     if name in known.experiments:
-        yield [], f"a journey is called '{name}' too; results are by name, so choose another"
+        yield Problem([], f"a journey is called '{name}' too; results are by name, so choose another")
     yield from unknown(["segment"], "segment", [experience.segment], known.segments)
     yield from unknown(["goal", "any_of"], "event", experience.goal.any_of, known.events)
     if minutes(experience.goal.within) == 0:
-        yield ["goal", "within"], "nothing can be reached within no time"
+        yield Problem(["goal", "within"], "nothing can be reached within no time")
     yield from unknown(["slot"], "slot", [experience.slot], known.slots)
     surfaces = known.slots[experience.slot].surfaces if experience.slot in known.slots else []
     if experience.surface not in surfaces:
-        yield ["surface"], f"slot '{experience.slot}' is on {' and '.join(surfaces)}, not on {experience.surface}"
+        yield Problem(
+            ["surface"], f"slot '{experience.slot}' is on {' and '.join(surfaces)}, not on {experience.surface}"
+        )
     if experience.starts_at and experience.ends_at and experience.ends_at <= experience.starts_at:
-        yield ["ends_at"], "it ends before it starts"
+        yield Problem(["ends_at"], "it ends before it starts")
     yield from _mistakes_of_variants(experience)
 
 
-def _mistakes_of_variants(experience: Experience) -> Iterator[Mistake]:
+def _mistakes_of_variants(experience: Experience) -> Iterator[Problem]:
     weights = [variant.weight for variant in experience.variants.values()]
     stated = [weight for weight in weights if weight is not None]
     if stated and len(stated) < len(weights):
-        yield ["variants"], "weights are stated for all variants or for none"
+        yield Problem(["variants"], "weights are stated for all variants or for none")
     elif stated and sum(stated) != 100:
-        yield (
+        yield Problem(
             ["variants"],
             f"the weights add up to {sum(stated)}; they are per cents of what control leaves and must add up to 100",
         )
     for name, variant in experience.variants.items():
         if name == CONTROL:
-            yield ["variants", name], "no variant may be called 'control': that is the group that sees nothing"
+            yield Problem(["variants", name], "no variant may be called 'control': that is the group that sees nothing")
         yield from markup(["variants", name, "copy"], variant.copy)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from upnext.declarations import NAME
+from upnext.declarations import NAME, Keys, Problem
 from upnext.errors import nearest
 from upnext.kinds import ANY, KINDS, Measure
 from upnext.reserved import RESERVED_WORDS
@@ -41,19 +41,19 @@ class FeaturesFile(msgspec.Struct, frozen=True):
 
     models: list[Model] = []
 
-    def features(self) -> Iterator[tuple[int, int, str, Column, Feature]]:
-        """Yield each feature with the places of its model and its column, and the model's name."""
+    def find_mistakes(self, events: Collection[str], user_features: Collection[str]) -> Iterator[Problem]:
+        """Yield what is wrong with a feature, given the events and the features of users that are declared."""
         for nth_model, model in enumerate(self.models):
             for nth_column, column in enumerate(model.columns):
+                keys: Keys = ["models", nth_model, "columns", nth_column]
                 if column.config.meta is not None:
-                    yield nth_model, nth_column, model.name, column, column.config.meta
-
-    def unexplained(self) -> Iterator[tuple[int, int, str]]:
-        """Yield each column that is neither a feature nor an id, with the places of its model and its own."""
-        for nth_model, model in enumerate(self.models):
-            for nth_column, column in enumerate(model.columns):
-                if column.config.meta is None and column.name not in ("user_id", "account_id"):
-                    yield nth_model, nth_column, column.name
+                    mistakes = _mistakes_of(column.name, column.config.meta, model.name, events, user_features)
+                    keys += ["config", "meta"]
+                elif column.name not in ("user_id", "account_id"):
+                    mistakes = iter(["has no config.meta, which says what it is made of"])
+                else:
+                    continue
+                yield from (Problem(keys, f"feature '{column.name}' {mistake}") for mistake in mistakes)
 
 
 def example(feature: Feature, date: datetime) -> Any:
@@ -66,23 +66,21 @@ def example(feature: Feature, date: datetime) -> Any:
     return {"number": 12, "boolean": True, "time": date.isoformat()}.get(feature.as_ or "", "premium")
 
 
-def find_mistake(
-    column: Column, feature: Feature, *, is_of_accounts: bool, events: Collection[str], user_features: Collection[str]
-) -> str | None:
-    """Return what is wrong with a feature, given what else is declared; None where nothing is."""
-    if not re.fullmatch(NAME, column.name) or column.name in RESERVED_WORDS:
-        return "is no name of a column; use a-z, 0-9 and _, beginning with a letter, and no word that SQL reserves"
-    unknown = [name for name in feature.events if name != ANY and name not in events]
-    if unknown:
-        return f"is about '{unknown[0]}', which models/events/_catalogue.yml does not list{nearest(unknown[0], events)}"
-    if is_of_accounts and not KINDS[feature.kind].is_of_accounts:
-        return f"cannot be made by {feature.kind}, which cannot be added up from an account's users"
-    if not is_of_accounts and not KINDS[feature.kind].is_of_users:
-        return f"cannot be made by {feature.kind}, which only accounts have"
-    named = feature.members_where
+def _mistakes_of(
+    name: str, feature: Feature, model: str, events: Collection[str], user_features: Collection[str]
+) -> Iterator[str]:
+    kind, named = KINDS[feature.kind], feature.members_where
+    if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
+        yield "is no name of a column; use a-z, 0-9 and _, beginning with a letter, and no word that SQL reserves"
+    for event in feature.events:
+        if event != ANY and event not in events:
+            yield f"is about '{event}', which models/events/_catalogue.yml does not list{nearest(event, events)}"
+    if model == "account_features" and not kind.is_of_accounts:
+        yield f"cannot be made by {feature.kind}, which cannot be added up from an account's users"
+    if model != "account_features" and not kind.is_of_users:
+        yield f"cannot be made by {feature.kind}, which only accounts have"
     if named is not None and named != ANY and named not in user_features:
-        return f"counts members by '{named}', which is no feature of users{nearest(named, user_features)}"
-    return None
+        yield f"counts members by '{named}', which is no feature of users{nearest(named, user_features)}"
 
 
 def never_negative(tables: Mapping[str, Mapping[str, Feature]]) -> set[str]:

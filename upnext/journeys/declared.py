@@ -1,14 +1,12 @@
 """Reading what is declared of journeys, checked: errors name the file, the line and the nearest match."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from upnext.declarations import check, line_of, load, load_folder
-from upnext.errors import UpnextError
-from upnext.journeys.channels.webhook import Network
-from upnext.journeys.channels.webhook import find_mistake as find_endpoint_mistake
+from upnext.declarations import Problem, check, load, load_folder
+from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
-from upnext.journeys.copy.rendering import template_names
+from upnext.journeys.copy.rendering import template_files, template_names
 from upnext.journeys.definition import Email, Journey, Known, find_mistakes
 from upnext.journeys.policy import Policy
 
@@ -18,12 +16,15 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
     if not path.exists():
         return Policy()
     policy = load(path, Policy)
-    for name, endpoint in policy.endpoints.items():
-        mistake = find_endpoint_mistake(endpoint.url, networks)
-        if mistake is not None:
-            line = line_of(path, ["endpoints", name, "url"])
-            raise UpnextError(f"{path}:{line}: the url of endpoint '{name}' {mistake}")
+    check(path, _problems_of_endpoints(policy, networks))
     return policy
+
+
+def _problems_of_endpoints(policy: Policy, networks: list[Network]) -> Iterator[Problem]:
+    for name, endpoint in policy.endpoints.items():
+        mistake = mistake_of(endpoint.url, networks)
+        if mistake is not None:
+            yield Problem(["endpoints", name, "url"], f"the url of endpoint '{name}' {mistake}")
 
 
 def load_journeys(
@@ -47,10 +48,10 @@ def load_journeys(
         slots=slots,
     )
     for name, journey in journeys.items():
-        check(folder, name, find_mistakes(name, journey, known))
+        check(folder / f"{name}.yml", find_mistakes(name, journey, known))
     for template in sorted(_templates(journeys)):
-        for mistake in find_template_mistakes(templates, template):
-            raise UpnextError(mistake)
+        for path in template_files(templates, template):
+            check(path, find_template_mistakes(path.read_text(encoding="utf-8")))
     return journeys
 
 

@@ -1,13 +1,13 @@
 """What a journey is: its YAML, checked, and the plan of its steps that the dispatch follows. Pure."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from upnext.declarations import Declaration, Link, Mistake, Name, Share, markup, unknown
+from upnext.declarations import Declaration, Keys, Link, Name, Problem, Share, markup, unknown
 from upnext.durations import Duration, minutes
 from upnext.errors import nearest
 from upnext.wording import worded
@@ -272,64 +272,69 @@ def listens_to(journey: Journey) -> set[str]:
     return waited_for | set(journey.event.any_of if journey.event is not None else [])
 
 
-def find_mistakes(name: str, journey: Journey, known: Known) -> Iterator[Mistake]:
+def find_mistakes(name: str, journey: Journey, known: Known) -> Iterator[Problem]:
     """Yield what makes a journey impossible, or something else than its author means."""
     if name in RESERVED:
-        yield [], f"'{name}' is the name of a table; choose another"
+        yield Problem([], f"'{name}' is the name of a table; choose another")
     yield from _mistakes_of_entry(journey, known)
     yield from unknown(["goal", "any_of"], "event", journey.goal.any_of, known.events)
     if minutes(journey.goal.within) == 0:
-        yield ["goal", "within"], "nothing can be reached within no time"
+        yield Problem(["goal", "within"], "nothing can be reached within no time")
     if journey.takes_over and journey.exclusive_group is None:
-        yield ["takes_over"], "there is nothing to take over without an exclusive_group"
+        yield Problem(["takes_over"], "there is nothing to take over without an exclusive_group")
     if not _is_ever_open(journey):
-        yield ["quiet_hours"], "they leave no time to send anything"
+        yield Problem(["quiet_hours"], "they leave no time to send anything")
     names = [step.name for step in journey.steps]
     for position, step in enumerate(journey.steps):
-        place: list[str | int] = ["steps", position]
+        place: Keys = ["steps", position]
         if step.name == END:
-            yield [*place, "name"], f"'{END}' is where a journey ends, and no name of a step"
+            yield Problem([*place, "name"], f"'{END}' is where a journey ends, and no name of a step")
         if names.index(step.name) < position:
-            yield [*place, "name"], f"two steps are called '{step.name}'"
+            yield Problem([*place, "name"], f"two steps are called '{step.name}'")
         for key in ("next", "then", "otherwise"):
             target = getattr(step, key, None)
             if target is not None and target not in (*names, END):
-                yield [*place, key], f"no step is called '{target}'{nearest(target, [*names, END])}"
+                yield Problem([*place, key], f"no step is called '{target}'{nearest(target, [*names, END])}")
         if isinstance(step, Asked) and step.of_step is not None:
             mails = [other.name for other in journey.steps if isinstance(other, Email)]
             key = "opened" if step.opened is not None else "clicked"
             yield from unknown([*place, key], "email step", [step.of_step], mails)
-        yield from ((place + keys, message) for keys, message in _mistakes_of_step(step, known))
+        yield from _within(place, _mistakes_of_step(step, known))
     yield from _mistakes_of_ways(journey)
 
 
-def _mistakes_of_entry(journey: Journey, known: Known) -> Iterator[Mistake]:
+def _within(place: Keys, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield the problems of a step as those of its journey."""
+    return (Problem([*place, *keys], text) for keys, text in problems if not isinstance(keys, int))
+
+
+def _mistakes_of_entry(journey: Journey, known: Known) -> Iterator[Problem]:
     if (journey.segment is None) == (journey.event is None):
-        yield [], "exactly one of segment and event lets people in"
+        yield Problem([], "exactly one of segment and event lets people in")
     if journey.segment is not None:
         yield from unknown(["segment"], "segment", [journey.segment], known.segments)
         if journey.existing_members is None:
-            yield ["segment"], "existing_members must be stated: enroll those who are in the segment already, or ignore"
+            yield Problem(["segment"], "existing_members is missing: `enroll` or `ignore` the present members")
     if journey.event is not None:
         yield from unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
         if journey.existing_members is not None:
-            yield ["existing_members"], "an event has no members; leave it out"
+            yield Problem(["existing_members"], "an event has no members; leave it out")
         if journey.exit_on_leaving:
-            yield ["exit_on_leaving"], "an event cannot be left; leave it out"
+            yield Problem(["exit_on_leaving"], "an event cannot be left; leave it out")
 
 
-def _mistakes_of_step(step: Step, known: Known) -> Iterator[Mistake]:
+def _mistakes_of_step(step: Step, known: Known) -> Iterator[Problem]:
     if isinstance(step, Message) and (step.after is None) == (step.wait is None):
-        yield [], "exactly one of after (from entry) and wait (from the step before) says when"
+        yield Problem([], "exactly one of after (from entry) and wait (from the step before) says when")
     if isinstance(step, Email):
         yield from unknown(["template"], "template", [step.template], known.templates)
         for name, variant in step.variants.items():
-            keys: list[str | int] = ["variants", name, "template"]
+            keys: Keys = ["variants", name, "template"]
             yield from unknown(keys, "template", filter(None, [variant.template]), known.templates)
     if isinstance(step, Email | Cta) and step.variants:
         total = sum(variant.weight for variant in step.variants.values())
         if total != 100:
-            yield ["variants"], f"the weights add up to {total}; they are per cents and must add up to 100"
+            yield Problem(["variants"], f"the weights add up to {total}; they are per cents and must add up to 100")
     if isinstance(step, Cta):
         yield from _mistakes_of_offer(step, known)
     if isinstance(step, Webhook):
@@ -338,18 +343,18 @@ def _mistakes_of_step(step: Step, known: Known) -> Iterator[Mistake]:
         yield from _mistakes_of_question(step, known)
 
 
-def _mistakes_of_question(step: Asked, known: Known) -> Iterator[Mistake]:
+def _mistakes_of_question(step: Asked, known: Known) -> Iterator[Problem]:
     asked = [value for value in (step.any_of, step.opened, step.clicked) if value is not None]
     yield from unknown(["any_of"], "event", step.any_of or [], known.events)
     if isinstance(step, Wait):
         if len(asked) != 1:
-            yield [], "a wait asks for one of any_of, opened, clicked"
+            yield Problem([], "a wait asks for one of any_of, opened, clicked")
         if minutes(step.within) == 0:
-            yield ["within"], "a wait of no time is none"
+            yield Problem(["within"], "a wait of no time is none")
     if isinstance(step, Branch):
         tests = [value for value in (step.equals, step.at_least, step.at_most) if value is not None]
         if len(asked) + (step.feature is not None) != 1 or len(tests) != (step.feature is not None):
-            yield (
+            yield Problem(
                 [],
                 "a branch asks for one of any_of, opened, clicked, or for one feature with one of equals, at_least,"
                 " at_most",
@@ -358,14 +363,14 @@ def _mistakes_of_question(step: Asked, known: Known) -> Iterator[Mistake]:
             yield from unknown(["feature"], "feature", [step.feature], known.features)
 
 
-def _mistakes_of_offer(offer: Cta, known: Known) -> Iterator[Mistake]:
+def _mistakes_of_offer(offer: Cta, known: Known) -> Iterator[Problem]:
     yield from unknown(["slot"], "slot", [offer.slot], known.slots)
     yield from markup(["copy"], offer.copy)
     for name, variant in offer.variants.items():
         yield from markup(["variants", name, "copy"], variant.copy or "")
 
 
-def _mistakes_of_ways(journey: Journey) -> Iterator[Mistake]:
+def _mistakes_of_ways(journey: Journey) -> Iterator[Problem]:
     """Steps that nobody comes to, offsets that go back, and circles that take no time."""
     leads = ways(journey)
     steps = {step.name: step for step in journey.steps}
@@ -376,7 +381,7 @@ def _mistakes_of_ways(journey: Journey) -> Iterator[Mistake]:
         found.extend(targets)
     for position, (name, step) in enumerate(steps.items()):
         if name not in reached:
-            yield ["steps", position], f"no way leads to step '{name}'"
+            yield Problem(["steps", position], f"no way leads to step '{name}'")
         following = steps.get(leads[name]["next"] or "")
         if (
             isinstance(step, Message)
@@ -384,14 +389,16 @@ def _mistakes_of_ways(journey: Journey) -> Iterator[Mistake]:
             and list(steps).index(following.name) > position
             and minutes(following.after or "9999 days") < minutes(step.after or "0 days")
         ):
-            yield (
+            yield Problem(
                 ["steps", position + 1],
                 f"comes before '{name}', which leads to it: steps stand in order of their time",
             )
     circle = _circle_without_time(steps, leads)
     if circle is not None:
         position = list(steps).index(circle)
-        yield ["steps", position], f"step '{circle}' comes round to itself and takes no time: wait somewhere on the way"
+        yield Problem(
+            ["steps", position], f"step '{circle}' leads back to itself and takes no time: add a wait on the way"
+        )
 
 
 def _circle_without_time(steps: dict[str, Step], leads: dict[str, dict[str, str | None]]) -> str | None:

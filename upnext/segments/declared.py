@@ -4,10 +4,10 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from upnext.declarations import NAME
+from upnext.declarations import NAME, Problem, check, load
 from upnext.errors import UpnextError, nearest
 from upnext.reserved import RESERVED_WORDS
-from upnext.segments.definition import find_cycle, find_mistakes, references
+from upnext.segments.definition import SegmentsFile, find_cycle, find_mistakes, references
 
 
 def segment_files(models: Path) -> dict[str, Path]:
@@ -35,8 +35,10 @@ def check_segments(files: Mapping[str, Path], *, known: Collection[str], never_n
             raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
     for name, text in texts.items():
-        for line, mistake in find_mistakes(text, known={*known, *files}, counts=set(never_negative)):
-            raise UpnextError(f"{files[name]}:{line}: segment '{name}' {mistake}")
+        mistakes = find_mistakes(text, known={*known, *files}, counts=set(never_negative))
+        check(files[name], (Problem(line, f"segment '{name}' {mistake}") for line, mistake in mistakes))
+    for description in sorted({path for file in files.values() for path in file.parent.glob("*.yml")}):
+        load(description, SegmentsFile)
     cycle = find_cycle({name: [other for other in references(text) if other in files] for name, text in texts.items()})
     if cycle is not None:
         raise UpnextError(f"{files[cycle[0]]}: segments are built on each other in a circle: {' -> '.join(cycle)}")

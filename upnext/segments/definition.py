@@ -1,75 +1,174 @@
 """What a segment's file may hold: one SELECT over features that says who is in it. Pure.
 
-The text is looked at before dbt compiles it, so that a mistake is told with its line before anything is built.
+Upnext reads the text before dbt compiles it, so that a mistake has its line before anything is built.
 """
 
-import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any
 
+import msgspec
 import sqlglot
-from sqlglot import exp
+from jinja2 import TemplateSyntaxError
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.simplify import simplify
 
+from upnext.declarations import Declaration, Problem
 from upnext.errors import nearest
+from upnext.segments.template import Template, read
+from upnext.wording import explain, worded
 
-_HIDDEN = re.compile(r"\{#.*?#\}|/\*.*?\*/|--[^\n]*|'(?:[^']|'')*'", re.DOTALL)
-_JINJA = re.compile(r"\{\{\s*(ref|config)\s*\((.*?)\)\s*\}\}", re.DOTALL)
-_JINJA_CONFIG = re.compile(r"\{\{\s*config\s*\(.*?\)\s*\}\}|\{#.*?#\}", re.DOTALL)
-_REF = re.compile(r"\{\{\s*ref\s*\(\s*['\"]([^'\"]*)['\"]\s*\)\s*\}\}")
-_CLOCK = re.compile(
-    r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp|timeofday|random|gen_random_uuid)\s*\("
-    r"|\b(current_timestamp|current_date|current_time|localtime|localtimestamp)\b|\{\{\s*(as_of)\s*\(",
-    re.IGNORECASE,
-)
-_RAW = re.compile(r"\{\{\s*source\s*\(|\b(?:from|join)\s+([a-z_]+\.[a-z_]+)", re.IGNORECASE)
-_EVERYONE = re.compile(r"\bwhere\s+(true|1\s*=\s*1|not\s+false)\s*;?\s*$", re.IGNORECASE)
-_NO_BOUND = re.compile(r"\b([a-z_][a-z0-9_]*)\s*(>=\s*(?:0\b(?!\.)|-\d)|>\s*-\s*\d+)", re.IGNORECASE)
+_CLOCK = {
+    "now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday", "random", "gen_random_uuid",
+}  # fmt: skip
+_CLOCK_WORDS = {"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"}
+_NARROWING = {
+    TokenType.WHERE, TokenType.HAVING, TokenType.JOIN, TokenType.LIMIT, TokenType.INTERSECT, TokenType.EXCEPT,
+}  # fmt: skip
 
 
-def references(sql: str) -> list[str]:
-    """Return the models that a segment's file names."""
-    return _REF.findall(_blank(sql, keep_text_of_jinja=True))
+class Limit(Declaration, frozen=True):
+    """By what share of its members a segment may change in one tick; beyond it `hold` keeps the change back."""
+
+    change: Annotated[str, worded(r"^[1-9][0-9]*%$", "a share such as 50%")]
+    at_least: int = 0
+    hold: bool = False
 
 
-def find_mistakes(sql: str, *, known: Collection[str], counts: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Yield what is wrong with a segment's file, each with its line, counted from 1.
+class Meta(Declaration, frozen=True):
+    """The `meta` of a segment. One of a user's segments of an `exclusive_group` is primary, by `priority`."""
+
+    owner: str | None = None
+    priority: float = 0
+    exclusive_group: str | None = None
+    limit: Limit | None = None
+    dagster: dict[str, Any] | None = None
+
+
+class _Config(msgspec.Struct, frozen=True):
+    meta: Meta | None = None
+
+
+class _Model(msgspec.Struct, frozen=True):
+    name: str
+    config: _Config = _Config()
+
+
+class SegmentsFile(msgspec.Struct, frozen=True):
+    """A dbt file that describes segments."""
+
+    models: list[_Model] = []
+
+
+def references(text: str) -> list[str]:
+    """Return the models that a segment's file names; none where it cannot be read."""
+    try:
+        return [name for name, _ in read(text).refs]
+    except TemplateSyntaxError:
+        return []
+
+
+def find_mistakes(text: str, *, known: Collection[str], counts: Collection[str]) -> Iterator[Problem]:
+    """Yield what is wrong with a segment's file.
 
     `known` are the tables of features and the segments; `counts` the features that are never negative.
     """
-    text = _blank(sql)
-    if not re.search(r"\bselect\b", text, re.IGNORECASE):
-        yield 1, "holds no SELECT; it needs one, of user_id or account_id"
+    try:
+        template = read(text)
+        tokens = sqlglot.tokenize(template.sql, read="postgres")
+    except TemplateSyntaxError as error:
+        yield Problem(error.lineno, f"is not valid Jinja: {error.message}")
         return
-    for name in references(sql):
+    except SqlglotError as error:
+        yield Problem(1, f"cannot be read as SQL: {str(error).splitlines()[0]}")
+        return
+    if not any(token.token_type == TokenType.SELECT for token in tokens):
+        yield Problem(1, "holds no SELECT; it needs one, of user_id or account_id")
+        return
+    yield from _mistakes_of_jinja(template, known)
+    yield from _mistakes_of_tokens(tokens)
+    tree = None if template.has_blocks else _parsed(template.sql)
+    if tree is not None:
+        yield from _mistakes_of_tree(tree, tokens, counts)
+
+
+def _mistakes_of_jinja(template: Template, known: Collection[str]) -> Iterator[Problem]:
+    for name, line in template.refs:
         if name not in known:
-            yield _line(sql, sql.index(name)), f"reads '{name}', which there is not{nearest(name, known)}"
-    for found in _RAW.finditer(text):
-        yield (
-            _line(text, found.start()),
-            f"reads {found[1] or 'a source'}; a segment reads features and segments, by ref()",
-        )
-    for found in _CLOCK.finditer(text):
-        name = found[1] or found[2] or found[3]
-        yield _line(text, found.start()), f"asks {name}; a segment changes when a feature does, so make it a feature"
-    for found in _NO_BOUND.finditer(text):
-        if found[1].lower() in counts:
-            yield (
-                _line(text, found.start()),
-                f"'{' '.join(found[0].split())}' is always true: {found[1]} is never negative",
-            )
-    if ";" in text:
-        yield _line(text, text.index(";")), "holds a ';': it is one SELECT, and ends without"
-    if not re.search(r"\b(where|having|join|limit|intersect|except)\b", text, re.IGNORECASE):
-        yield 1, "has no condition, so everyone would be in it; add a WHERE"
-    for found in _EVERYONE.finditer(text.rstrip()):
-        yield _line(text, found.start()), "has a condition that is always true, so everyone would be in it"
+            yield Problem(line, f"reads '{name}', which does not exist{nearest(name, known)}")
+    for line in template.sources:
+        yield Problem(line, "reads a source; a segment reads features and segments, by ref()")
+    for name, line in template.others:
+        if name == "as_of":
+            yield Problem(line, "asks as_of; a segment changes when a feature does, so make it a feature")
+    if template.meta is not None:
+        try:
+            msgspec.convert(template.meta, Meta)
+        except msgspec.ValidationError as error:
+            message, _, where = str(error).partition(" - at ")
+            yield Problem(template.meta_line, f"has a wrong meta: {explain(message, where, template.meta, Meta)[1]}")
+
+
+def _mistakes_of_tokens(tokens: list[Token]) -> Iterator[Problem]:
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        name = token.text.lower()
+        is_call = following is not None and following.token_type == TokenType.L_PAREN
+        is_word = token.token_type not in (TokenType.STRING, TokenType.IDENTIFIER)
+        if is_word and (name in _CLOCK_WORDS or (is_call and name in _CLOCK)):
+            yield Problem(token.line, f"asks {name}; a segment changes when a feature does, so make it a feature")
+        if token.token_type == TokenType.SEMICOLON:
+            yield Problem(token.line, "holds a ';': it is one SELECT, and ends without")
+    if not any(token.token_type in _NARROWING for token in tokens):
+        yield Problem(1, "has no condition, so everyone would be in it; add a WHERE")
+
+
+def _mistakes_of_tree(tree: exp.Query, tokens: list[Token], counts: Collection[str]) -> Iterator[Problem]:
+    for table in tree.find_all(exp.Table):
+        if table.db:
+            text = f"reads {table.db}.{table.name}; a segment reads features and segments, by ref()"
+            yield Problem(_line_of(tokens, table.db, "."), text)
+    for comparison in tree.find_all(exp.GTE, exp.GT):
+        column, bound = comparison.left, _number(comparison.right)
+        is_true = bound is not None and (bound < 0 or (bound == 0 and isinstance(comparison, exp.GTE)))
+        if is_true and isinstance(column, exp.Column) and column.name in counts:
+            operator = ">=" if isinstance(comparison, exp.GTE) else ">"
+            text = f"'{column.name} {operator} {bound:g}' is always true: {column.name} is never negative"
+            yield Problem(_line_of(tokens, column.name, operator), text)
+    where = tree.args.get("where")
+    if where is not None and simplify(where.this.copy()) == exp.true():
+        line = _line_of(tokens, "where")
+        yield Problem(line, "has a condition that is always true, so everyone would be in it")
+
+
+def _parsed(sql: str) -> exp.Query | None:
+    """Return the one query of a text; None where it is something else, or cannot be parsed."""
+    try:
+        parsed = sqlglot.parse(sql, read="postgres")
+    except SqlglotError:
+        return None
+    return parsed[0] if len(parsed) == 1 and isinstance(parsed[0], exp.Query) else None
+
+
+def _number(value: exp.Expr) -> float | None:
+    """Return the value of a literal number, also with a minus before it."""
+    if isinstance(value, exp.Neg):
+        inner = _number(value.this)
+        return None if inner is None else -inner
+    return float(value.this) if isinstance(value, exp.Literal) and not value.is_string else None
+
+
+def _line_of(tokens: list[Token], *texts: str) -> int:
+    """Return the line where these tokens stand one after the other, the first time."""
+    found = [token.text.lower() for token in tokens]
+    places = (place for place in range(len(found)) if found[place : place + len(texts)] == list(texts))
+    return tokens[next(places, 0)].line
 
 
 UNITS = {"user_features": "user_id", "account_features": "account_id"}
 _PARTS_OF_ROW_LOCAL = {"expressions", "from_", "where", "kind"}
 
 
-def is_row_local(sql: str, *, segments: Collection[str]) -> bool:
+def is_row_local(text: str, *, segments: Collection[str]) -> bool:
     """Whether a segment's SELECT decides by one row of the features alone, and by the same user's membership.
 
     Then only users whose row or membership has changed have to be evaluated. False is always right: everybody is
@@ -80,16 +179,13 @@ def is_row_local(sql: str, *, segments: Collection[str]) -> bool:
     >>> is_row_local("select user_id from {{ ref('user_features') }} where true limit 5", segments=[])
     False
     """
-    text = _REF.sub(lambda found: f" {found[1]} ", _JINJA_CONFIG.sub(" ", sql))
-    if "{{" in text or "{%" in text:
-        return False
     try:
-        parsed = sqlglot.parse(text, read="postgres")
-    except SqlglotError:
+        template = read(text)
+    except TemplateSyntaxError:
         return False
-    if len(parsed) != 1 or not isinstance(parsed[0], exp.Select):
+    select = None if template.has_blocks or template.others or template.sources else _parsed(template.sql)
+    if not isinstance(select, exp.Select):
         return False
-    select = parsed[0]
     table = _only_table(select)
     unit = UNITS.get(table or "")
     if unit is None or _only_column(select) != unit or next(select.find_all(exp.AggFunc, exp.Window), None):
@@ -142,20 +238,3 @@ def find_cycle(references_by_segment: Mapping[str, Collection[str]]) -> list[str
         return None
 
     return next((cycle for segment in sorted(references_by_segment) if (cycle := walk(segment, []))), None)
-
-
-def _blank(sql: str, *, keep_text_of_jinja: bool = False) -> str:
-    """Return the text with comments, strings and what `ref` and `config` name as blanks; its lines stay."""
-    kept = [found.span() for found in _JINJA.finditer(sql)]
-
-    def blanked(found: re.Match[str]) -> str:
-        if keep_text_of_jinja and found[0].startswith("'") and any(a <= found.start() < b for a, b in kept):
-            return found[0]
-        return re.sub(r"[^\n]", " ", found[0])
-
-    text = _HIDDEN.sub(blanked, sql)
-    return text if keep_text_of_jinja else _JINJA.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
-
-
-def _line(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1

@@ -73,3 +73,55 @@ as $$
     union all
     select name from written
 $$;
+
+-- The open tick that this transaction builds; null in any other.
+create or replace function segments.tick_being_built() returns bigint language sql stable as $$
+    select cast(nullif(current_setting('upnext.tick_id', true), '') as bigint)
+$$;
+
+-- Members of a segment, those by the changes of the tick that this transaction builds. Each segment's view reads it.
+create or replace function segments.users_of(of_segment text) returns table (user_id text, entered_at timestamptz)
+language sql stable as $$
+    select members.user_id, members.entered_at
+    from segments.members
+    where
+        members.segment = of_segment
+        and not exists (
+            select from segments.membership_changes as changes
+            where
+                changes.tick_id = segments.tick_being_built()
+                and changes.segment = of_segment
+                and changes.user_id = members.user_id
+                and changes.change = 'exited'
+        )
+    union all
+    select changes.user_id, changes.as_of
+    from segments.membership_changes as changes
+    where
+        changes.tick_id = segments.tick_being_built()
+        and changes.segment = of_segment
+        and changes.change = 'entered'
+$$;
+
+create or replace function segments.accounts_of(of_segment text)
+returns table (account_id text, entered_at timestamptz) language sql stable as $$
+    select members.account_id, members.entered_at
+    from segments.account_members as members
+    where
+        members.segment = of_segment
+        and not exists (
+            select from segments.account_membership_changes as changes
+            where
+                changes.tick_id = segments.tick_being_built()
+                and changes.segment = of_segment
+                and changes.account_id = members.account_id
+                and changes.change = 'exited'
+        )
+    union all
+    select changes.account_id, changes.as_of
+    from segments.account_membership_changes as changes
+    where
+        changes.tick_id = segments.tick_being_built()
+        and changes.segment = of_segment
+        and changes.change = 'entered'
+$$;

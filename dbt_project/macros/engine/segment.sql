@@ -20,7 +20,6 @@
 
     {%- do run_pre_hooks() -%}
 
-    {%- do check_meta(model.name, config.get('meta', {})) -%}
     {%- set last = last_evaluation(model.name, view) -%}
     {%- set is_same = last is not none and last.definition == local_md5(sql) and last.id is not none -%}
     {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
@@ -34,40 +33,27 @@
         {%- do fence_tick() -%}
         {%- do evaluate_segment(model.name, unit, sql, tick_id | int, last) -%}
     {%- endif -%}
-    {% if not is_same and types_of(view).keys() | list != [unit.id, 'entered_at'] %}
-        {%- do run_query(
-            "drop view if exists " ~ view ~ ";"
-            ~ "create view " ~ view ~ " as"
-            ~ " select " ~ unit.id ~ ", entered_at from " ~ unit.members ~ " where segment = '" ~ model.name ~ "'"
-        ) -%}
+    {%- set view_sql = members_view(model.name, unit) -%}
+    {% if comment_of(view) != local_md5(view_sql) %}
+        {%- do run_query(made_view(view, view_sql)) -%}
     {% endif %}
 
     {{ return(committed(view)) }}
 {% endmaterialization %}
-
-{# What may stand in a segment's meta. #}
-{% macro check_meta(segment, meta) -%}
-    {%- set known = ['priority', 'exclusive_group', 'owner', 'limit'] -%}
-    {%- set known_of_limit = ['change', 'at_least', 'hold'] -%}
-    {%- for key in meta if key not in known and key != 'dagster' -%}
-        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': unknown meta '" ~ key ~ "'; known: " ~ known | join(', ')) }}
-    {%- endfor -%}
-    {%- if meta.priority is defined and meta.priority is not number -%}
-        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': priority is '" ~ meta.priority ~ "'; it must be a number") }}
-    {%- endif -%}
-    {%- for key in meta.limit or {} if key not in known_of_limit -%}
-        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': unknown limit '" ~ key ~ "'; known: " ~ known_of_limit | join(', ')) }}
-    {%- endfor -%}
-    {%- if meta.limit and not modules.re.match('^[1-9][0-9]*%$', meta.limit.change | string) -%}
-        {{ exceptions.raise_compiler_error("segment '" ~ segment ~ "': limit: change is '" ~ meta.limit.change ~ "'; it must be a share such as 50%") }}
-    {%- endif -%}
-{%- endmacro %}
 
 {# Segments that say to which exclusive group they belong. #}
 {% macro exclusive_segments() -%}
     {%- if not execute -%} {{ return([]) }} {%- endif -%}
     {{ return(graph.nodes.values() | selectattr('config.materialized', 'equalto', 'segment')
         | selectattr('config.meta.exclusive_group') | sort(attribute='name') | list) }}
+{%- endmacro %}
+
+{#
+    The members by the log. In a tick, the tick's own changes are among them, for a segment that reads this one: nobody
+    else sees these before the tick is published.
+#}
+{% macro members_view(segment, unit) -%}
+    select {{ unit.id }}, entered_at from segments.{{ 'users' if unit.id == 'user_id' else 'accounts' }}_of('{{ segment }}')
 {%- endmacro %}
 
 {# Whom a SELECT of these columns is about, users or accounts, and where their features, changes and members are. #}
@@ -88,23 +74,30 @@
     `rebuilt_by` the tick for which any row of a table of features may have changed.
 #}
 {% macro last_evaluation(segment, view) -%}
-    {%- set found = run_query("
+    {%- set query -%}
         select
-            tick_id, definition, is_held, is_released, error,
+            tick_id,
+            definition,
+            is_held,
+            is_released,
+            error,
             members_before + case when is_held then 0 else entered - exited end as members,
             (
                 select attname from pg_attribute
-                where attrelid = to_regclass('" ~ view ~ "') and attnum = 1
+                where attrelid = to_regclass('{{ view }}') and attnum = 1
             ) as id,
             (select jsonb_object_agg(model, coalesce(all_touched_by, 0)) from features.states) as rebuilt_by
-        from segments.evaluations where segment = '" ~ segment ~ "' order by tick_id desc limit 1
-    ").rows -%}
+        from segments.evaluations
+        where segment = '{{ segment }}'
+        order by tick_id desc
+        limit 1
+    {%- endset -%}
+    {%- set found = run_query(query).rows -%}
     {{ return(found[0] if found else none) }}
 {%- endmacro %}
 
 {% macro evaluate_segment(segment, unit, sql, tick_id, last) -%}
     {%- set definition = local_md5(sql) -%}
-    {%- set select_now = with_members_of_this_tick(sql) -%}
     {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
     {%- set is_by_row = last and last.definition == definition and not last.is_held and not last.error
         and model.name in var('row_local', []) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
@@ -113,7 +106,7 @@
     {%- set share = limit.change | replace('%', '') if limit else "'infinity'::float8" -%}
     {%- set touched = touched_members(unit, last.tick_id, tick_id) if is_by_row else none -%}
     {%- set statement %}
-        with {{ changed_members(segment, unit, select_now, touched) }},
+        with {{ changed_members(segment, unit, sql, touched) }},
 
         counted as (
             select
@@ -154,7 +147,11 @@
         order by changed.id
     {%- endset -%}
     {#- One user's value that a condition cannot read must not keep the other segments from being published. -#}
-    {%- set error = run_query("select upnext.attempt($statement$" ~ statement ~ "$statement$) as error").rows[0].error -%}
+    {%- set attempt -%}
+        select upnext.attempt($statement${{ statement }}$statement$) as error
+        from set_config('upnext.tick_id', '{{ tick_id }}', true)
+    {%- endset -%}
+    {%- set error = run_query(attempt).rows[0].error -%}
     {%- if error is not none -%}
         {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
         {%- set hold_out %}
@@ -221,23 +218,4 @@
 {% macro segments_named() -%}
     {{ return(graph.nodes.values() | selectattr('unique_id', 'in', model.depends_on.nodes)
         | selectattr('config.materialized', 'equalto', 'segment') | list) }}
-{%- endmacro %}
-
-{# Members by the log, this tick's own changes included: nobody else sees these before the tick is published. #}
-{% macro members_in_this_tick(unit, segment) -%}
-    {%- set changed = "select " ~ unit.id ~ " from " ~ unit.changes ~ " where segment = '" ~ segment ~ "' and tick_id = " ~ var('tick_id', 0) -%}
-    select {{ unit.id }} from {{ unit.members }}
-    where segment = '{{ segment }}' and {{ unit.id }} not in ({{ changed }} and change = 'exited')
-    union all
-    {{ changed }} and change = 'entered'
-{%- endmacro %}
-
-{# The SELECT with the segments that it names read as this tick has them. #}
-{% macro with_members_of_this_tick(sql) -%}
-    {%- set ns = namespace(sql=sql) -%}
-    {%- for segment in segments_named() -%}
-        {%- set unit = unit_of(get_columns_in_query('select * from ' ~ segment.relation_name) | reject('equalto', 'entered_at')) -%}
-        {%- set ns.sql = ns.sql | replace(segment.relation_name, '(' ~ members_in_this_tick(unit, segment.name) ~ ') as ' ~ segment.name) -%}
-    {%- endfor -%}
-    {{ return(ns.sql) }}
 {%- endmacro %}

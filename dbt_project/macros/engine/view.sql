@@ -10,15 +10,23 @@
     {%- do run_pre_hooks() -%}
     {% if config.get('contract').enforced %} {%- do get_assert_columns_equivalent(sql) -%} {% endif %}
     {% if found != definition %}
-        {%- do run_query(
-            "drop view if exists " ~ view ~ " cascade;"
-            ~ "create view " ~ view ~ " as " ~ sql ~ ";"
-            ~ "comment on view " ~ view ~ " is '" ~ definition ~ "'"
-        ) -%}
+        {%- do run_query(made_view(view, sql)) -%}
     {% endif %}
     {{ return(committed(view)) }}
 {% endmaterialization %}
 
+{% macro made_view(view, sql) -%}
+    drop view if exists {{ view }} cascade;
+
+    create view {{ view }} as
+    {{ sql }};
+
+    comment on view {{ view }} is '{{ local_md5(sql) }}'
+{%- endmacro %}
+
 {% macro comment_of(relation) -%}
-    {{ return(run_query("select obj_description(to_regclass('" ~ relation ~ "'), 'pg_class') as definition").rows[0].definition) }}
+    {%- set query -%}
+        select obj_description(to_regclass('{{ relation }}'), 'pg_class') as definition
+    {%- endset -%}
+    {{ return(run_query(query).rows[0].definition) }}
 {%- endmacro %}

@@ -7,7 +7,7 @@ import pytest
 from upnext.declarations import load
 from upnext.errors import UpnextError
 from upnext.features.declared import load_features
-from upnext.features.definition import FeaturesFile, find_mistake
+from upnext.features.definition import FeaturesFile
 from upnext.project import Project
 from upnext.settings import Settings
 
@@ -89,11 +89,13 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, meta: str, message: str
 def test_what_a_feature_names_must_be_there(
     tmp_path: Path, meta: str, is_of_accounts: bool, message: str | None
 ) -> None:
-    [(_, _, _, column, feature)] = load(declared(tmp_path, meta), FeaturesFile).features()
-    found = find_mistake(
-        column, feature, is_of_accounts=is_of_accounts, events=EVENTS, user_features={"is_premium", "logins"}
-    )
-    assert found == message or (found or "").startswith(message or "-")
+    model = "account_features" if is_of_accounts else "user_features"
+    declared_file = load(declared(tmp_path, meta, model=model), FeaturesFile)
+    found = [problem.text for problem in declared_file.find_mistakes(EVENTS, {"is_premium", "logins"})]
+    if message is None:
+        assert found == []
+    else:
+        assert found[0].startswith(f"feature 'it' {message}")
 
 
 def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path) -> None:

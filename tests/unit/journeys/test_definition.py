@@ -78,7 +78,7 @@ def branch(name: str, **values: Any) -> dict[str, Any]:
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "neither segment nor event": ({"segment": None}, "exactly one of segment and event"),
     "both": ({"event": {"any_of": ["login"]}}, "exactly one of segment and event"),
-    "members not stated": ({"existing_members": None}, "existing_members must be stated"),
+    "members not stated": ({"existing_members": None}, "existing_members is missing"),
     "members of an event": ({"segment": None, "event": {"any_of": ["login"]}}, "an event has no members"),
     "an unknown goal": ({"goal": {"any_of": ["subscribed to premium"], "within": "1 day"}}, "unknown event .* did you"),
     "a goal in no time": ({"goal": {"any_of": ["login"], "within": "0 days"}}, "no time"),

@@ -24,6 +24,7 @@ from upnext.journeys.copy.rendering import (
     find_mistakes,
     names_used,
     render,
+    template_files,
     template_names,
 )
 from upnext.settings import PROJECT
@@ -60,7 +61,8 @@ def part(rendered: Rendered, kind: str) -> str:
 
 @pytest.mark.parametrize("template", sorted(template_names(TEMPLATES)))
 def test_every_template_renders_as_text_and_html(template: str) -> None:
-    assert list(find_mistakes(TEMPLATES, template)) == []
+    for path in template_files(TEMPLATES, template):
+        assert list(find_mistakes(path.read_text())) == []
     rendered = render(request({"template": template}), DIRECT)
     for kind in ("plain", "html"):
         assert "Hi Ada," in part(rendered, kind)
@@ -189,18 +191,17 @@ def test_a_template_cannot_stop_what_sends(tmp_path: Path) -> None:
         ('<a href="{{ user.page }}">x</a>', "write {{ link("),
         ('<a href="javascript:alert(1)">x</a>', "write {{ link("),
         ("<a href=//evil.example>x</a>", "write {{ link("),
-        ("{% for %}", "t.mjml:1: "),
+        ("{% for %}", ""),
         (
             "<p>{% if featurs %}</p>{% endif %}",
-            "t.mjml:1: 'featurs' is not given to templates; did you mean 'features'?",
+            "'featurs' is not given to templates; did you mean 'features'?",
         ),
     ],
 )
-def test_links_that_nobody_checks_are_found(tmp_path: Path, line: str, message: str) -> None:
-    (tmp_path / "t.txt").write_text("Hi")
-    (tmp_path / "t.mjml").write_text(line)
-    (mistake,) = find_mistakes(tmp_path, "t")
-    assert message in mistake
+def test_links_that_nobody_checks_are_found(line: str, message: str) -> None:
+    (mistake,) = find_mistakes(line)
+    assert mistake.place == 1
+    assert message in mistake.text
 
 
 def test_a_webhook_is_json() -> None:

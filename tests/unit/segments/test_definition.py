@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from upnext.declarations import Problem
 from upnext.errors import UpnextError
 from upnext.segments.declared import check_segments
 from upnext.segments.definition import find_cycle, find_mistakes, is_row_local, references
@@ -13,7 +14,7 @@ COUNTS = {"logins_30d"}
 FEATURES = "select user_id\nfrom {{ ref('user_features') }}\n"
 
 
-def mistakes(sql: str) -> list[tuple[int, str]]:
+def mistakes(sql: str) -> list[Problem]:
     return list(find_mistakes(sql, known=KNOWN, counts=COUNTS))
 
 
@@ -36,7 +37,7 @@ def test_what_is_right(sql: str) -> None:
     ("sql", "line", "message"),
     [
         ("", 1, "holds no SELECT"),
-        ("select user_id from {{ ref('user_featurs') }} where x", 1, "reads 'user_featurs', which there is not"),
+        ("select user_id from {{ ref('user_featurs') }} where x", 1, "reads 'user_featurs', which does not exist"),
         (FEATURES + "where user_id in (select\n user_id from {{ ref('activ') }})", 4, "reads 'activ', which"),
         (FEATURES, 1, "has no condition, so everyone would be in it"),
         (FEATURES + "where true", 3, "has a condition that is always true"),
@@ -48,6 +49,11 @@ def test_what_is_right(sql: str) -> None:
         (FEATURES + "where last_login_at < {{ as_of() }}", 3, "asks as_of"),
         (FEATURES + "where random() < 0.1", 3, "asks random"),
         ("select user_id from {{ source('raw', 'events') }} where x", 1, "reads a source; a segment reads features"),
+        (FEATURES + "where not (1 = 2)", 3, "has a condition that is always true"),
+        (FEATURES + "where {{ ref('a' }}", 3, "is not valid Jinja: "),
+        ("{{ config(meta={'limit': {'change': 'half'}}) }}\n" + FEATURES + "where x", 1, "has a wrong meta: 'change'"),
+        ("{{ config(meta={'ownr': 'me'}) }}\n" + FEATURES + "where x", 1, "has a wrong meta: unknown key 'ownr'"),
+        ("select user_id\nfrom active, raw.events where x", 2, "reads raw.events"),
         ("select user_id\nfrom raw.events where x", 2, "reads raw.events; a segment reads features and segments"),
     ],
 )  # fmt: skip
@@ -56,10 +62,10 @@ def test_what_is_wrong(sql: str, line: int, message: str) -> None:
     assert (found_line, found[: len(message)]) == (line, message)
 
 
-def test_references_are_those_of_the_text_that_counts() -> None:
-    assert references(
-        "-- {{ ref('old') }}\nselect 1 from {{ ref('a') }} where x in (select 1 from {{ ref( \"b\" ) }})"
-    ) == ["a", "b"]
+def test_references_are_those_of_the_text_that_dbt_reads() -> None:
+    text = "{# {{ ref('old') }} #}\nselect 1 from {{ ref('a') }} where x in (select 1 from {{ ref( \"b\" ) }})"
+    assert references(text) == ["a", "b"]
+    assert references("-- {{ ref('old') }}\nselect 1") == ["old"], "dbt reads the Jinja of SQL's comments"
 
 
 def test_circles() -> None:
@@ -72,11 +78,11 @@ def test_the_file_is_named(tmp_path: Path) -> None:
     files = {}
     for name, other in (("one", "two"), ("two", "one")):
         files[name] = tmp_path / f"{name}.sql"
-        files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where true or x")
+        files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where x")
     with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
         check_segments(files, known=(), never_negative=())
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
-    with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which there is not"):
+    with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which does not exist"):
         check_segments(files, known=(), never_negative=())
 
 
@@ -121,3 +127,22 @@ OTHER = "{{ ref('other') }}"
 )  # fmt: skip
 def test_whether_one_row_decides(sql: str, expected: bool) -> None:
     assert is_row_local(sql, segments={"other", "mine"}) is expected
+
+
+def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -> None:
+    folder = tmp_path / "segments"
+    folder.mkdir()
+    (folder / "one.sql").write_text("select user_id from {{ ref('user_features') }} where x")
+    described = folder / "_segments.yml"
+    meta = "{owner: growth, priority: 20, limit: {change: 50%, hold: true}}"
+    described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta}\n")
+    files = {"one": folder / "one.sql"}
+    check_segments(files, known=KNOWN, never_negative=())
+    for old, new, message in (
+        ("priority: 20", "priority: high", "'priority' is 'high'; it must be a number"),
+        ("50%", "half", "'change' is 'half'; it must be a share such as 50%"),
+        ("hold:", "holds:", "unknown key 'holds'; did you mean 'hold'"),
+    ):
+        described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta.replace(old, new)}\n")
+        with pytest.raises(UpnextError, match=f"_segments.yml:4: {message}"):
+            check_segments(files, known=KNOWN, never_negative=())

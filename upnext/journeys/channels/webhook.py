@@ -62,7 +62,7 @@ def parse_networks(text: str) -> list[Network]:
         raise UpnextError(f"UPNEXT_WEBHOOK_NETWORKS: {error}") from None
 
 
-def find_mistake(url: str, networks: list[Network]) -> str | None:
+def mistake_of(url: str, networks: list[Network]) -> str | None:
     """Return what is wrong with an endpoint's address, as far as it can be told without looking it up."""
     try:
         parts = urlsplit(url)

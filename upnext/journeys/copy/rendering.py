@@ -25,6 +25,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mjml import mjml2html
 
+from upnext.declarations import Problem
 from upnext.errors import nearest
 from upnext.journeys.copy.links import Links
 
@@ -143,21 +144,24 @@ def copy_of(step: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
     return {**step, **{key: value for key, value in chosen.items() if value is not None}}
 
 
-def find_mistakes(templates: Path, name: str) -> Iterator[str]:
-    """Yield what is wrong in the text of a template: mistakes of Jinja, and links that nobody has checked."""
-    for path in (templates / f"{name}.txt", templates / f"{name}.mjml"):
-        source = path.read_text(encoding="utf-8")
-        try:
-            _TEXT.parse(source, filename=str(path))
-        except TemplateSyntaxError as error:
-            yield f"{path}:{error.lineno}: {error.message}"
-        for use in names_used(source):
-            if not use.of:
-                yield f"{path}:{use.line}: '{use.name}' is not given to templates{nearest(use.name, GIVEN)}"
-        for number, line in enumerate(source.splitlines(), start=1):
-            for href in _HREF.findall(line):
-                if not _SAFE_HREF.match(href):
-                    yield f"{path}:{number}: href={href}: write {{{{ link('https://...') }}}}, which is checked"
+def template_files(templates: Path, name: str) -> list[Path]:
+    """Return the files of a template: plain text, and MJML."""
+    return [templates / f"{name}.txt", templates / f"{name}.mjml"]
+
+
+def find_mistakes(source: str) -> Iterator[Problem]:
+    """Yield what is wrong in the text of a template: mistakes of Jinja, and links that nothing has checked."""
+    try:
+        _TEXT.parse(source)
+    except TemplateSyntaxError as error:
+        yield Problem(error.lineno, error.message or "not valid Jinja")
+    for use in names_used(source):
+        if not use.of:
+            yield Problem(use.line, f"'{use.name}' is not given to templates{nearest(use.name, GIVEN)}")
+    for number, line in enumerate(source.splitlines(), start=1):
+        for href in _HREF.findall(line):
+            if not _SAFE_HREF.match(href):
+                yield Problem(number, f"href={href}: write {{{{ link('https://...') }}}}, which is checked")
 
 
 class Use(NamedTuple):

@@ -1,0 +1,72 @@
+"""A segment's file as SQL: its Jinja read by Jinja's own parser, and replaced by the names that it stands for. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, TemplateSyntaxError, nodes
+
+_JINJA = Environment(autoescape=False)  # noqa: S701 - parsed, never rendered
+
+
+@dataclass
+class Template:
+    """The SQL of a segment's file, with the same lines, and what its Jinja names, each with its line."""
+
+    sql: str = ""
+    refs: list[tuple[str, int]] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    others: list[tuple[str, int]] = field(default_factory=list)
+    """Calls of other macros."""
+    meta: dict[str, Any] | None = None
+    meta_line: int = 1
+    has_blocks: bool = False
+    """Whether it has statements of Jinja (`{% ... %}`), so that only dbt knows its SQL."""
+
+
+def read(text: str) -> Template:
+    """Read a segment's file. Raises `jinja2.TemplateSyntaxError`, which has the line."""
+    template, parts, expression, begun = Template(), [], "", 1
+    is_expression = False
+    for line, kind, value in _JINJA.lex(text):
+        if kind == "variable_begin":
+            expression, begun, is_expression = "", line, True
+        elif kind == "variable_end":
+            parts.append(_add(template, expression, begun) + "\n" * expression.count("\n"))
+            is_expression = False
+        elif is_expression:
+            expression += value
+        elif kind == "data":
+            parts.append(value)
+        else:
+            parts.append("\n" * value.count("\n"))
+            template.has_blocks |= kind == "block_begin"
+    template.sql = "".join(parts)
+    return template
+
+
+def _add(template: Template, expression: str, line: int) -> str:
+    """Note what an expression names, and return its SQL."""
+    for call in _calls(expression, line):
+        name = getattr(call.node, "name", "")
+        if name == "ref":
+            model = str(call.args[-1].as_const())
+            template.refs.append((model, line))
+            return model
+        if name == "config":
+            options = {keyword.key: keyword.value for keyword in call.kwargs}
+            if "meta" in options:
+                template.meta, template.meta_line = options["meta"].as_const(), line
+            return ""
+        if name == "source":
+            template.sources.append(line)
+        else:
+            template.others.append((name, line))
+    return "null"
+
+
+def _calls(expression: str, line: int) -> Iterator[nodes.Call]:
+    try:
+        yield from _JINJA.parse("{{" + expression + "}}").find_all(nodes.Call)
+    except TemplateSyntaxError as error:
+        raise TemplateSyntaxError(error.message or "not valid Jinja", line + error.lineno - 1) from None
