@@ -56,7 +56,7 @@ assignments as (
         and assigned.assigned_at < shares.until
 ),
 
-{# What was seen says more than what was drawn: of who saw two arms the first counts. #}
+{# The arm that was shown counts, not the assigned one. Of two arms that a user saw, the first counts. #}
 views as (
     select
         assignments.experience,
@@ -94,8 +94,8 @@ experience_exposures as (
 ),
 
 {#
-    By intent to treat: everybody who was drawn, whatever became of the entry, against those held out. Who is held out of
-    everything is no fair comparison for one journey.
+    By intent to treat: all assigned entries, whatever became of them, against those held out. The global holdout is no
+    fair comparison for one journey, so it is left out.
 #}
 entries as (
     select

@@ -1,6 +1,8 @@
 {%- set metrics = described_columns('experiment_users') -%}
 {%- set during = 'events.occurred_at > exposures.exposed_at and events.occurred_at <= exposures.closes_at' -%}
-{%- set before = 'events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at' -%}
+{%- set before -%}
+    events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at
+{%- endset -%}
 with exposures as (
     select * from {{ ref('stale_exposures') }}
 ),

@@ -1,6 +1,7 @@
+{%- set events_by_kind = {'declared': catalogue().get('events', {}), 'derived': catalogue().get('derived', {})} -%}
 with declared (event, kind, description, owner) as (
     values
-    {%- for kind, events in {'declared': catalogue().get('events', {}), 'derived': catalogue().get('derived', {})}.items() %}
+    {%- for kind, events in events_by_kind.items() %}
         {%- for name, event in events.items() %}
     ({{ quoted([name, kind, event.description, event.owner]) }}),
         {%- endfor %}

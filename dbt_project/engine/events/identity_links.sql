@@ -1,6 +1,7 @@
 {#
-    Whom an id stands for, as identify and alias have said by as_of (`claims`, see macros/engine/identity.sql). An id goes with the first person it was linked to.
-    A link that closes a circle counts for nothing, nor does one to a person who has too many ids already.
+    The user that each id stands for, by the identify and alias calls up to as_of (`claims`, see
+    macros/engine/identity.sql). An id belongs to the first person that it was linked to. A link that closes a circle is
+    refused, and so is one to a person with too many ids.
 #}
 with recursive links as (
     select

@@ -28,8 +28,8 @@
 
     {%- do run_pre_hooks() -%}
 
-    {%- set progress = progress_of(model.name, target, definition) -%}
-    {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and are_all_touched(['account_users', 'user_features'], progress.last.tick_id)) %}
+    {%- set progress = progress_of(model.name, target, definition, ['account_users', 'user_features']) -%}
+    {% if progress.mode == 'rebuild' %}
         {%- do rebuild_table(target, model.name, key, sql, progress, definition) -%}
     {% elif progress.mode == 'advance' %}
         {%- do run_query(recomputed_totals(sql, progress)) -%}

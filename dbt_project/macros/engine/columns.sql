@@ -1,6 +1,6 @@
 {#
-    A feature is a documented column: the `config.meta` of its description is its definition, and so is a metric. Its kind
-    is a key of the meta that names a file of `kinds/`, which has a macro for each of these:
+    A feature, or a metric, is a documented column: the `config.meta` of its description is its definition. Its kind is
+    the key of the meta that names a file of `kinds/`, which has a macro for each of these:
 
         <kind>__value(meta, of, window)         aggregate over `events`; `of` is the condition for those that count
         <kind>__difference(meta, came, left)    the change by events that came, and that left the window; where there is

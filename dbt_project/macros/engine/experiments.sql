@@ -42,13 +42,13 @@
         {%- do run_query(find_all_stale_days(target)) -%}
     {% endif %}
     {%- do run_query("analyze analytics.stale_days") -%}
-    {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+    {%- do run_query(fresh_rows(sql)) -%}
     {%- do run_query(replace_stale_days(target)) -%}
     {%- do run_query(save_state(model.name, progress, definition)) -%}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
-{# A hash of the model and of the views that it reads (`recompute_with`): another one, and all is recomputed. #}
+{# A hash of the model and of the views that it reads (`recompute_with`). Where it changes, all rows are recomputed. #}
 {% macro definition_with_views(sql) -%}
     {%- set read = [sql] -%}
     {%- for name in config.require('recompute_with') -%} {%- do read.append(comment_of(ref(name))) -%} {%- endfor -%}
@@ -57,25 +57,32 @@
 
 {# Views over the table go with it; dbt makes them again, later in the same run. #}
 {% macro make_table(target, sql, key, indexes=[]) -%}
-    {%- do run_query("
-        drop table if exists " ~ target ~ " cascade;
-        create temporary table fresh on commit drop as " ~ sql ~ " with no data
-    ") -%}
-    {%- do fit_table(target, key, indexes) -%}
-    {%- do run_query("drop table fresh") -%}
+    {%- set statements -%}
+        drop table if exists {{ target }} cascade;
+
+        {{ fresh_rows(sql) }}
+        with no data
+    {%- endset -%}
+    {%- do run_query(statements) -%}
+    {%- do run_query(made_table(target, key, indexes) ~ "drop table fresh") -%}
 {%- endmacro %}
 
-{# A lock of a table takes no snapshot: who waits here sees what the one before has committed. #}
+{# `lock table` takes no snapshot, so a run that waits here then sees what the run before it has committed. #}
 {% macro begin_snapshot() -%}
-    {%- do run_query("set transaction isolation level repeatable read; lock table analytics.stale_days in exclusive mode") -%}
+    {%- set statements -%}
+        set transaction isolation level repeatable read;
+        lock table analytics.stale_days in exclusive mode
+    {%- endset -%}
+    {%- do run_query(statements) -%}
 {%- endmacro %}
 
-{# Where a table of an analysis is to come to (the newest published tick), and where it is: none before its first time. #}
+{# The tick to bring a table up to, the newest published one, and its state (`last`): none before its first time. #}
 {% macro progress_of_analysis(model_name, relation, definition) -%}
-    {%- set newest = run_query(
-        "select coalesce(max(tick_id), 0) as tick_id, coalesce(max(as_of), '-infinity')::text as as_of"
-        ~ " from segments.published_ticks"
-    ).rows[0] -%}
+    {%- set query -%}
+        select coalesce(max(tick_id), 0) as tick_id, cast(coalesce(max(as_of), '-infinity') as text) as as_of
+        from segments.published_ticks
+    {%- endset -%}
+    {%- set newest = run_query(query).rows[0] -%}
     {%- set last = state_of(model_name, relation) -%}
     {%- set is_redefined = last is not none and last.definition != definition -%}
     {{ return({
@@ -92,9 +99,8 @@
     {%- do run_query("truncate analytics.stale_users") -%}
     {%- do run_query(find_stale) -%}
     {%- do run_query("analyze analytics.stale_users") -%}
-    {%- do run_query(
-        "drop table if exists pg_temp.fresh, pg_temp.differing; create temporary table fresh on commit drop as " ~ sql
-    ) -%}
+    {%- do run_query("drop table if exists pg_temp.fresh, pg_temp.differing") -%}
+    {%- do run_query(fresh_rows(sql)) -%}
     {%- do run_query(find_differing_users(target)) -%}
     {%- do run_query(replace_differing_users(target)) -%}
     {{ return(run_query("select count(*) as total from differing").rows[0].total) }}
@@ -169,10 +175,14 @@
 
 {# The experiments whose goal is not what it was at the last analysis. #}
 {% macro changed_goals() -%}
-    {{ return(run_query(
-        "select name from segments.changed_definitions('analytics.experiment_users',"
-        ~ " (select jsonb_object_agg(experiment, goal_version) from " ~ ref('experiments') ~ ")) as changed (name)"
-    ).columns[0].values()) }}
+    {%- set query -%}
+        select changed.name
+        from segments.changed_definitions(
+            'analytics.experiment_users',
+            (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
+        ) as changed (name)
+    {%- endset -%}
+    {{ return(run_query(query).columns[0].values()) }}
 {%- endmacro %}
 
 {% macro find_differing_users(target) -%}

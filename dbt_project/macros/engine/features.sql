@@ -4,8 +4,8 @@
 
     A tick adds the events that came in (newly loaded, or loaded before and reached by as_of) and takes off those that
     left a window. A feature that has no difference is recomputed for the users with such events, from their events of
-    that kind. All features of a user are recomputed where a model of `recompute_with` has changed for that user, such as
-    the identities.
+    that kind. All features of a user are recomputed where a model of `recompute_with`, such as the identities, has
+    changed for that user.
 #}
 {% materialization features, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -16,9 +16,10 @@
 
     {%- do run_pre_hooks() -%}
 
-    {%- set progress = progress_of(model.name, target, definition) -%}
-    {% if progress.mode == 'rebuild' or (progress.mode == 'advance' and upstream and are_all_touched(upstream, progress.last.tick_id)) %}
-        {%- do rebuild_table(target, model.name, key, all_features(sql, key, features, progress), progress, definition) -%}
+    {%- set progress = progress_of(model.name, target, definition, upstream) -%}
+    {% if progress.mode == 'rebuild' %}
+        {%- set all = all_features(sql, key, features, progress) -%}
+        {%- do rebuild_table(target, model.name, key, all, progress, definition) -%}
     {% elif progress.mode == 'advance' %}
         {%- do advance_features(target, model.name, key, features, sql, progress, upstream) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
@@ -32,7 +33,9 @@
     {%- for column in described_columns(model_name) -%}
         {%- do features.update({column.name: column.config.meta}) -%}
     {%- endfor -%}
-    {%- if config.get('totals') -%} {%- do features.update(features_of_each_user(config.get('totals'))) -%} {%- endif -%}
+    {%- if config.get('totals') -%}
+        {%- do features.update(features_of_each_user(config.get('totals'))) -%}
+    {%- endif -%}
     {{ return(features) }}
 {%- endmacro %}
 
@@ -101,8 +104,11 @@
         {{ name }} = {{ of_kind(meta, 'after')(name) }}{{ ',' if not loop.last }}
         {%- endfor %}
     where
-        ({{ prefixed('live', differential) }}) is distinct from
-        ({% for name, meta in differential.items() %}{{ of_kind(meta, 'after')(name) }}{{ ', ' if not loop.last }}{% endfor %})
+        ({{ prefixed('live', differential) }}) is distinct from (
+            {%- for name, meta in differential.items() %}
+            {{ of_kind(meta, 'after')(name) }}{{ ',' if not loop.last }}
+            {%- endfor %}
+        )
     {%- else %} nothing
     {%- endif %}
     returning live.{{ key[0] }}
@@ -119,10 +125,11 @@
 {%- endmacro %}
 
 {% macro recompute_affected(target, key, others, sql, progress) -%}
+    {%- set of_one_user -%} events.user_id = affected.user_id and ({{ events_of_any(others) }}) {%- endset -%}
     update {{ target }} as live set {{ assigned(others) }}
     from affected
     cross join lateral (
-        {{ all_features(sql, key, others, progress, "events.user_id = affected.user_id and (" ~ events_of_any(others) ~ ")") }}
+        {{ all_features(sql, key, others, progress, of_one_user) }}
     ) as excluded
     where
         ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
@@ -180,10 +187,11 @@
     {%- endfor -%}
     {%- set conditions = [] -%}
     {%- for within, names in names_by_window.items() -%}
+        {%- set before -%} {{ progress.as_of }} - {{ interval_of(within) }} {%- endset -%}
         {%- set condition -%}
             (
                 events.occurred_at > {{ progress.last.as_of }} - {{ interval_of(within) }}
-                and events.occurred_at <= least({{ progress.last.as_of }}, {{ progress.as_of }} - {{ interval_of(within) }})
+                and events.occurred_at <= least({{ progress.last.as_of }}, {{ before }})
                 {%- if 'any' not in names %}
                 and events.event in ({{ quoted(names | unique | list) }})
                 {%- endif %}

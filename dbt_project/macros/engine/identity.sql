@@ -1,7 +1,7 @@
 {#
-    The materialization of identity_links. The model's SQL resolves the links of the temporary table `claims`: all that
-    was ever said, or in a tick what was said of the ids that hang together with those of which something new was said.
-    Users whose activity is another's from now on, or the other way round, are logged as touched.
+    The materialization of identity_links. The model's SQL resolves the links of the temporary table `claims`: those of
+    all identify and alias calls, or in a tick those within the connected components of the ids with a new call. It logs
+    the users who gain or lose the activity of an id.
 #}
 {% materialization identity, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -12,26 +12,30 @@
 
     {%- set progress = progress_of(model.name, target, definition) -%}
     {% if progress.mode == 'rebuild' %}
-        {%- set taken_in = "events.occurred_at <= " ~ progress.as_of ~ " and events.load_id not in " ~ loads_after(progress.tick_id) -%}
-        {%- do run_query("create temporary table claims on commit drop as " ~ claims_of([taken_in])) -%}
+        {%- set taken_in -%}
+            events.occurred_at <= {{ progress.as_of }} and events.load_id not in {{ loads_after(progress.tick_id) }}
+        {%- endset -%}
+        {%- do run_query(claims_of([taken_in], into='claims')) -%}
         {%- do rebuild_table(target, model.name, key, sql, progress, definition) -%}
     {% elif progress.mode == 'advance' %}
-        {%- do run_query("create temporary table new_claims on commit drop as " ~ claims_of(new_events(progress))) -%}
+        {%- do run_query(claims_of(new_events(progress), into='new_claims')) -%}
         {% if run_query("select 1 from new_claims limit 1").rows %}
             {%- do run_query(connected_claims(target)) -%}
-            {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+            {%- do run_query(fresh_rows(sql)) -%}
             {%- do run_query(moved_users(target, model.name, progress.tick_id)) -%}
             {%- set scope = "(live.kind, live.id) in (select kind, id from connected_ids)" -%}
-            {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id, is_logged=false) -%}
+            {%- set columns = types_of('pg_temp.fresh').keys() | list -%}
+            {%- do reconcile(target, model.name, key, columns, scope, progress.tick_id, is_logged=false) -%}
         {% endif %}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
-{# What identify and alias say, each claim once: that an id, of a visitor or a user, stands for a user. #}
-{% macro claims_of(conditions) -%}
-    with said as (
+{# What identify and alias calls claim, each claim once: that the id of a visitor or a user is a user's. #}
+{% macro claims_of(conditions, into) -%}
+    create temporary table {{ into }} on commit drop as
+    with calls as (
         {%- for condition in conditions %}
         select type, user_id, anonymous_id, previous_id, occurred_at, source, message_id
         from raw.events as events
@@ -46,15 +50,15 @@
 
     claims as (
         select 'visitor' as kind, anonymous_id as id, user_id as linked_to, occurred_at, source, message_id
-        from said
+        from calls
         where anonymous_id is not null
         union all
         select 'visitor' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
-        from said
+        from calls
         where type = 'alias' and previous_id is not null
         union all
         select 'user' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
-        from said
+        from calls
         where type = 'alias' and previous_id is not null
     )
 
@@ -63,7 +67,7 @@
     order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
 {%- endmacro %}
 
-{# Make `connected_ids`, all that hangs together with the new claims, and `claims`, all that was said of them. #}
+{# Make `connected_ids`, the connected components of the new claims, and `claims`, all claims of these ids. #}
 {% macro connected_claims(target) -%}
     create temporary table connected_ids on commit drop as
     with recursive connected (kind, id) as (
@@ -94,36 +98,36 @@
     order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
 {%- endmacro %}
 
-{# Log those for whom an id stands now, or stood before; one who was a user of its own is one of them. #}
+{# Log the users whom an id resolves to, or resolved to before; also a user that is now an id of another. #}
 {% macro moved_users(target, model_name, tick_id) -%}
-    with stood as (
+    with before as (
         select links.kind, links.id, links.user_id
         from {{ target }} as links
         inner join connected_ids on links.kind = connected_ids.kind and links.id = connected_ids.id
         where links.user_id is not null
     ),
 
-    stands as (
+    after as (
         select kind, id, user_id from fresh where user_id is not null
     ),
 
     moved as (
         select
-            coalesce(stood.kind, stands.kind) as kind,
-            coalesce(stood.id, stands.id) as id,
-            stood.user_id as stood_for,
-            stands.user_id as stands_for
-        from stood
-        full join stands on stood.kind = stands.kind and stood.id = stands.id
-        where stood.user_id is distinct from stands.user_id
+            coalesce(before.kind, after.kind) as kind,
+            coalesce(before.id, after.id) as id,
+            before.user_id as user_id_before,
+            after.user_id as user_id_after
+        from before
+        full join after on before.kind = after.kind and before.id = after.id
+        where before.user_id is distinct from after.user_id
     )
 
     insert into features.changed_keys (model, tick_id, key)
     select '{{ model_name }}', {{ tick_id }}, users.user_id
     from (
-        select stood_for as user_id from moved
+        select user_id_before as user_id from moved
         union
-        select stands_for from moved
+        select user_id_after from moved
         union
         select id from moved where kind = 'user'
     ) as users

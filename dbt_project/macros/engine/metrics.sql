@@ -1,7 +1,7 @@
 {#
-    A metric is a documented column of `experiment_users`: the `config.meta` of its description is its definition, by the
-    kinds of features that have a `__metric`. `per: <event>` makes a ratio; `cap: 99.9 %` lets no user count for more than
-    that share of all users of the experiment have at most.
+    A metric is a documented column of `experiment_users`: the `config.meta` of its description is its definition, by
+    the kinds of features that have a `__metric`. `per: <event>` makes a ratio. `cap: 99.9 %` lets no user count for
+    more than that share of all users of the experiment have at most.
 #}
 
 {# A metric of one user over the events for which a condition holds. #}

@@ -7,13 +7,14 @@
     these only users are evaluated whose row, or whose membership of a segment that it names, has changed since the last
     time; of the others everybody is.
 
-    The model's meta: `owner`, `priority` and `exclusive_group` (see primary_segment), and `limit: {change: 50%, at_least: 100,
-    hold: true}`: by what share of its members a segment may change in one tick. Beyond that it is warned about, and
-    held where the owner says so until somebody releases it. Few changes, less than `at_least`, are never too many.
+    The model's meta (upnext/segments/definition.py checks it): `owner`, `priority` and `exclusive_group` (see
+    primary_segment), and `limit: {change: 50%, at_least: 100, hold: true}`, the share of its members by which a segment
+    may change in one tick. Beyond it Upnext warns, and with `hold` keeps the change back until somebody releases it.
+    Fewer changes than `at_least` are never too many.
 #}
 {% materialization segment, adapter='postgres' %}
     {%- if flags.EMPTY -%}
-        {{ exceptions.raise_compiler_error("segment '" ~ model.name ~ "': --empty would make every member exit; leave it out") }}
+        {{ exceptions.raise_compiler_error(model.name ~ ": --empty would make every member exit; leave it out") }}
     {%- endif -%}
     {%- set view = this.incorporate(type='view') -%}
     {%- set tick_id = var('tick_id', none) -%}
@@ -25,7 +26,11 @@
     {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
     {%- set unit = unit_of(columns) -%}
     {%- if unit is none -%}
-        {{ exceptions.raise_compiler_error("segment '" ~ model.name ~ "' selects " ~ columns | join(', ') ~ "; it must select user_id alone, or account_id alone") }}
+        {%- set message -%}
+            segment '{{ model.name }}' selects {{ columns | join(', ') }}; it must select user_id alone, or
+            account_id alone
+        {%- endset -%}
+        {{ exceptions.raise_compiler_error(message) }}
     {%- endif -%}
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
@@ -53,18 +58,21 @@
     else sees these before the tick is published.
 #}
 {% macro members_view(segment, unit) -%}
-    select {{ unit.id }}, entered_at from segments.{{ 'users' if unit.id == 'user_id' else 'accounts' }}_of('{{ segment }}')
+    select {{ unit.id }}, entered_at from {{ unit.members_of }}('{{ segment }}')
 {%- endmacro %}
 
 {# Whom a SELECT of these columns is about, users or accounts, and where their features, changes and members are. #}
 {% macro unit_of(columns) -%}
     {{ return({
         'user_id': {
-            'id': 'user_id', 'features': 'user_features', 'changes': 'segments.membership_changes', 'members': 'segments.members'
+            'id': 'user_id', 'features': 'user_features',
+            'changes': 'segments.membership_changes',
+            'members': 'segments.members', 'members_of': 'segments.users_of'
         },
         'account_id': {
             'id': 'account_id', 'features': 'account_features',
-            'changes': 'segments.account_membership_changes', 'members': 'segments.account_members'
+            'changes': 'segments.account_membership_changes',
+            'members': 'segments.account_members', 'members_of': 'segments.accounts_of'
         },
     }.get(columns | join(', '))) }}
 {%- endmacro %}
@@ -155,8 +163,10 @@
     {%- if error is not none -%}
         {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
         {%- set hold_out %}
-            insert into segments.evaluations
-                (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error)
+            insert into segments.evaluations (
+                segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held,
+                error
+            )
             select
                 '{{ segment }}', {{ tick_id }}, '{{ definition }}', 0, count(*), 0, 0, false, false, '{{ error }}'
             from {{ unit.members }}

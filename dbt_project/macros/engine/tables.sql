@@ -1,12 +1,12 @@
 {#
-    Tables that are kept up to date: what a tick does to one follows what has changed, not what is stored. Its rows, its
-    state and the keys that it touched are written in one transaction. The log of touched keys has the first key column;
-    where all rows may have changed, the state says so instead.
+    Incremental tables: the cost of a tick follows what has changed, not what is stored. One transaction writes the rows
+    of a table, its state, and the keys of changed rows (their first key column). Where all rows may have changed, the
+    state names the tick instead (`all_touched_by`).
 #}
 
 {# Make `target` the rows of a SELECT of all, and save its state. #}
 {% macro rebuild_table(target, model_name, key, sql, progress, definition) -%}
-    {%- do run_query("create temporary table fresh on commit drop as " ~ sql) -%}
+    {%- do run_query(fresh_rows(sql)) -%}
     {%- do check_contract(types_of('pg_temp.fresh')) -%}
     {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
     {%- set differing = reconcile(target, model_name, key, columns, 'true', progress.tick_id, is_logged=false) -%}
@@ -16,39 +16,63 @@
     {%- do run_query(save_state(model_name, progress, definition, next_tick_id if differing else none)) -%}
 {%- endmacro %}
 
-{# A column whose `data_type` is stated has that type: whoever reads the table relies on it. #}
+{% macro fresh_rows(sql) -%}
+    create temporary table fresh on commit drop as
+    {{ sql }}
+{%- endmacro %}
+
+{# A column that states a `data_type` must have it, because those who read the table rely on it. #}
 {% macro check_contract(types) -%}
-    {%- for column in model.columns.values() if column.data_type and column.name in types and types[column.name] != column.data_type -%}
-        {{ exceptions.raise_compiler_error("column '" ~ column.name ~ "' is " ~ types[column.name] ~ ", but its data_type says " ~ column.data_type) }}
+    {%- for column in model.columns.values() if column.data_type and column.name in types -%}
+        {%- set found = types[column.name] -%}
+        {%- if found != column.data_type -%}
+            {%- set message -%}
+                column '{{ column.name }}' is {{ found }}, but its data_type says {{ column.data_type }}
+            {%- endset -%}
+            {{ exceptions.raise_compiler_error(message) }}
+        {%- endif -%}
     {%- endfor -%}
 {%- endmacro %}
 
-{# Make a table exist with the columns of `fresh`, a temporary one. Grants, and rows of other columns, stay. #}
+{# Make a table with the columns of the temporary table `fresh`. Grants stay, and so do the values of other columns. #}
 {% macro fit_table(target, key, indexes) -%}
     {%- set wanted = types_of('pg_temp.fresh') -%}
     {%- set existing = types_of(target) -%}
     {%- if not existing -%}
-        {#- Room for the next version of a row on its page, so that a tick need not touch the indexes. -#}
-        {%- do run_query("create table " ~ target ~ " (like fresh, primary key (" ~ key | join(', ') ~ ")) with (fillfactor = 80)") -%}
-        {%- for index in indexes -%}
-            {%- do run_query("create index on " ~ target ~ " " ~ index) -%}
-        {%- endfor -%}
+        {%- do run_query(made_table(target, key, indexes)) -%}
+    {%- elif existing != wanted -%}
+        {%- do run_query(altered_table(target, existing, wanted)) -%}
     {%- endif -%}
-    {%- for name, type in existing.items() if wanted.get(name) != type -%}
-        {%- do run_query("alter table " ~ target ~ " drop column " ~ adapter.quote(name)) -%}
-    {%- endfor -%}
-    {%- for name, type in wanted.items() if existing and existing.get(name) != type -%}
-        {%- do run_query("alter table " ~ target ~ " add column " ~ adapter.quote(name) ~ " " ~ type) -%}
-    {%- endfor -%}
     {{ return(wanted.keys() | list) }}
+{%- endmacro %}
+
+{# The fill factor leaves room on a page for the next version of a row, so that a tick need not touch the indexes. #}
+{% macro made_table(target, key, indexes) -%}
+    create table {{ target }} (like fresh, primary key ({{ key | join(', ') }})) with (fillfactor = 80);
+    {%- for index in indexes %}
+    create index on {{ target }} {{ index }};
+    {%- endfor %}
+{%- endmacro %}
+
+{% macro altered_table(target, existing, wanted) -%}
+    select 1;
+    {%- for name, type in existing.items() if wanted.get(name) != type %}
+    alter table {{ target }} drop column {{ adapter.quote(name) }};
+    {%- endfor %}
+    {%- for name, type in wanted.items() if existing.get(name) != type %}
+    alter table {{ target }} add column {{ adapter.quote(name) }} {{ type }};
+    {%- endfor %}
 {%- endmacro %}
 
 {% macro types_of(relation) -%}
     {%- set types = {} -%}
-    {%- for column in run_query(
-        "select attname, format_type(atttypid, atttypmod) as type from pg_attribute"
-        ~ " where attrelid = to_regclass('" ~ relation ~ "') and attnum > 0 and not attisdropped order by attnum"
-    ).rows -%}
+    {%- set query -%}
+        select attname, format_type(atttypid, atttypmod) as type
+        from pg_attribute
+        where attrelid = to_regclass('{{ relation }}') and attnum > 0 and not attisdropped
+        order by attnum
+    {%- endset -%}
+    {%- for column in run_query(query).rows -%}
         {%- do types.update({column.attname: column.type}) -%}
     {%- endfor -%}
     {{ return(types) }}
@@ -90,33 +114,25 @@
     {{ return(run_query(statement).rows[0].total) }}
 {%- endmacro %}
 
-{% macro update_where_distinct(columns, after={}) -%}
-    {%- if not columns -%} {{ return('nothing') }} {%- endif -%}
-    {%- set assigned = [] -%}
-    {%- set values = [] -%}
-    {%- for column in columns -%}
-        {%- do values.append(after.get(column, 'excluded.' ~ column)) -%}
-        {%- do assigned.append(column ~ ' = ' ~ values[-1]) -%}
-    {%- endfor -%}
-    {{ return('update set ' ~ assigned | join(', ')
-        ~ ' where (' ~ prefixed('live', columns) ~ ') is distinct from (' ~ values | join(', ') ~ ')') }}
+{% macro update_where_distinct(columns) -%}
+    {%- if columns -%}
+    update set {{ assigned(columns) }}
+    where ({{ prefixed('live', columns) }}) is distinct from ({{ prefixed('excluded', columns) }})
+    {%- else -%} nothing
+    {%- endif -%}
 {%- endmacro %}
 
 {% macro assigned(columns) -%}
-    {%- set assignments = [] -%}
-    {%- for column in columns -%} {%- do assignments.append(column ~ ' = excluded.' ~ column) -%} {%- endfor -%}
-    {{ return(assignments | join(', ')) }}
+    {%- for column in columns -%} {{ column }} = excluded.{{ column }}{{ ', ' if not loop.last }} {%- endfor -%}
 {%- endmacro %}
 
 {% macro prefixed(relation, columns) -%}
-    {%- set names = [] -%}
-    {%- for column in columns -%} {%- do names.append(relation ~ '.' ~ column) -%} {%- endfor -%}
-    {{ return(names | join(', ')) }}
+    {%- for column in columns -%} {{ relation }}.{{ column }}{{ ', ' if not loop.last }} {%- endfor -%}
 {%- endmacro %}
 
 {#
-    Note how many rows of a table that was computed afresh were wrong before: none, or somebody is told. They can be
-    compared where it was computed by the same definition for the same instant.
+    Note how many rows a recompute has changed: none, unless the incremental computation has a defect. Null where the
+    two cannot be compared, because the definition or the instant is another.
 #}
 {% macro note_rebuild(model_name, progress, differing) -%}
     {%- set is_comparable = progress.last and not progress.is_tick and not progress.is_redefined -%}

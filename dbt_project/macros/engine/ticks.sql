@@ -15,15 +15,17 @@
     How a table is to be brought up to a tick: `tick_id` and `as_of` (SQL) to come to, `last` where it stands (none
     before its first time), and `mode`:
 
-        rebuild   from all events: the first time, on --full-refresh, or where its definition is another
+        rebuild   from all events: the first time, on --full-refresh, or where its definition is another, or where any
+                  row of a model of `upstream` may have changed
         advance   by the difference since `last`
         stay      built by hand, and nothing to do: only a tick takes in what has been loaded
 
     By hand a table is rebuilt where it stands, so that what a tick does afterwards is right.
 #}
-{% macro progress_of(model_name, relation, definition) -%}
+{% macro progress_of(model_name, relation, definition, upstream=[]) -%}
     {#- Two runs of dbt at once: the second waits here, and finds nothing left to do. -#}
-    {%- do run_query("select pg_advisory_xact_lock(hashtextextended('upnext:" ~ model_name ~ "', 0))") -%}
+    {%- set lock -%} select pg_advisory_xact_lock(hashtextextended('upnext:{{ model_name }}', 0)) {%- endset -%}
+    {%- do run_query(lock) -%}
     {%- do fence_tick() -%}
     {%- set last = state_of(model_name, relation) -%}
     {%- set tick_id = var('tick_id', none) -%}
@@ -32,12 +34,15 @@
     {%- elif last is not none -%}
         {%- set to = {'tick_id': last.tick_id, 'as_of': last.as_of} -%}
     {%- else -%}
-        {%- set to = {'tick_id': '(select coalesce(max(tick_id), 0) from segments.published_ticks)', 'as_of': published_as_of()} -%}
+        {%- set newest = '(select coalesce(max(published_ticks.tick_id), 0) from segments.published_ticks)' -%}
+        {%- set to = {'tick_id': newest, 'as_of': published_as_of()} -%}
     {%- endif -%}
     {%- if last is none or last.definition != definition or should_full_refresh() -%}
         {%- set mode = 'rebuild' -%}
+    {%- elif tick_id is none -%}
+        {%- set mode = 'stay' -%}
     {%- else -%}
-        {%- set mode = 'advance' if tick_id is not none else 'stay' -%}
+        {%- set mode = 'rebuild' if upstream and are_all_touched(upstream, last.tick_id) else 'advance' -%}
     {%- endif -%}
     {{ return({
         'mode': mode, 'tick_id': to.tick_id, 'as_of': to.as_of, 'is_tick': tick_id is not none,
@@ -46,12 +51,14 @@
     }) }}
 {%- endmacro %}
 
-{# Up to where a table has come, and its definition by then; none where it does not exist. #}
+{# The tick and the instant that a table is brought up to, and its definition then; none where it does not exist. #}
 {% macro state_of(model_name, relation) -%}
-    {%- set found = run_query("
-        select tick_id, as_of::text as as_of, definition from features.states
-        where model = '" ~ model_name ~ "' and to_regclass('" ~ relation ~ "') is not null
-    ").rows -%}
+    {%- set query -%}
+        select tick_id, cast(as_of as text) as as_of, definition
+        from features.states
+        where model = '{{ model_name }}' and to_regclass('{{ relation }}') is not null
+    {%- endset -%}
+    {%- set found = run_query(query).rows -%}
     {%- if not found -%} {{ return(none) }} {%- endif -%}
     {{ return({
         'tick_id': found[0].tick_id, 'as_of': "'" ~ found[0].as_of ~ "'::timestamptz", 'definition': found[0].definition
@@ -75,21 +82,27 @@
     loaded before that as_of has reached. The ids of loads are written out, so that they are looked up by an index.
 #}
 {% macro new_events(progress) -%}
-    {%- set loads = run_query("select load_id from raw.loads where tick_id > " ~ progress.last.tick_id
-        ~ " and tick_id <= " ~ progress.tick_id).columns[0].values() -%}
-    {%- set conditions = [
-        "events.occurred_at > " ~ progress.last.as_of ~ " and events.occurred_at <= " ~ progress.as_of
-        ~ " and events.load_id not in " ~ loads_after(progress.last.tick_id)
-    ] -%}
-    {%- if loads -%}
-        {%- do conditions.append("events.load_id in (" ~ loads | join(', ') ~ ") and events.occurred_at <= " ~ progress.as_of) -%}
-    {%- endif -%}
-    {{ return(conditions) }}
+    {%- set query -%}
+        select load_id from raw.loads where tick_id > {{ progress.last.tick_id }} and tick_id <= {{ progress.tick_id }}
+    {%- endset -%}
+    {%- set loads = run_query(query).columns[0].values() -%}
+    {%- set reached -%}
+        events.occurred_at > {{ progress.last.as_of }}
+        and events.occurred_at <= {{ progress.as_of }}
+        and events.load_id not in {{ loads_after(progress.last.tick_id) }}
+    {%- endset -%}
+    {%- set loaded -%}
+        events.load_id in ({{ loads | join(', ') }}) and events.occurred_at <= {{ progress.as_of }}
+    {%- endset -%}
+    {{ return([reached, loaded] if loads else [reached]) }}
 {%- endmacro %}
 
 {# Whether any row of these models may have changed since a tick, and not just those of keys that are logged. #}
 {% macro are_all_touched(models, last_tick_id) -%}
-    {{ return(run_query("select 1 from features.states where model in (" ~ quoted(models) ~ ") and all_touched_by > " ~ last_tick_id).rows | length > 0) }}
+    {%- set query -%}
+        select 1 from features.states where model in ({{ quoted(models) }}) and all_touched_by > {{ last_tick_id }}
+    {%- endset -%}
+    {{ return(run_query(query).rows | length > 0) }}
 {%- endmacro %}
 
 {# Whose rows these models have changed since a tick. #}

@@ -10,7 +10,10 @@
 
 {% macro latest_value(value, type, of) -%}
     {%- set latest -%}
-        (array_agg({{ value }} order by {{ latest_first() }}) filter (where {{ of }} and {{ value }} #>> '{}' is not null)) [1]
+        (
+            array_agg({{ value }} order by {{ latest_first() }})
+            filter (where {{ of }} and {{ value }} #>> '{}' is not null)
+        ) [1]
     {%- endset -%}
     {{ as_type(latest, type) }}
 {%- endmacro %}

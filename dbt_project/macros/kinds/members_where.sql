@@ -3,6 +3,10 @@
 
 {% macro members_where__total(name, meta) -%}
     count(*) filter (
-        where account_users.joined_at is not null{% if meta.members_where != 'any' %} and user_features.{{ meta.members_where }}{% endif %}
+        where
+            account_users.joined_at is not null
+            {%- if meta.members_where != 'any' %}
+            and user_features.{{ meta.members_where }}
+            {%- endif %}
     )
 {%- endmacro %}
