@@ -17,7 +17,7 @@ journeys as (
         definition -> 'goal' as goal,
         cast(0.1 as double precision) as minimum_lift
     from {{ source('journeys', 'definitions') }}
-    order by journey, first_dispatched_at desc
+    order by journey asc, first_dispatched_at desc
 ),
 
 experiments as (

@@ -85,7 +85,7 @@ experience_exposures as (
     select
         experience as experiment,
         user_id,
-        (array_agg(arm order by occurred_at, arm)) [1] as arm,
+        (array_agg(arm order by occurred_at, arm))[1] as arm,
         min(occurred_at) as exposed_at,
         count(distinct arm) > 1 as is_in_both_arms,
         weights

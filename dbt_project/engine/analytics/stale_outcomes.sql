@@ -64,8 +64,11 @@ left join lateral (
     where
         events.user_id = exposures.user_id
         and events.event = any(
-            array['experience clicked'{% for name in metric_events(metrics) %}, {{ quoted([name]) }}{% endfor %}]
-            || exposures.goal_events
+            array[
+                {%- for name in ['experience clicked'] + metric_events(metrics) %}
+                {{ quoted([name]) }}{{ ',' if not loop.last }}
+                {%- endfor %}
+            ] || exposures.goal_events
         )
     having exposures.is_window_over
 ) as outcomes on true

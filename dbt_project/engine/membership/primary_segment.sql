@@ -20,4 +20,8 @@ select distinct on (members.user_id, declared.exclusive_group)
 from members
 inner join declared on members.segment = declared.segment
 order by
-    members.user_id, declared.exclusive_group, declared.priority desc, members.entered_at desc, members.segment
+    members.user_id asc,
+    declared.exclusive_group asc,
+    declared.priority desc,
+    members.entered_at desc,
+    members.segment asc

@@ -13,7 +13,7 @@
         (
             array_agg({{ value }} order by {{ latest_first() }})
             filter (where {{ of }} and {{ value }} #>> '{}' is not null)
-        ) [1]
+        )[1]
     {%- endset -%}
     {{ as_type(latest, type) }}
 {%- endmacro %}
