@@ -1,4 +1,4 @@
-"""The composition root: everything that Dagster sees. It computes nothing."""
+"""The composition root: everything that Dagster sees. It computes nothing, and to import it reads nothing."""
 
 import dagster as dg
 
@@ -31,36 +31,38 @@ from upnext import dbt
 from upnext.project import Project, readable
 from upnext.settings import Settings
 
-_settings = Settings.from_environment()
-_project = Project(_settings)
-_manifest = dbt.manifest_path(_settings)
-_journeys, _experiences = readable(_project)
 
-defs = dg.Definitions(
-    assets=[
-        ingest,
-        build_models(_manifest),
-        *membership_log(_project.segments),
-        *(journey_asset(name, journey) for name, journey in _journeys.items()),
-        *journey_tables(_journeys),
-        *experience_assets(_experiences, _journeys),
-        analytics_models(_manifest),
-        *stale,
-        results,
-        what_worked,
-    ],
-    asset_checks=[
-        raw_events_contract,
-        raw_events_health,
-        segments_can_be_evaluated,
-        segments_change_within_limits,
-        features_do_not_drift,
-        outbox_works,
-        results_can_be_believed,
-    ],
-    jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
-    schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
-    sensors=[arrivals, membership_changes, due_steps, failures],
-    executor=dg.in_process_executor,
-    resources={"project": project_at_work(_project), "dbt_cli": dbt_cli()},
-)
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return everything that Dagster sees. It reads the files and dbt's manifest, and connects to nothing."""
+    settings = Settings.from_environment()
+    project, manifest = Project(settings), dbt.manifest_path(settings)
+    journeys, experiences = readable(project)
+    return dg.Definitions(
+        assets=[
+            ingest,
+            build_models(manifest),
+            *membership_log(project.segments),
+            *(journey_asset(name, journey) for name, journey in journeys.items()),
+            *journey_tables(journeys),
+            *experience_assets(experiences, journeys),
+            analytics_models(manifest),
+            *stale,
+            results,
+            what_worked,
+        ],
+        asset_checks=[
+            raw_events_contract,
+            raw_events_health,
+            segments_can_be_evaluated,
+            segments_change_within_limits,
+            features_do_not_drift,
+            outbox_works,
+            results_can_be_believed,
+        ],
+        jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
+        schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
+        sensors=[arrivals, membership_changes, due_steps, failures],
+        executor=dg.in_process_executor,
+        resources={"project": project_at_work(project), "dbt_cli": dbt_cli()},
+    )

@@ -21,12 +21,12 @@ from upnext.experiences.assign import Shown, assign, show
 from upnext.journeys.channels.connections import channels
 from upnext.journeys.channels.outbox import send_due
 from upnext.journeys.dispatch import (
-    Dispatched,
+    DispatchResult,
     complete,
+    dispatch,
     end_removed,
     expire_leases,
     groups,
-    move,
 )
 from upnext.project import Project
 from upnext.ticks.instants import check_explicit
@@ -85,7 +85,7 @@ def rebuild(project: Project) -> dict[str, int]:
 
 def dispatch_journeys(
     project: Project, as_of: datetime, *, only: set[str] | None = None, is_replay: bool = False
-) -> Dispatched:
+) -> DispatchResult:
     """Move people along the journeys that are started (or `only` these and their exclusive groups); send what is due.
 
     Raises `UpnextError` where a channel cannot be used, when all else is done: what is due there waits.
@@ -93,7 +93,7 @@ def dispatch_journeys(
     engine, journeys = project.engine, project.journeys_at_work
     end_removed(engine, {*project.journeys, *project.experiences}, at=as_of)
     chosen = set(journeys) if only is None else only & set(journeys)
-    done = move(engine, project.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
+    done = dispatch(engine, project.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
     moved = [name for names in groups(journeys, chosen) for name in names]
     failures = []
     if not is_replay:

@@ -14,7 +14,7 @@ from upnext.events.catalogue import Catalogue
 from upnext.events.declared import load_catalogue, load_sources
 from upnext.events.source import Source
 from upnext.experiences.declared import load_experiences, load_slots
-from upnext.experiences.definition import Experience, Known, Slot
+from upnext.experiences.definition import Experience, Names, Slot
 from upnext.features.declared import TABLES as FEATURE_TABLES
 from upnext.features.declared import load_features
 from upnext.features.definition import Feature, never_negative
@@ -148,7 +148,7 @@ class Project:
     def experiences(self) -> dict[str, Experience]:
         """The declared experiences by name."""
         return load_experiences(
-            Known(self.segments, self.events, self.slots, self.journeys), self.settings.campaigns / "experiences"
+            Names(self.segments, self.events, self.slots, self.journeys), self.settings.campaigns / "experiences"
         )
 
     def check(self) -> None:

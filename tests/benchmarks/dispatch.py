@@ -26,7 +26,7 @@ from rich.table import Table
 from tests.conftest import free_port
 from upnext.journeys.channels.outbox import BEGINNING, request_of, stop_parameters
 from upnext.journeys.copy.rendering import Request, Sender, render
-from upnext.journeys.dispatch import Dispatched, move
+from upnext.journeys.dispatch import DispatchResult, dispatch
 from upnext.journeys.sql import SQL
 from upnext.loop import assign_experiences, build, dispatch_journeys, show_ctas
 from upnext.operations import start_all
@@ -183,9 +183,9 @@ def measure_moving(project: Project, entries: int, table: Table) -> None:
     """Enrol 100,000 people; then go on with many active entries of which one in a hundred is due."""
     engine, journeys = project.engine, {JOURNEY: project.journeys[JOURNEY]}
 
-    def timed(as_of: datetime) -> tuple[float, Dispatched]:
+    def timed(as_of: datetime) -> tuple[float, DispatchResult]:
         started = time.perf_counter()
-        done = move(engine, project.policy, journeys, only={JOURNEY}, as_of=as_of, is_replay=True)
+        done = dispatch(engine, project.policy, journeys, only={JOURNEY}, as_of=as_of, is_replay=True)
         return time.perf_counter() - started, done
 
     for hour, first in enumerate(("1 hour", "0 hours"), start=1):

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from upnext.dev import prepare
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import CHECKS as OUTBOX_CHECKS
 from upnext.project import Project
-from upnext.settings import Settings
+from upnext.settings import PROJECT, Settings
 from upnext.ticks.lifecycle import loads_to_take_in
 
 BLOCKING = dg.AssetCheckSeverity.ERROR
@@ -44,7 +45,7 @@ def code_location(tmp_path: Path, embedded_url: URL) -> Iterator[tuple[dg.Defini
         with dg.DagsterInstance.get() as instance:
             project = Project(settings)
             start(project)
-            yield definitions.defs, instance, project
+            yield definitions.defs(), instance, project
             project.engine.dispose()
         sys.modules.pop("orchestration.definitions", None)
 
@@ -65,6 +66,27 @@ def test_one_graph_in_six_groups(code_location: tuple[dg.Definitions, dg.Dagster
     assert segments == project.segments | {
         "ticks", "membership_changes", "members", "evaluations", "primary_segment",
     }  # fmt: skip
+
+
+def test_the_root_is_imported_without_reading_files_and_loads_without_a_database(tmp_path: Path) -> None:
+    code = """
+import sys
+opened = []
+sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event == "open" else None)
+from orchestration.definitions import defs
+print([path for path in opened if path.endswith((".yml", ".json")) or "/dbt_project/" in path])
+print("dbt.cli.main" in sys.modules)
+print(len(defs().resolve_asset_graph().get_all_asset_keys()) > 30)
+"""
+    environment = {
+        **os.environ,
+        "UPNEXT_HOME": str(tmp_path),
+        "UPNEXT_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-3:] == ["[]", "False", "True"], done.stdout + done.stderr
 
 
 def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], tmp_path: Path) -> None:
@@ -162,7 +184,7 @@ def step_error(done: dg.ExecuteInProcessResult) -> str:
     ("text", "message"),
     [
         ("select user_id from {{ ref('user_featurs') }} where true",
-         "upgrade_curious.sql:1: segment 'upgrade_curious' reads 'user_featurs', which there is not; did you mean"),
+         "upgrade_curious.sql:1: segment 'upgrade_curious' reads 'user_featurs', which does not exist; did you mean"),
         ("select user_id from {{ ref('user_features') }} where logns_30d > 1",
          "dbt failed: models/segments/upgrade_curious.sql: column 'logns_30d' does not exist; did you mean 'logins_30"),
     ],
@@ -194,7 +216,7 @@ def test_a_mistake_in_a_journey_leaves_the_graph_and_is_told_by_its_steps(
     path.write_text(path.read_text().replace("segment: basic", "segmnt: basic"))
     monkeypatch.setenv("UPNEXT_CONTENT", str(tmp_path / "content"))
     sys.modules.pop("orchestration.definitions", None)
-    defs = importlib.import_module("orchestration.definitions").defs
+    defs = importlib.import_module("orchestration.definitions").defs()
     assert dg.AssetKey(["journeys", "encourage_upgrade"]) in defs.resolve_asset_graph().get_all_asset_keys()
     failed = run(defs, instance, "tick")
     assert "encourage_upgrade.yml:3: unknown key 'segmnt'; did you mean 'segment'?" in step_error(failed)

@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 USERS = "select * from analytics.experiment_users order by user_id, experiment"
 DAYS = "select * from analytics.daily_moments order by experiment, exposed_on, split, arm, metric"
 MOMENTS = """
-    select experiment, split, arm, users, mean, variance, other_mean, other_variance, covariance
+    select experiment, split, arm, users, mean, variance, covariate_mean, covariate_variance, covariance
     from analytics.experiment_moments where metric = 'logins'
     order by experiment, split, arm
 """
@@ -35,7 +35,7 @@ MOMENTS = """
 IN_ONE_PASS = """
     select
         experiment, split, arm, count(*) as users, avg(logins) as mean, var_samp(logins) as variance,
-        avg(logins__before) as other_mean, var_samp(logins__before) as other_variance,
+        avg(logins__before) as covariate_mean, var_samp(logins__before) as covariate_variance,
         covar_samp(logins, logins__before) as covariance
     from analytics.experiment_users where is_window_over
     group by experiment, split, arm
@@ -416,11 +416,11 @@ def test_moments_of_days_keep_their_digits(ticked: Project) -> None:
                 from generate_series(1, 5000) as nth
             """)
         ).one()
-    moments = "select variance, other_variance, covariance from analytics.experiment_moments where metric = :metric"
+    moments = "select variance, covariate_variance, covariance from analytics.experiment_moments where metric = :metric"
     assert rows(ticked, moments, metric="large") == [pytest.approx(tuple(map(float, large)), rel=1e-6)]
-    ((variance, other_variance, covariance),) = rows(ticked, moments, metric="same for all")
+    ((variance, covariate_variance, covariance),) = rows(ticked, moments, metric="same for all")
     assert (variance, covariance) == (0, 0)
-    assert other_variance > 0
+    assert covariate_variance > 0
 
 
 ANALYSE = """

@@ -10,7 +10,7 @@ from tests.conftest import AS_OF, Product, content_copy, rows
 from upnext import dbt
 from upnext.analytics.statistics import Decision
 from upnext.experiences.declared import load_experiences
-from upnext.experiences.definition import Known, Trigger
+from upnext.experiences.definition import Names, Trigger
 from upnext.journeys.declared import load_journeys
 from upnext.loop import analyse_results, build
 from upnext.operations import check_journeys, preview_segment
@@ -102,7 +102,7 @@ def test_the_journey_of_the_guide(project: Project, tmp_path: Path) -> None:
 def test_the_experience_of_the_guide(tmp_path: Path) -> None:
     (tmp_path / "report_nudge.yml").write_text(block("# campaigns/experiences", EXPERIENCES_GUIDE))
     project = Project(Settings.from_environment({}))
-    known = Known(project.segments, project.events, project.slots, project.journeys)
+    known = Names(project.segments, project.events, project.slots, project.journeys)
     nudge = load_experiences(known, tmp_path)["report_nudge"]
     assert [variant.generic for variant in nudge.variants.values()] == [False, False, True]
     for kind in get_args(Trigger):

@@ -215,9 +215,7 @@ def test_a_change_beyond_the_limit_is_held_until_it_is_released(
     with pytest.raises(UpnextError, match=r"active.sql:1: segment 'active' .* 'change' is 'half'; it must be a share"):
         project.check_segments(project.segment_files)
     models.segment("active", limited.replace("limit", "limits"))
-    with pytest.raises(
-        UpnextError, match=r"active.sql:1: segment 'active' .* unknown key 'limits'; did you"
-    ):
+    with pytest.raises(UpnextError, match=r"active.sql:1: segment 'active' .* unknown key 'limits'; did you"):
         project.check_segments(project.segment_files)
 
 

@@ -27,7 +27,9 @@ def test_the_models_follow_one_style(ticked: Project) -> None:
 
 def test_what_does_not_follow_it_is_found(ticked: Project, dbt_project: Path) -> None:
     path = dbt_project / "models" / "segments" / "shouting.sql"
-    path.write_text("SELECT user_id from {{ ref('user_features') }} where logins_30d >= 5 and " + "logins_30d > 1 " * 12)
+    path.write_text(
+        "SELECT user_id from {{ ref('user_features') }} where logins_30d >= 5 and " + "logins_30d > 1 " * 12
+    )
     done = lint(ticked, str(path))
     assert done.returncode == 1
     assert "Keywords must be" in done.stdout

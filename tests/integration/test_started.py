@@ -13,7 +13,7 @@ from tests.conftest import AS_OF, Cli, Product, SmtpServer, create_database, row
 from tests.integration.test_journey_rules import Journeys, journey, journeys, mail
 from tests.integration.test_journeys import users
 from upnext.errors import UpnextError
-from upnext.journeys.dispatch import move
+from upnext.journeys.dispatch import dispatch
 from upnext.loop import leap, tick
 from upnext.operations import preview_journey, start, status, stop
 from upnext.project import Project
@@ -168,7 +168,7 @@ def test_a_dispatch_that_is_under_way_leaves_alone_what_is_stopped(journeys: Jou
     journeys.tick(AS_OF + DAY, "entered", "ada")
     stop(project, "journey", "hello", by="ada")
     # The dispatch had read what is started before.
-    move(project.engine, project.policy, project.journeys, only={"hello"}, as_of=AS_OF + DAY)
+    dispatch(project.engine, project.policy, project.journeys, only={"hello"}, as_of=AS_OF + DAY)
     assert (journeys.entries(), journeys.messages()) == ([], [])
 
 

@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Moments:
-    """One row of `analytics.experiment_moments`; `other_*` is the time before, or what a ratio is over.
+    """One row of `analytics.experiment_moments`; the covariate is the metric over the time before the exposure.
 
     `split` names the traffic split by which the users were drawn: only users of one split are comparable.
     """
@@ -43,8 +43,10 @@ class Moments:
     conversions: int | None = None
     mean: float | None = None
     variance: float | None = None
-    other_mean: float | None = None
-    other_variance: float | None = None
+    covariate_mean: float | None = None
+    covariate_variance: float | None = None
+    denominator_mean: float | None = None
+    denominator_variance: float | None = None
     covariance: float | None = None
 
     @property
@@ -55,7 +57,7 @@ class Moments:
         if self.conversions is not None:
             return self.conversions / self.users
         if self.type == "ratio":
-            return self.mean / self.other_mean if self.mean is not None and self.other_mean else None
+            return self.mean / self.denominator_mean if self.mean is not None and self.denominator_mean else None
         return self.mean
 
 
@@ -264,24 +266,22 @@ def _compare(kind: str, pairs: list[tuple[Moments, Moments]]) -> Comparison:
 def _stratum(kind: str, control: Moments, arm: Moments) -> Stratum:
     stratum: dict[str, Any] = {}
     for side, row in ((CONTROL, control), ("arm", arm)):
-        values = (
-            row.users,
-            row.conversions,
-            row.mean,
-            row.variance,
-            row.other_mean,
-            row.other_variance,
-            row.covariance,
-        )
-        stratum |= {f"{name}_{side}": value for name, value in zip(_NAMES[kind], values, strict=True) if name}
+        stratum |= {f"{argument}_{side}": getattr(row, moment) for argument, moment in _ARGUMENTS[kind].items()}
     return stratum
 
 
-_NAMES = {
-    "proportion": ("n", "x", "", "", "", "", ""),
-    "mean": ("n", "", "mean", "var", "pre_mean", "pre_var", "cov"),
-    "ratio": ("n", "", "mean_num", "var_num", "mean_den", "var_den", "cov"),
-}
+# The moments by the names of the arguments of `statistics`.
+_ARGUMENTS = {
+    "proportion": {"n": "users", "x": "conversions"},
+    "mean": {
+        "n": "users", "mean": "mean", "var": "variance",
+        "pre_mean": "covariate_mean", "pre_var": "covariate_variance", "cov": "covariance",
+    },
+    "ratio": {
+        "n": "users", "mean_num": "mean", "var_num": "variance",
+        "mean_den": "denominator_mean", "var_den": "denominator_variance", "cov": "covariance",
+    },
+}  # fmt: skip
 
 
 def _sizes(pairs: list[tuple[Moments, Moments]]) -> list[float]:

@@ -733,11 +733,11 @@ def _check_pair(split: Stratum, side: str, first: tuple[str, str], second: tuple
     """Raise `ValueError` where two values of an arm, each by its prefixes of mean and variance, cannot be together."""
     names = [f"{prefix}{side}" for prefix in (*first, *second)]
     _check_moments(**{name: split[name] for name in names})
-    mean, variance, other_mean, other_variance = (split[name] for name in names)
+    mean, variance, second_mean, second_variance = (split[name] for name in names)
     covariance = split[f"cov_{side}"]
     if covariance is None or not isfinite(covariance):
         raise ValueError(f"a covariance is {covariance}: it is a number")
     # Sums of products of deviations are exact to so many digits of the values, not of the deviations.
-    rounding = ROUNDING * (sqrt(variance) + abs(mean)) * (sqrt(other_variance) + abs(other_mean))
-    if abs(covariance) > sqrt(variance * other_variance) * (1 + 1e-6) + rounding:
-        raise ValueError(f"a covariance of {covariance} cannot be, with variances {variance} and {other_variance}")
+    rounding = ROUNDING * (sqrt(variance) + abs(mean)) * (sqrt(second_variance) + abs(second_mean))
+    if abs(covariance) > sqrt(variance * second_variance) * (1 + 1e-6) + rounding:
+        raise ValueError(f"a covariance of {covariance} cannot be, with variances {variance} and {second_variance}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from upnext.declarations import check, load, load_folder
-from upnext.experiences.definition import Experience, Known, Slot, Slots, find_mistakes
+from upnext.experiences.definition import Experience, Names, Slot, Slots, find_mistakes
 
 
 def load_slots(path: Path) -> dict[str, Slot]:
@@ -14,7 +14,7 @@ def load_slots(path: Path) -> dict[str, Slot]:
     return load(path, Slots).slots if path.exists() else {}
 
 
-def load_experiences(known: Known, folder: Path) -> dict[str, Experience]:
+def load_experiences(known: Names, folder: Path) -> dict[str, Experience]:
     """Return the declared experiences by name. Raises `UpnextError` with file and line for the first mistake."""
     experiences = load_folder(folder, Experience)
     for name, experience in experiences.items():

@@ -129,7 +129,7 @@ class Experience(Declaration, frozen=True):
 
 
 @dataclass(frozen=True)
-class Known:
+class Names:
     """What an experience may name; `experiments` are names that are taken, by journeys."""
 
     segments: Collection[str]
@@ -138,7 +138,7 @@ class Known:
     experiments: Collection[str]
 
 
-def find_mistakes(name: str, experience: Experience, known: Known) -> Iterator[Problem]:
+def find_mistakes(name: str, experience: Experience, known: Names) -> Iterator[Problem]:
     """Yield what makes an experience impossible, or something else than its author means."""
     if name in known.experiments:
         yield Problem([], f"a journey is called '{name}' too; results are by name, so choose another")

@@ -7,7 +7,7 @@ from upnext.declarations import Problem, check, load, load_folder
 from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
 from upnext.journeys.copy.rendering import template_files, template_names
-from upnext.journeys.definition import Email, Journey, Known, find_mistakes
+from upnext.journeys.definition import Email, Journey, Names, find_mistakes
 from upnext.journeys.policy import Policy
 
 
@@ -39,7 +39,7 @@ def load_journeys(
     """Return the declared journeys by name. Raises `UpnextError` with file and line for the first mistake."""
     folder, templates = campaigns / "journeys", campaigns / "templates"
     journeys = load_folder(folder, Journey)
-    known = Known(
+    known = Names(
         segments=segments,
         events=events,
         features=features,

@@ -180,7 +180,7 @@ class Journey(Declaration, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Known:
+class Names:
     """What a journey may name: for the nearest match of what it names wrongly."""
 
     segments: Collection[str]
@@ -272,7 +272,7 @@ def listens_to(journey: Journey) -> set[str]:
     return waited_for | set(journey.event.any_of if journey.event is not None else [])
 
 
-def find_mistakes(name: str, journey: Journey, known: Known) -> Iterator[Problem]:
+def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem]:
     """Yield what makes a journey impossible, or something else than its author means."""
     if name in RESERVED:
         yield Problem([], f"'{name}' is the name of a table; choose another")
@@ -308,7 +308,7 @@ def _within(place: Keys, problems: Iterable[Problem]) -> Iterator[Problem]:
     return (Problem([*place, *keys], text) for keys, text in problems if not isinstance(keys, int))
 
 
-def _mistakes_of_entry(journey: Journey, known: Known) -> Iterator[Problem]:
+def _mistakes_of_entry(journey: Journey, known: Names) -> Iterator[Problem]:
     if (journey.segment is None) == (journey.event is None):
         yield Problem([], "exactly one of segment and event lets people in")
     if journey.segment is not None:
@@ -323,7 +323,7 @@ def _mistakes_of_entry(journey: Journey, known: Known) -> Iterator[Problem]:
             yield Problem(["exit_on_leaving"], "an event cannot be left; leave it out")
 
 
-def _mistakes_of_step(step: Step, known: Known) -> Iterator[Problem]:
+def _mistakes_of_step(step: Step, known: Names) -> Iterator[Problem]:
     if isinstance(step, Message) and (step.after is None) == (step.wait is None):
         yield Problem([], "exactly one of after (from entry) and wait (from the step before) says when")
     if isinstance(step, Email):
@@ -343,7 +343,7 @@ def _mistakes_of_step(step: Step, known: Known) -> Iterator[Problem]:
         yield from _mistakes_of_question(step, known)
 
 
-def _mistakes_of_question(step: Asked, known: Known) -> Iterator[Problem]:
+def _mistakes_of_question(step: Asked, known: Names) -> Iterator[Problem]:
     asked = [value for value in (step.any_of, step.opened, step.clicked) if value is not None]
     yield from unknown(["any_of"], "event", step.any_of or [], known.events)
     if isinstance(step, Wait):
@@ -363,7 +363,7 @@ def _mistakes_of_question(step: Asked, known: Known) -> Iterator[Problem]:
             yield from unknown(["feature"], "feature", [step.feature], known.features)
 
 
-def _mistakes_of_offer(offer: Cta, known: Known) -> Iterator[Problem]:
+def _mistakes_of_offer(offer: Cta, known: Names) -> Iterator[Problem]:
     yield from unknown(["slot"], "slot", [offer.slot], known.slots)
     yield from markup(["copy"], offer.copy)
     for name, variant in offer.variants.items():

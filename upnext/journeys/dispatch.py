@@ -32,7 +32,7 @@ CHECKS = {
 
 
 @dataclass
-class Dispatched:
+class DispatchResult:
     """What one dispatch did: rows of `journeys.entries` and `journeys.messages` that it moved."""
 
     enrolled: int = 0
@@ -82,7 +82,7 @@ def preview(engine: Engine, policy: Policy, journeys: Mapping[str, Journey], nam
     with transaction(engine, "dispatch") as connection:
         before = connection.scalar(SQL["newest_entry"])
         _merge(connection, as_of)
-        _move_group(connection, policy, {one: journeys[one] for one in group}, as_of, False, Dispatched())
+        _move_group(connection, policy, {one: journeys[one] for one in group}, as_of, False, DispatchResult())
         values = {"journey": name, "before": before}
         entered = connection.execute(SQL["entered_since"], values).one()
         messages = {row.step: row.messages for row in connection.execute(SQL["messages_of_entered"], values)}
@@ -111,7 +111,7 @@ def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> l
     return removed
 
 
-def move(
+def dispatch(
     engine: Engine,
     policy: Policy,
     journeys: Mapping[str, Journey],
@@ -119,13 +119,13 @@ def move(
     only: set[str],
     as_of: datetime,
     is_replay: bool = False,
-) -> Dispatched:
+) -> DispatchResult:
     """Move everybody in the journeys to where they are due at `as_of`; messages that are due wait in the outbox.
 
     In a replay they are written as `skipped`. Source of every decision: published ticks, loaded events, and `as_of`;
     before the first tick there is nobody to move. A journey that was stopped in the meantime stays as it is.
     """
-    done = Dispatched()
+    done = DispatchResult()
     with transaction(engine, "dispatch") as connection:
         if newest_published(connection) == 0:
             return done
@@ -139,7 +139,7 @@ def move(
     return done
 
 
-def complete(engine: Engine, journeys: list[str], *, as_of: datetime, done: Dispatched) -> None:
+def complete(engine: Engine, journeys: list[str], *, as_of: datetime, done: DispatchResult) -> None:
     """End the entries that have no step and no message left."""
     with engine.begin() as connection:
         ended = connection.scalars(SQL["complete"], {"journeys": journeys, "as_of": as_of})
@@ -196,7 +196,7 @@ def _move_group(
     journeys: Mapping[str, Journey],
     as_of: datetime,
     is_replay: bool,
-    done: Dispatched,
+    done: DispatchResult,
 ) -> None:
     published = newest_published(connection)
     since = {name: consumed(connection, consumer_of(name)) for name in journeys}
@@ -234,7 +234,7 @@ def _move_group(
 
 
 def _enter_and_leave(
-    connection: Connection, journey: Journey, at: dict[str, Any], known: Consumed, done: Dispatched
+    connection: Connection, journey: Journey, at: dict[str, Any], known: Consumed, done: DispatchResult
 ) -> None:
     """Act on one tick: who enters, who has reached the goal, and then who leaves."""
     at = {**at, "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or at["as_of"]}
@@ -246,7 +246,7 @@ def _enter_and_leave(
         done.left += connection.execute(SQL["leave"], at).rowcount
 
 
-def _advance(connection: Connection, at: dict[str, Any], done: Dispatched) -> None:
+def _advance(connection: Connection, at: dict[str, Any], done: DispatchResult) -> None:
     """Go on, step by step, until nobody is due any more."""
     steps = connection.execute(SQL["steps_of"], at).one()
     while True:
@@ -264,7 +264,7 @@ def _find_affected(connection: Connection, at: dict[str, Any]) -> None:
         connection.execute(SQL[statement], at)
 
 
-def _count(done: Dispatched, drawn: Sequence[sa.Row[Any]]) -> None:
+def _count(done: DispatchResult, drawn: Sequence[sa.Row[Any]]) -> None:
     counts = {row.status: row.entries for row in drawn}
     done.enrolled += counts.get("active", 0)
     done.held_out += counts.get("held_out", 0)

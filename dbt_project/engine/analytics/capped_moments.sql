@@ -48,8 +48,8 @@ select
     cast(null as bigint) as conversions,
     {{ nulls(1) }} as mean,
     {{ nulls(1) }} as squares,
-    {{ nulls(1) }} as other_mean,
-    {{ nulls(1) }} as other_squares,
+    {{ nulls(1) }} as paired_mean,
+    {{ nulls(1) }} as paired_squares,
     {{ nulls(1) }} as products
 from users
 where false

@@ -9,8 +9,8 @@ with daily_moments as (
         conversions,
         mean,
         squares,
-        other_mean,
-        other_squares,
+        paired_mean,
+        paired_squares,
         products
     from {{ ref('daily_moments') }}
     union all
@@ -24,8 +24,8 @@ with daily_moments as (
         conversions,
         mean,
         squares,
-        other_mean,
-        other_squares,
+        paired_mean,
+        paired_squares,
         products
     from {{ ref('capped_moments') }}
 ),
@@ -35,7 +35,7 @@ placed as (
     select
         *,
         sum(users * mean) over arms / sum(users) over arms as mean_of_all,
-        sum(users * other_mean) over arms / sum(users) over arms as other_mean_of_all
+        sum(users * paired_mean) over arms / sum(users) over arms as paired_mean_of_all
     from daily_moments
     window arms as (partition by experiment, split, arm, metric)
 ),
@@ -51,9 +51,9 @@ summed as (
         cast(sum(conversions) as bigint) as conversions,
         min(mean_of_all) as mean,
         sum(squares + users * (mean - mean_of_all) ^ 2) as squares,
-        min(other_mean_of_all) as other_mean,
-        sum(other_squares + users * (other_mean - other_mean_of_all) ^ 2) as other_squares,
-        sum(products + users * (mean - mean_of_all) * (other_mean - other_mean_of_all)) as products
+        min(paired_mean_of_all) as paired_mean,
+        sum(paired_squares + users * (paired_mean - paired_mean_of_all) ^ 2) as paired_squares,
+        sum(products + users * (mean - mean_of_all) * (paired_mean - paired_mean_of_all)) as products
     from placed
     group by experiment, split, arm, metric, type
 ),
@@ -63,7 +63,7 @@ rounded as (
     select
         *,
         case when squares > users * (1e-10 * mean) ^ 2 then 1 else 0 end as varies,
-        case when other_squares > users * (1e-10 * other_mean) ^ 2 then 1 else 0 end as other_varies
+        case when paired_squares > users * (1e-10 * paired_mean) ^ 2 then 1 else 0 end as paired_varies
     from summed
 )
 
@@ -77,7 +77,9 @@ select
     conversions,
     mean,
     varies * squares / nullif(users - 1, 0) as variance,
-    other_mean,
-    other_varies * other_squares / nullif(users - 1, 0) as other_variance,
-    varies * other_varies * products / nullif(users - 1, 0) as covariance
+    case when type = 'mean' then paired_mean end as covariate_mean,
+    case when type = 'mean' then paired_varies * paired_squares / nullif(users - 1, 0) end as covariate_variance,
+    case when type = 'ratio' then paired_mean end as denominator_mean,
+    case when type = 'ratio' then paired_varies * paired_squares / nullif(users - 1, 0) end as denominator_variance,
+    varies * paired_varies * products / nullif(users - 1, 0) as covariance
 from rounded

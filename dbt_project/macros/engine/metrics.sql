@@ -52,9 +52,9 @@ with summed as (
         {%- if meta.ever %},
         cast(sum({{ metric.name }}) as bigint) as {{ metric.name }}
         {%- else -%}
-        {%- set other = metric.name ~ ('__per' if meta.per else '__before') %}
+        {%- set paired = metric.name ~ ('__per' if meta.per else '__before') %}
         {%- for regr in ['avgy', 'syy', 'avgx', 'sxx', 'sxy'] %},
-        regr_{{ regr }}({{ metric.name }}, {{ other }}) as {{ metric.name }}__{{ regr }}
+        regr_{{ regr }}({{ metric.name }}, {{ paired }}) as {{ metric.name }}__{{ regr }}
         {%- endfor -%}
         {%- endif -%}
         {%- endfor %}
@@ -83,7 +83,7 @@ cross join lateral (
     )
     {%- endif %}
     {%- endfor %}
-) as metrics (metric, type, conversions, mean, squares, other_mean, other_squares, products)
+) as metrics (metric, type, conversions, mean, squares, paired_mean, paired_squares, products)
 {%- endmacro %}
 
 {% macro nulls(count) -%}

@@ -83,15 +83,16 @@ def test_without_control_the_reason_says_so() -> None:
 
 
 def test_means_are_adjusted_and_ratios_are_of_users() -> None:
-    values = {"mean": 2.0, "variance": 4.0, "other_mean": 3.0, "other_variance": 5.0, "covariance": 2.5}
-    for kind, expected in (
-        ("mean", compare_means_cuped(
+    both = {"mean": 2.0, "variance": 4.0, "covariance": 2.5}
+    for kind, second, expected in (
+        ("mean", "covariate", compare_means_cuped(
             n_control=90, mean_control=2, var_control=4, pre_mean_control=3, pre_var_control=5, cov_control=2.5,
             n_arm=80, mean_arm=2.5, var_arm=4, pre_mean_arm=3, pre_var_arm=5, cov_arm=2.5)),
-        ("ratio", compare_ratios(
+        ("ratio", "denominator", compare_ratios(
             n_control=90, mean_num_control=2, mean_den_control=3, var_num_control=4, var_den_control=5, cov_control=2.5,
             n_arm=80, mean_num_arm=2.5, mean_den_arm=3, var_num_arm=4, var_den_arm=5, cov_arm=2.5)),
     ):  # fmt: skip
+        values = {**both, f"{second}_mean": 3.0, f"{second}_variance": 5.0}
         sides: list[Row] = [{**values}, {**values, "mean": 2.5}]
         (row,) = compared(
             *(
@@ -107,8 +108,8 @@ def test_means_are_adjusted_and_ratios_are_of_users() -> None:
 @pytest.mark.parametrize("users", [0, 1])
 def test_a_metric_of_nobody_is_none_with_a_reason(users: int) -> None:
     (row,) = compared(
-        moments("control", 90, None, metric="m", type="mean", mean=1, variance=1, other_mean=1,
-                other_variance=1, covariance=0.5),
+        moments("control", 90, None, metric="m", type="mean", mean=1, variance=1, covariate_mean=1,
+                covariate_variance=1, covariance=0.5),
         moments("a", users, None, metric="m", type="mean"),
         of=arms(control=90, a=users),
     )  # fmt: skip

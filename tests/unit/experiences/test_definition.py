@@ -9,12 +9,12 @@ import yaml
 
 from upnext.errors import UpnextError
 from upnext.experiences.declared import load_experiences
-from upnext.experiences.definition import Experience, Known, arm_of, arm_ranges, arm_weights, bucket
+from upnext.experiences.definition import Experience, Names, arm_of, arm_ranges, arm_weights, bucket
 from upnext.project import Project
 from upnext.settings import Settings
 
 SHIPPED = Project(Settings.from_environment({}))
-KNOWN = Known(SHIPPED.segments, SHIPPED.events, SHIPPED.slots, {"encourage_upgrade"})
+KNOWN = Names(SHIPPED.segments, SHIPPED.events, SHIPPED.slots, {"encourage_upgrade"})
 COPIES = {
     "upgrade_banner": "Upgrade to unlock team workflows and advanced reports",
     "premium_reports_sidebar": "Ready for more? Unlock Premium Reports",

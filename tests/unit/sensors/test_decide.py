@@ -30,7 +30,7 @@ def test_what_a_failed_tick_has_loaded_starts_another() -> None:
 
 
 def test_the_first_of_several_failures_is_told() -> None:
-    values = {"job": "tick", "run_id": "r-1", "words": "segment 'x' reads 'y', which there is not"}
+    values = {"job": "tick", "run_id": "r-1", "words": "segment 'x' reads 'y', which does not exist"}
     told = failures.decide(failures=1, **values)
     assert isinstance(told, Alert)
     assert (told.subject, values["words"] in told.text) == ("Upnext: tick failed", True)

@@ -15,8 +15,10 @@ select
     conversions,
     mean,
     variance,
-    other_mean,
-    other_variance,
+    covariate_mean,
+    covariate_variance,
+    denominator_mean,
+    denominator_variance,
     covariance
 from analytics.experiment_moments;
 
