@@ -66,3 +66,12 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     checked = [path for path in files if path.suffix in kinds and path != Path(__file__)]
     assert len(checked) > 80
     assert [path for path in checked if pattern.search(path.read_text(errors="replace"))] == []
+
+
+def test_the_unit_tests_mirror_the_product() -> None:
+    """`tests/unit/events/test_source.py` tests `upnext/events/source.py`; `test_source_faults.py` would too."""
+    for path in (ROOT / "tests" / "unit").rglob("test_*.py"):
+        place = path.parent.relative_to(ROOT / "tests" / "unit")
+        folder = ROOT / place if place.parts[:1] in (("demo",), ("sensors",)) else ROOT / "upnext" / place
+        modules = [module.stem for module in folder.glob("*.py")] + [place.name]
+        assert any(path.stem.startswith(f"test_{module}") for module in modules if module), path

@@ -74,7 +74,7 @@ import sys
 opened = []
 sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event == "open" else None)
 from orchestration.definitions import defs
-print([path for path in opened if path.endswith((".yml", ".json")) or "/dbt_project/" in path])
+print([path for path in opened if path.endswith("manifest.json") or "/dbt_project/" in path or "/campaigns/" in path])
 print("dbt.cli.main" in sys.modules)
 print(len(defs().resolve_asset_graph().get_all_asset_keys()) > 30)
 """
