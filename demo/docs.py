@@ -14,7 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import click
+
 from demo.otto import END
+from upnext.cli import commands
 from upnext.errors import UpnextError
 from upnext.features.definition import example
 from upnext.journeys.copy import samples
@@ -27,7 +30,7 @@ SOURCES = PICTURES / "sources.json"
 README = PROJECT / "README.md"
 RESULTS_GUIDE = PROJECT / "docs" / "results.md"
 # Which block of which page shows what is printed.
-BLOCKS = ((README, "demo"), (README, "results"), (RESULTS_GUIDE, "results"))
+BLOCKS = ((README, "demo"), (README, "results"), (README, "commands"), (RESULTS_GUIDE, "results"))
 SIZE = (640, 760)
 
 
@@ -45,7 +48,17 @@ def printed_tables(home: Path) -> dict[str, str]:
         results = printed(upnext, "results")
     finally:
         subprocess.run([upnext, "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    return {"demo": demo.partition("\nMails are in")[0], "results": results}
+    return {"demo": demo.partition("\nMails are in")[0], "results": results, "commands": command_table()}
+
+
+def command_table() -> str:
+    """Return each command with its help, as a table."""
+    rows = []
+    for name, command in commands.commands.items():
+        inner = command.commands.items() if isinstance(command, click.Group) else ()
+        for each, what in [(f"{name} {one}", what) for one, what in inner] or [(name, command)]:
+            rows.append(f"| `{each}` | {what.get_short_help_str(limit=200)} |")
+    return "\n".join(["| `upnext` | does |", "|---|---|", *rows])
 
 
 def block(page: str, name: str) -> str:
@@ -110,7 +123,8 @@ def _photograph(browser: str, folder: Path, name: str, html: str) -> None:
 
 
 def _pattern(name: str) -> str:
-    return rf"(<!-- make docs: {name} -->\n+```text\n(?:\$ [^\n]*\n)?)(.*?)(\n```)"
+    begin, end = ("", "\n\n") if name == "commands" else ("```text\n(?:\\$ [^\n]*\n)?", "\n```")
+    return rf"(<!-- make docs: {name} -->\n+{begin})(.*?)({end})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The `upnext` command: one line on standard error and status 2 for what the user can mend."""
+"""The `upnext` command: one line on standard error and status 2 for what the user can fix."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def commands() -> None:
 @click.option("--source", default="segment", show_default=True, help="How to read the lines: a file of sources/.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
-    """Load files or folders of events; a file that is loaded already is left alone."""
+    """Load files or folders of events; skip files that are loaded already."""
     from upnext.clock import utc_now  # noqa: PLC0415
     from upnext.events import files as landed  # noqa: PLC0415
     from upnext.events import ingest as events  # noqa: PLC0415
@@ -62,7 +62,7 @@ def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
 @click.option("--source", help="Only lines of this source.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def rejected(source: str | None, as_json: bool) -> None:
-    """List why lines were rejected: each reason with its count and an example."""
+    """List the reasons for rejected lines, each with a count and an example."""
     from upnext.events.declared import known_source  # noqa: PLC0415
     from upnext.events.rejects import summarise  # noqa: PLC0415
     from upnext.warehouse.engine import connect  # noqa: PLC0415
@@ -90,7 +90,7 @@ def rejected(source: str | None, as_json: bool) -> None:
 @click.option("--reason", help="Only lines that were rejected for this reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> None:
-    """Load again the rejected lines that the corrected mapping now accepts."""
+    """Load the rejected lines that a corrected mapping accepts."""
     from upnext.events import rejects  # noqa: PLC0415
     from upnext.events.declared import known_source  # noqa: PLC0415
     from upnext.warehouse.engine import connect  # noqa: PLC0415
@@ -104,7 +104,7 @@ def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> No
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(as_json: bool) -> None:
-    """Read all that is declared: a mistake has its file, its line and the nearest match."""
+    """Read all declarations; a mistake names its file, its line and the nearest match."""
     from upnext import operations  # noqa: PLC0415
 
     _show(operations.check(_project()), as_json, title="No mistakes")
@@ -113,7 +113,7 @@ def check(as_json: bool) -> None:
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Write a content of your own to begin with: a segment, a journey, an experience and what they need."""
+    """Write a new content folder: a segment, a journey, an experience and what they need."""
     from upnext import operations  # noqa: PLC0415
 
     operations.new_content(folder)
@@ -148,7 +148,7 @@ def tick(as_of: str | None, as_json: bool) -> None:
 @click.option("--every", default="1d", show_default=True, help="Distance between ticks, such as 1d, 6h or 30m.")
 @click.option("--send", is_flag=True, help="Send what falls due; without it messages are skipped, reason `replay`.")
 def replay(start: str, end: str, every: str, send: bool) -> None:
-    """Tick through history."""
+    """Run one tick after the other through history."""
     from upnext import loop  # noqa: PLC0415
     from upnext.ticks import instants  # noqa: PLC0415
 
@@ -172,7 +172,7 @@ def replay(start: str, end: str, every: str, send: bool) -> None:
 @click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and leave.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def preview(segment: str, with_ids: bool, as_json: bool) -> None:
-    """Run a segment without touching anything: its size now, who would enter and leave, and the overlaps."""
+    """Show the size of a segment, who would enter and leave, and its overlaps; change nothing."""
     from upnext import operations  # noqa: PLC0415
 
     started = time.perf_counter()
@@ -187,7 +187,7 @@ def preview(segment: str, with_ids: bool, as_json: bool) -> None:
 @click.option("--at", help="At this instant (ISO 8601 with a zone); default: now.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def members(segment: str, at: str | None, as_json: bool) -> None:
-    """List who is in a segment, or was at an instant, one id a line."""
+    """List the members of a segment, now or at an instant, one id a line."""
     from upnext import clock  # noqa: PLC0415
     from upnext.segments.membership import known_segments, members_at  # noqa: PLC0415
     from upnext.ticks import instants  # noqa: PLC0415
@@ -205,7 +205,7 @@ def members(segment: str, at: str | None, as_json: bool) -> None:
 @commands.command()
 @click.argument("segment")
 def release(segment: str) -> None:
-    """Let the next tick apply a change of a segment that was held back."""
+    """Let the next tick apply a change of a segment that its limit held back."""
     from upnext import operations  # noqa: PLC0415
 
     changes = operations.release_segment(_project(), segment)
@@ -223,12 +223,12 @@ def rebuild(as_json: bool) -> None:
 
 @commands.group()
 def journeys() -> None:
-    """Start and stop journeys, preview and check them, ask what became of a user, render the copy, pause and resume."""
+    """Preview, check, render, explain, start, stop, pause and resume journeys."""
 
 
 @journeys.command("check")
 def check_journeys() -> None:
-    """Read every journey and write each of its messages for a made-up user: a mistake has its file and line."""
+    """Read every journey and render each message for a made-up user; a mistake names its file and line."""
     from upnext import operations  # noqa: PLC0415
 
     project = _project()
@@ -249,7 +249,7 @@ def _warn_of_copy(project: Any, journeys: Iterable[str]) -> None:
 @click.argument("journey")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def explain_journey(user: str, journey: str, as_json: bool) -> None:
-    """Say step by step what became of a user in a journey, and why."""
+    """Show step by step what happened to a user in a journey, and why."""
     from upnext import operations  # noqa: PLC0415
 
     lines = operations.explain_journey(_project(), journey, user)
@@ -265,7 +265,7 @@ def explain_journey(user: str, journey: str, as_json: bool) -> None:
 @click.argument("journey")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
 def render_journey(journey: str, out: Path) -> None:
-    """Write each message of a journey for a made-up user, as HTML and as text, to look at."""
+    """Write each message of a journey for a made-up user into files, as HTML and as text."""
     from upnext import operations  # noqa: PLC0415
 
     for path in operations.render_journey(_project(), journey, out):
@@ -277,7 +277,7 @@ def render_journey(journey: str, out: Path) -> None:
 @click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and get something.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
-    """Say who would enter a journey at the newest tick and what would be sent; nothing is changed."""
+    """Show who would enter a journey at the newest tick, and its messages; change nothing."""
     from upnext import operations  # noqa: PLC0415
 
     project = _project()
@@ -290,7 +290,7 @@ def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
 @journeys.command("start")
 @click.argument("journey")
 def start_journey(journey: str) -> None:
-    """Let a journey act: who enters by its rules is sent its messages, from the next dispatch on."""
+    """Start a journey: from the next dispatch on, people enter it and get its messages."""
     from upnext import operations, switches  # noqa: PLC0415
 
     project = _project()
@@ -303,7 +303,7 @@ def start_journey(journey: str) -> None:
 @journeys.command("stop")
 @click.argument("journey")
 def stop_journey(journey: str) -> None:
-    """Let a journey act no more: whoever is in it goes out of it, and nothing more is sent."""
+    """Stop a journey: everybody in it exits, and nothing more is sent."""
     from upnext import operations, switches  # noqa: PLC0415
 
     ended = operations.stop(_project(), "journey", journey, by=switches.this_user())
@@ -313,7 +313,7 @@ def stop_journey(journey: str) -> None:
 @journeys.command()
 @click.argument("journey")
 def pause(journey: str) -> None:
-    """Let nobody in a journey go on, and send none of its messages."""
+    """Pause a journey: nobody in it moves on, and nothing is sent."""
     from upnext import operations  # noqa: PLC0415
 
     operations.pause_journey(_project(), journey)
@@ -323,7 +323,7 @@ def pause(journey: str) -> None:
 @journeys.command()
 @click.argument("journey")
 def resume(journey: str) -> None:
-    """Let a journey go on; all that follows is put off by as long as the pause was, so that nothing piles up."""
+    """Resume a journey; every later step moves back by the length of the pause."""
     from upnext import operations  # noqa: PLC0415
 
     entries = operations.resume_journey(_project(), journey)
@@ -338,7 +338,7 @@ def experiences() -> None:
 @experiences.command("start")
 @click.argument("experience")
 def start_experience(experience: str) -> None:
-    """Let an experience act: members of its segment are assigned, and see what they were drawn for."""
+    """Start an experience: members of its segment are assigned an arm, and see what it shows."""
     from upnext import operations, switches  # noqa: PLC0415
 
     operations.start(_project(), "experience", experience, by=switches.this_user())
@@ -349,7 +349,7 @@ def start_experience(experience: str) -> None:
 @experiences.command("stop")
 @click.argument("experience")
 def stop_experience(experience: str) -> None:
-    """Let an experience act no more: nobody sees it; assignments and results stay."""
+    """Stop an experience: nobody sees it; assignments and results stay."""
     from upnext import operations, switches  # noqa: PLC0415
 
     operations.stop(_project(), "experience", experience, by=switches.this_user())
@@ -359,7 +359,7 @@ def stop_experience(experience: str) -> None:
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list, with all that is known.")
 def results(as_json: bool) -> None:
-    """Say what each experiment did for its goal at the newest analysis, and what to do."""
+    """Show the effect of each experiment on its goal at the newest analysis, and what to do."""
     from upnext.analytics.report import HEADINGS, table  # noqa: PLC0415
     from upnext.analytics.results import read_results  # noqa: PLC0415
 
@@ -393,7 +393,7 @@ def status(as_json: bool) -> None:
 
 @commands.command()
 def upgrade() -> None:
-    """Bring a warehouse of an earlier release to this one, once; make a backup of it first."""
+    """Upgrade a warehouse of an earlier release, once; make a backup of it first."""
     from upnext.warehouse import engine  # noqa: PLC0415
 
     is_upgraded = engine.upgrade(Settings.from_environment())
@@ -402,7 +402,7 @@ def upgrade() -> None:
 
 @commands.command()
 def url() -> None:
-    """Print the warehouse's URL; the embedded server is started and left running."""
+    """Print the URL of the warehouse; start the embedded server if it does not run."""
     from upnext.warehouse.engine import database_url  # noqa: PLC0415
 
     print(database_url(Settings.from_environment()).render_as_string(hide_password=False))
@@ -410,7 +410,7 @@ def url() -> None:
 
 @commands.command()
 def env() -> None:
-    """Print what dbt and psql need, for a shell: eval "$(upnext env)"."""
+    """Print the variables that dbt and psql need, for a shell: eval "$(upnext env)"."""
     from upnext import dbt  # noqa: PLC0415
     from upnext.warehouse.engine import database_url  # noqa: PLC0415
 
@@ -423,7 +423,7 @@ def env() -> None:
 @click.option("--port", default=8080, show_default=True)
 @click.option("--no-serve", is_flag=True, help="Only write the pages, and say where they lie.")
 def docs(port: int, no_serve: bool) -> None:
-    """Let dbt write the documentation of all models, and serve it on 127.0.0.1."""
+    """Write dbt's documentation of all models, and serve it on 127.0.0.1."""
     from upnext import dbt  # noqa: PLC0415
 
     project = _project()
@@ -454,7 +454,7 @@ def down(yes: bool) -> None:
 @commands.command()
 @click.option("--port", default=3000, show_default=True)
 def dev(port: int) -> None:
-    """Open the Dagster UI with its daemon, schedules and sensors on, on 127.0.0.1."""
+    """Run the Dagster UI and its daemon, with schedules and sensors, on 127.0.0.1."""
     from upnext.dev import serve  # noqa: PLC0415
 
     sys.exit(serve(Settings.from_environment(), port=port))

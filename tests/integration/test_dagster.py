@@ -74,7 +74,8 @@ import sys
 opened = []
 sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event == "open" else None)
 from orchestration.definitions import defs
-print([path for path in opened if path.endswith("manifest.json") or "/dbt_project/" in path or "/campaigns/" in path])
+ours = [path for path in opened if path.startswith(sys.argv[1]) and "/.venv/" not in path]
+print([path for path in ours if path.endswith((".yml", ".json", ".mjml"))])
 print("dbt.cli.main" in sys.modules)
 print(len(defs().resolve_asset_graph().get_all_asset_keys()) > 30)
 """
@@ -84,7 +85,12 @@ print(len(defs().resolve_asset_graph().get_all_asset_keys()) > 30)
         "UPNEXT_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(PROJECT / "")],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.splitlines()[-3:] == ["[]", "False", "True"], done.stdout + done.stderr
 
