@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
 
 from upnext import dbt
@@ -33,7 +32,7 @@ from upnext.journeys.explain import Line, explain
 from upnext.loop import assign_experiences, show_ctas
 from upnext.project import Project
 from upnext.segments.declared import find_segment
-from upnext.segments.membership import Preview, preview
+from upnext.segments.membership import Preview, preview, release
 from upnext.status import read_status
 from upnext.switches import switch
 from upnext.ticks.lifecycle import last_published_as_of
@@ -76,14 +75,7 @@ def release_segment(project: Project, segment: str) -> int:
     """Let the next tick apply a change that is held, and return how many would enter and leave by the last look."""
     if segment not in project.segments:
         raise UpnextError(f"unknown segment '{segment}'{nearest(segment, project.segments)}")
-    with project.engine.begin() as connection:
-        changes: int | None = connection.scalar(
-            sa.text(
-                "update segments.evaluations set is_released = true where segment = :segment and is_held and tick_id ="
-                " (select max(tick_id) from segments.evaluations where segment = :segment) returning entered + exited"
-            ),
-            {"segment": segment},
-        )
+    changes = release(project.engine, segment)
     if changes is None:
         raise UpnextError(f"segment '{segment}' is not held")
     return changes

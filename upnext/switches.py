@@ -5,15 +5,9 @@ import os
 from datetime import datetime
 from typing import NamedTuple
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-_STARTED = sa.text("select name, since, started_by from upnext.started")
-_SWITCH = sa.text("""
-    insert into upnext.switches (name, is_started, changed_at, changed_by)
-    select :name, :is_started, :at, :by
-    where (exists (select from upnext.started where name = :name)) is distinct from cast(:is_started as boolean)
-""")
+from upnext.sql import SQL
 
 
 class Started(NamedTuple):
@@ -25,13 +19,13 @@ class Started(NamedTuple):
 
 def started(connection: Connection) -> dict[str, Started]:
     """Return the journeys and experiences that are started, by name."""
-    return {row.name: Started(row.since, row.started_by) for row in connection.execute(_STARTED)}
+    return {row.name: Started(row.since, row.started_by) for row in connection.execute(SQL["started"])}
 
 
 def switch(connection: Connection, name: str, *, is_started: bool, at: datetime, by: str) -> bool:
     """Start or stop something, and note who did; False where it is so already."""
     values = {"name": name, "is_started": is_started, "at": at, "by": by}
-    return connection.execute(_SWITCH, values).rowcount == 1
+    return connection.execute(SQL["switch"], values).rowcount == 1
 
 
 def this_user() -> str:

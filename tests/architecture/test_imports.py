@@ -11,9 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("upnext.errors", "upnext.clock", "upnext.reserved"),
-    ("upnext.settings", "upnext.wording", "upnext.switches"),
+    ("upnext.settings", "upnext.wording"),
     ("upnext.declarations", "upnext.durations", "upnext.warehouse"),
-    ("upnext.conditions", "upnext.ticks"),
+    ("upnext.conditions", "upnext.ticks", "upnext.sql"),
+    ("upnext.switches",),
     ("upnext.kinds",),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
     ("upnext.dbt_patches", "upnext.status", "upnext.alerts"),

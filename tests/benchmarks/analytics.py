@@ -289,6 +289,7 @@ def main() -> None:
             settings = Settings.from_environment({"UPNEXT_HOME": folder, "UPNEXT_DATABASE_URL": server.start()})
             project = Project(settings)
             build(project, AS_OF - HOUR, is_explicit=True)
+            project.dbt.invoke(["run", "--select", dbt.ANALYTICS])
             fill(project, closed=arguments.users, hourly=hourly, hours=rounds + 1)
             first = analyse(project)
             vacuum(project, "analytics.experiment_users")

@@ -13,7 +13,7 @@ from upnext.settings import PROJECT
 from upnext.warehouse.statements import load
 
 LINE_LENGTH = 120
-FOLDERS = sorted(path.parent for path in (PROJECT / "upnext").glob("*/sql/__init__.py"))
+FOLDERS = sorted(path.parent for path in (PROJECT / "upnext").rglob("sql/__init__.py"))
 # What PREPARE does not take is run and taken back: it also makes the temporary tables of what follows.
 UTILITY = re.compile(r"(--.*\n|\s)*(create|drop|truncate|analyze)\b")
 

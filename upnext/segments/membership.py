@@ -3,39 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from upnext.segments.sql import SQL
 
-class Log(NamedTuple):
-    """Where the changes and the members of a kind of segment are: those of users, or of accounts."""
-
-    unit: str
-    changes: str
-    members: str
-
-
-LOGS = {
-    "user_id": Log("user_id", "segments.membership_changes", "segments.members"),
-    "account_id": Log("account_id", "segments.account_membership_changes", "segments.account_members"),
-}
-
-_MEMBERS_AT = """
-    select {unit}
-    from (
-        select distinct on ({unit}) {unit}, change
-        from {changes}
-        where
-            segment = :segment
-            and as_of <= :at
-            and tick_id in (select tick_id from segments.published_ticks)
-        order by {unit}, change_id desc
-    ) as latest
-    where change = 'entered'
-    order by {unit} collate "C"
-"""
+_MEMBERS = {"user_id": "segments.members", "account_id": "segments.account_members"}
+# Around the analyst's own SELECT, so it is no statement of a file.
 _PREVIEW = """
     with selected as materialized (
         select distinct selected.{unit} as id from (
@@ -113,44 +87,34 @@ class BeyondLimit:
 
 def beyond_limits(engine: Engine) -> list[BeyondLimit]:
     """Return the changes of the newest tick that are larger than the segments' owners expect."""
-    statement = sa.text(
-        "select segment, members_before as members, entered, exited, is_held from segments.evaluations"
-        " where is_beyond_limit and tick_id = (select max(tick_id) from segments.ticks) order by segment"
-    )
     with engine.connect() as connection:
-        return [BeyondLimit(**row._mapping) for row in connection.execute(statement)]
+        return [BeyondLimit(**row._mapping) for row in connection.execute(SQL["beyond_limits"])]
 
 
 def held_out(engine: Engine) -> dict[str, str]:
     """Return the segments that the newest tick could not look at, and why."""
-    statement = sa.text(
-        "select segment, error from segments.evaluations"
-        " where error is not null and tick_id = (select max(tick_id) from segments.ticks) order by segment"
-    )
     with engine.connect() as connection:
-        return {row.segment: row.error for row in connection.execute(statement)}
+        return {row.segment: row.error for row in connection.execute(SQL["held_out"])}
 
 
 def known_segments(engine: Engine) -> set[str]:
     """Return every segment that the logs have ever had."""
     with engine.connect() as connection:
-        return {
-            name
-            for log in LOGS.values()
-            for name in connection.scalars(sa.text(f"select distinct segment from {log.changes}"))  # noqa: S608
-        }
+        return set(connection.scalars(SQL["known_segments"]))
 
 
 def members_at(engine: Engine, segment: str, at: datetime) -> list[str]:
-    """Return the ids of whoever was in a segment at an instant, by the published log."""
+    """Return the ids of the users or accounts in a segment at an instant, by the published log."""
+    values = {"segment": segment, "at": at}
     with engine.connect() as connection:
-        return [
-            member
-            for log in LOGS.values()
-            for member in connection.scalars(
-                sa.text(_MEMBERS_AT.format(unit=log.unit, changes=log.changes)), {"segment": segment, "at": at}
-            )
-        ]
+        return [*connection.scalars(SQL["users_at"], values), *connection.scalars(SQL["accounts_at"], values)]
+
+
+def release(engine: Engine, segment: str) -> int | None:
+    """Let the next tick apply a held change, and return how many rows it has; None where nothing is held."""
+    with engine.begin() as connection:
+        changes: int | None = connection.scalar(SQL["release"], {"segment": segment})
+    return changes
 
 
 def preview(connection: Connection, segment: str, sql: str, *, with_ids: bool) -> Preview:
@@ -159,8 +123,8 @@ def preview(connection: Connection, segment: str, sql: str, *, with_ids: bool) -
     sql = sql.replace("%", "%%")
     columns = list(connection.exec_driver_sql(f"select * from ({sql}) as selected limit 0", {}).keys())  # noqa: S608 - the analyst's own
     unit = columns[0] if len(columns) == 1 else ""
-    if unit not in LOGS:
+    if unit not in _MEMBERS:
         raise ValueError(f"selects {', '.join(columns)}; it must select user_id alone, or account_id alone")
-    statement = _PREVIEW.format(unit=unit, members=LOGS[unit].members, sql=sql)
+    statement = _PREVIEW.format(unit=unit, members=_MEMBERS[unit], sql=sql)
     row = connection.exec_driver_sql(statement, {"segment": segment, "with_ids": with_ids}).one()
     return Preview(segment=segment, unit=unit, **row._mapping)

@@ -5,50 +5,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.ticks.instants import check_explicit, later_of
+from upnext.ticks.sql import SQL
 from upnext.warehouse.locks import exclusive
 
-# Logs of membership changes, and the members by them: of users, and of accounts.
-CHANGES = ("segments.membership_changes", "segments.account_membership_changes")
-
-MEMBERS = ("segments.members", "segments.account_members")
-
-UNITS = ("user_id", "account_id")
-
-_FENCE = sa.text("select upnext.fence_tick(:tick_id)")
-
 _TAKE_BACK = (
-    "delete from segments.membership_changes where tick_id = :tick_id",
-    "delete from segments.account_membership_changes where tick_id = :tick_id",
-    "delete from segments.evaluations where tick_id = :tick_id",
-    "delete from segments.ticks where tick_id = :tick_id",
+    "take_back_changes_of_users",
+    "take_back_changes_of_accounts",
+    "take_back_evaluations",
+    "take_back_tick",
 )
-
-_PUBLISH = (
-    "insert into {log} (tick_id, segment, {unit}, change, as_of)"
-    " select :tick_id, segment, {unit}, 'exited', :as_of from {members}"
-    " where segment <> all(cast(:segments as text[])) order by segment, {unit}",
-    "delete from {members} as members using {log} as changes"
-    " where changes.tick_id = :tick_id and changes.change = 'exited'"
-    " and members.segment = changes.segment and members.{unit} = changes.{unit}",
-    "insert into {members} (segment, {unit}, entered_at)"
-    " select segment, {unit}, as_of from {log} where tick_id = :tick_id and change = 'entered'",
-    "select segment || ' ' || change as name, count(*) as changes from {log} where tick_id = :tick_id group by 1",
-)
-
-_KEEP_MOVED = (
-    "insert into segments.merged_users (tick_id, user_id)"
-    " select distinct :tick_id, key from features.changed_keys where model = 'identity_links' and tick_id <= :tick_id"
-)
+_APPLY = (
+    "exit_undeclared_users", "remove_exited_users", "add_entered_users",
+    "exit_undeclared_accounts", "remove_exited_accounts", "add_entered_accounts",
+)  # fmt: skip
+_FORGET = ("forget_undeclared_evaluations", "keep_merged_users", "forget_changed_keys")
 
 
 def last_as_of(engine: Engine) -> datetime | None:
     """Return the `as_of` of the newest tick, published or open; None before the first."""
     with engine.connect() as connection:
-        last: datetime | None = connection.scalar(sa.text("select max(as_of) from segments.ticks"))
+        last: datetime | None = connection.scalar(SQL["last_as_of"])
     return last
 
 
@@ -78,7 +57,7 @@ def published(
     with exclusive(engine, "tick") as session:
         last = last_as_of(engine)
         as_of = check_explicit(asked, last=last, now=clock()) if is_explicit else later_of(asked, last)
-        holder = session.scalar(sa.text("select pg_backend_pid()"))
+        holder = session.scalar(SQL["backend_pid"])
         tick = Tick(_begin(engine, as_of, holder), as_of)
         yield tick
         tick.changes = _publish(engine, tick, segments=segments, published_at=clock())
@@ -87,7 +66,7 @@ def published(
 def last_published_as_of(engine: Engine) -> datetime | None:
     """Return the `as_of` of the newest published tick; None before the first."""
     with engine.connect() as connection:
-        last: datetime | None = connection.scalar(sa.text("select max(as_of) from segments.published_ticks"))
+        last: datetime | None = connection.scalar(SQL["last_published_as_of"])
     return last
 
 
@@ -98,18 +77,11 @@ def _begin(engine: Engine, as_of: datetime, holder: int) -> int:
     """
     with engine.begin() as connection:
         # Whoever still writes for that tick ends its transaction first, and may have published it.
-        left_open = connection.scalar(
-            sa.text("select tick_id from segments.ticks where published_at is null for update")
-        )
+        left_open = connection.scalar(SQL["find_open_tick"])
         for statement in _TAKE_BACK if left_open is not None else ():
-            connection.execute(sa.text(statement), {"tick_id": left_open})
-        tick_id = connection.scalar(
-            sa.text("insert into segments.ticks (as_of, holder) values (:as_of, :holder) returning tick_id"),
-            {"as_of": as_of, "holder": holder},
-        )
-        connection.execute(
-            sa.text("update raw.loads set tick_id = :tick_id where tick_id is null"), {"tick_id": tick_id}
-        )
+            connection.execute(SQL[statement], {"tick_id": left_open})
+        tick_id = connection.scalar(SQL["open_tick"], {"as_of": as_of, "holder": holder})
+        connection.execute(SQL["claim_loads"], {"tick_id": tick_id})
     return int(tick_id)
 
 
@@ -118,37 +90,34 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
 
     Members of a segment that is no longer declared exit with it. Every table has consumed what was touched.
     """
-    changes: dict[str, int] = {}
+    values = {
+        "tick_id": tick.tick_id,
+        "as_of": tick.as_of,
+        "segments": list(segments),
+        "published_at": published_at,
+    }
     with engine.begin() as connection:
-        connection.execute(_FENCE, {"tick_id": tick.tick_id})
-        for log, members, unit in zip(CHANGES, MEMBERS, UNITS, strict=True):
-            values = {"tick_id": tick.tick_id, "as_of": tick.as_of, "segments": list(segments)}
-            for statement in _PUBLISH:
-                sql = statement.format(log=log, members=members, unit=unit)
-                rows = connection.execute(sa.text(sql), values)
-            changes |= {row.name: row.changes for row in rows}
-        connection.execute(
-            sa.text("delete from segments.evaluations where segment <> all(cast(:segments as text[]))"),
-            {"segments": list(segments)},
-        )
-        connection.execute(sa.text(_KEEP_MOVED), {"tick_id": tick.tick_id})
-        connection.execute(
-            sa.text("delete from features.changed_keys where tick_id <= :tick_id"), {"tick_id": tick.tick_id}
-        )
-        connection.execute(
-            sa.text("update segments.ticks set published_at = :published_at where tick_id = :tick_id"),
-            {"tick_id": tick.tick_id, "published_at": published_at},
-        )
+        connection.execute(SQL["fence_tick"], values)
+        for statement in _APPLY:
+            connection.execute(SQL[statement], values)
+        changes = {
+            row.name: row.changes
+            for statement in ("count_changes_of_users", "count_changes_of_accounts")
+            for row in connection.execute(SQL[statement], values)
+        }
+        for statement in _FORGET:
+            connection.execute(SQL[statement], values)
+        connection.execute(SQL["publish_tick"], values)
     return dict(sorted(changes.items()))
 
 
 def newest_published(connection: Connection) -> int:
     """Return the id of the newest published tick, 0 before the first."""
-    newest = connection.scalar(sa.text("select max(tick_id) from segments.published_ticks"))
+    newest = connection.scalar(SQL["newest_published"])
     return int(newest or 0)
 
 
 def loads_to_take_in(connection: Connection) -> int:
     """Return how many loads no published tick has taken in: those of a tick that failed among them."""
-    waiting = sa.text("select count(*) from raw.loads where stored > 0 and (tick_id is null or tick_id > :published)")
-    return int(connection.scalar(waiting, {"published": newest_published(connection)}) or 0)
+    waiting = connection.scalar(SQL["count_loads_to_take_in"], {"published": newest_published(connection)})
+    return int(waiting or 0)

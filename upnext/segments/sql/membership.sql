@@ -1,0 +1,52 @@
+-- name: beyond_limits
+select segment, members_before as members, entered, exited, is_held
+from segments.evaluations
+where is_beyond_limit and tick_id = (select max(tick_id) from segments.ticks)
+order by segment;
+
+-- name: held_out
+select segment, error
+from segments.evaluations
+where error is not null and tick_id = (select max(tick_id) from segments.ticks)
+order by segment;
+
+-- name: known_segments
+select segment from segments.membership_changes
+union
+select segment from segments.account_membership_changes;
+
+-- name: release
+update segments.evaluations set is_released = true
+where
+    segment = :segment
+    and is_held
+    and tick_id = (select max(tick_id) from segments.evaluations where segment = :segment)
+returning entered + exited;
+
+-- name: users_at
+select user_id
+from (
+    select distinct on (user_id) user_id, change
+    from segments.membership_changes
+    where
+        segment = :segment
+        and as_of <= :at
+        and tick_id in (select tick_id from segments.published_ticks)
+    order by user_id, change_id desc
+) as latest
+where change = 'entered'
+order by user_id collate "C";
+
+-- name: accounts_at
+select account_id
+from (
+    select distinct on (account_id) account_id, change
+    from segments.account_membership_changes
+    where
+        segment = :segment
+        and as_of <= :at
+        and tick_id in (select tick_id from segments.published_ticks)
+    order by account_id, change_id desc
+) as latest
+where change = 'entered'
+order by account_id collate "C";

@@ -1,0 +1,54 @@
+-- name: load_counts
+select
+    coalesce(sum(received), 0) as received,
+    coalesce(sum(stored), 0) as stored,
+    coalesce(sum(duplicate), 0) as duplicate,
+    coalesce(sum(rejected), 0) as rejected,
+    max(loaded_at) as last_loaded_at
+from raw.loads;
+
+-- name: last_tick
+select tick_id, as_of, published_at from segments.ticks order by tick_id desc limit 1;
+
+-- name: members
+select segment, count(*) as members from segments.current_members group by 1 order by 1;
+
+-- name: messages
+select status, count(*) as messages from journeys.messages group by 1 order by 1;
+
+-- name: held
+select segment, entered + exited as changes
+from segments.evaluations
+where is_held and tick_id = (select max(tick_id) from segments.evaluations)
+order by segment;
+
+-- name: published_as_of
+select max(as_of) from segments.published_ticks;
+
+-- name: last_event_at
+-- By the names of events, so that an index answers.
+select greatest(
+    (select max(occurred_at) from raw.events where event is null and occurred_at <= now()),
+    max(last.occurred_at)
+)
+from raw.event_names
+cross join lateral (
+    select max(occurred_at) as occurred_at
+    from raw.events
+    where events.event = event_names.event and occurred_at <= now()
+) as last;
+
+-- name: count_refused_files
+select count(*) from raw.refused_files;
+
+-- name: paused
+select journey from journeys.pauses order by journey;
+
+-- name: drift
+select cast(sum(coalesce(drift, 0)) as bigint)
+from (
+    select distinct on (model) drift
+    from features.rebuilds
+    where drift is not null
+    order by model, rebuilt_at desc
+) as newest;
