@@ -27,6 +27,9 @@ alter table analytics.touched_days rename to stale_days;
 alter table analytics.stale_days rename constraint touched_days_pkey to stale_days_pkey;
 alter table analytics.changed_users rename to invalidated_users;
 
+-- dbt keeps the position of the users of experiments now, and recomputes all of them once.
+delete from segments.consumer_offsets where consumer = 'analytics.experiment_users';
+
 -- Their triggers go with them, and are re-created under the names of today.
 drop function analytics.note_changed_users, analytics.note_changed_user, analytics.note_late_assignments cascade;
 
