@@ -4,26 +4,30 @@
 ) }}
 
 -- depends_on: {{ ref('identity_links') }}
-with events as not materialized (
+with user_events as not materialized (
     select * from {{ ref('user_events') }}
 ),
 
 user_accounts as not materialized (
     select user_id, account_id from {{ ref('user_accounts') }}
+),
+
+events as not materialized (
+    -- An event that names no account counts for the one that its user belongs to.
+    select
+        coalesce(user_events.account_id, user_accounts.account_id) as account_id,
+        user_events.user_id,
+        user_events.type,
+        user_events.event,
+        user_events.occurred_at,
+        user_events.source,
+        user_events.message_id,
+        user_events.load_id,
+        user_events.properties,
+        user_events.is_derived
+    from user_events
+    left join user_accounts on user_events.user_id = user_accounts.user_id
+    where coalesce(user_events.account_id, user_accounts.account_id) is not null
 )
 
--- An event that names no account counts for the one that its user belongs to.
-select
-    coalesce(events.account_id, user_accounts.account_id) as account_id,
-    events.user_id,
-    events.type,
-    events.event,
-    events.occurred_at,
-    events.source,
-    events.message_id,
-    events.load_id,
-    events.properties,
-    events.is_derived
-from events
-left join user_accounts on events.user_id = user_accounts.user_id
-where coalesce(events.account_id, user_accounts.account_id) is not null
+{{ features_of_events() }}

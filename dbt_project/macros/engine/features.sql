@@ -1,6 +1,7 @@
 {#
-    The materialization of features. The model's SQL gives the events, one row each with the columns of user_events and
-    whoever they are counted for (`key`; user_id is always part of it); the model's columns say what is made of them.
+    The materialization of features. The model begins with the CTE `events`: one row per event, with the columns of
+    user_events and the keys that it counts for (`key`; user_id is always one of them). `features_of_events` adds the
+    SELECT of all features, by the descriptions of the model's columns.
 
     A tick adds the events that came in (newly loaded, or loaded before and reached by as_of) and takes off those that
     left a window. A feature that has no difference is recomputed for the users with such events, from their events of
@@ -12,20 +13,32 @@
     {%- set key = config.require('key') -%}
     {%- set upstream = config.get('recompute_with', []) -%}
     {%- set features = features_of(model.name) -%}
-    {%- set definition = local_md5(sql ~ tojson(features) ~ tojson(catalogue().get('derived', {})) ~ tojson(key)) -%}
+    {%- set with_events = sql.split(marker_of_features())[0] -%}
+    {%- set derived = catalogue().get('derived', {}) -%}
+    {%- set definition = local_md5(with_events ~ tojson(features) ~ tojson(derived) ~ tojson(key)) -%}
 
     {%- do run_pre_hooks() -%}
 
     {%- set progress = progress_of(model.name, target, definition, upstream) -%}
     {% if progress.mode == 'rebuild' %}
-        {%- set all = all_features(sql, key, features, progress) -%}
+        {%- set all = with_events ~ all_features(key, features, progress) -%}
         {%- do rebuild_table(target, model.name, key, all, progress, definition) -%}
     {% elif progress.mode == 'advance' %}
-        {%- do advance_features(target, model.name, key, features, sql, progress, upstream) -%}
+        {%- do advance_features(target, model.name, key, features, with_events, progress, upstream) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
     {{ return(committed(target)) }}
 {% endmaterialization %}
+
+{# The SELECT of all features at the tick, or by hand at the newest published one; it follows the CTE `events`. #}
+{% macro features_of_events() -%}
+    {{ marker_of_features() }}
+    {{ all_features(
+        config.get('key'), features_of(model.name), {'as_of': as_of(), 'tick_id': var('tick_id', newest_tick())}
+    ) }}
+{%- endmacro %}
+
+{% macro marker_of_features() -%} /* features, by the descriptions of the columns */ {%- endmacro %}
 
 {# What a model's columns are made of, by their names; those of which `totals` are made among them. #}
 {% macro features_of(model_name) -%}
@@ -43,25 +56,28 @@
     Features of everybody with an event by as_of, from all events that ticks have taken in; or of those of a condition,
     which stands inside the grouping: so a user's own events are found by an index.
 #}
-{% macro all_features(sql, key, features, progress, condition='true') -%}
-    select {{ key | join(', ') }}
+{% macro all_features(key, features, progress, condition='true') -%}
+    select
+        {{ key | join(', ') }}
         {%- for name, meta in features.items() %},
         {{ feature_value(meta, progress.as_of) }} as {{ name }}
         {%- endfor %}
-    from ({{ sql }}) as events
-    where events.occurred_at <= {{ progress.as_of }} and events.load_id not in {{ loads_after(progress.tick_id) }}
+    from events
+    where
+        events.occurred_at <= {{ progress.as_of }}
+        and events.load_id not in {{ loads_after(progress.tick_id) }}
         and {{ condition }}
     group by {{ key | join(', ') }}
 {%- endmacro %}
 
-{% macro advance_features(target, model_name, key, features, sql, progress, upstream) -%}
+{% macro advance_features(target, model_name, key, features, with_events, progress, upstream) -%}
     {%- set differential = {} -%}
     {%- set others = {} -%}
     {%- for name, meta in features.items() -%}
         {%- do (differential if is_differential(meta) else others).update({name: meta}) -%}
     {%- endfor -%}
 
-    {%- do run_query(changed_events(sql, key, features, progress)) -%}
+    {%- do run_query(changed_events(with_events, key, features, progress)) -%}
     {%- do run_query(users_to_recompute(upstream, progress)) -%}
     {%- do run_query(logging_keys(
         model_name, key, progress.tick_id, add_differences(target, key, features, differential, progress)
@@ -69,11 +85,11 @@
     {%- if others -%}
         {%- do run_query(affected_users(others)) -%}
         {%- do run_query(logging_keys(
-            model_name, key, progress.tick_id, recompute_affected(target, key, others, sql, progress)
+            model_name, key, progress.tick_id, recompute_affected(target, key, others, with_events, progress)
         )) -%}
     {%- endif -%}
     {%- if run_query("select 1 from recomputed limit 1").rows -%}
-        {%- do run_query(fresh_features(sql, key, features, progress)) -%}
+        {%- do run_query(fresh_features(with_events, key, features, progress)) -%}
         {%- set scope = 'live.user_id in (select key from recomputed)' -%}
         {%- do reconcile(target, model_name, key, key + features.keys() | list, scope, progress.tick_id) -%}
     {%- endif -%}
@@ -124,12 +140,12 @@
     analyze affected
 {%- endmacro %}
 
-{% macro recompute_affected(target, key, others, sql, progress) -%}
+{% macro recompute_affected(target, key, others, with_events, progress) -%}
     {%- set of_one_user -%} events.user_id = affected.user_id and ({{ events_of_any(others) }}) {%- endset -%}
     update {{ target }} as live set {{ assigned(others) }}
     from affected
     cross join lateral (
-        {{ all_features(sql, key, others, progress, of_one_user) }}
+        {{ with_events }} {{ all_features(key, others, progress, of_one_user) }}
     ) as excluded
     where
         ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
@@ -137,12 +153,12 @@
     returning live.{{ key[0] }}
 {%- endmacro %}
 
-{% macro fresh_features(sql, key, features, progress) -%}
+{% macro fresh_features(with_events, key, features, progress) -%}
     create temporary table fresh on commit drop as
     select features.*
     from recomputed
     cross join lateral (
-        {{ all_features(sql, key, features, progress, "events.user_id = recomputed.key") }}
+        {{ with_events }} {{ all_features(key, features, progress, "events.user_id = recomputed.key") }}
     ) as features
 {%- endmacro %}
 
@@ -157,18 +173,19 @@
 {%- endmacro %}
 
 {# The events that a tick's difference is made of: `is_new` for those that came, the others left a window. #}
-{% macro changed_events(sql, key, features, progress) -%}
+{% macro changed_events(with_events, key, features, progress) -%}
     {%- set names = key + ['type', 'event', 'occurred_at', 'is_derived'] -%}
     {%- set columns = prefixed('events', names + (['properties'] if are_properties_read(features) else [])) -%}
     create temporary table changed on commit drop as
+    {{ with_events }}
     {%- for condition in new_events(progress) %}
-    select {{ columns }}, true as is_new from ({{ sql }}) as events where {{ condition }}
+    select {{ columns }}, true as is_new from events where {{ condition }}
     {{ 'union all' if not loop.last }}
     {%- endfor %}
     {%- set leaving = left_windows(features, progress) %}
     {%- if leaving %}
     union all
-    select {{ columns }}, false as is_new from ({{ sql }}) as events
+    select {{ columns }}, false as is_new from events
     where ({{ leaving | join(' or ') }}) and events.load_id not in {{ loads_after(progress.last.tick_id) }}
     {%- endif %}
 {%- endmacro %}

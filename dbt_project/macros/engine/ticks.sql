@@ -7,6 +7,10 @@
     {%- endif -%}
 {%- endmacro %}
 
+{% macro newest_tick() -%}
+    (select coalesce(max(published_ticks.tick_id), 0) from segments.published_ticks)
+{%- endmacro %}
+
 {% macro published_as_of() -%}
     (select max(published_ticks.as_of) from segments.published_ticks)
 {%- endmacro %}
@@ -34,8 +38,7 @@
     {%- elif last is not none -%}
         {%- set to = {'tick_id': last.tick_id, 'as_of': last.as_of} -%}
     {%- else -%}
-        {%- set newest = '(select coalesce(max(published_ticks.tick_id), 0) from segments.published_ticks)' -%}
-        {%- set to = {'tick_id': newest, 'as_of': published_as_of()} -%}
+        {%- set to = {'tick_id': newest_tick(), 'as_of': published_as_of()} -%}
     {%- endif -%}
     {%- if last is none or last.definition != definition or should_full_refresh() -%}
         {%- set mode = 'rebuild' -%}
