@@ -329,7 +329,6 @@ def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> s
     start(project)
     Product(project).identify("somebody", AS_OF - timedelta(days=30))
     build(project, AS_OF - timedelta(days=1), is_explicit=True)
-    project.dbt.invoke(["run", "--select", dbt.ANALYTICS])
     project.engine.dispose()
     create_database(embedded_url, "upnext_first_tick", template="upnext_test")
     return "upnext_first_tick"
@@ -337,7 +336,7 @@ def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> s
 
 @pytest.fixture
 def ticked(first_tick: str, embedded_url: URL, project: Project) -> Project:
-    """A warehouse with one tick, a day before AS_OF, and the models of analytics."""
+    """A warehouse with one tick, a day before AS_OF."""
     create_database(embedded_url, template=first_tick)
     return project
 

@@ -59,7 +59,10 @@ def shell_environment(settings: Settings, url: URL) -> dict[str, str]:
 
 
 ANALYTICS = "upnext.analytics"
-"""The models that an analysis builds, once the tick that they read is published; by dbt's method `fqn`."""
+"""All models of analytics, by dbt's method `fqn`."""
+
+INCREMENTAL_ANALYTICS = ("experiment_users", "daily_moments")
+"""The tables that an analysis brings up to the newest published tick; all else of analytics are views."""
 
 
 def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = ()) -> list[str]:

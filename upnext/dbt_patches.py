@@ -5,19 +5,25 @@ was two thirds of the time of a small tick. dbt's own bookkeeping takes up a con
 
 Behaviour flags: for each flag, at each run, dbt looks for the module that declares it in every frame of the stack,
 with a search through all loaded modules per frame: a third of a build's processor time, for a name in a warning.
+
+Plugins: at each run, dbt looks through all installed packages for its plugins, 20 ms; they do not change in a process.
 """
 
+import functools
 from typing import Any
 
 from dbt.adapters.postgres.connections import PostgresConnectionManager
+from dbt.plugins.manager import PluginManager
 from dbt_common.behavior_flags import BehaviorFlagRendered
 
 _close = PostgresConnectionManager.release
+_find_plugins = functools.cache(PluginManager.get_prefixed_modules)
 
 
 def patch_dbt() -> None:
     """Let dbt, in this process, keep its connection from node to node, and not look for where its flags come from."""
     PostgresConnectionManager.release = _end_transaction  # type: ignore[method-assign, assignment]
+    PluginManager.get_prefixed_modules = staticmethod(_find_plugins)  # type: ignore[method-assign]
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]
 
 

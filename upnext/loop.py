@@ -52,10 +52,10 @@ def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterat
 
 
 def build(project: Project, asked: datetime, *, is_explicit: bool) -> Tick:
-    """Build events, features and segments with dbt, and publish the tick."""
+    """Build events, features, segments and the views of analytics with dbt, and publish the tick."""
     with open_tick(project, asked, is_explicit=is_explicit) as tick, exclusive(project.engine, "dbt"):
         arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments)
-        project.dbt.invoke([*arguments, "--exclude", dbt.ANALYTICS])
+        project.dbt.invoke(arguments)
     return tick
 
 
@@ -128,7 +128,7 @@ def show_ctas(project: Project) -> Shown:
 def analyse_results(project: Project, as_of: datetime) -> Analysed:
     """Let dbt bring the users of experiments up to the newest published tick, and write the results at `as_of`."""
     with exclusive(project.engine, "dbt"):
-        project.dbt.invoke([*dbt.build_arguments(as_of=None, tick_id=None), "--select", dbt.ANALYTICS])
+        project.dbt.invoke(["run", "--select", *dbt.INCREMENTAL_ANALYTICS])
     return analyse(project.engine, as_of=as_of)
 
 

@@ -298,7 +298,8 @@ def mutate(project: Project, view: str, old: str, new: str) -> None:
         definition = connection.scalar(sa.text(f"select pg_get_viewdef('{view}'::regclass)"))
         assert old in definition
         connection.execute(sa.text(f"create or replace view {view} as {definition.replace(old, new)}"))
-    project.dbt.invoke(["run", "--full-refresh", "--select", "experiment_users", "daily_moments"])
+    with project.engine.begin() as connection:
+        forget(connection)
 
 
 def studies(project: Project, people: int) -> dict[str, dict[str, list[str]]]:

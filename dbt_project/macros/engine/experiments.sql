@@ -3,7 +3,8 @@
     changed for, then the days that these users were exposed on, and leaves all other rows alone. The first time, after
     a change of a definition, and on --full-refresh it recomputes all.
 
-    Each brings its table up to the newest published tick, in one transaction that sees the warehouse at one instant.
+    A tick only makes the tables, so that the views over them exist. An analysis, which is a run without a tick, brings
+    each up to the newest published tick, in one transaction that sees the warehouse at one instant.
 #}
 {% materialization experiment_users, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -12,17 +13,19 @@
     {%- do begin_snapshot() -%}
     {%- set definition = definition_with_views(sql) -%}
     {%- set progress = progress_of_analysis(model.name, target, definition) -%}
-    {% if progress.last is not none %}
-        {%- do refresh_experiment_users(target, sql, find_stale_users(progress)) -%}
+    {% if not progress.is_made %}
+        {%- do make_table(target, model.name, sql, definition, config.require('key'), config.get('indexes', [])) -%}
     {% endif %}
-    {% if progress.last is none %}
-        {%- do make_table(target, sql, config.require('key'), config.get('indexes', [])) -%}
+    {% if var('tick_id', none) is none %}
+        {% if progress.last is not none %}
+            {%- do refresh_experiment_users(target, sql, find_stale_users(progress)) -%}
+        {% endif %}
+        {% if progress.last is none or should_full_refresh() %}
+            {%- set differing = refresh_experiment_users(target, sql, find_all_stale_users()) -%}
+            {%- do run_query(note_rebuild(model.name, progress, differing)) -%}
+        {% endif %}
+        {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {% if progress.last is none or should_full_refresh() %}
-        {%- set differing = refresh_experiment_users(target, sql, find_all_stale_users()) -%}
-        {%- do run_query(note_rebuild(model.name, progress, differing)) -%}
-    {% endif %}
-    {%- do run_query(save_state(model.name, progress, definition)) -%}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
@@ -35,16 +38,18 @@
         definition_with_views(sql) ~ state_of('experiment_users', ref('experiment_users')).definition
     ) -%}
     {%- set progress = progress_of_analysis(model.name, target, definition) -%}
-    {% if progress.last is none %}
-        {%- do make_table(target, sql, config.require('key')) -%}
+    {% if not progress.is_made %}
+        {%- do make_table(target, model.name, sql, definition, config.require('key')) -%}
     {% endif %}
-    {% if progress.last is none or should_full_refresh() %}
-        {%- do run_query(find_all_stale_days(target)) -%}
+    {% if var('tick_id', none) is none %}
+        {% if progress.last is none or should_full_refresh() %}
+            {%- do run_query(find_all_stale_days(target)) -%}
+        {% endif %}
+        {%- do run_query("analyze analytics.stale_days") -%}
+        {%- do run_query(fresh_rows(sql)) -%}
+        {%- do run_query(replace_stale_days(target)) -%}
+        {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
-    {%- do run_query("analyze analytics.stale_days") -%}
-    {%- do run_query(fresh_rows(sql)) -%}
-    {%- do run_query(replace_stale_days(target)) -%}
-    {%- do run_query(save_state(model.name, progress, definition)) -%}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
@@ -55,8 +60,8 @@
     {{ return(local_md5(read | join(' '))) }}
 {%- endmacro %}
 
-{# Views over the table go with it; dbt makes them again, later in the same run. #}
-{% macro make_table(target, sql, key, indexes=[]) -%}
+{# Views over the table go with it; dbt makes them again, later in the same run. Its state is that of no tick. #}
+{% macro make_table(target, model_name, sql, definition, key, indexes=[]) -%}
     {%- set statements -%}
         drop table if exists {{ target }} cascade;
 
@@ -65,6 +70,7 @@
     {%- endset -%}
     {%- do run_query(statements) -%}
     {%- do run_query(made_table(target, key, indexes) ~ "drop table fresh") -%}
+    {%- do run_query(save_state(model_name, {'tick_id': 0, 'as_of': "'-infinity'::timestamptz"}, definition)) -%}
 {%- endmacro %}
 
 {# `lock table` takes no snapshot, so a run that waits here then sees what the run before it has committed. #}
@@ -76,7 +82,10 @@
     {%- do run_query(statements) -%}
 {%- endmacro %}
 
-{# The tick to bring a table up to, the newest published one, and its state (`last`): none before its first time. #}
+{#
+    The tick to bring a table up to, the newest published one; whether the table exists with this definition (`is_made`),
+    and its state (`last`), none before it is first filled.
+#}
 {% macro progress_of_analysis(model_name, relation, definition) -%}
     {%- set query -%}
         select coalesce(max(tick_id), 0) as tick_id, cast(coalesce(max(as_of), '-infinity') as text) as as_of
@@ -84,10 +93,10 @@
     {%- endset -%}
     {%- set newest = run_query(query).rows[0] -%}
     {%- set last = state_of(model_name, relation) -%}
-    {%- set is_redefined = last is not none and last.definition != definition -%}
+    {%- set is_made = last is not none and last.definition == definition -%}
     {{ return({
         'tick_id': newest.tick_id, 'as_of': "'" ~ newest.as_of ~ "'::timestamptz", 'is_tick': false,
-        'last': last if not is_redefined else none, 'is_redefined': is_redefined,
+        'is_made': is_made, 'last': last if is_made and last.tick_id > 0 else none, 'is_redefined': not is_made,
     }) }}
 {%- endmacro %}
 
