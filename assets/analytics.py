@@ -13,7 +13,7 @@ from assets.dbt_runs import stream_dbt
 from upnext import dbt
 from upnext.analytics.health import CHECKS, run_checks
 from upnext.analytics.report import lifts_over_time, markdown, table
-from upnext.analytics.results import Analysed, analyse, analysed_as_of, read_history, read_results
+from upnext.analytics.results import Analysed, analyse, read_history, read_results
 from upnext.project import Project
 from upnext.settings import PROJECT
 from upnext.ticks.lifecycle import last_published_as_of
@@ -77,8 +77,8 @@ stale = [
     ],
 )
 def results(project: dg.ResourceParam[Project]) -> Iterator[Any]:
-    """Write the results at the tick that the users of experiments are brought up to."""
-    as_of = analysed_as_of(project.engine)
+    """Write the results at the newest published tick."""
+    as_of = last_published_as_of(project.engine)
     done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse(project.engine, as_of=as_of)
     picture = base64.b64encode(lifts_over_time(read_history(project.engine))).decode()
     for name, rows, metadata in (

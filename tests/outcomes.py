@@ -112,9 +112,8 @@ def store(
 
 def forget(connection: Connection) -> None:
     """Let the next analysis recompute everybody."""
-    connection.execute(
-        sa.text("update features.states set tick_id = 0 where model in ('experiment_users', 'daily_moments')")
-    )
+    tables = ["experiment_users", "daily_moments"]
+    connection.execute(sa.text("update features.states set tick_id = 0 where model = any(:tables)"), {"tables": tables})
 
 
 def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

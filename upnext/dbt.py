@@ -61,9 +61,6 @@ def shell_environment(settings: Settings, url: URL) -> dict[str, str]:
 ANALYTICS = "upnext.analytics"
 """All models of analytics, by dbt's method `fqn`."""
 
-INCREMENTAL_ANALYTICS = ("experiment_users", "daily_moments")
-"""The tables that an analysis brings up to the newest published tick; all else of analytics are views."""
-
 
 def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = ()) -> list[str]:
     """Return the arguments of a build at `as_of`; without `tick_id` the membership log is left alone.

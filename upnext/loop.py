@@ -126,9 +126,7 @@ def show_ctas(project: Project) -> Shown:
 
 
 def analyse_results(project: Project, as_of: datetime) -> Analysed:
-    """Let dbt bring the users of experiments up to the newest published tick, and write the results at `as_of`."""
-    with exclusive(project.engine, "dbt"):
-        project.dbt.invoke(["run", "--select", *dbt.INCREMENTAL_ANALYTICS])
+    """Bring the users of experiments up to the newest published tick, and write the results at `as_of`."""
     return analyse(project.engine, as_of=as_of)
 
 

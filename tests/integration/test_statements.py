@@ -15,7 +15,7 @@ from upnext.warehouse.statements import load
 LINE_LENGTH = 120
 FOLDERS = sorted(path.parent for path in (PROJECT / "upnext").rglob("sql/__init__.py"))
 # What PREPARE does not take is run and taken back: it also makes the temporary tables of what follows.
-UTILITY = re.compile(r"(--.*\n|\s)*(create|drop|truncate|analyze)\b")
+UTILITY = re.compile(r"(--.*\n|\s)*(create|drop|truncate|analyze|lock)\b")
 
 
 def names_used(package: Path) -> set[str]:

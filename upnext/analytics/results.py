@@ -21,7 +21,6 @@ from upnext.analytics.comparisons import (
     with_decision,
 )
 from upnext.analytics.sql import SQL
-from upnext.warehouse.locks import exclusive
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,11 @@ class Analysed:
     segments: int
 
 
-def analysed_as_of(engine: Engine) -> datetime | None:
-    """Return the instant that the users of experiments are brought up to; None before their first time."""
-    with engine.connect() as connection:
-        as_of: datetime | None = connection.scalar(SQL["analysed_as_of"])
-    return as_of
-
-
 def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
     """Write the results at `as_of` to `analytics.*`, in place of those that are there for the same instant."""
     with _snapshot(engine) as connection:
+        connection.execute(SQL["refresh_users"])
+        connection.execute(SQL["refresh_moments"])
         compared = compare_experiments(
             (Moments(**row) for row in _rows(connection, "moments")),
             (Arm(**row) for row in _rows(connection, "arms")),
@@ -88,11 +82,8 @@ def read_history(engine: Engine) -> list[Row]:
 @contextmanager
 def _snapshot(engine: Engine) -> Iterator[Connection]:
     """Yield a transaction that sees the warehouse at one instant; two analyses at once wait for each other."""
-    with (
-        exclusive(engine, "analysis"),
-        engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
-        connection.begin(),
-    ):
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        connection.execute(SQL["lock"])
         yield connection
 
 

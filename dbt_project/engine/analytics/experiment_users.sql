@@ -1,5 +1,5 @@
 {{ config(
-    materialized='experiment_users', key=['user_id', 'experiment'],
+    materialized='refreshed', key=['user_id', 'experiment'],
     indexes=['(closes_at) where not is_window_over', '(experiment, exposed_on) where is_window_over'],
     recompute_with=['stale_outcomes', 'stale_exposures', 'experiments', 'user_events', 'identified_events']
 ) }}

@@ -1,76 +1,43 @@
 {#
-    The materializations of `experiment_users` and `daily_moments`: an analysis recomputes the users that something has
-    changed for, then the days that these users were exposed on, and leaves all other rows alone. The first time, after
-    a change of a definition, and on --full-refresh it recomputes all.
+    The materialization of `experiment_users` and `daily_moments`. It makes the table, and beside it the function
+    `analytics.refresh_<model>(is_full)`, which brings the table up to the newest published tick and returns how many rows
+    differed. Each analysis calls both in the transaction of its results: one statement each costs less than a run of dbt.
 
-    A tick only makes the tables, so that the views over them exist. An analysis, which is a run without a tick, brings
-    each up to the newest published tick, in one transaction that sees the warehouse at one instant.
+    An analysis recomputes the users that something has changed for, then the days that these users were exposed on, and
+    leaves all other rows alone. The first time, after a change of a definition, and on --full-refresh it recomputes all.
+    A tick only makes the tables; a run without a tick calls the functions too.
 #}
-{% materialization experiment_users, adapter='postgres' %}
+{% materialization refreshed, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
 
     {%- do run_pre_hooks() -%}
     {%- do begin_snapshot() -%}
-    {%- set definition = definition_with_views(sql) -%}
-    {%- set progress = progress_of_analysis(model.name, target, definition) -%}
-    {% if not progress.is_made %}
-        {%- do make_table(target, model.name, sql, definition, config.require('key'), config.get('indexes', [])) -%}
-    {% endif %}
-    {% if var('tick_id', none) is none %}
-        {% if progress.last is not none %}
-            {%- do refresh_experiment_users(target, sql, find_stale_users(progress)) -%}
-        {% endif %}
-        {% if progress.last is none or should_full_refresh() %}
-            {%- set differing = refresh_experiment_users(target, sql, find_all_stale_users()) -%}
-            {%- do run_query(note_rebuild(model.name, progress, differing)) -%}
-        {% endif %}
-        {%- do run_query(save_state(model.name, progress, definition)) -%}
-    {% endif %}
-    {{ return(committed(target)) }}
-{% endmaterialization %}
-
-{% materialization daily_moments, adapter='postgres' %}
-    {%- set target = this.incorporate(type='table') -%}
-
-    {%- do run_pre_hooks() -%}
-    {%- do begin_snapshot() -%}
-    {%- set definition = local_md5(
-        definition_with_views(sql) ~ state_of('experiment_users', ref('experiment_users')).definition
-    ) -%}
-    {%- set progress = progress_of_analysis(model.name, target, definition) -%}
-    {% if not progress.is_made %}
-        {%- do make_table(target, model.name, sql, definition, config.require('key')) -%}
-    {% endif %}
-    {% if var('tick_id', none) is none %}
-        {% if progress.last is none or should_full_refresh() %}
-            {%- do run_query(find_all_stale_days(target)) -%}
-        {% endif %}
-        {%- do run_query("analyze analytics.stale_days") -%}
-        {%- do run_query(fresh_rows(sql)) -%}
-        {%- do run_query(replace_stale_days(target)) -%}
-        {%- do run_query(save_state(model.name, progress, definition)) -%}
-    {% endif %}
-    {{ return(committed(target)) }}
-{% endmaterialization %}
-
-{# A hash of the model and of the views that it reads (`recompute_with`). Where it changes, all rows are recomputed. #}
-{% macro definition_with_views(sql) -%}
-    {%- set read = [sql] -%}
+    {%- set function = context['refresh_of_' ~ model.name](target, sql) -%}
+    {%- set read = [function] -%}
     {%- for name in config.require('recompute_with') -%} {%- do read.append(comment_of(ref(name))) -%} {%- endfor -%}
-    {{ return(local_md5(read | join(' '))) }}
-{%- endmacro %}
+    {%- set definition = local_md5(read | join(' ')) -%}
+    {%- set last = state_of(model.name, target) -%}
+    {% if last is none or last.definition != definition %}
+        {%- do run_query(made_empty(target, sql)) -%}
+        {%- do run_query(made_table(target, config.require('key'), config.get('indexes', [])) ~ "drop table fresh") -%}
+        {%- do run_query(function) -%}
+        {%- do run_query(save_state(model.name, {'tick_id': 0, 'as_of': "'-infinity'::timestamptz"}, definition)) -%}
+    {% endif %}
+    {% if var('tick_id', none) is none %}
+        {%- do run_query("select analytics.refresh_" ~ model.name ~ "(false)") -%}
+        {% if should_full_refresh() %}
+            {%- do run_query(full_refresh(model.name)) -%}
+        {% endif %}
+    {% endif %}
+    {{ return(committed(target)) }}
+{% endmaterialization %}
 
-{# Views over the table go with it; dbt makes them again, later in the same run. Its state is that of no tick. #}
-{% macro make_table(target, model_name, sql, definition, key, indexes=[]) -%}
-    {%- set statements -%}
-        drop table if exists {{ target }} cascade;
+{# Views over the table go with it; dbt makes them again, later in the same run. #}
+{% macro made_empty(target, sql) -%}
+    drop table if exists {{ target }} cascade;
 
-        {{ fresh_rows(sql) }}
-        with no data
-    {%- endset -%}
-    {%- do run_query(statements) -%}
-    {%- do run_query(made_table(target, key, indexes) ~ "drop table fresh") -%}
-    {%- do run_query(save_state(model_name, {'tick_id': 0, 'as_of': "'-infinity'::timestamptz"}, definition)) -%}
+    {{ fresh_rows(sql) }}
+    with no data
 {%- endmacro %}
 
 {# `lock table` takes no snapshot, so a run that waits here then sees what the run before it has committed. #}
@@ -82,45 +49,98 @@
     {%- do run_query(statements) -%}
 {%- endmacro %}
 
-{#
-    The tick to bring a table up to, the newest published one; whether the table exists with this definition (`is_made`),
-    and its state (`last`), none before it is first filled.
-#}
-{% macro progress_of_analysis(model_name, relation, definition) -%}
-    {%- set query -%}
-        select coalesce(max(tick_id), 0) as tick_id, cast(coalesce(max(as_of), '-infinity') as text) as as_of
-        from segments.published_ticks
-    {%- endset -%}
-    {%- set newest = run_query(query).rows[0] -%}
-    {%- set last = state_of(model_name, relation) -%}
-    {%- set is_made = last is not none and last.definition == definition -%}
-    {{ return({
-        'tick_id': newest.tick_id, 'as_of': "'" ~ newest.as_of ~ "'::timestamptz", 'is_tick': false,
-        'is_made': is_made, 'last': last if is_made and last.tick_id > 0 else none, 'is_redefined': not is_made,
-    }) }}
+{# Recompute all rows, and note how many were wrong; `is_rounded` rows differ in their last digits, so they are not. #}
+{% macro full_refresh(model_name) -%}
+    {%- if config.get('is_rounded') -%}
+    select analytics.refresh_{{ model_name }}(true)
+    {%- else -%}
+    insert into features.rebuilds (model, as_of, rows, drift)
+    select states.model, states.as_of, (select count(*) from {{ this }}), analytics.refresh_{{ model_name }}(true)
+    from features.states
+    where states.model = '{{ model_name }}'
+    {%- endif -%}
 {%- endmacro %}
 
-{#
-    Make the rows of the users that `find_stale` finds what they should be. Returns how many rows differed; the days of
-    these are stale from now on.
-#}
-{% macro refresh_experiment_users(target, sql, find_stale) -%}
-    {%- do run_query("truncate analytics.stale_users") -%}
-    {%- do run_query(find_stale) -%}
-    {%- do run_query("analyze analytics.stale_users") -%}
-    {%- do run_query("drop table if exists pg_temp.fresh, pg_temp.differing") -%}
-    {%- do run_query(fresh_rows(sql)) -%}
-    {%- do run_query(find_differing_users(target)) -%}
-    {%- do run_query(replace_differing_users(target)) -%}
-    {{ return(run_query("select count(*) as total from differing").rows[0].total) }}
+
+{% macro refresh_of_experiment_users(target, sql) -%}
+    create or replace function analytics.refresh_experiment_users(is_full boolean) returns bigint
+    language plpgsql as $function$
+    #variable_conflict use_column
+    declare
+        last features.states;
+        newest segments.published_ticks;
+        new_goals text[];
+        found bigint;
+    begin
+        select * into last from features.states where model = 'experiment_users';
+        select * into newest from segments.published_ticks order by tick_id desc limit 1;
+        new_goals := array(
+            select segments.changed_definitions(
+                'analytics.experiment_users',
+                (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
+            )
+        );
+        truncate analytics.stale_users;
+        if last.tick_id > 0 and not is_full then
+            {{ find_stale_users(target) }};
+        else
+            {{ find_all_stale_users(target) }};
+        end if;
+        analyze analytics.stale_users;
+
+        drop table if exists pg_temp.fresh, pg_temp.differing;
+
+        {{ fresh_rows(sql) }};
+
+        {{ find_differing_users(target) }};
+
+        {{ replace_differing_users(target) }};
+
+        update features.states
+        set tick_id = coalesce(newest.tick_id, 0), as_of = coalesce(newest.as_of, '-infinity')
+        where model = 'experiment_users';
+        select count(*) into found from differing;
+        return found;
+    end
+    $function$
+{%- endmacro %}
+
+{% macro refresh_of_daily_moments(target, sql) -%}
+    create or replace function analytics.refresh_daily_moments(is_full boolean) returns bigint
+    language plpgsql as $function$
+    #variable_conflict use_column
+    declare
+        last features.states;
+        users features.states;
+        found bigint;
+    begin
+        select * into last from features.states where model = 'daily_moments';
+        select * into users from features.states where model = 'experiment_users';
+        if last.tick_id = 0 or is_full then
+            {{ find_all_stale_days(target) }};
+        end if;
+        analyze analytics.stale_days;
+
+        drop table if exists pg_temp.fresh;
+
+        {{ fresh_rows(sql) }};
+
+        {{ replace_stale_days(target) }};
+
+        get diagnostics found = row_count;
+        update features.states
+        set tick_id = users.tick_id, as_of = users.as_of
+        where model = 'daily_moments';
+        return found;
+    end
+    $function$
 {%- endmacro %}
 
 {#
     Users to recompute: window just closed, goal changed, entry or assignment changed, identity merged, late event, or
     first exposure to an arm. `offset 0` forces an index look-up per user; in index order it is a third faster.
 #}
-{% macro find_stale_users(progress) -%}
-    {%- set changed = changed_goals() -%}
+{% macro find_stale_users(target) -%}
     with invalidated as (
         delete from analytics.invalidated_users returning user_id
     ),
@@ -130,34 +150,32 @@
         from {{ ref('user_events') }}
         where
             event = 'experience viewed'
-            and occurred_at >= {{ progress.last.as_of }}
-            and occurred_at <= {{ progress.as_of }}
+            and occurred_at >= last.as_of
+            and occurred_at <= newest.as_of
         order by user_id
     )
 
     insert into analytics.stale_users
-    select user_id from {{ this }} where not is_window_over and closes_at <= {{ progress.as_of }}
-    {%- if changed %}
+    select user_id from {{ target }} where not is_window_over and closes_at <= newest.as_of
     union
-    select user_id from experiences.assignments where experience in ({{ quoted(changed) }})
+    select user_id from experiences.assignments where experience = any(new_goals)
     union
-    select user_id from journeys.entries where journey in ({{ quoted(changed) }})
-    {%- endif %}
+    select user_id from journeys.entries where journey = any(new_goals)
     union
     select user_id from invalidated
     union
-    select user_id from segments.merged_users where tick_id > {{ progress.last.tick_id }}
+    select user_id from segments.merged_users where tick_id > last.tick_id
     union
     select user_id
     from {{ ref('identified_events') }}
     where
-        load_id = any(array(select raw.loads_since({{ progress.last.tick_id }})))
-        and occurred_at <= {{ progress.last.as_of }}
+        load_id = any(array(select raw.loads_since(last.tick_id)))
+        and occurred_at <= last.as_of
     union
     select views.user_id
     from views
     where not exists (
-        select from {{ this }} as known
+        select from {{ target }} as known
         where
             known.user_id = views.user_id
             and known.experiment = views.properties ->> 'experience'
@@ -168,8 +186,7 @@
 {%- endmacro %}
 
 {# Everybody who takes part in an experiment, or did. #}
-{% macro find_all_stale_users() -%}
-    {%- do changed_goals() -%}
+{% macro find_all_stale_users(target) -%}
     with invalidated as (
         delete from analytics.invalidated_users
     )
@@ -179,19 +196,7 @@
     union
     select user_id from journeys.entries
     union
-    select user_id from {{ this }}
-{%- endmacro %}
-
-{# The experiments whose goal is not what it was at the last analysis. #}
-{% macro changed_goals() -%}
-    {%- set query -%}
-        select changed.name
-        from segments.changed_definitions(
-            'analytics.experiment_users',
-            (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
-        ) as changed (name)
-    {%- endset -%}
-    {{ return(run_query(query).columns[0].values()) }}
+    select user_id from {{ target }}
 {%- endmacro %}
 
 {% macro find_differing_users(target) -%}

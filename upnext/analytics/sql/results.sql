@@ -1,5 +1,13 @@
--- name: analysed_as_of
-select as_of from features.states where model = 'experiment_users' and as_of > '-infinity';
+-- name: lock
+-- It takes no snapshot: an analysis that waits here then sees what the one before it has committed.
+lock table analytics.stale_days in exclusive mode;
+
+-- name: refresh_users
+-- The models of dbt make the two functions.
+select analytics.refresh_experiment_users(false);
+
+-- name: refresh_moments
+select analytics.refresh_daily_moments(false);
 
 -- name: count_stale_users
 select count(*) from analytics.stale_users;
