@@ -35,7 +35,7 @@ test: $(VENV)/.dev ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-fuzz: $(VENV)/.dev ## features and segments against a reference, 500 drawn histories; EXAMPLES= of 10 each
+fuzz: $(VENV)/.dev ## features and segments against a reference, 500 random histories; EXAMPLES= of 10 each
 	UPNEXT_FUZZ_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest -q tests/exactness
 
 bench-ingest: $(VENV)/.dev $(VENV)/bench/.ready ## how fast files are loaded; EVENTS=, STORED=, ROUNDS=
@@ -64,7 +64,7 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-docs: setup ## make the tables and pictures of README and guides anew (needs chromium)
+docs: setup ## regenerate the tables and pictures of README and guides (needs chromium)
 	$(BIN)/python -m demo.docs
 
 dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
@@ -73,7 +73,7 @@ dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
 down: ## stop the embedded Postgres
 	$(BIN)/upnext down
 
-lock: setup ## write requirements*.txt anew from pyproject.toml
+lock: setup ## regenerate requirements*.txt from pyproject.toml
 	$(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv
 	$(LOCK) pyproject.toml -o requirements.txt
 	$(LOCK) pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt

@@ -29,7 +29,7 @@ PICTURES = PROJECT / "docs" / "pictures"
 SOURCES = PICTURES / "sources.json"
 README = PROJECT / "README.md"
 RESULTS_GUIDE = PROJECT / "docs" / "results.md"
-# Which block of which page shows what is printed.
+# The page and the block that show each printed output.
 BLOCKS = ((README, "demo"), (README, "results"), (README, "commands"), (RESULTS_GUIDE, "results"))
 SIZE = (640, 760)
 

@@ -19,7 +19,7 @@ from upnext.experiences.definition import bucket
 WARM_UP_DAYS = 30
 LOOP_DAYS = 22
 DAYS = WARM_UP_DAYS + LOOP_DAYS
-# The end that the README and the tests tell of; `make demo` ends now.
+# The end date in the README and the tests; `make demo` ends now.
 END = datetime(2026, 2, 25, 23, tzinfo=UTC)
 
 TRUE_LIFTS = {
@@ -193,7 +193,7 @@ class Otto:
         for index, persona in enumerate(personas):
             is_skewed = random.random() < SKEWED_SHARE
             yield _User(
-                # Arms are drawn by the id: another seed is another draw.
+                # Arms are assigned by the id, so another seed gives other arms.
                 user_id=f"user-{self._seed}-{index:05d}",
                 persona=PERSONAS[persona],
                 account_id=f"account-{index // 5:04d}",

@@ -16,7 +16,7 @@ from upnext.ticks.lifecycle import last_as_of
 from upnext.warehouse.engine import connect
 
 MODULE = "orchestration.definitions"
-# As workspace.yaml has it: the UI shows a run on its timeline by where its job is from.
+# As in workspace.yaml: the UI places a run on its timeline by the location of its job.
 _LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(
     LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE), location_name="upnext"
 )

@@ -1,3 +1,3 @@
 {{ config(severity='warn') }}
--- An event that nobody has declared: a new one, or a name that somebody mistyped.
+-- An undeclared event: a new one, or a mistyped name.
 select event from {{ ref('catalogue') }} where kind = 'new'

@@ -1,4 +1,4 @@
--- Triggers that name the users whom a write concerns, for the next analysis.
+-- Triggers that queue the users of a write for the next analysis.
 create or replace function analytics.invalidate_users() returns trigger language plpgsql as $$
 begin
     insert into analytics.invalidated_users select distinct user_id from written;
@@ -13,7 +13,7 @@ begin
 end
 $$;
 
--- A user who is assigned by a tick sees something only after it, and is found by that exposure.
+-- A user assigned at a tick is exposed only after it, and the analysis finds the user by that exposure.
 create or replace function analytics.invalidate_late_assignments() returns trigger language plpgsql as $$
 begin
     insert into analytics.invalidated_users

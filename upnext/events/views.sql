@@ -1,10 +1,9 @@
--- Loads that a consumer has not read which has acted on all ticks up to this one: later ticks took them in, or none has
--- yet.
+-- Loads that are new to a consumer that has acted on all ticks up to this one: later ticks read them, or none has yet.
 create or replace function raw.loads_since(tick bigint) returns setof bigint
 language sql stable rows 10
 as $$ select load_id from raw.loads where tick_id is null or tick_id > tick $$;
 
--- One row per name of an event, and when it first and last occurred: a look at the index for each, not a scan.
+-- One row per event name, with its first and last occurrence. It reads the index once per name instead of a scan.
 create or replace view raw.event_names as
 with recursive names as (
     (select event from raw.events where event is not null order by event limit 1)

@@ -4,7 +4,7 @@ return coalesce((definition ->> 'is_started')::boolean, true)
     and coalesce(at >= (definition ->> 'starts_at')::timestamptz, true)
     and coalesce(at < (definition ->> 'ends_at')::timestamptz, true);
 
--- What journeys have offered and not taken back.
+-- The open offers of journeys.
 create or replace view experiences.journey_offers as
 select
     messages.user_id,
@@ -36,9 +36,9 @@ where
         )
     );
 
--- Who wins a slot. In each exclusive group of a user one experience wins, then in each slot one call to action: a
--- journey's offer first, then by priority. The variant is looked at last, so that control holds its slot with a null
--- copy. A user whose variant was taken out of the file sees nothing of the experience.
+-- The winner of each slot. In each exclusive group of a user one experience wins, then in each slot one call to action:
+-- a journey's offer first, then by priority. The variant is applied last, so that control holds its slot with a null
+-- copy. A user whose variant was removed from the file sees nothing of the experience.
 create or replace view experiences.chosen_ctas as
 with clock as (
     select max(as_of) as as_of from segments.published_ticks

@@ -1,5 +1,5 @@
--- Why nothing may be sent to a user, or to an address, in a channel; null where it may. A bounce stops the address
--- alone: the user may have another by now.
+-- The reason to send nothing to a user, or to an address, in a channel; null where there is none. A bounce stops only
+-- the address, because the user may have another by now.
 create or replace function journeys.suppressed_by(in_channel text, to_user text, to_address text) returns text
 language sql stable
 return (
@@ -47,7 +47,7 @@ begin
 end
 $$;
 
--- What people have said of messages, from the moment it is loaded.
+-- Consent events, from the moment they are loaded.
 create or replace view journeys.consent_events as
 select
     event,
@@ -76,7 +76,7 @@ as $$
     limit 1
 $$;
 
--- Whether a journey has hours at which its messages may go.
+-- Whether a journey limits the hours at which its messages may be sent.
 create or replace function journeys.has_hours(of_definition jsonb) returns boolean
 language sql immutable parallel safe
 return of_definition -> 'send_window' <> 'null' or of_definition -> 'quiet_hours' <> 'null';
@@ -91,9 +91,8 @@ return (
     limit 1
 );
 
--- Why a message must not go out, judged when it is prepared and again when it is claimed; null where it may. The cap is
--- about what a person sees: mails, and offers where the policy says so. A table function, so that the planner inlines
--- it.
+-- The reason not to send a message, checked when it is prepared and again when it is claimed; null where there is none.
+-- The cap counts mails, and offers if the policy includes them. A table function, so that the planner inlines it.
 create or replace function journeys.stop_reason(
     of_message text,
     to_address text,
@@ -148,7 +147,7 @@ as $$
     where messages.message_id = of_message
 $$;
 
--- Messages that wait for a sender of their channel, and may go now by their own times.
+-- Pending messages of a channel whose own times allow sending now.
 create or replace function journeys.due_messages(in_channel text, of_journeys text [], at_instant timestamptz)
 returns setof journeys.messages
 language sql stable
@@ -191,7 +190,7 @@ as $$
                     and evaluations.definition is distinct from earlier.definition
             )
         )
-        -- A merge lets nobody in: the survivor of a member has been a member all along.
+        -- A merge admits no users: the survivor of a member counts as a member from the start.
         and not exists (
             select from events.identity_links as links
             inner join segments.membership_changes as exits
@@ -202,7 +201,7 @@ as $$
         )
 $$;
 
--- Members who enter at a journey's first dispatch: what was before it is not acted on.
+-- Members who enter at a journey's first dispatch. Earlier changes have no effect.
 create or replace function journeys.entering_as_member(of_segment text, up_to_tick bigint, at_instant timestamptz)
 returns table (user_id text, entered_at timestamptz, cause text, change_id bigint)
 language sql stable
@@ -220,7 +219,7 @@ as $$
     where members.segment = of_segment
 $$;
 
--- Users who enter by an event that was loaded, or came to pass, since the last dispatch.
+-- Users who enter by an event that was loaded, or occurred, since the last dispatch.
 create or replace function journeys.entering_by_event(
     of_journey text, entry_events text [], since_tick bigint, since_instant timestamptz, up_to timestamptz
 ) returns table (user_id text, entered_at timestamptz, cause text, change_id bigint)

@@ -1,4 +1,4 @@
--- Ticks that everybody may act on.
+-- Published ticks, on which consumers may act.
 create or replace view segments.published_ticks as
 select tick_id, as_of, published_at from segments.ticks where published_at is not null;
 
@@ -11,7 +11,7 @@ where tick_id is distinct from (select tick_id from segments.ticks where publish
 create or replace view segments.current_members as
 select segment, user_id, entered_at from segments.members;
 
--- One row per segment and day (UTC), for plots; `members` is how many there were when the day's last tick had ended.
+-- One row per segment and day (UTC), for plots; `members` is the count after the day's last tick.
 create or replace view segments.daily_changes as
 select
     segment,
@@ -46,8 +46,8 @@ as $$
         and links.id in (select merged_users.user_id from segments.merged_users where merged_users.tick_id > tick)
 $$;
 
--- The experiences, or journeys, that are not what they were when `of_consumer` last acted on them: edited, new or gone.
--- `definitions` has the hash of each by its name, and is remembered as acted on.
+-- The experiences, or journeys, that were edited, added or removed since `of_consumer` last acted on them.
+-- `definitions` has the hash of each by its name, and is recorded as acted on.
 create or replace function segments.changed_definitions(of_consumer text, definitions jsonb) returns setof text
 language sql
 as $$
@@ -79,7 +79,7 @@ create or replace function segments.tick_being_built() returns bigint language s
     select cast(nullif(current_setting('upnext.tick_id', true), '') as bigint)
 $$;
 
--- Members of a segment, those by the changes of the tick that this transaction builds. Each segment's view reads it.
+-- Members of a segment, including the changes of the tick that this transaction builds. Each segment's view reads it.
 create or replace function segments.users_of(of_segment text) returns table (user_id text, entered_at timestamptz)
 language sql stable as $$
     select members.user_id, members.entered_at

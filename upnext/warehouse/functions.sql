@@ -1,6 +1,6 @@
--- Functions of all subjects. Re-created when this file changes, so `create or replace` alone; others are built on them.
+-- Functions that all schemas share, re-created when this file changes. Use only `create or replace`: objects use them.
 
--- A number in [0, 1) that is always the same for a salt and a unit: who is held out, who gets which variant.
+-- A number in [0, 1) that is always the same for a salt and a unit. It assigns holdouts and variants.
 create or replace function upnext.bucket(salt text, unit text) returns double precision
 language sql immutable strict parallel safe
 return ('x' || substr(md5(salt || '/' || unit), 1, 8))::bit(32)::bigint / 4294967296.0::double precision;
@@ -132,7 +132,7 @@ return (
     where reached.step = cardinality(wanted)
 );
 
--- The most that was counted in one session, which ends with half an hour without an event. Times come in their order.
+-- The highest count in one session. Half an hour without an event ends a session. `times` must be in order.
 create or replace function upnext.most_in_session(times timestamptz[], counted boolean[])
 returns bigint
 language sql immutable parallel safe
@@ -155,8 +155,8 @@ return (
     ) as sessions
 );
 
--- Whether a session of this database holds the advisory lock of this name; of this process of the server, where it is
--- named.
+-- Whether a session of this database holds the advisory lock of this name. With `holder`, only that server process
+-- counts.
 create or replace function upnext.is_locked(name text, holder integer default null) returns boolean
 language sql volatile
 return exists (
@@ -169,8 +169,8 @@ return exists (
         and (holder is null or pid = holder)
 );
 
--- A tick's opener loses its lock with its session, and may not notice. So each transaction that writes for a tick calls
--- this first: until it ends nobody else can take the tick over, and once somebody has it fails.
+-- The opener of a tick loses its lock with its session, and may not notice. So each transaction that writes for a tick
+-- calls this first. Until it ends, no other session can take the tick over. After a takeover, this fails.
 create or replace function upnext.fence_tick(number bigint) returns void language plpgsql as $$
 begin
     perform from segments.ticks
@@ -183,8 +183,8 @@ begin
 end
 $$;
 
--- Run a statement, and return what is wrong with the values that it met; null where nothing is. A value that cannot be
--- read undoes this statement alone. The server's message may quote what is somebody's own: it is told in other words.
+-- Run a statement, and return the error that a value causes; null where there is none. An unreadable value undoes only
+-- this statement. The server's message may quote personal data, so this returns its own text.
 create or replace function upnext.attempt(statement text) returns text language plpgsql as $$
 begin
     execute statement;
@@ -202,7 +202,7 @@ exception when data_exception then
 end
 $$;
 
--- What is started now, since when and by whom.
+-- Started journeys and experiences, with the time and the author of the start.
 create or replace view upnext.started as
 select name, changed_at as since, changed_by as started_by
 from (select distinct on (name) * from upnext.switches order by name, switch_id desc) as newest

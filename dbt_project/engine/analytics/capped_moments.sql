@@ -3,7 +3,7 @@ with experiment_users as (
     select * from {{ ref('experiment_users') }}
 ),
 
-{# A cap is of both arms together: what one whale does to its arm must not move the cap of that arm alone. #}
+{# One cap applies to all arms of an experiment, so that one extreme user does not move the cap of a single arm. #}
 caps as (
     select
         experiment
@@ -37,7 +37,7 @@ select * from (
     {{ moments_of('users', metrics, keys=['experiment', 'split', 'arm'], with_outcomes=false) }}
 ) as moments
 {%- else -%}
-{# Nothing is capped: no rows, with the columns of the other moments. #}
+{# Without capped metrics, return no rows, with the same columns as the other moments. #}
 select
     experiment,
     split,

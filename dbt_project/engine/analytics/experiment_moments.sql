@@ -30,7 +30,7 @@ with daily_moments as (
     from {{ ref('capped_moments') }}
 ),
 
-{# Deviations are from the mean of all days before anything is squared: so large means cost no digits. #}
+{# Deviations are taken from the mean of all days before they are squared, so large means lose no precision. #}
 placed as (
     select
         *,
@@ -58,7 +58,7 @@ summed as (
     group by experiment, split, arm, metric, type
 ),
 
-{# What is 9.99 for everybody sums up to a deviation in the thirteenth digit: that is none. #}
+{# A value of 9.99 for every user sums to a deviation in the thirteenth digit, which counts as zero. #}
 rounded as (
     select
         *,

@@ -8,7 +8,7 @@ with experiences as (
     from {{ source('experiences', 'definitions') }}
 ),
 
-{# The goal is the newest one, whichever version somebody entered with. #}
+{# The newest version defines the goal, whichever version a user entered with. #}
 journeys as (
     select distinct on (journey)
         journey as experiment,

@@ -1,6 +1,6 @@
 {#
-    Each user's rows are looked up by themselves, by an index (`offset 0` keeps the planner from reading everybody's):
-    few are touched at a time, and how many come out of joins on JSON it guesses wrongly.
+    `offset 0` forces an index look-up per user. Few users are stale at a time, but the planner misestimates the rows of
+    joins on JSON, and would read the rows of all users.
 #}
 with stale_users as (
     select * from {{ source('analytics', 'stale_users') }}
@@ -94,8 +94,8 @@ experience_exposures as (
 ),
 
 {#
-    By intent to treat: all assigned entries, whatever became of them, against those held out. The global holdout is no
-    fair comparison for one journey, so it is left out.
+    Intention to treat: all treated entries, whatever their outcome, are compared with those held out. The global
+    holdout is no fair control group for one journey, so it is excluded.
 #}
 entries as (
     select

@@ -6,7 +6,7 @@ experiment_users as not materialized (
     select * from {{ ref('experiment_users') }}
 ),
 
-{# A day at a time, by an index, whatever the planner thinks of how many there are. #}
+{# `offset 0` forces an index look-up per day, whatever row count the planner estimates. #}
 users as (
     select users.*
     from stale_days

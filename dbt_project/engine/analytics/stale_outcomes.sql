@@ -38,9 +38,9 @@ select
     md5(cast(exposures.weights as text)) as split
 from exposures
 {#
-    For each user a look-up by index: how many users there are the planner guesses wrongly, through all these joins, and
-    a wrong guess made this quadratic. Times are no condition of it, or it would take the index of times. The HAVING
-    leaves a window that is open without outcomes, and without the look-up.
+    An index look-up per user: through all these joins the planner misestimates the number of users, and a wrong
+    estimate made this quadratic. The WHERE has no times, or the planner would use the index on times. For an open
+    window, the HAVING returns no outcomes and skips the look-up.
 #}
 left join lateral (
     select
@@ -72,7 +72,7 @@ left join lateral (
         )
     having exposures.is_window_over
 ) as outcomes on true
-{# Whether a user was in a segment is a look-up of the last change before the exposure. #}
+{# The last change before the exposure tells whether the user was in a segment. #}
 left join lateral (
     select array_agg(segments.segment order by segments.segment) as segments
     from segments

@@ -1,6 +1,6 @@
 {#
-    A branch for each way to belong to a user, none of them materialized: so the events of one user are found by an
-    index, and those of all are read in one pass.
+    One branch for each way that an event belongs to a user. None is materialized, so the events of one user are found
+    by an index, and the events of all users are read in one pass.
 #}
 with events as not materialized (
     select * from {{ source('raw', 'events') }}

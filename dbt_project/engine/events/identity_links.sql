@@ -20,7 +20,7 @@ user_links as (
     select id, linked_to, nth from links where kind = 'user' and nth_of_id = 1
 ),
 
-{# From each link along those that were there before it: whoever comes back to its own id closes a circle. #}
+{# Follow each link along the links before it. A walk that returns to its own id closes a circle. #}
 walks (id, nth, reached, steps) as (
     select id, nth, linked_to, 1 from user_links
     union all

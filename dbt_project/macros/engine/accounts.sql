@@ -1,9 +1,9 @@
 {#
-    Features of accounts, in two steps: `account_users` keeps for each account and user what can be added up, by the
-    engine of features; `account_features` adds it up for the accounts with a change in a tick.
+    Features of accounts take two steps. `account_users`, a table of features, keeps the summands of each account and
+    user. `account_features` adds them up for the accounts that a tick changes.
 #}
 
-{# What is kept of each user of an account, for these features of accounts to be added up from. #}
+{# The features that are kept per user of an account, from which the features of the account are computed. #}
 {% macro features_of_each_user(model_name) -%}
     {%- set features = {} -%}
     {%- for column in described_columns(model_name) -%}
@@ -40,7 +40,7 @@
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
-{# `offset 0`: account by account, by an index; otherwise all of them are joined with some. #}
+{# `offset 0` forces an index look-up per account; otherwise all accounts are joined with the changed ones. #}
 {% macro recomputed_totals(sql, progress) -%}
     create temporary table changed_accounts (account_id) on commit drop as
     {{ changed_keys(['account_users'], progress.last.tick_id, progress.tick_id) }}

@@ -13,7 +13,7 @@
     and, where the defaults do not hold: `__about` and `__changed_by` (the events that count, that may change the value,
     as a meta), `__of_each_user` (what is kept of each user of an account).
 
-    `any` as an event stands for every one, derived ones left out. Ties break by (occurred_at, source, message_id).
+    `any` matches every event except derived ones. Ties break by (occurred_at, source, message_id).
 #}
 
 {# The columns of a model whose description has a definition. #}
@@ -110,7 +110,7 @@
     events.occurred_at, events.source collate "C", events.message_id collate "C"
 {%- endmacro %}
 
-{# A JSON value as text, or as what `as` says; null where it cannot be read as that. #}
+{# A JSON value as text, or as the type that `as` names; null where the value cannot be read as that type. #}
 {% macro as_type(value, type) -%}
     {%- if type == 'number' -%} upnext.number({{ value }})
     {%- elif type == 'boolean' -%} upnext.boolean({{ value }})

@@ -1,4 +1,4 @@
-{# Columns of an event as features read it, whoever it is counted for. #}
+{# The columns of an event that features read. `user_id` is the user that the event counts for. #}
 {% macro event_columns(user_id) -%}
     {{ user_id }} as user_id,
     events.account_id,
@@ -12,7 +12,7 @@
     events.load_id
 {%- endmacro %}
 
-{# What the catalogue's description of itself declares: `events` and `derived`, each by name. #}
+{# The events that the meta of the model `catalogue` declares: `events` and `derived`, each by name. #}
 {% macro catalogue() -%}
     {%- if execute -%}
         {%- set node = graph.nodes.values() | selectattr('resource_type', 'equalto', 'model')

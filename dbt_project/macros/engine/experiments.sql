@@ -1,11 +1,11 @@
 {#
     The materialization of `experiment_users` and `daily_moments`. It makes the table, and beside it the function
-    `analytics.refresh_<model>(is_full)`, which brings the table up to the newest published tick and returns how many rows
-    differed. Each analysis calls both in the transaction of its results: one statement each costs less than a run of dbt.
+    `analytics.refresh_<model>(is_full)`, which brings the table up to the newest published tick and returns how many
+    rows differed. Each analysis calls both in the transaction of its results, which costs less than a run of dbt.
 
-    An analysis recomputes the users that something has changed for, then the days that these users were exposed on, and
-    leaves all other rows alone. The first time, after a change of a definition, and on --full-refresh it recomputes all.
-    A tick only makes the tables; a run without a tick calls the functions too.
+    An analysis recomputes the users with a change, then the days on which these users were exposed, and leaves all
+    other rows alone. The first time, after a change of a definition, and on --full-refresh it recomputes all. A tick
+    only makes the tables. A run without a tick calls the functions too.
 #}
 {% materialization refreshed, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -235,7 +235,7 @@
     on conflict do nothing
 {%- endmacro %}
 
-{# All days that users were exposed on, or that the table has. #}
+{# All days of exposure, and all days in the table. #}
 {% macro find_all_stale_days(target) -%}
     insert into analytics.stale_days
     select experiment, exposed_on from {{ ref('experiment_users') }}
@@ -253,7 +253,7 @@
     delete from analytics.stale_days
 {%- endmacro %}
 
-{# The instant that the users of experiments are brought up to. #}
+{# The instant that `experiment_users` is computed as of. #}
 {% macro analysed_as_of() -%}
     (select states.as_of from features.states where states.model = 'experiment_users')
 {%- endmacro %}

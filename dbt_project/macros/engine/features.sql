@@ -3,10 +3,10 @@
     user_events and the keys that it counts for (`key`; user_id is always one of them). `features_of_events` adds the
     SELECT of all features, by the descriptions of the model's columns.
 
-    A tick adds the events that came in (newly loaded, or loaded before and reached by as_of) and takes off those that
-    left a window. A feature that has no difference is recomputed for the users with such events, from their events of
-    that kind. All features of a user are recomputed where a model of `recompute_with`, such as the identities, has
-    changed for that user.
+    A tick adds the new events (newly loaded, or loaded before and now reached by as_of) and subtracts those that left a
+    window. A feature that has no difference is recomputed for the users with such events, from their events of that
+    kind. All features of a user are recomputed where a model of `recompute_with`, such as the identities, has changed
+    for that user.
 #}
 {% materialization features, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -40,7 +40,7 @@
 
 {% macro marker_of_features() -%} /* features, by the descriptions of the columns */ {%- endmacro %}
 
-{# What a model's columns are made of, by their names; those of which `totals` are made among them. #}
+{# The definitions of a model's features by name, including those that `totals` are computed from. #}
 {% macro features_of(model_name) -%}
     {%- set features = {} -%}
     {%- for column in described_columns(model_name) -%}
@@ -53,8 +53,8 @@
 {%- endmacro %}
 
 {#
-    Features of everybody with an event by as_of, from all events that ticks have taken in; or of those of a condition,
-    which stands inside the grouping: so a user's own events are found by an index.
+    Features of all users with an event up to as_of, from all events that ticks have read. The condition applies before
+    the grouping, so that the events of one user are found by an index.
 #}
 {% macro all_features(key, features, progress, condition='true') -%}
     select
@@ -130,7 +130,7 @@
     returning live.{{ key[0] }}
 {%- endmacro %}
 
-{# Users whose features without a difference an event of this tick may have changed. #}
+{# Users with an event in this tick that may change a feature without a difference. #}
 {% macro affected_users(others) -%}
     create temporary table affected on commit drop as
     select distinct user_id
@@ -172,7 +172,7 @@
     select distinct '{{ model_name }}', {{ tick_id }}, {{ key[0] }} from written
 {%- endmacro %}
 
-{# The events that a tick's difference is made of: `is_new` for those that came, the others left a window. #}
+{# The events that make up a tick's difference: `is_new` marks the new events; the others left a window. #}
 {% macro changed_events(with_events, key, features, progress) -%}
     {%- set names = key + ['type', 'event', 'occurred_at', 'is_derived'] -%}
     {%- set columns = prefixed('events', names + (['properties'] if are_properties_read(features) else [])) -%}

@@ -32,7 +32,7 @@
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
-{# What identify and alias calls claim, each claim once: that the id of a visitor or a user is a user's. #}
+{# The claims of identify and alias calls, each claim once: an id of a visitor or a user belongs to a user. #}
 {% macro claims_of(conditions, into) -%}
     create temporary table {{ into }} on commit drop as
     with calls as (
@@ -98,7 +98,7 @@
     order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
 {%- endmacro %}
 
-{# Log the users whom an id resolves to, or resolved to before; also a user that is now an id of another. #}
+{# Log the users that a moved id resolves to, before and after; also each moved id that is a user. #}
 {% macro moved_users(target, model_name, tick_id) -%}
     with before as (
         select links.kind, links.id, links.user_id

@@ -5,7 +5,7 @@
 {%- endmacro %}
 
 {% macro committed(relation) -%}
-    {#- dbt asks for one statement of this name; the work is done by then. -#}
+    {#- dbt requires one statement of this name. The work is already done. -#}
     {% call statement('main') -%} select 1 {%- endcall %}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}

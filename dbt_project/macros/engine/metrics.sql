@@ -1,7 +1,7 @@
 {#
     A metric is a documented column of `experiment_users`: the `config.meta` of its description is its definition, by
-    the kinds of features that have a `__metric`. `per: <event>` makes a ratio. `cap: 99.9 %` lets no user count for
-    more than that share of all users of the experiment have at most.
+    the kinds of features that have a `__metric`. `per: <event>` makes a ratio. `cap: 99.9 %` limits each user's value
+    to that percentile over all users of the experiment.
 #}
 
 {# A metric of one user over the events for which a condition holds. #}
@@ -20,7 +20,7 @@
     {{ return(names) }}
 {%- endmacro %}
 
-{# Metrics that the moments of each day add up to: those that no cap, which moves with all users, is put on. #}
+{# Only metrics without a cap add up from daily moments, because a cap depends on all users of the experiment. #}
 {% macro capped_metrics(metrics) -%}
     {{ return(metrics | selectattr('config.meta.cap') | list) }}
 {%- endmacro %}
@@ -29,14 +29,14 @@
     {{ return(metrics | rejectattr('config.meta.cap') | list) }}
 {%- endmacro %}
 
-{# A cap such as `99.9 %` as a part of 1. #}
+{# A cap such as `99.9 %`, as a fraction. #}
 {% macro share_of_cap(cap) -%}
     {{ cap | replace('%', '') | trim | float / 100 }}
 {%- endmacro %}
 
 {#
-    Moments of metrics by the `keys`, in one pass over the users whose window is over. The regr_* functions keep their
-    digits at large means, and all of one pair of columns share their work. `with_outcomes`: goal and clicks too.
+    Moments of metrics by the `keys`, in one pass over the users whose window is over. The regr_* functions stay precise
+    at large means, and those of one pair of columns share their work. `with_outcomes`: goal and clicks too.
 #}
 {% macro moments_of(users, metrics, keys=['experiment', 'exposed_on', 'split', 'arm'], with_outcomes=true) -%}
 with summed as (

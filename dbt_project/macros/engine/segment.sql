@@ -1,16 +1,16 @@
 {#
-    A segment is one SELECT of `user_id`, or of `account_id`. Its log is its only state: this compares the SELECT with
-    the members by the log, appends who entered and who exited, and leaves a view of current members. Without a tick's
-    id (a model built by hand) the log is left alone.
+    A segment is one SELECT of `user_id`, or of `account_id`. The membership log is its only state: a tick compares the
+    SELECT with the members by the log, appends the changes, and leaves a view of current members. Without a tick's id
+    (a model built by hand) the log does not change.
 
-    `row_local` (a var, see upnext/segments/definition.py) names the segments that decide by one row of the features: of
-    these only users are evaluated whose row, or whose membership of a segment that it names, has changed since the last
-    time; of the others everybody is.
+    `row_local` (a var, see upnext/segments/definition.py) lists the segments that depend on one row of the features.
+    These evaluate only users whose row, or whose membership of a segment that they name, has changed since the last
+    time. Others evaluate all users.
 
     The model's meta (upnext/segments/definition.py checks it): `owner`, `priority` and `exclusive_group` (see
     primary_segment), and `limit: {change: 50%, at_least: 100, hold: true}`, the share of its members by which a segment
-    may change in one tick. Beyond it Upnext warns, and with `hold` keeps the change back until somebody releases it.
-    Fewer changes than `at_least` are never too many.
+    may change in one tick. Beyond it Upnext warns, and with `hold` it holds the change until someone releases it. Fewer
+    changes than `at_least` never exceed the limit.
 #}
 {% materialization segment, adapter='postgres' %}
     {%- if flags.EMPTY -%}
@@ -46,7 +46,7 @@
     {{ return(committed(view)) }}
 {% endmaterialization %}
 
-{# Segments that say to which exclusive group they belong. #}
+{# Segments with an exclusive group. #}
 {% macro exclusive_segments() -%}
     {%- if not execute -%} {{ return([]) }} {%- endif -%}
     {{ return(graph.nodes.values() | selectattr('config.materialized', 'equalto', 'segment')
@@ -54,14 +54,14 @@
 {%- endmacro %}
 
 {#
-    The members by the log. In a tick, the tick's own changes are among them, for a segment that reads this one: nobody
-    else sees these before the tick is published.
+    The members by the log. In a tick they include the tick's own changes, for segments that read this one. Other
+    sessions do not see these changes before the tick is published.
 #}
 {% macro members_view(segment, unit) -%}
     select {{ unit.id }}, entered_at from {{ unit.members_of }}('{{ segment }}')
 {%- endmacro %}
 
-{# Whom a SELECT of these columns is about, users or accounts, and where their features, changes and members are. #}
+{# The unit of a SELECT of these columns, users or accounts, and where its features, changes and members are. #}
 {% macro unit_of(columns) -%}
     {{ return({
         'user_id': {
@@ -78,8 +78,8 @@
 {%- endmacro %}
 
 {#
-    What was found the last time, and whom the segment's view is about (`id`; none where there is no view). Features are
-    `rebuilt_by` the tick for which any row of a table of features may have changed.
+    The last evaluation. `id` is the key of the segment's view, none where there is no view. `rebuilt_by` has, for each
+    table of features, the newest tick for which any row may have changed.
 #}
 {% macro last_evaluation(segment, view) -%}
     {%- set query -%}
@@ -154,7 +154,7 @@
         inner join judged on not (judged.is_beyond and {{ may_hold }})
         order by changed.id
     {%- endset -%}
-    {#- One user's value that a condition cannot read must not keep the other segments from being published. -#}
+    {#- A value that a condition cannot read must not prevent the publication of the other segments. -#}
     {%- set attempt -%}
         select upnext.attempt($statement${{ statement }}$statement$) as error
         from set_config('upnext.tick_id', '{{ tick_id }}', true)
@@ -176,7 +176,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# CTEs: who is selected and no member, or the other way round (`changed`), of those touched, or of all. #}
+{# CTEs: `changed` has the ids that are selected and not members, or the reverse, of those touched or of all. #}
 {% macro changed_members(segment, unit, sql, touched) -%}
     {%- if touched %}
     touched as materialized (
@@ -214,7 +214,7 @@
     )
 {%- endmacro %}
 
-{# Whose features, or whose membership of the segments that are named, a tick has changed. #}
+{# The ids whose features, or whose membership of the segments that are named, have changed since a tick. #}
 {% macro touched_members(unit, last_tick_id, tick_id) -%}
     select key as id from ({{ changed_keys([unit.features], last_tick_id, tick_id) }}) as touched group by key
     {%- for segment in segments_named() %}

@@ -1,10 +1,10 @@
 {#
-    Incremental tables: the cost of a tick follows what has changed, not what is stored. One transaction writes the rows
-    of a table, its state, and the keys of changed rows (their first key column). Where all rows may have changed, the
-    state names the tick instead (`all_touched_by`).
+    Incremental tables: the cost of a tick depends on the changes, not on the stored rows. One transaction writes the
+    rows of a table, its state, and the keys of changed rows (their first key column). Where all rows may have changed,
+    the state names the tick instead (`all_touched_by`).
 #}
 
-{# Make `target` the rows of a SELECT of all, and save its state. #}
+{# Recompute all rows of `target` with a SELECT, and save its state. #}
 {% macro rebuild_table(target, model_name, key, sql, progress, definition) -%}
     {%- do run_query(fresh_rows(sql)) -%}
     {%- do check_contract(types_of('pg_temp.fresh')) -%}
@@ -21,7 +21,7 @@
     {{ sql }}
 {%- endmacro %}
 
-{# A column that states a `data_type` must have it, because those who read the table rely on it. #}
+{# A column that states a `data_type` must have that type, because readers of the table rely on it. #}
 {% macro check_contract(types) -%}
     {%- for column in model.columns.values() if column.data_type and column.name in types -%}
         {%- set found = types[column.name] -%}
@@ -79,8 +79,8 @@
 {%- endmacro %}
 
 {#
-    Make the rows of `target` within `scope` (a condition on it) those of `fresh`, write none that is equal, and
-    log the keys of the others where `is_logged`. Returns how many rows differed.
+    Replace the rows of `target` within `scope` (a condition on it) by those of `fresh`. Write only rows that differ,
+    and log their keys where `is_logged`. Return how many rows differ.
 #}
 {% macro reconcile(target, model_name, key, columns, scope, tick_id, is_logged=true) -%}
     {%- set others = columns | reject('in', key) | list -%}
@@ -131,8 +131,8 @@
 {%- endmacro %}
 
 {#
-    Note how many rows a recompute has changed: none, unless the incremental computation has a defect. Null where the
-    two cannot be compared, because the definition or the instant is another.
+    Record how many rows a recompute changes: none, unless the incremental computation has a defect. Null where the two
+    cannot be compared, because the definition or the instant differs.
 #}
 {% macro note_rebuild(model_name, progress, differing) -%}
     {%- set is_comparable = progress.last and not progress.is_tick and not progress.is_redefined -%}

@@ -16,18 +16,18 @@
 {%- endmacro %}
 
 {#
-    How a table is to be brought up to a tick: `tick_id` and `as_of` (SQL) to come to, `last` where it stands (none
-    before its first time), and `mode`:
+    How to bring a table up to a tick: its `tick_id` and `as_of` (SQL), the table's `last` state (none before it is
+    first filled), and `mode`:
 
         rebuild   from all events: the first time, on --full-refresh, or where its definition is another, or where any
                   row of a model of `upstream` may have changed
         advance   by the difference since `last`
         stay      built by hand, and nothing to do: only a tick takes in what has been loaded
 
-    By hand a table is rebuilt where it stands, so that what a tick does afterwards is right.
+    By hand a table is rebuilt as of its last tick, so that the next tick starts from a correct state.
 #}
 {% macro progress_of(model_name, relation, definition, upstream=[]) -%}
-    {#- Two runs of dbt at once: the second waits here, and finds nothing left to do. -#}
+    {#- If two runs of dbt overlap, the second waits here, and finds nothing left to do. -#}
     {%- set lock -%} select pg_advisory_xact_lock(hashtextextended('upnext:{{ model_name }}', 0)) {%- endset -%}
     {%- do run_query(lock) -%}
     {%- do fence_tick() -%}
@@ -68,14 +68,14 @@
     }) }}
 {%- endmacro %}
 
-{# Fail where the tick that this is built for has lost its lock: another may write by now. #}
+{# Fail if the tick of this run has lost its lock, because another tick may write by now. #}
 {% macro fence_tick() -%}
     {%- if var('tick_id', none) is not none -%}
         {%- do run_query("select upnext.fence_tick(" ~ var('tick_id') ~ ")") -%}
     {%- endif -%}
 {%- endmacro %}
 
-{# Loads whose events a tick does not know yet: a load may commit at any time, and the next tick takes it in. #}
+{# Loads whose events a tick has not read: a load may commit at any time, and the next tick reads it. #}
 {% macro loads_after(tick_id) -%}
     (select loads.load_id from raw.loads_since({{ tick_id }}) as loads (load_id))
 {%- endmacro %}
@@ -100,7 +100,7 @@
     {{ return([reached, loaded] if loads else [reached]) }}
 {%- endmacro %}
 
-{# Whether any row of these models may have changed since a tick, and not just those of keys that are logged. #}
+{# Whether any row of these models may have changed since a tick, beyond the logged keys. #}
 {% macro are_all_touched(models, last_tick_id) -%}
     {%- set query -%}
         select 1 from features.states where model in ({{ quoted(models) }}) and all_touched_by > {{ last_tick_id }}
@@ -108,7 +108,7 @@
     {{ return(run_query(query).rows | length > 0) }}
 {%- endmacro %}
 
-{# Whose rows these models have changed since a tick. #}
+{# The keys of the rows of these models that have changed since a tick. #}
 {% macro changed_keys(models, last_tick_id, tick_id) -%}
     select key from features.changed_keys
     where model in ({{ quoted(models) }}) and tick_id > {{ last_tick_id }} and tick_id <= {{ tick_id }}

@@ -1,6 +1,6 @@
 {#
-    Views, in place of dbt's own: one that is the same already is left alone. So a tick neither waits for whoever reads
-    it, nor makes it vanish for a moment. What a view is made of stands in its comment, as a hash.
+    Views, in place of dbt's own: an unchanged view is not re-created. So a tick does not wait for its readers, and the
+    view never disappears for a moment. A hash of the view's SQL is its comment.
 #}
 {% materialization view, adapter='postgres' %}
     {%- set view = this.incorporate(type='view') -%}

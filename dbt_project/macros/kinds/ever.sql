@@ -3,7 +3,7 @@
     count(*) filter (where {{ of }}) > 0
 {%- endmacro %}
 
-{# Within a window nothing tells whether the event that leaves was the only one. #}
+{# Within a window it is unknown whether the event that leaves was the only one. #}
 {% macro ever__difference(meta, came, left) -%}
     {%- if not meta.within -%} coalesce(bool_or({{ came }}), false) {%- endif -%}
 {%- endmacro %}

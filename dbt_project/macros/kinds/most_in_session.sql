@@ -9,5 +9,5 @@
 
 {% macro most_in_session__empty(meta) -%} 0 {%- endmacro %}
 
-{# Any event may go on with a session. #}
+{# Any event may continue a session. #}
 {% macro most_in_session__changed_by(meta) -%} {{ return({'count_of': 'any'}) }} {%- endmacro %}

@@ -11,7 +11,7 @@
 
 {% macro sum_of__total(name, meta) -%} sum(account_users.{{ name }}) {%- endmacro %}
 
-{# The square of one user's value must be a number too, or it would stop the results of everybody. #}
+{# The square of one user's value must be a number too, or the results of all users fail. #}
 {% macro sum_of__metric(value) -%}
     cast(round(least(greatest({{ value }}, -1e100), 1e100), 20) as double precision)
 {%- endmacro %}

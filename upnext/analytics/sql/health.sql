@@ -1,4 +1,4 @@
--- What would make results wrong, by the name of the check: each row names the experiment or the event.
+-- Checks for defects that make results wrong. Each row names the experiment or the event.
 
 -- name: sample_ratios_hold
 select experiment as name, min(srm_p) as found from analytics.experiment_results
@@ -21,7 +21,7 @@ where
             and assignments.user_id = events.user_id
             and assignments.assigned_at <= events.occurred_at
             and shares.weights ? coalesce(events.properties ->> 'variant', assignments.variant)
-            -- Who became one person with somebody of another arm has seen both.
+            -- A user who was merged with a user of another arm has seen both.
             and (
                 assignments.is_in_both_arms
                 or coalesce(events.properties ->> 'variant', assignments.variant) = assignments.variant

@@ -60,7 +60,7 @@ select
 from analytics.journey_steps;
 
 -- name: earlier_looks
--- The look before has the minimum of all before it, as long as the goal is the same.
+-- The previous look has the minimum over all looks before it, if the goal is the same.
 select
     results.experiment,
     results.metric,
@@ -88,7 +88,7 @@ where metric = 'goal' and as_of = (select max(as_of) from analytics.experiment_r
 order by experiment, arm;
 
 -- name: history
--- The last look of each day, over a quarter of a year.
+-- The last look of each day, over 90 days.
 select distinct on (experiment, arm, cast(as_of as date))
     as_of,
     experiment,

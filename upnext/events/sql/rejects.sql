@@ -1,4 +1,4 @@
--- Rejected lines: why, and once more.
+-- Rejected lines, by reason, and their replay.
 
 -- name: summary
 with summary as (

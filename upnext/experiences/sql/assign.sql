@@ -23,7 +23,7 @@ where experiences.definitions.definition is distinct from excluded.definition;
 delete from experiences.definitions where experience <> all(:experiences);
 
 -- name: merge
--- By a merge the earliest assignment of a person stands; who was in two arms is told from others.
+-- After a merge the earliest assignment of a person applies. `is_in_both_arms` marks a person of two arms.
 with merged as (select absorbed, user_id from segments.merges_since(:consumed_tick)),
 
 assigned as (
@@ -88,8 +88,8 @@ where
 on conflict (experience, user_id) do nothing;
 
 -- name: show
--- Only users for whom something has changed are looked at: each by index, which `offset 0` keeps from being one join of
--- everybody. Of journeys all open offers are compared: they change by more than membership.
+-- Recompute only users with a change, each by an index look-up, which `offset 0` forces. Compare all open offers of
+-- journeys, because they change by more than membership.
 with touched as materialized (
     select user_id from segments.published_changes where tick_id > :consumed_tick
     union

@@ -1,7 +1,7 @@
--- Entries that are due go on, step by step.
+-- Due entries move forward, step by step.
 
 -- name: wake
--- What is waited for has happened: the wait is over at that instant. A message may have been opened before it began.
+-- When the awaited event occurs, the wait ends at that instant. A message may be opened before the wait begins.
 update journeys.entries
 set is_woken = true, next_due_at = heard.occurred_at
 from (
@@ -32,9 +32,9 @@ from (
 where entries.entry_id = heard.entry_id;
 
 -- name: advance
--- Each entry that is due goes one step on, and a message that is due becomes a row, in one statement. What follows
--- counts from when a step was due, however late the dispatch runs, except where lateness shifts it. A message that the
--- user's own clock does not allow yet is put off, and what follows counts from when it may go.
+-- One statement moves each due entry one step forward, and inserts a row for each due message. Later steps count from
+-- when this step was due, however late the dispatch runs, unless lateness shifts them. A message that the user's own
+-- clock does not allow yet is postponed, and later steps count from when it may be sent.
 with due as (
     select
         entries.entry_id,
@@ -92,7 +92,7 @@ with due as (
     left join lateral (
         select
             due_on,
-            -- What may go now counts from when it could have gone, however late somebody looks.
+            -- A message allowed now counts from when it was first allowed, however late the dispatch runs.
             case when now_on = cast(:as_of as timestamptz) then least(due_on, now_on) else now_on end as allowed_at
         from (
             select
@@ -104,7 +104,7 @@ with due as (
                     nullif(definitions.definition -> 'send_window', 'null') as send_window,
                     nullif(definitions.definition -> 'quiet_hours', 'null') as quiet_hours
                 where journeys.has_hours(definitions.definition) and steps.kind in ('email', 'webhook')
-                -- Keeps the planner from looking up every clock before it asks whether one is needed.
+                -- Keeps the planner from looking up every clock before it checks whether one is needed.
                 offset 0
             ) as clock
         ) as instants
@@ -114,7 +114,7 @@ with due as (
         and entries.status = 'active'
         and entries.ended_at is null
         and entries.next_due_at <= :as_of
-        -- Whether a message is opened can be asked when it has left.
+        -- A step that asks about a message waits while that message is pending or being sent.
         and (
             steps.of_step is null
             or not exists (
@@ -213,7 +213,7 @@ written as (
 select (select count(*) from moved) as moved, (select count(*) from written) as due;
 
 -- name: show_ctas
--- A call to action needs no sender: it stands from now on, for as long as its step says.
+-- A call to action needs no sender: it is shown from now on, for as long as its step defines.
 with judged as (
     select
         messages.message_id,

@@ -1,4 +1,4 @@
--- What is wrong with the outbox, by the check that tells of it.
+-- Defects of the outbox, by the check that reports them.
 
 -- name: steps_are_not_overdue
 select journeys.name, entries.overdue + messages.overdue as found

@@ -1,12 +1,12 @@
--- What people have said of messages: suppressions.
+-- Suppressions, from the consent events of messages.
 
 -- name: has_unread_consent
 select coalesce((select max(load_id) from raw.loads) > (select load_id from journeys.consent_read), false);
 
 -- name: record_consent
--- A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription and a complaint stop
--- the user and the address, a bounce the address alone: so a bounce takes the place of neither. A later resubscription
--- lifts all of them. A soft bounce is no reason to stop.
+-- A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription or a complaint stops
+-- the user and the address. A bounce stops only the address, so it replaces neither. A later resubscription lifts all
+-- of them. A soft bounce stops nothing.
 with read as (
     update journeys.consent_read
     set load_id = newest.load_id

@@ -1,7 +1,7 @@
 -- Start, stop, pause and resume.
 
 -- name: end
--- Who is in a journey that is no more goes out of it; what waits to be sent is not sent.
+-- Ends journeys: users inside exit, and pending messages are skipped.
 with ended as (
     update journeys.entries
     set
@@ -26,7 +26,7 @@ select count(*) from ended;
 delete from segments.consumer_offsets where consumer = :consumer;
 
 -- name: removed
--- Journeys with somebody inside, or something to send, that are not among those declared.
+-- Undeclared journeys that have open entries or pending messages, or that are started.
 select journey from journeys.entries where ended_at is null and journey <> all(:declared)
 union
 select journey from journeys.messages where status = 'pending' and journey <> all(:declared)
@@ -34,7 +34,7 @@ union
 select name from upnext.started where name <> all(:declared);
 
 -- name: pause
--- Pausing lets nobody go on; resuming puts off everything that follows by as long as it took, so that no steps pile up.
+-- A pause stops all entries. Resuming postpones all later steps by the length of the pause, so that no steps pile up.
 insert into journeys.pauses (journey, paused_at) values (:journey, :at) on conflict (journey) do nothing;
 
 -- name: resume

@@ -1,7 +1,7 @@
 -- Definitions and steps by version.
 
 -- name: record_definition
--- Nothing where this version is known already.
+-- Does nothing if this version is already recorded.
 insert into journeys.definitions (journey, version, definition, first_dispatched_at)
 values (:journey, :version, cast(:definition as jsonb), :as_of)
 on conflict (journey, version) do nothing
@@ -18,7 +18,7 @@ values (
 );
 
 -- name: events_of
--- After which events somebody in the journey may be somewhere else: goals, and what is waited for, of all its versions.
+-- Events that may move a user in the journey: goals and awaited events, of all its versions.
 select jsonb_array_elements_text(definition -> 'goal' -> 'any_of') from journeys.definitions
 where journey = :journey
 union
@@ -26,7 +26,7 @@ select unnest(any_of) from journeys.steps
 where journey = :journey and kind = 'wait';
 
 -- name: steps_of
--- What the steps of a journey, in all its versions, ask for.
+-- Whether a journey, in any of its versions, has waits, and whether it has loops.
 select
     coalesce(bool_or(kind = 'wait'), false) as can_wait,
     coalesce(bool_or(targets.position <= steps.position), false) as can_come_round

@@ -1,4 +1,4 @@
--- Who enters a journey.
+-- Users who enter a journey.
 
 -- name: create_affected_users
 create temporary table if not exists affected_users (user_id text primary key) on commit drop;
@@ -7,7 +7,7 @@ create temporary table if not exists affected_users (user_id text primary key) o
 delete from affected_users;
 
 -- name: find_affected_users
--- Users of an event that counts in the journey and was loaded, or came to pass, since the last dispatch; merged users.
+-- Users with an event of the journey that was loaded, or occurred, since the last dispatch, and merged users.
 insert into affected_users (user_id)
 select user_id from events.user_events
 where
@@ -25,7 +25,7 @@ where tick_id > :consumed_tick and tick_id <= :published_tick
 order by tick_id;
 
 -- name: enroll
--- Eligibility, then the exclusive group, then the draws: of the journey's rivals, `weaker` ones make room.
+-- Checks eligibility, then the exclusive group, then the holdouts. Open entries of `weaker` journeys end.
 with entered as (
     select * from journeys.entering_by_change(:segment, :tick_id, :is_enrolling_members) where :entering_by = 'change'
     union all
@@ -62,7 +62,7 @@ placed as (
         eligible.*,
         occupied.journey as occupied_by,
         upnext.bucket('global holdout', eligible.user_id) < :global_holdout as is_held_out_globally,
-        -- Who was drawn before, by whatever holdout, stays in that arm.
+        -- A user who was assigned before, at any size of the holdout, stays in that arm.
         coalesce(
             drawn.arm = 'held_out', upnext.bucket('journey:' || :journey, eligible.user_id) < :holdout
         ) as is_held_out
@@ -165,7 +165,7 @@ touched as (
 select status, count(*) as entries from enrolled group by status;
 
 -- name: note_events_inside
--- An event of somebody who is inside leaves a row all the same, so that it can be told why nothing came of it.
+-- An entry event of a user inside the journey is recorded too, to explain why it has no effect.
 insert into journeys.entries
     (journey, version, user_id, cause, seed, entered_at, status, reason, reached_at, ended_at)
 select

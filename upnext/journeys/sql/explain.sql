@@ -25,7 +25,7 @@ where journey = :journey and user_id = :user_id
 order by entered_at, entry_id;
 
 -- name: messages_of_entry
--- `stopped_by` is why a message that waits would be skipped now.
+-- `stopped_by` is the reason why a pending message would be skipped now.
 select
     messages.step, messages.channel, messages.variant, messages.due_at, messages.status, messages.reason,
     messages.sent_at, messages.not_before, messages.retry_at, messages.attempts, stop.reason as stopped_by

@@ -1,4 +1,4 @@
--- Who has reached the goal, and who has left.
+-- Entries that reach the goal, and entries that leave the segment.
 
 -- name: convert
 -- Goals that were reached; where the goal ends the journey, the entry is `converted`.
@@ -49,7 +49,7 @@ where
                 and changes.user_id = entries.user_id
                 and changes.change_id > entries.change_id
         )
-        -- Who came here by a merge may be no member.
+        -- A user who survives a merge may not be a member.
         or (
             entries.user_id in (select user_id from segments.merged_users where tick_id = :tick_id)
             and not exists (

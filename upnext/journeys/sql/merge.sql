@@ -1,7 +1,7 @@
--- What belonged to a user who was merged goes to the survivor. Run in this order, in one transaction.
+-- The rows of a merged user move to the survivor. Run in this order, in one transaction.
 
 -- name: find_merged
--- What belonged to a user who is another's now goes to the survivor.
+-- The users merged since the consumed tick, each with its survivor.
 create temporary table merged on commit drop as select absorbed, user_id from segments.merges_since(:consumed_tick);
 
 -- name: move_entries

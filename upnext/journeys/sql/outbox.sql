@@ -1,8 +1,8 @@
 -- The outbox: due, prepared, claimed, sent.
 
 -- name: expire_leases
--- Whoever held an expired lease may or may not have handed the message over. A mail is not tried again; a webhook is,
--- under the same id, which its receiver knows.
+-- The holder of an expired lease may or may not have handed the message over. A mail is not retried. A webhook is
+-- retried under the same id, which its receiver recognizes.
 update journeys.messages
 set
     status = case when channel = 'webhook' then 'pending' else 'unknown' end,
@@ -17,8 +17,8 @@ select count(*) from (
 ) as due;
 
 -- name: prepare
--- A page of what is due, with all that it takes to write it; the next page begins after the last of this one. What is
--- due to one user at one instant stands together, in the order of the steps.
+-- A page of due messages, with all the data to write them. The next page begins after the last message of this one.
+-- Messages due to one user at one instant are adjacent, in the order of the steps.
 with page as (
     select messages.*
     from journeys.due_messages(:channel, :journeys, :as_of) as messages
@@ -86,11 +86,11 @@ update journeys.messages set not_before = :until where message_id = :message_id 
 insert into journeys.links (link_id, url) values (:link_id, :url) on conflict (link_id) do nothing;
 
 -- name: lock_user
--- Two senders never judge one user's messages at the same time, so that no two go out beyond the cap.
+-- Two senders never check one user's messages at the same time, so that they do not exceed the cap together.
 select pg_advisory_xact_lock(hashtextextended('upnext:messages of ' || :user_id, 0));
 
 -- name: claim
--- One message for one sender: what must stop it is looked at again, while its row is locked.
+-- Claims one message for one sender. The reasons to stop it are checked again while its row is locked.
 with locked as (
     select message_id from journeys.messages
     where
@@ -122,8 +122,8 @@ where messages.message_id = judged.message_id
 returning messages.message_id, messages.status, messages.fence;
 
 -- name: record_outcome
--- Only the holder of the newest fence may write. Where nothing was handed over, it was no attempt.
--- Whoever waits for this message to be opened waits from now on.
+-- Only the holder of the newest fence may write. If nothing was handed over, it does not count as an attempt. A wait
+-- for this message to be opened starts now.
 with recorded as (
     update journeys.messages
     set

@@ -1,5 +1,5 @@
 -- name: traits
--- Of the newest calls: enough to know a trait by, and few enough to read while somebody waits.
+-- Traits of the newest calls: enough calls to find each trait, and few enough to read interactively.
 select distinct on (traits.key)
     traits.key as name,
     jsonb_typeof(traits.value) as type

@@ -1,4 +1,4 @@
--- Experiences: what is declared, who was assigned what, and what each user is to see.
+-- Experiences: definitions, assignments, and the calls to action for each user.
 create schema if not exists experiences;
 
 create table experiences.definitions (
@@ -19,13 +19,13 @@ create table experiences.assignments (
     user_id text not null,
     variant text not null,
     assigned_at timestamptz not null,
-    -- Two users of two arms who were merged.
+    -- Whether users of two arms were merged.
     is_in_both_arms boolean not null default false,
     primary key (experience, user_id)
 );
 create index assignments_by_user on experiences.assignments (user_id);
 
--- What a site asks for, by its key. Control has a row too, copy null: it holds the slot.
+-- Calls to action, which a site reads by key. Control has a row too, with a null copy, which holds the slot.
 create table experiences.live_ctas (
     user_id text not null,
     surface text not null,

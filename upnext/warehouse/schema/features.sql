@@ -2,7 +2,7 @@
 create schema if not exists events;
 create schema if not exists features;
 
--- Up to which tick and which instant a table has come; written with its rows.
+-- The tick and the instant that a table is computed up to, written together with its rows.
 create table features.states (
     model text primary key,
     tick_id bigint not null,
@@ -12,7 +12,7 @@ create table features.states (
     all_touched_by bigint
 );
 
--- Keys whose rows a tick has changed, until all that is computed from them has consumed them.
+-- Keys of rows that a tick has changed, kept until all dependent tables have consumed them.
 create table features.changed_keys (
     model text not null,
     tick_id bigint not null,

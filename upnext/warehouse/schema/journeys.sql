@@ -1,7 +1,7 @@
 -- Journeys: definitions by version, entries, and the outbox.
 create schema if not exists journeys;
 
--- Each version of a journey that was ever dispatched; entries go on with the version they entered with.
+-- Each version of a journey that was ever dispatched; entries keep the version that they entered with.
 create table journeys.definitions (
     journey text not null,
     version text not null,
@@ -38,16 +38,16 @@ create table journeys.entries (
     journey text not null,
     version text not null,
     user_id text not null,
-    -- What let the user in: a membership change or an event.
+    -- The cause of the entry: a membership change or an event.
     change_id bigint,
     cause text not null,
-    -- What the ids of the entry's messages are made of. It stays when a merge changes the user.
+    -- The ids of the entry's messages derive from this. It stays the same when a merge changes the user.
     seed text not null,
     entered_at timestamptz not null,
     status text not null
     check (status in ('active', 'completed', 'converted', 'left', 'excluded', 'held_out')),
     reason text,
-    -- The arm that was drawn; null where nobody drew. The status changes, this never: results compare by it.
+    -- The assigned arm; null where none was assigned. Unlike the status it never changes, so results compare by it.
     arm text check (arm in ('treated', 'held_out')),
     is_held_out_globally boolean not null default false,
     is_in_both_arms boolean not null default false,
@@ -55,7 +55,7 @@ create table journeys.entries (
     reached_at timestamptz not null,
     next_due_at timestamptz,
     is_woken boolean not null default false,
-    -- By how much pauses and lateness have put off what follows.
+    -- How far pauses and lateness have postponed later steps.
     shifted interval not null default '0',
     goal_reached_at timestamptz,
     ended_at timestamptz,
@@ -74,23 +74,23 @@ create table journeys.messages (
     step text not null,
     -- The place of the step, for messages of one user that are due at one instant.
     position integer not null default 0,
-    -- A step can come round again.
+    -- A loop can reach a step again.
     visit integer not null default 1,
     channel text not null,
     user_id text not null,
     variant text,
     due_at timestamptz not null,
-    -- When the user's own clock allows it.
+    -- The first time that the user's own clock allows.
     not_before timestamptz,
     status text not null
     check (status in ('pending', 'sending', 'sent', 'failed', 'unknown', 'skipped')),
     reason text,
     sent_at timestamptz,
     ends_at timestamptz,
-    -- Where it went, in lower case.
+    -- The recipient, in lower case.
     address text,
     attempts integer not null default 0,
-    -- Retry and lease go by the clock of the database.
+    -- Retry and lease use the clock of the database.
     retry_at timestamptz,
     lease_until timestamptz,
     fence bigint not null default 0,
@@ -113,7 +113,7 @@ create table journeys.suppressions (
 );
 create index suppressions_by_address on journeys.suppressions using hash (address) where address <> '';
 
--- Up to which load consent events have been acted on, each once: a suppression that somebody deletes stays deleted.
+-- The last load whose consent events were applied. Each is applied once, so a deleted suppression stays deleted.
 create table journeys.consent_read (
     load_id bigint not null
 );
@@ -124,7 +124,7 @@ create table journeys.pauses (
     paused_at timestamptz not null
 );
 
--- Where clicks lead; a link in a message names one of these, never an address.
+-- Click targets. A link in a message names one of these ids, never a URL.
 create table journeys.links (
     link_id text primary key,
     url text not null

@@ -1,4 +1,4 @@
--- Raw events as they came in, what was rejected, and the ledger of loads.
+-- Raw events, rejected lines, and the ledger of loads.
 create schema if not exists raw;
 
 create table raw.loads (
@@ -13,7 +13,7 @@ create table raw.loads (
     duplicate bigint not null,
     rejected bigint not null,
     loaded_at timestamptz not null,
-    -- How far into the content this load has read, and the fingerprint of that part: a file that grew is read on.
+    -- How much of the content this load has read, and the fingerprint of that part. A grown file is read from there.
     read_to bigint,
     read_lines bigint,
     prefix text,
@@ -53,7 +53,7 @@ create table raw.events (
     load_id bigint not null,
     properties jsonb not null default '{}',
     context jsonb not null default '{}',
-    -- What is odd about the event's times; null where nothing is.
+    -- Anomalies of the event's times; null where there are none.
     flags text [],
     primary key (source, message_id)
 );

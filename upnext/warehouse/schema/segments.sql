@@ -1,7 +1,7 @@
--- Ticks, the membership log, and how far each consumer of it has come. The log is the only state of segments.
+-- Ticks, the membership log, and the offset of each of its consumers. The log is the only state of segments.
 create schema if not exists segments;
 
--- At most one tick is open (published_at is null). What it has written is seen by nobody until it is published.
+-- At most one tick is open (published_at is null). No consumer sees its changes until it is published.
 create table segments.ticks (
     tick_id bigint generated always as identity primary key,
     as_of timestamptz not null,
@@ -22,7 +22,7 @@ create table segments.membership_changes (
 create index membership_changes_latest on segments.membership_changes (segment, user_id, change_id desc);
 create index membership_changes_by_tick on segments.membership_changes (tick_id, segment);
 
--- Members by the published log, so that nobody has to read all of it.
+-- Members by the published log, so that readers need not read the whole log.
 create table segments.members (
     segment text not null,
     user_id text not null,
@@ -53,7 +53,7 @@ create table segments.account_members (
 create index account_members_by_account on segments.account_members (account_id);
 
 -- One row per segment and tick that evaluated it; a tick that is never published takes its rows back. A change beyond
--- the segment's limit is held where its owner says so, until it is released.
+-- the segment's limit is held if the segment asks for it, until it is released.
 create table segments.evaluations (
     segment text not null,
     tick_id bigint not null references segments.ticks,
@@ -70,15 +70,15 @@ create table segments.evaluations (
     primary key (segment, tick_id)
 );
 
--- Users who were merged into another, and those whom they were merged into, by the tick that found it.
+-- Absorbed and surviving users of each merge, by the tick that found the merge.
 create table segments.merged_users (
     tick_id bigint not null references segments.ticks,
     user_id text not null,
     primary key (tick_id, user_id)
 );
 
--- Up to which published tick a consumer has acted on membership changes, up to which instant it has read events, and
--- the instant at which it began: events before that are not acted on.
+-- The last published tick whose changes a consumer has acted on, the instant up to which it has read events, and the
+-- instant at which it began. It does not act on earlier events.
 create table segments.consumer_offsets (
     consumer text primary key,
     tick_id bigint not null,
@@ -86,8 +86,8 @@ create table segments.consumer_offsets (
     begun_at timestamptz
 );
 
--- The definition by which a consumer last acted on an experience or a journey: where it has another hash, all its users
--- are read again.
+-- The definition by which a consumer last acted on an experience or a journey: if its hash changes, all its users are
+-- read again.
 create table segments.seen_definitions (
     consumer text not null,
     name text not null,

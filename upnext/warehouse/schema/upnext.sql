@@ -1,4 +1,4 @@
--- What holds for all subjects: the release, what has been re-created, and what has been started.
+-- State that all schemas share: migrations, re-created files, and switches.
 create schema if not exists upnext;
 
 -- Numbered migrations that were applied after the baseline, each once.
@@ -13,8 +13,8 @@ create table upnext.recreated (
     hash text not null
 );
 
--- Journeys and experiences do nothing until somebody starts them. Who has started or stopped what, and when: the newest
--- row of a name holds.
+-- Journeys and experiences do nothing until they are started. Each row is a start or a stop; the newest row of a name
+-- applies.
 create table upnext.switches (
     switch_id bigint generated always as identity primary key,
     name text not null,

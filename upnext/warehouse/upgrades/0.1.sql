@@ -1,5 +1,5 @@
--- From 0.1, which had numbered migrations of its own, to the baseline of 0.2. dbt's views over what is renamed go; the
--- next build makes them anew.
+-- From 0.1, which had numbered migrations of its own, to the baseline of 0.2. dbt's views over renamed tables are
+-- dropped; the next build re-creates them.
 drop view if exists analytics.touched_exposures, analytics.touched_outcomes, analytics.touched_moments cascade;
 
 alter table features.touched rename to changed_keys;
@@ -30,7 +30,7 @@ alter table analytics.changed_users rename to invalidated_users;
 -- dbt keeps the position of the users of experiments now, and recomputes all of them once.
 delete from segments.consumer_offsets where consumer = 'analytics.experiment_users';
 
--- Their triggers go with them, and are re-created under the names of today.
+-- Their triggers are dropped with them, and are re-created under the current names.
 drop function analytics.note_changed_users, analytics.note_changed_user, analytics.note_late_assignments cascade;
 
 delete from upnext.migrations;
