@@ -1,1 +1,1 @@
-"""Dagster assets and checks, a module for each subject. They hold no rule: what they do is in `upnext`."""
+"""Dagster assets and checks, a module for each subject. They hold no rules; the logic is in `upnext`."""

@@ -1,4 +1,4 @@
-"""Analytics: the models that results read, the results, and whether they can be believed."""
+"""Analytics: the models that results read, the results, and the checks that decide whether to trust them."""
 
 import base64
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _spec(name: str, reads: list[str], description: str) -> dg.AssetSpec:
     )
 
 
-# What an analysis has recomputed, and is to recompute: written by the models, and read by the views before them.
+# What an analysis recomputed and has to recompute. The models write it, and the views before them read it.
 stale = [
     dg.AssetSpec(
         ["analytics", name],
@@ -126,7 +126,7 @@ RESULTS = dg.AssetKey(["analytics", "experiment_results"])
 def results_can_be_believed(
     context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Warn of what would make a result wrong, with the experiment or the event that it is about."""
+    """Warn about anything that makes a result wrong, and name the experiment or the event."""
     as_of = last_published_as_of(project.engine)
     events = {event for metric in project.metrics.values() for event in metric.events}
     summed = {metric.of for metric in project.metrics.values() if metric.of is not None}

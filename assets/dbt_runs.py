@@ -30,7 +30,7 @@ def stream_dbt(
 
 
 def _first_failure(target: Path) -> str:
-    """Return what dbt says of the first node that failed, as the command line tells it."""
+    """Return dbt's message about the first node that failed, as the command line prints it."""
     try:
         results = json.loads((target / "run_results.json").read_text())["results"]
         nodes = json.loads((target / "manifest.json").read_text())["nodes"]

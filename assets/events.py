@@ -31,7 +31,7 @@ def _spec(name: str, description: str) -> dg.AssetSpec:
     ],
 )
 def ingest(project: dg.ResourceParam[Project]) -> Iterator[Any]:
-    """Load what has landed and is not loaded yet."""
+    """Load the landed files that are not loaded yet."""
     with told_in_one_line():
         done = ingest_landing(project)
     yield dg.MaterializeResult(
@@ -63,7 +63,7 @@ _CONTRACT = {
     ],
 )
 def raw_events_contract(project: dg.ResourceParam[Project]) -> Iterator[Any]:
-    """Validate, in SQL, the events that no tick has taken in yet."""
+    """Validate, in SQL, the events that no tick has processed yet."""
     import great_expectations.expectations as gxe  # noqa: PLC0415 - slow to import
     from great_expectations.expectations.row_conditions import Column  # noqa: PLC0415
 
@@ -90,7 +90,7 @@ def raw_events_contract(project: dg.ResourceParam[Project]) -> Iterator[Any]:
     specs=[dg.AssetCheckSpec(name, asset=_EVENTS, description=bound.description) for name, bound in BOUNDS.items()],
 )
 def raw_events_health(context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]) -> Iterator[Any]:
-    """Compare the figures of the stream with what they should be."""
+    """Compare the figures of the stream with their bounds."""
     yield from check_health(project.url, asked_as_of(context.run.tags)).values()
 
 

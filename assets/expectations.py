@@ -1,4 +1,4 @@
-"""The bridge from Great Expectations to asset checks: expectations run in SQL, counts come back, values stay."""
+"""The bridge from Great Expectations to asset checks: expectations run in SQL and return counts, never values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,21 +18,21 @@ def expect(
 ) -> dict[str, dg.AssetCheckResult]:
     """Validate a table, or the rows of a query under that name, and return a result per name of `expectations`.
 
-    Results come back in another order than they were asked for, so each carries its name in `meta`. An expectation
-    that could not run (a missing column) is told apart from one that failed.
+    Results do not keep the order of the expectations, so each carries its name in `meta`. The result distinguishes
+    an expectation that could not run (a missing column) from one that failed.
     """
     import great_expectations as gx  # noqa: PLC0415 - six seconds that only a check should pay
     from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: PLC0415
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    # A host is asked for even where the query of the URL names a socket's folder.
+    # Great Expectations requires a host even if the query of the URL names a socket's folder.
     scoped = url.set(drivername="postgresql+psycopg2", host=url.host or "localhost")
     scoped = scoped.update_query_dict({"options": f"-csearch_path={schema}"})
     source = context.data_sources.add_postgres(
         "warehouse", connection_string=scoped.render_as_string(hide_password=False)
     )
-    # A query has to begin with the word SELECT.
+    # A query has to start with SELECT.
     asset = (
         source.add_table_asset(table, table_name=table)
         if query is None

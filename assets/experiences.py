@@ -1,4 +1,4 @@
-"""Experiences: who was assigned what, and what each user is to see now."""
+"""Experiences: the assignments, and the calls to action that each user sees now."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ _TABLES = {
 def experience_assets(
     experiences: dict[str, Experience], journeys: Iterable[str]
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assignments, and what a site reads from them."""
+    """Return the assets of the assignments and of the table that a site reads."""
     segments = sorted({experience.segment for experience in experiences.values()})
 
     @dg.asset(

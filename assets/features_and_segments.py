@@ -17,7 +17,7 @@ from upnext.segments.membership import beyond_limits, held_out
 
 
 def build_models(manifest: Path) -> dg.AssetsDefinition:
-    """Return events, features and segments as one op: the body of a tick, published where all of it was built."""
+    """Return events, features and segments as one op: the body of a tick, published if all of it is built."""
 
     @dbt_assets(manifest=manifest, exclude=f"{dbt.ANALYTICS} resource_type:unit_test", name="features_and_segments")
     def features_and_segments(
@@ -85,7 +85,7 @@ def membership_log(segments: set[str]) -> list[dg.AssetSpec]:
 
 
 _LOG = dg.AssetKey(["segments", "membership_changes"])
-# The last thing of the models that a tick builds, all in one step: what is checked has happened by then.
+# A tick builds all models in one step, and this is its last output. By then everything that is checked exists.
 _BUILT = [dg.AssetKey(["segments", "primary_segment"])]
 _FEATURES = dg.AssetKey(["features", "user_features"])
 
@@ -96,7 +96,7 @@ _FEATURES = dg.AssetKey(["features", "user_features"])
     description="The last tick changed no segment by more than its owner expects.",
 )
 def segments_change_within_limits(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
-    """Warn before anybody is messaged; a segment whose owner says `hold` is held back as well."""
+    """Warn before a message is sent; if the owner sets `hold`, the tick also holds the change back."""
     beyond = beyond_limits(project.engine)
     return dg.AssetCheckResult(
         passed=not beyond,
@@ -108,7 +108,7 @@ def segments_change_within_limits(project: dg.ResourceParam[Project]) -> dg.Asse
 
 @dg.asset_check(asset=_LOG, additional_deps=_BUILT, description="The last tick could look at every segment.")
 def segments_can_be_evaluated(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
-    """Name the segments that were held out, since a condition met a value that it cannot read."""
+    """Name the segments that the tick left out because a condition met a value that it cannot read."""
     failed = held_out(project.engine)
     return dg.AssetCheckResult(
         passed=not failed,
@@ -120,6 +120,6 @@ def segments_can_be_evaluated(project: dg.ResourceParam[Project]) -> dg.AssetChe
 
 @dg.asset_check(asset=_FEATURES, description="Features, identities and users of experiments are what they are afresh.")
 def features_do_not_drift(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
-    """Compute everything afresh beside the tables, compare, and mend them: every night, or when somebody asks."""
+    """Recompute everything beside the tables, compare, and repair drift: every night, or on request."""
     drift = rebuild(project)
     return dg.AssetCheckResult(passed=not any(drift.values()), severity=dg.AssetCheckSeverity.ERROR, metadata=drift)

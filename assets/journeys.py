@@ -15,9 +15,9 @@ from upnext.project import Project
 
 
 def journey_asset(name: str, journey: Journey | None) -> dg.AssetsDefinition:
-    """Return the asset that moves people along one journey and sends what is due.
+    """Return the asset that moves users along one journey and sends the messages that are due.
 
-    `journey` is None where a mistake in what is declared keeps it from being read: its steps then tell the mistake.
+    `journey` is None if a mistake in a declaration keeps it from being read. Its steps then report the mistake.
     """
     lets_in = journey.segment if journey is not None else None
 
@@ -77,7 +77,7 @@ MESSAGES = dg.AssetKey(["journeys", "messages"])
 def outbox_works(
     context: dg.AssetCheckExecutionContext, project: dg.ResourceParam[Project]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Warn of steps that are overdue, of outcomes that nobody knows, and of channels that fail."""
+    """Warn about overdue steps, unknown outcomes, and failing channels."""
     troubles = run_checks(project.engine, now=utc_now())
     for key in context.selected_asset_check_keys:
         found = troubles[key.name]

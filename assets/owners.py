@@ -1,4 +1,4 @@
-"""Who is asked about an asset, by group: the same people as dbt's groups name (dbt_project/models/_groups.yml)."""
+"""The owners of assets by group, the same as in dbt's groups (dbt_project/models/_groups.yml)."""
 
 DATA = ["data@otto.example"]
 ANALYTICS = ["analytics@otto.example"]

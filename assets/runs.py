@@ -1,4 +1,4 @@
-"""What a run is told, the instant it computes at, as a tag; and the lock by which others know that it lives."""
+"""The tag that gives a run its `as_of`, and the lock that shows that the run's process is alive."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,13 +27,13 @@ def as_of_tags(as_of: datetime) -> dict[str, str]:
 
 
 def asked_as_of(tags: Mapping[str, str]) -> datetime:
-    """Return the instant that a run was asked for; a run launched by hand computes at the time it starts."""
+    """Return the `as_of` requested for a run; a run launched by hand computes at the time it starts."""
     return parse_instant(tags[AS_OF_TAG], option=AS_OF_TAG) if AS_OF_TAG in tags else utc_now()
 
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Let a step fail with the line that the command line would print, and not with a stack trace."""
+    """Let a step fail with the line that the command line prints, not with a stack trace."""
     try:
         yield
     except UpnextError as error:
@@ -44,13 +44,13 @@ def told_in_one_line() -> Iterator[None]:
 
 @contextmanager
 def at_work(engine: Engine, run_id: str) -> Iterator[None]:
-    """Hold the lock of a run as long as its process lives."""
+    """Hold the lock of a run as long as its process is alive."""
     with exclusive(engine, f"run {run_id}"):
         yield
 
 
 def at_work_in_words(kind: str, name: str, at_work: Mapping[str, Started]) -> str:
-    """Return since when a journey or an experience acts, and by whose word; or how to start it."""
+    """Return when a journey or an experience was started, and by which user; or how to start it."""
     if name not in at_work:
         return f"not started; `upnext {kind} start {name}` starts it"
     return f"since {at_work[name].since:%Y-%m-%d %H:%M} UTC, started by {at_work[name].by}"

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--end", help="when the demo ends (ISO 8601 with a zone); default: now")
     parser.add_argument("--no-ui", action="store_true", help="leave out the last runs by Dagster, which fill its UI")
     arguments = parser.parse_args()
-    # The users of the demo are invented: they stay in the embedded server, and their mail with the local catcher.
+    # The users of the demo are invented. Their data stays in the embedded server, and their mail in the local catcher.
     os.environ.update(dict.fromkeys(("UPNEXT_DATABASE_URL", "UPNEXT_SMTP_URL"), ""))
     project = Project(Settings.from_environment())
     asked = utc_now() if arguments.end is None else parse_instant(arguments.end, option="--end")
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _fill_the_ui(project: Project, progress: Progress) -> None:
-    """Run Dagster's jobs in a process of their own: what they log is for a file."""
+    """Run Dagster's jobs in a separate process, which logs to a file."""
     task = progress.add_task("Dagster's runs", total=None)
     log = project.settings.home / "demo" / "dagster.log"
     with log.open("w") as output:

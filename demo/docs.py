@@ -1,7 +1,7 @@
-"""`make docs`: the tables and pictures of README and guides, made from what the project prints and sends today.
+"""`make docs`: the tables and pictures of README and guides, made from the project's current output and mails.
 
-Tables are those of the demo at a fixed end. Beside the pictures `sources.json` has a fingerprint of the mail that each
-shows: so a test notices a picture that is old, on a machine without a browser too.
+The tables come from the demo at a fixed end. `sources.json`, beside the pictures, has a fingerprint of the mail in each
+picture. With it a test detects an outdated picture, even on a machine without a browser.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ SIZE = (640, 760)
 
 
 def printed_tables(home: Path) -> dict[str, str]:
-    """Run the demo in an empty home, and return what it and `upnext results` print, by the name of the block."""
+    """Run the demo in an empty home, and return its output and that of `upnext results`, by the name of the block."""
     environment = {**os.environ, "UPNEXT_HOME": str(home), "UPNEXT_DATABASE_URL": "", "COLUMNS": "100"}
     upnext = str(Path(sys.executable).parent / "upnext")
 
@@ -70,7 +70,7 @@ def block(page: str, name: str) -> str:
 
 
 def with_block(page: str, name: str, text: str) -> str:
-    """Return a page with another text in one of its blocks."""
+    """Return a page with the text of one block replaced."""
     return re.sub(_pattern(name), lambda found: f"{found[1]}{text}{found[3]}", page, flags=re.DOTALL)
 
 
@@ -93,7 +93,7 @@ def fingerprints() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the tables and pictures anew."""
+    """Rewrite the tables and pictures."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         raise UpnextError("the pictures of the mails need a browser: install chromium")

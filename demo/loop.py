@@ -1,4 +1,4 @@
-"""The closed loop: Otto's days are files, each day ends in a tick, and what was really sent is what users see next."""
+"""The closed loop: each of Otto's days is a file and ends in a tick, and users next see what was really sent."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -28,15 +28,15 @@ _MESSAGES = sa.text("""
 
 
 def end_of(project: Project, asked: datetime) -> datetime:
-    """Return the end of the demo of this home: as it was when it was first run, so that it can be gone on with."""
+    """Return the end of the demo in this home. The first run fixes it, so that a later run can resume."""
     kept = project.settings.home / "demo" / "end"
     return datetime.fromisoformat(kept.read_text()) if kept.exists() else asked
 
 
 def run(project: Project, otto: Otto, *, on_day: Callable[[int], None], days: int = DAYS) -> None:
-    """Simulate every day, and tick at the end of each from the end of the warm-up on.
+    """Simulate every day; after the warm-up, tick at the end of each day.
 
-    What was shown each day is kept in a journal, so that a run that was stopped goes on where it was.
+    A journal keeps what was shown each day, so that a stopped run can resume.
     """
     journal = project.settings.home / "demo"
     if not journal.exists() and last_as_of(project.engine) is not None:
@@ -69,7 +69,7 @@ def _end_day(project: Project, otto: Otto, day: int) -> Shown:
 
 
 def _write(path: Path, lines: list[bytes]) -> None:
-    """Write a file at once: it has its name only when it is whole."""
+    """Write a file atomically: it gets its name only when it is complete."""
     content = b"".join(line + b"\n" for line in lines)
     if path.exists() and path.read_bytes() == content:
         return

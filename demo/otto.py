@@ -1,8 +1,8 @@
 """Otto's users: what they do each day, and how they respond to what they are shown. Pure. Same seed, same events.
 
-A user who is first shown the offers of a segment decides once, within three days, whether to do what the offers are
-for. The chance is `base * product of (1 + lift)` over the experiments whose treatment the user really got: a copy on
-the page, or a message sent. Arms are drawn independently, so the true lift of each experiment is exactly its own.
+When a user first sees the offers of a segment, the user decides once, within three days, whether to take them up. The
+probability is `base * product of (1 + lift)` over the experiments whose treatment the user really got: a copy on the
+page, or a message sent. Arms are assigned independently, so the true lift of each experiment is exactly its own.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ TRUE_LIFTS = {
 
 @dataclass(frozen=True)
 class Decision:
-    """What a user decides on: the chance without any treatment, the experiments that move it, and what then happens."""
+    """A user's decision: its probability without treatment, the experiments that change it, and its effect."""
 
     base: float
     experiments: tuple[str, ...]
@@ -106,7 +106,7 @@ TIME_ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "Europe/London"
 
 @dataclass(frozen=True)
 class Offer:
-    """A row of `experiences.live_ctas`: what a page found for a user; control has no copy."""
+    """A row of `experiences.live_ctas`: the offer that a page found for a user; control has no copy."""
 
     user_id: str
     source: str
@@ -126,7 +126,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Shown:
-    """What reached users at the end of a day: every live offer, and the messages sent that day."""
+    """Every live offer at the end of a day, and the messages sent that day."""
 
     offers: tuple[Offer, ...] = ()
     messages: tuple[Message, ...] = ()
@@ -148,7 +148,7 @@ class _User:
 
 
 class Otto:
-    """The product. Call `day` for each day in turn, with what was shown at the end of the day before.
+    """The product. Call `day` for each day in turn, with the `Shown` of the end of the day before.
 
     Days begin at midnight UTC; the last of `DAYS` is that of `end`, and nothing happens after `end`.
     """
@@ -176,11 +176,11 @@ class Otto:
         return list(_with_mess([event for event in arriving if _seconds(event) <= self.end.timestamp()], random))
 
     def end_of(self, day: int) -> datetime:
-        """Return when the tick after a day computes: at midnight, or at the end of all."""
+        """Return the `as_of` of the tick after a day: midnight, or the end of the demo."""
         return min(self.date(day + 1), self.end)
 
     def responses(self, day: int, shown: Shown) -> list[dict[str, Any]]:
-        """Return what users do on `day` about what they are shown, habits left out; call it for each day in turn."""
+        """Return how users respond on `day` to what they see, without habits; call it for each day in turn."""
         return self._scheduled.pop(day, []) + self._respond(day, shown)
 
     def users_of(self, persona: str) -> list[str]:
@@ -193,7 +193,7 @@ class Otto:
         for index, persona in enumerate(personas):
             is_skewed = random.random() < SKEWED_SHARE
             yield _User(
-                # Arms are assigned by the id, so another seed gives other arms.
+                # Arms depend on the id, so another seed gives other arms.
                 user_id=f"user-{self._seed}-{index:05d}",
                 persona=PERSONAS[persona],
                 account_id=f"account-{index // 5:04d}",
@@ -285,7 +285,7 @@ class Otto:
             user.returned_on = on + 1
 
     def _deliver(self, events: list[dict[str, Any]], random: np.random.Generator) -> list[dict[str, Any]]:
-        """Number the events, let some arrive a day late, and mix up the order a little."""
+        """Number the events, delay some by a day, and shuffle the order a little."""
         numbered = [{**event, "messageId": _message_id(event, index)} for index, event in enumerate(events)]
         is_late = random.random(len(numbered)) < LATE_SHARE
         arriving = self._late + [event for event, late in zip(numbered, is_late, strict=True) if not late]

@@ -1,4 +1,4 @@
-"""What the demo prints at the end: events, members, messages, and each lift beside the true one."""
+"""The report at the end of the demo: events, members, messages, and each lift beside the true one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from upnext.project import Project
 
 @dataclass(frozen=True)
 class MeasuredLift:
-    """One experiment's goal: what was measured, simultaneous over all rows, and what is true."""
+    """One experiment's goal: the measured lift with its simultaneous interval over all rows, and the true lift."""
 
     experiment: str
     measured: Comparison
@@ -27,13 +27,13 @@ class MeasuredLift:
 
     @property
     def is_covered(self) -> bool | None:
-        """Whether the true lift lies in the interval; None where there is no interval."""
+        """Whether the true lift lies in the interval; None without an interval."""
         low, high = self.measured.lift_low, self.measured.lift_high
         return None if low is None or high is None else low <= self.true_lift <= high
 
 
 def measured_lifts(engine: Engine, *, alpha: float = 0.05) -> list[MeasuredLift]:
-    """Compare each experiment's arm with its control, with intervals that hold together (Bonferroni over the rows)."""
+    """Compare each experiment's arm with its control, with simultaneous intervals (Bonferroni over the rows)."""
     statement = sa.text(
         "select arms.experiment, jsonb_agg(jsonb_build_object("
         " 'n_control', control.users, 'x_control', control.conversions,"

@@ -1,4 +1,4 @@
-"""The demo's last tick once more, by Dagster's own jobs: so that the UI has runs, numbers, plots and checks to show."""
+"""The demo's last tick, repeated by Dagster's own jobs so that the UI shows runs, numbers, plots and checks."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from upnext.ticks.lifecycle import last_as_of
 from upnext.warehouse.engine import connect
 
 MODULE = "orchestration.definitions"
-# As in workspace.yaml: the UI places a run on its timeline by the location of its job.
+# The same name as in workspace.yaml: the UI places a run on its timeline by the location of its job.
 _LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(
     LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE), location_name="upnext"
 )

@@ -1,1 +1,1 @@
-"""The roof: `definitions.py` lists everything that Dagster sees."""
+"""The Dagster entry point: `definitions.py` lists everything that Dagster sees."""

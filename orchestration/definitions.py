@@ -1,4 +1,4 @@
-"""The composition root: everything that Dagster sees. It computes nothing, and to import it reads nothing."""
+"""The composition root: everything that Dagster sees. It computes nothing, and importing it reads nothing."""
 
 import dagster as dg
 

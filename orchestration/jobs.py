@@ -6,8 +6,8 @@ import dagster as dg
 
 from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
 
-# Sensors ask for what has work. What the hour alone changes is looked at every hour: checks, and experiences that begin
-# or end.
+# Sensors request runs for waiting work. The hourly schedule covers what changes only with time: checks, and experiences
+# that start or end.
 _OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
 _SEGMENTS = dg.AssetSelection.checks_for_assets(dg.AssetKey(["segments", "membership_changes"]))

@@ -1,4 +1,4 @@
-"""Dagster's own launcher of runs, which notices when a run's process is gone: also after all of Dagster was killed."""
+"""Dagster's own run launcher, extended to detect dead run processes, even after all of Dagster was killed."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -12,12 +12,12 @@ from upnext.settings import Settings
 from upnext.warehouse.engine import connect
 from upnext.warehouse.locks import is_at_work
 
-# From the first word of a run to its lock in the warehouse.
+# The time from a run's first event to its lock in the warehouse.
 GRACE = timedelta(seconds=20)
 
 
 class Launcher(dg.DefaultRunLauncher):
-    """A run holds a lock in the warehouse as long as its process lives; Dagster ends one whose lock is free."""
+    """A run holds a lock in the warehouse while its process is alive; Dagster ends a run whose lock is free."""
 
     @cached_property
     def _engine(self) -> Engine:
@@ -25,11 +25,11 @@ class Launcher(dg.DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Dagster's run monitoring asks `check_run_worker_health` of each run that has started."""
+        """Dagster's run monitoring calls `check_run_worker_health` for each run that has started."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Return whether the run's process lives."""
+        """Return whether the run's process is alive."""
         record = self._instance.get_run_record_by_id(run.run_id)
         started = record.start_time if record is not None else None
         is_new = started is None or utc_now() - datetime.fromtimestamp(started, UTC) < GRACE

@@ -1,4 +1,4 @@
-"""What Dagster hands to assets and sensors: the project, and dbt."""
+"""The resources of assets and sensors: the project, and dbt."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from upnext.project import Project
 
 
 def project_at_work(project: Project) -> dg.ResourceDefinition:
-    """Return the project as a resource. A run holds a lock in the warehouse, which shows that its process lives."""
+    """Return the project as a resource. A run holds a lock in the warehouse, which shows that its process is alive."""
 
     @dg.resource(description="What is declared, and its warehouse.")
     def resource(context: dg.InitResourceContext) -> Iterator[Project]:

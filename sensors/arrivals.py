@@ -14,9 +14,9 @@ from upnext.ticks.lifecycle import loads_to_take_in
 
 
 def decide(*, arrived: int, loaded: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a tick where files wait, or loads that no published tick has taken in, and no tick is at work.
+    """Request a tick if files or unprocessed loads wait, and no tick is running.
 
-    It names no instant: the tick computes at the time after it has loaded, so that what just arrived is in it.
+    The request sets no `as_of`. The tick sets it after loading, so that it includes what just arrived.
     """
     if arrived == 0 and loaded == 0:
         return dg.SkipReason("no new files in landing")

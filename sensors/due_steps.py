@@ -13,7 +13,7 @@ from upnext.project import Project
 
 
 def decide(*, journeys: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a dispatch of the journeys with work, where none is at work."""
+    """Request a dispatch of the journeys with work, if no dispatch is running."""
     if not journeys:
         return dg.SkipReason("no step is due")
     waiting_for = why_wait(state, now=now)

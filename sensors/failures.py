@@ -1,4 +1,4 @@
-"""A run that failed is told to whoever wants to know: by mail, or by a call."""
+"""Alerts about failed runs, by mail or by an HTTP call."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from upnext.project import Project
 
 
 def decide(*, job: str, run_id: str, failures: int, words: str) -> Alert | dg.SkipReason:
-    """Tell of the first of several failures one after the other: the tries that follow would say the same."""
+    """Alert about the first of consecutive failures only: the retries would repeat the alert."""
     if failures > 1:
         return dg.SkipReason(f"{job} has failed {failures} times in a row, and the first was told")
     return Alert(
@@ -41,7 +41,7 @@ def failures(context: dg.RunFailureSensorContext, project: dg.ResourceParam[Proj
 
 
 def _words(context: dg.RunFailureSensorContext) -> str:
-    """Return the line of the first step that failed, or of the run where none did."""
+    """Return the message of the first step that failed, or of the run if no step failed."""
     for event in context.get_step_failure_events():
         failure = event.step_failure_data
         if failure.user_failure_data is not None and failure.user_failure_data.description:

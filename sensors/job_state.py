@@ -1,4 +1,4 @@
-"""Whether a job is at work, or has just failed: so that a sensor neither piles up runs nor repeats a failure."""
+"""Whether a job is running or has just failed, so that a sensor neither piles up runs nor repeats a failure."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -6,19 +6,19 @@ from itertools import dropwhile, takewhile
 
 import dagster as dg
 
-# The first try after a failure comes soon: its process may just have been killed. Then each wait is twice the last.
+# The first retry comes soon, because the process may just have been killed. Each later wait is twice the one before.
 FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=5)
 _REMEMBERED = 6
-# What users see follows from journeys and assignments alike, so every dispatch ends with it.
+# What users see depends on journeys and on assignments, so every dispatch ends with it.
 LIVE_CTAS = dg.AssetKey(["experiences", "live_ctas"])
 
 
 @dataclass(frozen=True)
 class JobState:
-    """State of the newest run of a job; `failed_at` is None where it did not fail.
+    """State of the newest run of a job; `failed_at` is None if it did not fail.
 
-    `failures` is how many runs failed one after the other, up to the newest.
+    `failures` is the number of consecutive failed runs, up to the newest.
     """
 
     is_busy: bool
@@ -38,7 +38,7 @@ def why_wait(state: JobState, *, now: datetime) -> str | None:
 
 
 def read_job_state(instance: dg.DagsterInstance, job: str, *, at_run: str | None = None) -> JobState:
-    """Read the newest run of `job` from Dagster's storage, or what was the newest when the run `at_run` ended."""
+    """Read the newest run of `job` from Dagster's storage, or the one that was newest when the run `at_run` ended."""
     records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=_REMEMBERED)
     if at_run is not None:
         records = list(dropwhile(lambda record: record.dagster_run.run_id != at_run, records))

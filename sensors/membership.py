@@ -1,4 +1,4 @@
-"""Published membership changes, and events that journeys listen to, start the dispatch of the journeys concerned."""
+"""Published membership changes, and events that journeys listen to, start the dispatch of those journeys."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -17,7 +17,7 @@ EXPERIENCES = "experiences"
 
 
 def consumers(project: Project) -> dict[str, set[str]]:
-    """Return who acts on membership changes, and on those of which segments."""
+    """Return the consumers of membership changes, and the segments of each."""
     by_journey = {
         consumer_of(name): {journey.segment} for name, journey in project.journeys_at_work.items() if journey.segment
     }
@@ -25,7 +25,7 @@ def consumers(project: Project) -> dict[str, set[str]]:
 
 
 def listeners(project: Project) -> dict[str, set[str]]:
-    """Return who acts on events, and on which."""
+    """Return the consumers of events, and the events of each."""
     return {
         consumer_of(name): events
         for name, journey in project.journeys_at_work.items()
@@ -41,7 +41,7 @@ def asset_of(consumer: str) -> dg.AssetKey:
 
 
 def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a run of the assets of those who wait, where no dispatch is at work."""
+    """Request a run of the assets of the waiting consumers, if no dispatch is running."""
     if not waiting:
         return dg.SkipReason("no membership changes that somebody has yet to act on")
     waiting_for = why_wait(state, now=now)
@@ -55,7 +55,7 @@ def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.Ru
 def membership_changes(
     context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Start the dispatch of the journeys whose segment changed, or that an event of a tick lets people into."""
+    """Start the dispatch of the journeys whose segment changed, or that users enter by an event of a tick."""
     waiting = consumers_behind(project.engine, consumers(project)) | consumers_with_new_events(
         project.engine, listeners(project)
     )

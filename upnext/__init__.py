@@ -1,1 +1,1 @@
-"""Upnext, the product: what users do, and what to put before them next. It knows no Dagster."""
+"""Upnext, the product: it reads what users do and decides what to show them next. It does not import Dagster."""

@@ -1,4 +1,4 @@
-"""Telling people outside that something is wrong: by a call with JSON, as chat tools take it, and by mail."""
+"""Alerts to people outside, by an HTTP call with JSON, as chat tools accept it, and by mail."""
 
 import json
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Alert:
 
 
 def send(settings: Settings, alert: Alert) -> None:
-    """Send an alert wherever the settings say. Raises `UpnextError` where the other side does not take it."""
+    """Send an alert wherever the settings say. Raises `UpnextError` if the other side does not accept it."""
     if settings.alerts_url is not None:
         _call(settings.alerts_url, alert)
     if settings.alerts_to is not None:

@@ -1,8 +1,8 @@
-"""The clock: the one place that reads it. Rules are handed their instants."""
+"""The only module that reads the clock. Rules receive their instants as arguments."""
 
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Return the clock's time: for the edges of the system, never for a rule."""
+    """Return the current time. Call it at the edges of the system, never in a rule."""
     return datetime.now(UTC)

@@ -35,6 +35,6 @@ Conditions = dict[Path, Scalar | Test]
 
 
 def check_conditions(conditions: Conditions | None) -> None:
-    """Raise `ValueError` where tests are declared and none is there."""
+    """Raise `ValueError` if tests are declared but empty."""
     if conditions == {}:
         raise ValueError("where: holds no test; leave it out")

@@ -63,9 +63,9 @@ ANALYTICS = "upnext.analytics"
 
 
 def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = ()) -> list[str]:
-    """Return the arguments of a build at `as_of`; without `tick_id` the membership log is left alone.
+    """Return the arguments of a build at `as_of`; without `tick_id` it does not write the membership log.
 
-    `row_local` are the segments that are evaluated for changed users alone; any other is evaluated for everybody.
+    `row_local` are the segments evaluated for changed users alone; any other is evaluated for all users.
     """
     variables: dict[str, Any] = {}
     if as_of is not None:
@@ -88,12 +88,12 @@ def global_arguments(settings: Settings) -> list[str]:
 
 
 def engine_models() -> Path:
-    """Return where the models lie that are the same for everybody."""
+    """Return the folder of the engine's models, which every company shares."""
     return PROJECT_DIR / "engine"
 
 
 def own_models(settings: Settings) -> Path:
-    """Return where the models lie that people edit: events, features, segments and metrics."""
+    """Return the folder of the models that people edit: events, features, segments and metrics."""
     return settings.content / "models" if settings.content else PROJECT_DIR / "models"
 
 
@@ -106,7 +106,7 @@ def model_names(settings: Settings) -> set[str]:
 def manifest_path(settings: Settings) -> Path:
     """Return dbt's manifest, parsed again where a file of the project is newer.
 
-    Where a file cannot be parsed the manifest of before serves: the step that builds then tells the mistake.
+    If a file cannot be parsed, the previous manifest serves; the build step then reports the mistake.
     """
     manifest = settings.dbt_target / "manifest.json"
     parsed_at = manifest.stat().st_mtime if manifest.exists() else 0.0
@@ -165,7 +165,7 @@ class Dbt:
                 self.manifest = _result(dbtRunner().invoke(["parse", *options]), None)
             if arguments == ["parse"]:
                 return self.manifest
-            # Neither its reports nor its list of all relations are needed: a third of a small tick.
+            # Upnext needs neither dbt's reports nor its list of all relations, which take a third of a small tick.
             lean = ["--no-write-json", "--no-populate-cache"]
             return _result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options, *lean]), self.manifest)
 
@@ -206,7 +206,7 @@ def _failure(done: Any, manifest: Any) -> str:
 
 
 def in_one_line(message: str, *, columns: Collection[str]) -> str:
-    """Return what dbt says of a node that failed; of the server's word the first line, without values of the data."""
+    """Return dbt's message about a failed node; of the server's error the first line, without values of the data."""
     head, _, word = message.strip().partition("\n")
     if head.startswith("Database Error") and word:
         message = f"{head} {without_values(word)}"
@@ -214,7 +214,7 @@ def in_one_line(message: str, *, columns: Collection[str]) -> str:
 
 
 def with_nearest(message: str, *, columns: Collection[str]) -> str:
-    """Return Postgres's word of a column that does not exist with the nearest match."""
+    """Return Postgres's error about an unknown column with the nearest match."""
     missing = re.search(r'column "?(?:\w+\.)?(\w+)"? does not exist', message)
     return f"column '{missing[1]}' does not exist{nearest(missing[1], columns)}" if missing else message
 

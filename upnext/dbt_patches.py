@@ -1,4 +1,4 @@
-"""What dbt does again and again in one process, made cheap.
+"""Patches that make dbt's repeated work in one process cheap.
 
 Connections: dbt closes its own after each node, and a new server process has to map every page that it touches: that
 was two thirds of the time of a small tick. dbt's own bookkeeping takes up a connection that is still open.

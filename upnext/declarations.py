@@ -31,7 +31,7 @@ Keys = list[str | int]
 
 
 class Problem(NamedTuple):
-    """What is wrong, and where in its file: by keys where that is YAML, or by the line, counted from 1."""
+    """A mistake and its place in the file: by keys in YAML, otherwise by the line, counted from 1."""
 
     place: Keys | int
     text: str
@@ -92,14 +92,14 @@ def unknown(keys: Keys, kind: str, names: Iterable[str], known: Collection[str])
 
 
 def markup(keys: Keys, text: str) -> Iterator[Problem]:
-    """Yield a problem where a text holds HTML or a script: what shows it may not escape it."""
+    """Yield a problem if a text holds HTML or a script, because the page that shows it may not escape it."""
     found = re.search(r"<\s*[A-Za-z/!?][^>]*>?|&(#\w+|[A-Za-z]+);|javascript:", text, re.IGNORECASE)
     if found:
         yield Problem(keys, f"copy is plain text, and '{found[0]}' is markup; leave it out")
 
 
 def line_of(path: Path, keys: Keys) -> int:
-    """Return the line, counted from 1, at which a key of a YAML file stands."""
+    """Return the line, counted from 1, of a key in a YAML file."""
     return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
 
 
@@ -108,7 +108,7 @@ _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
 def _check_keys(node: yaml.Node | None, path: Path) -> None:
-    """Raise `UpnextError` for a key that is no text, or that stands twice: YAML would keep the last in silence."""
+    """Raise `UpnextError` for a key that is not text, or that is repeated: YAML would silently keep the last."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:

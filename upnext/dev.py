@@ -38,7 +38,7 @@ def prepare(settings: Settings) -> dict[str, str]:
     return {
         "UPNEXT_HOME": str(settings.home),
         "DAGSTER_HOME": str(settings.dagster_home),
-        # Dagster's processes import the roof, which is a part of the checkout and not of the package.
+        # Dagster's processes import `orchestration`, which is part of the checkout and not of the package.
         "PYTHONPATH": str(PROJECT),
         "UPNEXT_DAGSTER_URL": storage_url(url),
         **dbt.environment(settings, url),
@@ -57,14 +57,14 @@ def serve(settings: Settings, *, port: int) -> int:
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
         dagster = str(Path(sys.executable).parent / "dagster")
-        # Whoever is started in the background of a script ignores Ctrl-C, and Dagster would ignore SIGTERM with it.
+        # A process that a script starts in the background ignores Ctrl-C, and Dagster would then ignore SIGTERM too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port),
              "--log-level", "warning"],
             env=environment, cwd=settings.dagster_home,
         )  # fmt: skip
-        # Ctrl-C goes to both, and what Dagster does about it is waited for.
+        # Ctrl-C reaches both processes; wait until Dagster has shut down.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         return process.wait()

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that says what is wrong, where, and what to do."""
+"""Errors that a user can fix: one line that says what is wrong, where, and what to do."""
 
 import difflib
 import re
@@ -9,14 +9,14 @@ class UpnextError(Exception):
     """Bad arguments or bad configuration. The command line prints it as one line and exits with status 2."""
 
 
-# What PostgreSQL says of names and of syntax quotes the query.
+# PostgreSQL's errors about names and syntax quote the query, not the data.
 _OF_THE_QUERY = re.compile(
     "does not exist|violates|syntax error at|must appear in|is ambiguous|is of type|already exists|permission denied"
 )
 
 
 def without_values(message: str) -> str:
-    """Return PostgreSQL's first line; what it quotes of the data, which may be somebody's own, is left out.
+    """Return PostgreSQL's first line without the data that it quotes, which may be personal.
 
     >>> without_values('invalid input syntax for type integer: "+49 170 1234"')
     'invalid input syntax for type integer: "..."'
@@ -28,7 +28,7 @@ def without_values(message: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return text of others as it can be shown: what could steer a terminal, or turn the line round, is written out.
+    """Return untrusted text in printable form: terminal controls and bidirectional marks are escaped.
 
     >>> print(visible("a" + chr(27) + "[2Jb"))
     a\\x1b[2Jb

@@ -1,4 +1,4 @@
-"""Kinds: what a feature or a metric can be made of. Pure.
+"""Kinds of features and metrics. Pure.
 
 A kind is a field of `Measure` here, and a file of SQL of the same name in `dbt_project/macros/kinds/`.
 """
@@ -19,7 +19,7 @@ _WINDOWED = frozenset({"within", "where", "type"})
 
 @dataclass(frozen=True)
 class Kind:
-    """Which keys go with a kind, which one it needs, and where it can be used."""
+    """The keys that a kind allows, the key that it requires, and where it can be used."""
 
     goes_with: frozenset[str] = _WINDOWED
     needs: str | None = None

@@ -37,7 +37,7 @@ LEAP = timedelta(days=7)
 
 
 def ingest_landing(project: Project) -> Ingested:
-    """Load what has landed and is not loaded yet."""
+    """Load the landed files that are not loaded yet."""
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()
     with project.engine.connect() as connection:
         arrived = not_loaded(connection, landed, now=now)
@@ -46,7 +46,7 @@ def ingest_landing(project: Project) -> Ingested:
 
 @contextmanager
 def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterator[Tick]:
-    """Yield a tick to build in; it is published where the body ends well."""
+    """Yield a tick to build in; it is published if the body succeeds."""
     with published(project.engine, asked, segments=project.segments, is_explicit=is_explicit, clock=utc_now) as tick:
         yield tick
 
@@ -63,10 +63,10 @@ _KEPT_UP_TO_DATE = ("config.materialized:identity", "upnext.features", dbt.ANALY
 
 
 def rebuild(project: Project) -> dict[str, int]:
-    """Recompute identities, all features and the users of experiments, where they are now, and repair what differs.
+    """Recompute identities, all features and the users of experiments at the current state, and repair differences.
 
-    Returns by how many rows each table was wrong: 0, or its keeping up to date has a mistake. The next tick evaluates
-    what was repaired.
+    Returns the number of wrong rows per table; a number above 0 means that the incremental update has a bug. The next
+    tick evaluates the repaired rows.
     """
     with exclusive(project.engine, "tick"), exclusive(project.engine, "dbt"):
         with project.engine.connect() as connection:
@@ -88,7 +88,7 @@ def dispatch_journeys(
 ) -> DispatchResult:
     """Move people along the journeys that are started (or `only` these and their exclusive groups); send what is due.
 
-    Raises `UpnextError` where a channel cannot be used, when all else is done: what is due there waits.
+    Raises `UpnextError` where a channel cannot be used, after all other work; due messages of that channel wait.
     """
     engine, journeys = project.engine, project.journeys_at_work
     end_removed(engine, {*project.journeys, *project.experiences}, at=as_of)
@@ -131,7 +131,7 @@ def analyse_results(project: Project, as_of: datetime) -> Analysed:
 
 
 def leap(engine: Engine, asked: datetime) -> str | None:
-    """Return what to know before a tick that goes further than a week beyond the last one; None before any other."""
+    """Return a warning before a tick more than a week after the last one; None before any other tick."""
     last = last_published_as_of(engine)
     if last is None or asked - last <= LEAP:
         return None

@@ -1,4 +1,4 @@
-"""What people do by hand: preview and release segments; check, preview, start, pause and explain journeys."""
+"""Manual operations: preview and release segments; check, preview, start, pause and explain journeys."""
 
 import re
 import shutil
@@ -42,7 +42,7 @@ STARTER = Path(__file__).parent / "starter"
 
 
 def status(project: Project) -> dict[str, Any]:
-    """Return how far everything is."""
+    """Return the state of the warehouse."""
     return read_status(
         project.engine,
         segments=project.segments,
@@ -72,7 +72,7 @@ def preview_segment(project: Project, path_or_name: str, *, with_ids: bool) -> P
 
 
 def release_segment(project: Project, segment: str) -> int:
-    """Let the next tick apply a change that is held, and return how many would enter and leave by the last look."""
+    """Let the next tick apply a held change, and return how many would enter and exit as of the last evaluation."""
     if segment not in project.segments:
         raise UpnextError(f"unknown segment '{segment}'{nearest(segment, project.segments)}")
     changes = release(project.engine, segment)
@@ -171,7 +171,7 @@ def _sample_messages(
 
 
 def explain_journey(project: Project, name: str, user_id: str) -> list[Line]:
-    """Return what became of a user in a journey, in words."""
+    """Return the history of a user in a journey, in words."""
     with project.engine.connect() as connection:
         as_of = last_published_as_of(project.engine) or utc_now()
         journey = _declared_journey(project, name)
@@ -189,7 +189,7 @@ def preview_journey(project: Project, name: str) -> JourneyPreview:
 
 
 def start(project: Project, kind: str, name: str, *, by: str) -> None:
-    """Let a journey or an experience act from now on. Raises `UpnextError` where there is none, or it acts already."""
+    """Start a journey or an experience. Raises `UpnextError` if it does not exist or is started already."""
     _declared(project, kind, name)
     project.check()
     with transaction(project.engine, "dispatch") as connection:
@@ -202,7 +202,7 @@ def start(project: Project, kind: str, name: str, *, by: str) -> None:
 
 
 def stop(project: Project, kind: str, name: str, *, by: str) -> int:
-    """Let a journey or an experience act no more; whoever is in the journey goes out of it. Returns how many did."""
+    """Stop a journey or an experience; all users in the journey exit. Returns the number of exits."""
     _declared(project, kind, name)
     with transaction(project.engine, "dispatch") as connection:
         if not switch(connection, name, is_started=False, at=utc_now(), by=by):
@@ -214,7 +214,7 @@ def stop(project: Project, kind: str, name: str, *, by: str) -> int:
 
 
 def start_all(project: Project, *, by: str) -> None:
-    """Start whatever is declared and not started yet."""
+    """Start all declared journeys and experiences that are not started yet."""
     with project.engine.begin() as connection:
         for name in (*project.journeys, *project.experiences):
             switch(connection, name, is_started=True, at=utc_now(), by=by)
@@ -234,14 +234,14 @@ def _declared(project: Project, kind: str, name: str) -> None:
 
 
 def pause_journey(project: Project, name: str) -> None:
-    """Let nobody in a journey go on."""
+    """Pause all users in a journey."""
     _declared_journey(project, name)
     if not pause(project.engine, name, at=utc_now()):
         raise UpnextError(f"journey '{name}' is paused already")
 
 
 def resume_journey(project: Project, name: str) -> int:
-    """Let a journey go on, and return for how many users."""
+    """Resume a journey, and return the number of users in it."""
     _declared_journey(project, name)
     entries = resume(project.engine, name, at=utc_now())
     if entries is None:

@@ -1,4 +1,4 @@
-"""What is declared and where it runs: read from the files and the settings when first asked for."""
+"""The declarations and the warehouse: read from files and settings on first use."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -113,7 +113,7 @@ class Project:
 
     @property
     def started(self) -> dict[str, Started]:
-        """The journeys and experiences that are started, by name: those that the warehouse names right now."""
+        """The journeys and experiences that are started, by name: read from the warehouse on each access."""
         with self.engine.connect() as connection:
             return started(connection)
 
@@ -163,7 +163,7 @@ class Project:
             raise UpnextError(f"UPNEXT_MAIL_FROM: {error}") from None
 
     def check_segments(self, files: Mapping[str, Path]) -> None:
-        """Raise `UpnextError` for the first of these segments that cannot be what its author means."""
+        """Raise `UpnextError` for the first of these segments with a mistake."""
         check_segments(
             files,
             known={*FEATURE_TABLES, *self.features, *dbt.model_names(self.settings)},
@@ -172,9 +172,9 @@ class Project:
 
 
 def readable(project: Project) -> tuple[dict[str, Journey | None], dict[str, Experience]]:
-    """Return the journeys and experiences as far as they can be read: for who shows them, and leaves errors to steps.
+    """Return the journeys and experiences as far as they can be read: for views that leave errors to the steps.
 
-    A journey is None, and no experience is there, where something that is declared has a mistake.
+    If a declaration has a mistake, each journey is None and there are no experiences.
     """
     try:
         return dict(project.journeys), project.experiences

@@ -1,4 +1,4 @@
-"""Where Upnext keeps its state and whom it talks to, read from the environment."""
+"""Settings from the environment: where Upnext keeps its state, and which services it connects to."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What `upnext status` says: watermarks, members, messages, the last tick, what is held, and drift."""
+"""The output of `upnext status`: watermarks, members, messages, the last tick, what is held, and drift."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta

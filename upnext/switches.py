@@ -1,4 +1,4 @@
-"""What has been started: journeys and experiences do nothing until somebody says so."""
+"""The started journeys and experiences: they do nothing until a user starts them."""
 
 import getpass
 import os
@@ -11,7 +11,7 @@ from upnext.sql import SQL
 
 
 class Started(NamedTuple):
-    """Since when something is at work, and who started it."""
+    """The time when a journey or an experience was started, and the user who started it."""
 
     since: datetime
     by: str
@@ -23,7 +23,7 @@ def started(connection: Connection) -> dict[str, Started]:
 
 
 def switch(connection: Connection, name: str, *, is_started: bool, at: datetime, by: str) -> bool:
-    """Start or stop something, and note who did; False where it is so already."""
+    """Start or stop a journey or an experience, and record the user; False if nothing changes."""
     values = {"name": name, "is_started": is_started, "at": at, "by": by}
     return connection.execute(SQL["switch"], values).rowcount == 1
 

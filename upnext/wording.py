@@ -1,7 +1,7 @@
-"""What is wrong with a declaration, in plain words: what stands there, what is allowed, the nearest. Pure.
+"""Error messages for declarations, in plain words: the value, the allowed values, the nearest match. Pure.
 
-msgspec checks declarations, and says where it stopped. The sentence is made here, from the type that is declared for
-that place: so an error tells the allowed values of that place alone, and never a regular expression.
+msgspec checks declarations and reports the place of the first error. This module writes the message from the type
+declared for that place, so an error lists the allowed values of that place alone, and never a regular expression.
 """
 
 import datetime

@@ -1,1 +1,1 @@
-"""What it was worth: experiment results, journey funnels and copy rankings."""
+"""Analytics: experiment results, journey funnels and copy rankings."""

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 class Moments:
     """One row of `analytics.experiment_moments`; the covariate is the metric over the time before the exposure.
 
-    `split` names the traffic split by which the users were drawn: only users of one split are comparable.
+    `split` names the traffic split that assigned the users. Only users of the same split are comparable.
     """
 
     experiment: str
@@ -51,7 +51,7 @@ class Moments:
 
     @property
     def value(self) -> float | None:
-        """The mean of the metric over the users of the arm; None where there is nobody."""
+        """The mean of the metric over the users of the arm; None without users."""
         if not self.users:
             return None
         if self.conversions is not None:
@@ -63,7 +63,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Arm:
-    """Users of an arm that were seen, how many it should be, and what is said of the experiment.
+    """The exposed users of an arm, the number expected, and the settings of the experiment.
 
     A row of `analytics.experiment_arms` for each traffic split; `_of_all_splits` adds them up.
     """
@@ -85,9 +85,9 @@ class Arm:
 def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_of: datetime) -> list[Row]:
     """Compare each arm with its control, per experiment and metric: rows of `analytics.experiment_results`.
 
-    Users are compared within each traffic split. An arm that nobody saw has a row too. P-values are adjusted within
+    Users are compared within each traffic split. An arm without exposures has a row too. P-values are adjusted within
     an experiment: by Holm over the goal of each arm, and over its clicks, by Benjamini and Hochberg over all other
-    metrics. `p_always_valid` is that of this look alone; `with_decision` adds the looks before it, and the decision.
+    metrics. `p_always_valid` covers this look alone; `with_decision` adds the earlier looks and the decision.
     """
     found: dict[str, dict[tuple[str, str], list[Moments]]] = defaultdict(lambda: defaultdict(list))
     for row in moments:
@@ -103,7 +103,7 @@ def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_o
             expected_weights=[[arm.expected_users for arm in split] for split in by_split.values()],
         )
         drawn = {name: _of_all_splits(rows) for name, rows in _by(seen, "arm").items()}
-        # Where no window is over yet, the goal has a row all the same.
+        # The goal has a row even if no window is over yet.
         metrics = found[experiment] or {(GOAL, "proportion"): []}
         results += _adjusted(
             [
@@ -133,9 +133,9 @@ def with_decision(row: Row, earlier: float | None, *, arms: int) -> Row:
 def compare_segments(counts: Iterable[Row], generic: Mapping[str, set[str]]) -> list[Row]:
     """Compare the goal in each segment: every arm with control, and personal copy with the `generic` arms there are.
 
-    Rows of `analytics.segment_results`. People look at `finding` every hour, so it goes by always-valid p-values,
-    adjusted over all rows by Benjamini and Hochberg. That something does as well is said only where the always-valid
-    interval rules out every lift worth having, in all rows at once (Bonferroni).
+    Rows of `analytics.segment_results`. People look at `finding` every hour, so it uses always-valid p-values,
+    adjusted over all rows by Benjamini and Hochberg. `finding` reports equivalence only if the always-valid
+    interval excludes every lift worth having, simultaneously in all rows (Bonferroni).
     """
     by_segment: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in counts:
@@ -180,9 +180,9 @@ def compare_segments(counts: Iterable[Row], generic: Mapping[str, set[str]]) -> 
 def rank_copies(counts: Iterable[Row]) -> list[Row]:
     """Rank variants within their segment by click rate and by goal, with Wilson's intervals.
 
-    Rows of `analytics.copy_ranking`, from a row for each variant and traffic split. Ranks go by the rates alone. A
-    variant is best only among those of its experience, with which it was randomised, and where it beats each of them by
-    always-valid p-values, adjusted by Holm: so nothing is called best by luck, however often somebody looks.
+    Rows of `analytics.copy_ranking`, from a row for each variant and traffic split. Ranks use the rates alone. A
+    variant is compared only with those of its experience, because users were randomised among them. It is best if it
+    beats each of them by always-valid p-values, adjusted by Holm. Repeated looks do not inflate the error rate.
     """
     by_segment: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in counts:
@@ -227,7 +227,7 @@ def _compare_arms(
         seen_arm = drawn[name]
         seen_control = seen_control or replace(seen_arm, arm=CONTROL, expected_users=0, users=0, open_users=0)
         control, arm = by_arm.get(CONTROL, {}), by_arm.get(name, {})
-        # Users of a split in which one of the two had no part have nobody to be compared with.
+        # In a split that lacks one of the two variants, users have no comparison group.
         splits = sorted(control.keys() & arm.keys()) or sorted(control.keys() | arm.keys())
         nobody = Moments(seen_arm.experiment, metric, kind, "", name, 0, 0 if kind == "proportion" else None)
         pairs = [(control.get(split, nobody), arm.get(split, nobody)) for split in splits] or [(nobody, nobody)]
@@ -270,7 +270,7 @@ def _stratum(kind: str, control: Moments, arm: Moments) -> Stratum:
     return stratum
 
 
-# The moments by the names of the arguments of `statistics`.
+# Maps the argument names of `statistics` to the fields of `Moments`.
 _ARGUMENTS = {
     "proportion": {"n": "users", "x": "conversions"},
     "mean": {
@@ -285,12 +285,12 @@ _ARGUMENTS = {
 
 
 def _sizes(pairs: list[tuple[Moments, Moments]]) -> list[float]:
-    """Return how many users a side each split is worth, were both sides as large: the weights of the splits."""
+    """Return the weight of each split: the users per side of a balanced comparison with the same precision."""
     return [2 / (1 / control.users + 1 / arm.users) if control.users and arm.users else 0.0 for control, arm in pairs]
 
 
 def _means(kind: str, pairs: list[tuple[Moments, Moments]]) -> tuple[float | None, float | None]:
-    """Return the means of both sides, over splits with the weights by which they are compared."""
+    """Return the means of both sides over all splits, weighted as in the comparison."""
     if len(pairs) == 1:
         return pairs[0][0].value, pairs[0][1].value
     sizes = _sizes(pairs)
@@ -313,7 +313,7 @@ def _plan(
     *,
     arms: int,
 ) -> Row:
-    """What the goal could show by now, and in how many days the smallest lift worth having could be called."""
+    """Return the minimal detectable lift of the goal so far, and the days until `minimum_lift` can be decided."""
     size = sum(_sizes(pairs))
     if metric != GOAL or mean_control is None or not size:
         return {"minimal_detectable_lift": None, "days_left": None}
@@ -322,7 +322,7 @@ def _plan(
     moments: dict[str, Any] = {"n_control": size, "mean_control": mean_control, "n_arm": size}
     variances = [mean * (1 - mean) for mean in (mean_control, with_lift)]
     begun = min((side.first_exposed_at for side in seen if side.first_exposed_at is not None), default=as_of)
-    # Whoever was exposed counts when the window is over: so many as come are so many as close.
+    # Exposed users count when their window is over. At a steady rate, as many windows close as users arrive.
     per_day = sum(side.users for side in seen) / max((as_of - begun) / timedelta(days=1), 1)
     return {
         "minimal_detectable_lift": minimal_detectable_lift(**moments, var_control=variances[0]),
@@ -338,7 +338,7 @@ def _plan(
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
-    """Adjust p-values by family: the goal, clicks (control has none, so they are sure), and all other metrics."""
+    """Adjust p-values by family: the goal, clicks (always positive, since control has none), and all other metrics."""
     families: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         families[row["metric"] if row["metric"] in (GOAL, CLICKED) else ""].append(row)
@@ -414,7 +414,7 @@ def _ranked(
 
 
 def _is_best(first: list[Row], others: list[list[Row]], count: str) -> bool:
-    """Whether the one ahead is surely ahead of every other; one alone is not the best of anything."""
+    """Whether the leading copy significantly beats every other; a single copy is never the best."""
     compared = [_compare_shares(other, first, "exposed", count, ALPHA) for other in others]
     adjusted = adjust([result.p_always_valid for result in compared], method="holm")
     return bool(others) and all(

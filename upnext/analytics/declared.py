@@ -1,4 +1,4 @@
-"""Reading what is declared of metrics, checked: errors name the file, the line and the nearest match."""
+"""Reads and checks the declared metrics; errors name the file, the line and the nearest match."""
 
 from pathlib import Path
 

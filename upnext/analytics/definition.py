@@ -1,4 +1,4 @@
-"""What a metric's description may say (`config.meta` of a column), and which mistakes it can hold. Pure."""
+"""The keys of a metric's description (`config.meta` of a column), and the mistakes in it. Pure."""
 
 from collections.abc import Collection, Iterator
 from typing import Annotated
@@ -20,7 +20,7 @@ _KINDS = [name for name, kind in KINDS.items() if kind.is_of_metrics]
 class Metric(Measure, frozen=True):
     """A kind of a feature that is a number for each user, with `where`; `per` makes a ratio of two counts.
 
-    `cap: 99.9 %` lets no user count for more than that share of the users have at most, so that one does not decide.
+    `cap: 99.9 %` limits each user's value to that percentile over users, so that one user does not decide the result.
     """
 
     per: str | None = None
@@ -40,7 +40,7 @@ class Metric(Measure, frozen=True):
 
     @property
     def events(self) -> list[str]:
-        """Names of the events that it is about."""
+        """Names of the events that it reads."""
         return [*super().events, *([self.per] if self.per is not None else [])]
 
 

@@ -1,4 +1,4 @@
-"""What would make results wrong: broken ratios, exposures nobody was drawn for, silent arms, goals before exposure."""
+"""Checks of results: sample-ratio mismatch, exposures without assignment, silent arms, goals before exposure."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -21,9 +21,9 @@ CHECKS = {
 def run_checks(
     engine: Engine, *, as_of: datetime, events: Collection[str], summed_events: Collection[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """Return by check what is wrong where: the p-value, or how many.
+    """Return the findings of each check by name: the p-value, or the count.
 
-    `events` are those that metrics are made of, `summed_events` those of which a property is added up.
+    `events` are the events that metrics read, `summed_events` those with a property that metrics sum.
     """
     values = {"as_of": as_of, "alarm": SRM_ALARM, "events": sorted(events), "summed_events": sorted(summed_events)}
     with engine.connect() as connection:

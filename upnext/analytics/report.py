@@ -1,4 +1,4 @@
-"""Results as people read them: a table of what to do, and lifts over time as a picture. Pure."""
+"""Results for people: a table with the decisions, and a picture of lifts over time. Pure."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 INK, LINE, BAND = "#1f2937", "#3d4bd6", "#c7cbf5"
 HEADINGS = ("experiment: arm", "what to do", "lift (95 %)", "p", "control, arm", "users", "days left")
 COLUMNS = 3
-# So that a narrow column does not part a number from its sign.
+# Keeps a number and its sign on one line in a narrow column.
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return a line of text per result on the goal, in the order of `HEADINGS`; what cannot be said is a dash."""
+    """Return a line of text per result on the goal, in the order of `HEADINGS`; a missing value is a dash."""
     return [
         (
             f"{row['experiment']}: {row['arm']}",
@@ -51,7 +51,7 @@ def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
         axes.fill_between(at, low, high, color=BAND, linewidth=0)
         axes.plot(at, lift, color=LINE, linewidth=2, marker="o" if len(rows) == 1 else None)
         axes.axhline(0, color=INK, linewidth=1)
-        # The first looks know next to nothing: their intervals would leave no room for the rest.
+        # The first looks have very wide intervals, which would leave no room for the rest.
         axes.set_ylim(max(-100, min(low[-1], -20) * 1.6), max(high[-1], 20) * 1.6)
         axes.set_title(name, fontsize=10, loc="left", color=INK)
         axes.set_ylabel("lift, %", fontsize=8)

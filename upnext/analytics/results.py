@@ -1,4 +1,4 @@
-"""Results of every experiment, journey, copy and segment at one `as_of`: moments read, compared, and written down."""
+"""Results of every experiment, journey, copy and segment at one `as_of`: read, compare, write."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Analysed:
 
 
 def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
-    """Write the results at `as_of` to `analytics.*`, in place of those that are there for the same instant."""
+    """Write the results at `as_of` to `analytics.*`, and replace those of the same instant."""
     with _snapshot(engine) as connection:
         connection.execute(SQL["refresh_users"])
         connection.execute(SQL["refresh_moments"])
@@ -68,7 +68,7 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
 
 
 def read_results(engine: Engine) -> list[Row]:
-    """Return what is known of the goal of each arm at the newest analysis."""
+    """Return the result on the goal of each arm at the newest analysis."""
     with engine.connect() as connection:
         return _rows(connection, "newest_results")
 

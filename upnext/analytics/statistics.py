@@ -1,12 +1,12 @@
-"""Comparing an arm with its control: what the difference is, how sure we are, and what cannot be said. Pure.
+"""Compares an arm with its control: the difference, its uncertainty, and the reason if there is none. Pure.
 
-Every function is keyword-only. A comparison is a frozen `Comparison`; a number that cannot be said is None, and
-`reason` says why. Intervals are two-sided at level 1 - alpha. Users are counted, means are in the metric's unit,
+Every function is keyword-only. A comparison is a frozen `Comparison`; a number that cannot be computed is None,
+and `reason` says why. Intervals are two-sided at level 1 - alpha. Users are counted, means are in the metric's unit,
 variances in its square, and a lift is a part of the control mean (0.1 is +10 %).
 
-Where the traffic split was changed on the way, users of each split are a stratum: `compare_*_by_split` take a mapping
-for each, with the arguments of the function without strata. Arms are compared within each stratum, and the strata are
-combined with weights n_control n_arm / (n_control + n_arm) (Mantel and Haenszel 1959). Where values vary alike these
+If the traffic split changed during the experiment, each split is a stratum: `compare_*_by_split` take a mapping for
+each, with the arguments of the function without strata. Arms are compared within each stratum, and the strata are
+combined with weights n_control n_arm / (n_control + n_arm) (Mantel and Haenszel 1959). If variances are equal these
 are the inverse of the variance of each difference. An estimate of that variance would depend on who converted, and bias
 the result; these weights do not. A stratum without users in one of the arms is left out.
 """
@@ -24,13 +24,13 @@ MIN_CONVERSIONS_ALWAYS_VALID = 25
 MIN_COUNT_WELCH = 5
 TUNED_FOR_USERS = 5_000
 SRM_ALARM = 0.001
-# Priors of the shares, by how many users each is worth: wide ones find ratios that are far off soon, narrow ones small
-# deviations in the end.
+# Prior concentrations of the shares, in users. Wide priors detect large deviations early, narrow priors detect small
+# deviations eventually.
 SRM_PRIORS = (10, 100, 1_000, 10_000)
-# A plan for so many times the users of today is none.
+# A plan that needs more than this multiple of today's users is useless.
 LONGEST_PLAN = 2.0**20
 
-# A value that is the same for all sums up to a deviation in the last digits: that is none.
+# Sums over a constant value deviate in the last digits. This tolerance treats that as no variance.
 ROUNDING = 1e-10
 
 _SIDES = ("control", "arm")
@@ -88,7 +88,7 @@ def compare_proportions(*, n_control: int, x_control: int, n_arm: int, x_arm: in
     Welch's t on the difference, Satterthwaite's degrees of freedom (Welch 1947). With fewer than 5 conversions or 5
     non-conversions in an arm the p-value is Fisher's exact test (1935) and the interval Newcombe's hybrid score (1998,
     method 10); `reason` says so. The interval of the lift is that of the log of the ratio (Katz et al. 1978).
-    Raises `ValueError` for counts that cannot be.
+    Raises `ValueError` for impossible counts.
 
     >>> result = compare_proportions(n_control=5000, x_control=500, n_arm=5000, x_arm=600)
     >>> round(result.diff, 4), round(result.lift, 4), round(result.p_value, 5)
@@ -179,16 +179,16 @@ def compare_means_cuped(
     cov_arm: float,
     alpha: float = 0.05,
 ) -> Comparison:
-    """Compare two means, less what the same metric before the exposure foretold of them.
+    """Compare two means, adjusted by the same metric before the exposure (CUPED).
 
     Deng, Xu, Kohavi and Walker (2013): each mean becomes `mean - theta * (pre_mean - pre_mean of all)`, where theta is
     the covariance with the pre-period over its variance, both pooled within the arms, (n - 1)-weighted. `diff` is
     tested as by `compare_means`, with the variance `var - 2 theta cov + theta^2 pre_var`. `lift` is over the adjusted
-    control mean. That the mean of all moves with both arms is in the gradient of the log of its ratio:
+    control mean. The mean of all depends on both arms, which the gradient of the log of the ratio includes:
     with A, C the adjusted means, w the shares of users and g = theta (w_control / A + w_arm / C), its variance is
     (var / A^2 - 2 g cov / A + g^2 pre_var) / n over the arm, plus the same with C over control.
-    Variances and covariances are of the sample (n - 1). Where the pre-period does not vary the means are compared as
-    they are, and `reason` says so. Raises `ValueError` for moments that cannot be.
+    Variances and covariances are of the sample (n - 1). If the pre-period does not vary, the means are compared
+    unadjusted, and `reason` says so. Raises `ValueError` for moments that cannot be.
 
     >>> result = compare_means_cuped(
     ...     n_control=100, mean_control=10, var_control=4, pre_mean_control=5.0, pre_var_control=4, cov_control=3,
@@ -206,7 +206,7 @@ def compare_means_cuped(
 
 
 def compare_means_cuped_by_split(*, splits: Sequence[Stratum], alpha: float = 0.05) -> Comparison:
-    """Compare two means within each traffic split, less what the pre-period foretold: see `compare_means_cuped`.
+    """Compare two means within each traffic split, adjusted by the pre-period: see `compare_means_cuped`.
 
     Theta is pooled within arms and strata, and the pre-period is centred within each stratum.
     """
@@ -241,11 +241,11 @@ def compare_ratios(
     cov_arm: float,
     alpha: float = 0.05,
 ) -> Comparison:
-    """Compare two ratios of means, such as orders per session, where users are what was drawn by lot.
+    """Compare two ratios of means, such as orders per session, if users are the unit of randomisation.
 
     R = mean_num / mean_den, its variance by the delta method (var_num - 2 R cov + R^2 var_den) / (n mean_den^2)
     (Deng, Knoblich and Lu 2018), then as `compare_means`. Moments are per user, of the sample (n - 1).
-    A denominator that is not positive has no ratio. Raises `ValueError` for moments that cannot be.
+    Without a positive denominator there is no ratio. Raises `ValueError` for moments that cannot be.
 
     >>> result = compare_ratios(
     ...     n_control=1000, mean_num_control=1, mean_den_control=4, var_num_control=1, var_den_control=4, cov_control=1,
@@ -287,7 +287,7 @@ def compare_ratios_by_split(*, splits: Sequence[Stratum], alpha: float = 0.05) -
 
 
 def sample_ratio_p(*, observed: Sequence[int], expected_weights: Sequence[float]) -> float | None:
-    """Return the chi-square p-value (Pearson 1900) that arms got the users they should; None with nothing to compare.
+    """Return the chi-square p-value (Pearson 1900) of sample-ratio mismatch; None with nothing to compare.
 
     Arms of weight 0 are left out. Alarm below 0.001. Raises `ValueError` where the lengths differ, and for counts or
     weights below 0.
@@ -306,12 +306,12 @@ def sample_ratio_p(*, observed: Sequence[int], expected_weights: Sequence[float]
 def sample_ratio_p_always_valid(
     *, observed: Sequence[Sequence[int]], expected_weights: Sequence[Sequence[float]]
 ) -> float | None:
-    """Return a p-value that arms got the users they should, valid at every look; None with nothing to compare.
+    """Return the p-value of sample-ratio mismatch, valid at every look; None with nothing to compare.
 
     `observed` and `expected_weights` have a row for each traffic split. One over the Bayes factor of multinomial counts
     under a Dirichlet prior around the expected shares (Lindon and Malek 2022), averaged over priors of several widths,
-    multiplied over the splits. Over all looks together it falls below alpha in at most alpha of the experiments whose
-    arms got what they should. Alarm below 0.001. Raises `ValueError` as `sample_ratio_p` does.
+    multiplied over the splits. Over all looks together it falls below alpha in at most alpha of the experiments without
+    mismatch. Alarm below 0.001. Raises `ValueError` as `sample_ratio_p` does.
 
     >>> round(sample_ratio_p_always_valid(observed=[[5000, 5300]], expected_weights=[[0.5, 0.5]]), 3)
     0.124
@@ -328,7 +328,7 @@ def adjust(p_values: Sequence[float | None], *, method: Literal["holm", "benjami
     """Return the p-values adjusted within their family, in their order; None stays None and does not count.
 
     Sources: Holm (1979), family-wise error; Benjamini and Hochberg (1995), false discovery rate.
-    Raises `ValueError` for another method, and for what is no p-value.
+    Raises `ValueError` for an unknown method, and for values that are not p-values.
 
     >>> adjust([0.01, None, 0.04], method="holm")
     [0.02, None, 0.04]
@@ -354,7 +354,7 @@ def adjust(p_values: Sequence[float | None], *, method: Literal["holm", "benjami
 
 
 def wilson(*, n: int, x: int, alpha: float = 0.05) -> tuple[float, float] | None:
-    """Return Wilson's score interval (1927) of a share `x / n`; None where there is nobody.
+    """Return Wilson's score interval (1927) of a share `x / n`; None without users.
 
     >>> low, high = wilson(n=100, x=10)
     >>> round(low, 4), round(high, 4)
@@ -372,7 +372,7 @@ def wilson(*, n: int, x: int, alpha: float = 0.05) -> tuple[float, float] | None
 def minimal_detectable_lift(
     *, n_control: int, mean_control: float, var_control: float, n_arm: int, alpha: float = 0.05, power: float = 0.8
 ) -> float | None:
-    """Return the smallest lift that these users would show with `power`, at one look; None without mean or variance.
+    """Return the smallest lift that these users can detect with `power`, at one look; None without mean or variance.
 
     (z_(alpha/2) + z_power) sqrt(var (1 / n_control + 1 / n_arm)) / |mean|, the arm varying like control
     (Lachin 1981). Raises `ValueError` for moments that cannot be.
@@ -397,8 +397,8 @@ def days_left(
     """Return in how many days `per_day` more users, split as until now, let `lift` be called with `power`.
 
     By the rule of `decide`: the days until the lift lies z_power standard errors beyond the always-valid bound.
-    `users` are all that the bound counts (`n_control` and `n_arm` together where left out), `arms` how many are tried.
-    0 where there are enough already, None where the rate is unknown or no number of users is enough.
+    `users` is the number that the bound counts (default `n_control + n_arm`), `arms` the number of arms tested.
+    0 if there are enough users already, None if the rate is unknown or no number of users is enough.
 
     >>> days_left(n_control=5000, mean_control=0.1, var_control=0.09, n_arm=5000, per_day=1000, lift=0.1)
     51
@@ -443,12 +443,12 @@ def decide(
     arms: int = 1,
     alpha: float = 0.05,
 ) -> Decision:
-    """Return what to do, by a rule that stays right however often one looks.
+    """Return the decision, by a rule that is valid at every look.
 
-    - `broken: sample ratio` where the arms did not get the users they should (p below 0.001): nothing else counts.
-    - `ship` where the always-valid p-value, times the number of `arms` tried, is below alpha and the arm is ahead.
-    - `stop` where it is below alpha and the arm is behind, or where the always-valid interval leaves out every lift
-      from `minimum_lift` on, the smallest that is worth having.
+    - `broken: sample ratio` on sample-ratio mismatch (p below 0.001), whatever the other values are.
+    - `ship` if the always-valid p-value, times the number of `arms` tested, is below alpha and the arm is ahead.
+    - `stop` if it is below alpha and the arm is behind, or if the always-valid interval excludes every lift of at
+      least `minimum_lift`, the smallest that is worth having.
     - `keep going` otherwise.
 
     >>> won = compare_proportions(n_control=9000, x_control=900, n_arm=9000, x_arm=1200)
@@ -482,7 +482,7 @@ def _compare(control: _Arm, arm: _Arm, alpha: float, *, log_error: float | None 
 
 def _welch(control: _Arm, arm: _Arm, alpha: float) -> Comparison:
     error = control.error + arm.error
-    # As shares of the whole, so that tiny errors do not vanish when they are squared.
+    # Terms are shares of their sum, so that squares of tiny errors do not underflow.
     parts = ((part.error / error) ** 2 / (part.n - 1) for part in (*control.parts, *arm.parts) if part.error > 0)
     freedom = 1 / sum(parts)
     diff = arm.mean - control.mean
@@ -517,7 +517,7 @@ def _exact(splits: Sequence[Stratum], alpha: float) -> Comparison:
 
 
 def _conditional_p(splits: Sequence[Stratum]) -> float:
-    """Return the chance of what is no likelier than what was seen, given how many converted in each stratum."""
+    """Return the probability of all tables no likelier than the observed one, given the conversions per stratum."""
     if len(splits) == 1:
         (split,) = splits
         table = [[split[f"x_{side}"], split[f"n_{side}"] - split[f"x_{side}"]] for side in ("arm", "control")]
@@ -526,7 +526,7 @@ def _conditional_p(splits: Sequence[Stratum]) -> float:
     for split in splits:
         users, converted = split["n_control"] + split["n_arm"], split["x_control"] + split["x_arm"]
         drawn = stats.hypergeom(users, converted, split["n_arm"])
-        # What lies further out than that has no chance that a double could add.
+        # Further out, probabilities are too small to change a double.
         low, high = int(drawn.ppf(1e-16)), int(drawn.isf(1e-16))
         low, high = min(low, split["x_arm"]), max(high, split["x_arm"])
         chances = np.convolve(chances, drawn.pmf(np.arange(low, high + 1)))
@@ -549,7 +549,7 @@ def _with_lift(
         log_error = control.error / control.mean**2 + arm.error / arm.mean**2
     centre = log(arm.mean / control.mean)
     half = _normal_quantile(alpha) * sqrt(log_error)
-    # Means that are all but 0 have a ratio beyond every number.
+    # The ratio of means close to 0 can overflow.
     high = exp(centre + half) - 1 if centre + half < log(float_info.max) else None
     return replace(result, lift_low=exp(centre - half) - 1, lift_high=high)
 
@@ -583,7 +583,7 @@ def _always_valid_bound(n: float, alpha: float) -> float:
 
 
 def _comparable(splits: Sequence[Stratum], *, at_least: int = 1) -> tuple[list[Stratum], Comparison | None]:
-    """Return the strata with so many users in both arms, or else the result that says that there are none."""
+    """Return the strata with enough users in both arms, or the result for the case that there are none."""
     if any(split[f"n_{side}"] < 0 for split in splits for side in _SIDES):
         raise ValueError("a number of users is not negative")
     used = [split for split in splits if min(split["n_control"], split["n_arm"]) >= at_least]
@@ -630,7 +630,7 @@ def _checked_cuped(split: Stratum) -> Stratum:
 
 
 def _adjusted_means(split: Stratum, theta: float) -> tuple[_Mean, _Mean]:
-    """Return the means of a stratum less what the pre-period foretold, centred at the stratum's own pre-period."""
+    """Return the means of a stratum adjusted by the pre-period, centred at the stratum's own pre-period."""
     share_arm = split["n_arm"] / (split["n_control"] + split["n_arm"])
     ahead = split["pre_mean_arm"] - split["pre_mean_control"]
 
@@ -646,7 +646,7 @@ def _adjusted_means(split: Stratum, theta: float) -> tuple[_Mean, _Mean]:
 def _log_error_of_cuped(splits: Sequence[Stratum], theta: float, control: _Arm, arm: _Arm) -> float | None:
     """Return the variance of the log of the ratio of adjusted means; None where a mean is not positive.
 
-    The mean of all is the same in both: what moves it moves them apart, the more the further they lie apart.
+    Both adjusted means contain the same mean of all. Its effect on the ratio grows with their distance.
     """
     if control.mean <= 0 or arm.mean <= 0:
         return None
@@ -672,7 +672,7 @@ def _counts_and_shares(observed: Sequence[int], expected_weights: Sequence[float
 
 
 def _log_bayes_factor(observed: Sequence[int], expected_weights: Sequence[float]) -> float | None:
-    """Return the log of how much better the counts go with shares around those expected than with just these."""
+    """Return the log Bayes factor of shares around the expected ones against exactly the expected ones."""
     pairs = _counts_and_shares(observed, expected_weights)
     users = sum(count for count, _ in pairs)
     if len(pairs) < 2 or users == 0:
@@ -708,7 +708,7 @@ def _normal_quantile(alpha: float) -> float:
 
 
 def _above_zero(p_value: float) -> float:
-    """Nothing is impossible: a p-value too small for a number is the smallest number."""
+    """Return a p-value above 0: one that underflows becomes the smallest double."""
     return max(p_value, float_info.min)
 
 
@@ -730,14 +730,14 @@ def _check_moments(**moments: float) -> None:
 
 
 def _check_pair(split: Stratum, side: str, first: tuple[str, str], second: tuple[str, str]) -> None:
-    """Raise `ValueError` where two values of an arm, each by its prefixes of mean and variance, cannot be together."""
+    """Raise `ValueError` if two values of an arm, given by their prefixes, have impossible joint moments."""
     names = [f"{prefix}{side}" for prefix in (*first, *second)]
     _check_moments(**{name: split[name] for name in names})
     mean, variance, second_mean, second_variance = (split[name] for name in names)
     covariance = split[f"cov_{side}"]
     if covariance is None or not isfinite(covariance):
         raise ValueError(f"a covariance is {covariance}: it is a number")
-    # Sums of products of deviations are exact to so many digits of the values, not of the deviations.
+    # Rounding errors in sums of products of deviations scale with the values, not with the deviations.
     rounding = ROUNDING * (sqrt(variance) + abs(mean)) * (sqrt(second_variance) + abs(second_mean))
     if abs(covariance) > sqrt(variance * second_variance) * (1 + 1e-6) + rounding:
         raise ValueError(f"a covariance of {covariance} cannot be, with variances {variance} and {second_variance}")

@@ -1,4 +1,4 @@
-"""Reading what is declared of events and their sources, checked: errors name file, line and nearest match."""
+"""Reads and checks the declared events and their sources; errors name file, line and nearest match."""
 
 from collections.abc import Mapping
 from pathlib import Path

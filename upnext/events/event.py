@@ -30,7 +30,7 @@ Id = str | int | float | None
 class Event(NamedTuple):
     """An event in the order of the columns that are copied; `properties` and `context` are JSON in UTF-8.
 
-    `flags` says what is odd about its times, None where nothing is: `naive` (a time without a zone, taken as UTC),
+    `flags` names anomalies of its times, None if there are none: `naive` (a time without a zone, taken as UTC),
     `future` (it occurred after it was loaded), `skewed` (sentAt and receivedAt are over 5 minutes apart).
     """
 
@@ -92,9 +92,9 @@ _REASONS = {
 
 
 def check_line(line: bytes) -> None:
-    """Raise `Reject` where a line is no JSON that everybody can read: too large, too deep, numbers beyond a double.
+    """Raise `Reject` for a line that is not portable JSON: too large, too deep, numbers beyond a double.
 
-    It is parsed as a whole, since what is kept as it is (properties, context) is only skimmed by the typed decoding.
+    This parses the whole line, because the typed decoding only skims the raw parts (properties, context).
     """
     if len(line) > MAX_BYTES:
         raise Reject("too_large", f"{len(line)} bytes; at most {MAX_BYTES}")
@@ -210,7 +210,7 @@ def identifier(value: Id, *, field: str) -> str | None:
 
 
 def short(text: str, *, field: str) -> str:
-    """Return a key as it is. Raises `Reject` where it is too long to be one."""
+    """Return a key as it is. Raises `Reject` if it is too long."""
     if len(text) * 4 > MAX_KEY_BYTES and len(text.encode()) > MAX_KEY_BYTES:
         raise Reject("too_large", f"{field} is longer than {MAX_KEY_BYTES} bytes")
     return text

@@ -1,4 +1,4 @@
-"""Files: which there are to load, and their content, decompressed and bounded."""
+"""The files to load, and their content, decompressed and bounded."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from upnext.errors import UpnextError, nearest
 
 UNFINISHED = (".tmp", ".part", ".crdownload")
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}
-# Events compress by 5 to 30. Nothing that is worth loading grows by more than this.
+# Events compress by 5 to 30. Files that grow by more than this are refused.
 MAX_GROWTH = 200
 GROWTH_COUNTS_FROM = 8 * 1024 * 1024
 BLOCK = 1024 * 1024
@@ -28,7 +28,7 @@ class Refused(Exception):  # noqa: N818 - an outcome, not a failure
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file to load, as it was when it was seen; `refusal` says why it is not to be loaded.
+    """A file to load, in its state when listed; `refusal` is the reason not to load it.
 
     `changed_at` is when the system last changed the inode: unlike `modified_at`, no program can set it.
     """
@@ -61,7 +61,7 @@ def find_files(paths: Iterable[Path], *, source: str) -> list[LandedFile]:
 
 
 def find_landed(landing: Path, sources: Collection[str]) -> list[LandedFile]:
-    """List what lies in the landing folder; its first level names the source. What does not belong has a refusal."""
+    """List the files in the landing folder; its first level names the source. Misplaced files have a refusal."""
     if not landing.is_dir():
         return []
     root = Path(os.path.realpath(landing))

@@ -1,4 +1,4 @@
-"""How the stream of events is: one row of figures, computed in SQL, and the bounds that they should keep. Pure."""
+"""The health of the stream of events: one row of figures, computed in SQL, and their bounds. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Bound:
-    """A figure of `health`, and the least and the most that it should be."""
+    """A figure of `health`, with its lower and upper bound."""
 
     figure: str
     description: str
@@ -40,8 +40,8 @@ BOUNDS = {
 def health(as_of: datetime) -> str:
     """Return the query of the figures at `as_of`, one row.
 
-    The last day of loading is counted back from the newest load. A week counts for the usual volume where events go
-    back as far; where none does, the volume is as usual.
+    The last day of loading ends at the newest load. An earlier week counts for the usual volume if events go back that
+    far; without such a week, the volume counts as usual.
     """
     moment = f"'{as_of.isoformat()}'::timestamptz"
     return f"""

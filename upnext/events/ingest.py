@@ -19,7 +19,7 @@ from upnext.events.source import Decode, Source, decoder
 from upnext.events.store import Store
 from upnext.warehouse.locks import hold
 
-# What the last line of a file, without its newline, may still become when the file has grown.
+# The last line of a file, without its newline, may still be incomplete and change when the file grows.
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
 _SUSPICIOUS = ("cut", "replaced")
 
@@ -28,7 +28,7 @@ _SUSPICIOUS = ("cut", "replaced")
 class Ingested:
     """Counts of lines and files. `received = stored + duplicate + rejected`. The texts are for people.
 
-    `waiting` are files whose last row may not be written to its end; it is loaded when they have settled.
+    `waiting` are files whose last row may be incomplete; it is loaded when they have settled.
     """
 
     received: int = 0
@@ -65,7 +65,7 @@ def ingest(
     loaded_at: datetime,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> Ingested:
-    """Load each file once and return what happened to its lines. Raises `UpnextError` for an unknown source.
+    """Load each file once and return the counts of its lines. Raises `UpnextError` for an unknown source.
 
     A file that cannot be loaded as a whole is noted in `raw.refused_files`, and its neighbours are loaded.
     `sources` are those declared; `on_bytes` hears how many bytes each batch has read, for a progress bar.

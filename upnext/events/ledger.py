@@ -1,4 +1,4 @@
-"""The ledger: which files are loaded, how far each was read, and which were refused."""
+"""The ledger of files: those loaded, how far each was read, and those refused."""
 
 import os
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def same_content(connection: Connection, file: LandedFile, fingerprint: str) -> 
 
 
 def where_to_begin(before: ReadSoFar | None, now: Measured) -> tuple[Position, str | None]:
-    """Return where to begin to read a changed file, and what has happened to it: `grew`, `cut` or `replaced`."""
+    """Return where to start reading a changed file, and how it changed: `grew`, `cut` or `replaced`."""
     if before is None:
         return START, None
     if now.prefix == before.prefix:
@@ -85,9 +85,9 @@ def close_load(
     fingerprint: str,
     look_again_at: datetime | None,
 ) -> None:
-    """Write what has come of a load: its counts of lines, and how far it has read.
+    """Write the outcome of a load: its counts of lines, and how far it has read.
 
-    `fingerprint` is that of the content; one that no content has, where the file is looked at again.
+    `fingerprint` is that of the content, or a value that no content has if the file is to be read again.
     """
     values = {"read_to": read.position.bytes, "read_lines": read.position.lines, "prefix": read.prefix}
     known = {"fingerprint": fingerprint, "look_again_at": look_again_at}
@@ -97,7 +97,7 @@ def close_load(
 def look_again(
     connection: Connection, load_id: int, file: LandedFile, read: ReadSoFar, *, look_again_at: datetime
 ) -> None:
-    """Take back a load that has read nothing beyond `read`, and note on the load before it how the file is now."""
+    """Delete a load that has read nothing beyond `read`, and record the file's state on the load before it."""
     values = {"load_id": load_id, "prefix": read.prefix, "look_again_at": look_again_at}
     connection.execute(SQL["look_again"], {**_values(file), **values})
 
@@ -108,7 +108,7 @@ def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at:
 
 
 def forget_refused_files_that_are_gone(connection: Connection) -> None:
-    """Drop the notes on refused files that somebody has taken away."""
+    """Delete the notes on refused files that no longer exist."""
     paths = connection.scalars(SQL["refused_paths"])
     gone = [path for path in paths if not os.path.lexists(path)]
     connection.execute(SQL["accept"], {"paths": gone})

@@ -25,7 +25,7 @@ MAX_LINE = 1024 * 1024
 MAX_LINES_A_ROW = 1_000
 PARQUET_ROWS = 1_000
 PARQUET_BUFFER = 1024 * 1024
-# A dictionary is in memory whole, and takes some times its bytes there. Writers stop at 1 MB unless told otherwise.
+# A dictionary is in memory as a whole, and takes several times its size. Writers stop at 1 MB unless told otherwise.
 MAX_DICTIONARY = 32 * 1024 * 1024
 
 # Reasons of rows that are no records: no mapping can accept them.
@@ -53,7 +53,7 @@ class Rejected(NamedTuple):
 class Batch(NamedTuple):
     """Numbered JSON lines, what the reader itself rejected, and where the next batch begins.
 
-    `is_unfinished`: it holds a single record, at the end of the file, which may not be written to its end yet.
+    `is_unfinished`: it holds a single record, at the end of the file, which may still be incomplete.
     """
 
     records: list[tuple[int, bytes]]

@@ -1,4 +1,4 @@
-"""Rejected lines: what they are, and loading again those that a mended mapping now accepts."""
+"""Rejected lines: a summary, and a replay that loads those that a fixed mapping accepts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def summarise(engine: Engine, *, source: str | None = None) -> list[dict[str, An
 def replay(
     engine: Engine, sources: Mapping[str, Source], *, source: str | None = None, reason: str | None = None
 ) -> Replayed:
-    """Decode rejected lines again and store what now fits, all or nothing. Lines that no reader could read stay.
+    """Decode rejected lines again and store those that now fit, all or nothing. Lines that no reader can read stay.
 
     `sources` are those declared.
     """

@@ -1,4 +1,4 @@
-"""Source mappings: how one's own lines become events. Pure."""
+"""Source mappings: how lines in a company's own format become events. Pure."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,8 +1,8 @@
 """Storing decoded events in `raw.events`: each id once, the first wins.
 
 The ids of a batch that are stored already are looked up first; the other events are copied straight into the table.
-That is safe while nobody else loads: the caller holds the lock of loading (`ingest`). Where a batch had
-none that is known, the next is taken to have none either, and looked up only where the table's key says otherwise.
+That is safe because the caller holds the loading lock (`ingest`), so nobody else loads. If a batch had no
+known id, the next is assumed to have none either, and is looked up only if the table's key reports a conflict.
 """
 
 from collections.abc import Collection
@@ -61,7 +61,7 @@ _COPY_REJECTS = (
 
 @dataclass(frozen=True)
 class Stored:
-    """What came of a batch: how many events were stored, and the lines that cannot be. The others are duplicates."""
+    """The outcome of a batch: the stored events, and the lines that cannot be stored. The rest are duplicates."""
 
     count: int
     rejects: dict[int, Reject]
@@ -81,7 +81,7 @@ class Store:
     def add(self, events: list[tuple[int, Event]]) -> Stored:
         """Store events, each with the number of its line; an id that is stored already is left as it is.
 
-        What Postgres cannot hold is found by halving the batch, so that it takes no neighbours along.
+        Halving the batch isolates events that Postgres cannot hold, so that their neighbours are stored.
         """
         try:
             with self._driver.transaction():
@@ -115,7 +115,7 @@ class Store:
                 copy.write_row((self._source, self._load_id, line, reject.reason, reject.detail, text, exact))
 
     def _copy_new(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]] | None:
-        """Copy events none of which should be stored; None, and nothing copied, where one is."""
+        """Copy events that should all be new; return None, and copy nothing, if one is stored already."""
         try:
             with self._driver.transaction():
                 return self._copy(events, set())
@@ -136,7 +136,7 @@ class Store:
         return repeated
 
     def _conflicts(self, repeated: list[tuple[int, Event]]) -> dict[int, Reject]:
-        """Return the lines among these, whose ids are stored, that say something else than what is stored."""
+        """Return those of these lines, whose ids are stored, that differ from the stored events."""
         self._cursor.execute(_STAGE)
         self._cursor.execute("truncate repeated_events")
         with self._cursor.copy(_COPY_REPEATED) as copy:

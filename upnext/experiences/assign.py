@@ -1,4 +1,4 @@
-"""Assigning members to the arms of their segment's experiences, by hash, once, for good; and what each then sees."""
+"""Assigning members to the arms of their segment's experiences, by hash, once; and updating what each user sees."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ _SHOWN = "experiences.live_ctas"
 
 
 def assign(engine: Engine, experiences: dict[str, Experience], *, started: Collection[str], as_of: datetime) -> int:
-    """Give each current member a variant of each experience of the segment, and return how many were new.
+    """Give each current member a variant of each experience of the segment, and return the number of new ones.
 
-    One that was never `started` is not there; of one that was stopped the results stay.
+    Experiences that were never `started` are skipped; stopped ones keep their results.
     """
     definitions = {
         name: msgspec.json.encode({**as_json(experience), "is_started": name in started}).decode()
@@ -59,7 +59,7 @@ def _changed(connection: Connection, consumer: str, as_of: datetime) -> list[str
 
 @dataclass(frozen=True)
 class Shown:
-    """How many calls to action are live, and how many rows it took to make them so."""
+    """The number of live calls to action, and the number of rows changed."""
 
     live: int
     changed: int
@@ -68,9 +68,9 @@ class Shown:
 def show(engine: Engine, *, as_of: datetime) -> Shown:
     """Bring `experiences.live_ctas` up to the newest published tick, which is of `as_of`."""
     with engine.begin() as connection:
-        # Two at once would each put back what the other takes away.
+        # Two concurrent runs would each restore rows that the other removes.
         hold(connection, "live_ctas")
-        # Whose variant is yet to be drawn is looked at again.
+        # Users without an assignment yet are read again by the next call.
         until = min(newest_published(connection), _consumed_tick(connection, CONSUMER))
         values = {
             "consumed_tick": _consumed_tick(connection, _SHOWN), "changed": _changed(connection, _SHOWN, as_of)

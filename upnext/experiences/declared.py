@@ -1,4 +1,4 @@
-"""Reading what is declared of experiences, checked: errors name the file, the line and the nearest match."""
+"""Reads and checks the declared experiences; errors name the file, the line and the nearest match."""
 
 from pathlib import Path
 

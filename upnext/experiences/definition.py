@@ -1,4 +1,4 @@
-"""What an experience is: its YAML, checked, and which share of users gets which variant. Pure."""
+"""The definition of an experience: its YAML, checked, and the share of users in each variant. Pure."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
@@ -23,9 +23,9 @@ Times = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
 class Variant(Declaration, frozen=True):
-    """What one arm shows: copy and link; `weight` is its per cent of what control leaves, even where none is stated.
+    """What one arm shows: copy and link; `weight` is its per cent of the users outside control (default: equal).
 
-    A `generic` copy is not made for the segment: it is there to be compared with those that are.
+    A `generic` copy is not written for the segment; the personal copies are compared with it.
     """
 
     copy: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -35,7 +35,7 @@ class Variant(Declaration, frozen=True):
 
 
 class Goal(Declaration, frozen=True):
-    """What the experience is for: any of these events, within a time after the first exposure."""
+    """The goal of the experience: any of these events, within a time after the first exposure."""
 
     any_of: Annotated[list[str], msgspec.Meta(min_length=1)]
     within: Duration
@@ -108,8 +108,8 @@ class Slots(Declaration, frozen=True):
 class Experience(Declaration, frozen=True):
     """One file of `campaigns/experiences/*.yml`; the file's name is the experience's.
 
-    `minimum_lift` is the smallest lift worth having: what is surely smaller is stopped. `starts_at` and `ends_at` are
-    instants with a zone; shown from the one on, and no longer at the other.
+    `minimum_lift` is the smallest lift worth having; it decides `stop` for futility. `starts_at` and `ends_at` are
+    instants with a zone: the first is inclusive, the second exclusive.
     """
 
     description: str
@@ -130,7 +130,7 @@ class Experience(Declaration, frozen=True):
 
 @dataclass(frozen=True)
 class Names:
-    """What an experience may name; `experiments` are names that are taken, by journeys."""
+    """The names that an experience can refer to; `experiments` are names that journeys already use."""
 
     segments: Collection[str]
     events: Collection[str]
@@ -139,7 +139,7 @@ class Names:
 
 
 def find_mistakes(name: str, experience: Experience, known: Names) -> Iterator[Problem]:
-    """Yield what makes an experience impossible, or something else than its author means."""
+    """Yield the mistakes that make an experience impossible, or different from its author's intent."""
     if name in known.experiments:
         yield Problem([], f"a journey is called '{name}' too; results are by name, so choose another")
     yield from unknown(["segment"], "segment", [experience.segment], known.segments)
@@ -202,7 +202,7 @@ def bucket(salt: str, unit: str) -> float:
 
 
 def arm_of(name: str, experience: Experience, user_id: str) -> str:
-    """Return the arm that a user is drawn into: the same one as in SQL."""
+    """Return the arm that a user is assigned to, the same as in SQL."""
     drawn = bucket(f"experience:{name}", user_id)
     return next(str(arm["variant"]) for arm in arm_ranges(experience) if arm["low"] <= drawn < arm["high"])
 

@@ -1,1 +1,1 @@
-"""Features: what a documented column may say of itself."""
+"""Features: the keys that describe a feature column."""

@@ -1,4 +1,4 @@
-"""Reading what is declared of features, checked: errors name the file, the line and the nearest match."""
+"""Reads and checks the declared features; errors name the file, the line and the nearest match."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a feature's description may say (`config.meta` of a column), and which mistakes it can hold. Pure."""
+"""The keys of a feature's description (`config.meta` of a column), and the mistakes in it. Pure."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -14,7 +14,7 @@ from upnext.reserved import RESERVED_WORDS
 
 
 class Feature(Measure, frozen=True):
-    """What a feature is made of: a kind, and what goes with it."""
+    """The definition of a feature: its kind, and the keys of that kind."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column, and what it is made of where it is a feature."""
+    """A column, with its definition if it is a feature."""
 
     name: str
     description: str = ""

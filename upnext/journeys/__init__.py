@@ -1,1 +1,1 @@
-"""Journeys: their definitions, the dispatch that moves people along, and the channels that reach them."""
+"""Journeys: their definitions, the dispatch that moves users along, and the channels that reach them."""

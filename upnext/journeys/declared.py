@@ -1,4 +1,4 @@
-"""Reading what is declared of journeys, checked: errors name the file, the line and the nearest match."""
+"""Reads and checks the declared journeys; errors name the file, the line and the nearest match."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a journey is: its YAML, checked, and the plan of its steps that the dispatch follows. Pure."""
+"""The definition of a journey: its YAML, checked, and the plan of steps that the dispatch follows. Pure."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
@@ -27,13 +27,13 @@ Late = Literal["send", "skip", "shift"]
 
 
 class Entry(Declaration, frozen=True):
-    """Any of these events lets a user in."""
+    """A user enters on any of these events."""
 
     any_of: Events
 
 
 class Goal(Declaration, frozen=True, kw_only=True):
-    """What the journey is for: any of these events, within a time after entry; reaching it ends the journey, or not."""
+    """The goal of the journey: any of these events, within a time after entry; reaching it may end the journey."""
 
     any_of: Events
     within: Duration
@@ -116,7 +116,7 @@ class Webhook(Message, frozen=True, kw_only=True, tag_field="do", tag="webhook")
 
 
 class Asked(Declaration, frozen=True, kw_only=True):
-    """What a step asks about: any of these events, or that the message of a named step was opened, or clicked."""
+    """The condition of a step: any of these events, or that the message of a named step was opened, or clicked."""
 
     any_of: Events | None = None
     opened: Name | None = None
@@ -135,7 +135,7 @@ class Asked(Declaration, frozen=True, kw_only=True):
 
 
 class Wait(Asked, frozen=True, kw_only=True, tag_field="do", tag="wait"):
-    """A step that waits for what it asks about, and no longer than `within`."""
+    """A step that waits for its condition, at most `within`."""
 
     name: Name
     within: Duration
@@ -144,7 +144,7 @@ class Wait(Asked, frozen=True, kw_only=True, tag_field="do", tag="wait"):
 
 
 class Branch(Asked, frozen=True, kw_only=True, tag_field="do", tag="branch"):
-    """A step that chooses the way: by a feature, or by whether what it asks about happened since entry."""
+    """A step that chooses the next step: by a feature, or by whether its condition was met since entry."""
 
     name: Name
     then: Name | None = None
@@ -220,7 +220,7 @@ def ways(journey: Journey) -> dict[str, dict[str, str | None]]:
 
 
 def plan(journey: Journey) -> list[dict[str, Any]]:
-    """Return a row of `journeys.steps` for each step; what a kind of step has not is null."""
+    """Return a row of `journeys.steps` for each step; fields that a kind of step lacks are null."""
     leads = ways(journey)
     rows = []
     for position, step in enumerate(journey.steps):
@@ -251,7 +251,7 @@ def variant_ranges(step: Step) -> list[dict[str, Any]] | None:
         return None
     ranges: list[dict[str, Any]] = []
     low = 0
-    # By name: the order in the file is lost on the way through the database.
+    # Sorted by name, because the database does not keep the order in the file.
     for name, variant in sorted(step.variants.items()):
         ranges.append({"variant": name, "low": low / 100, "high": (low + variant.weight) / 100})
         low += variant.weight
@@ -259,7 +259,7 @@ def variant_ranges(step: Step) -> list[dict[str, Any]] | None:
 
 
 def longest(journey: Journey) -> int:
-    """Return for how many minutes an entry can take up its place: to the last offset, and all waits on top."""
+    """Return the longest duration of an entry in minutes: the last offset plus all waits."""
     offsets = [minutes(step.after) for step in journey.steps if isinstance(step, Message) and step.after]
     waits = [minutes(step.wait) for step in journey.steps if isinstance(step, Message) and step.wait]
     limits = [minutes(step.within) for step in journey.steps if isinstance(step, Wait)]
@@ -267,13 +267,13 @@ def longest(journey: Journey) -> int:
 
 
 def listens_to(journey: Journey) -> set[str]:
-    """Return the events that cannot wait for a membership change or a step: those that let in, or are waited for."""
+    """Return the events that start a dispatch by themselves: those that users enter by or that a step waits for."""
     waited_for = {name for step in journey.steps if isinstance(step, Wait) for name in step.events}
     return waited_for | set(journey.event.any_of if journey.event is not None else [])
 
 
 def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem]:
-    """Yield what makes a journey impossible, or something else than its author means."""
+    """Yield the mistakes that make a journey impossible, or different from its author's intent."""
     if name in RESERVED:
         yield Problem([], f"'{name}' is the name of a table; choose another")
     yield from _mistakes_of_entry(journey, known)
@@ -371,7 +371,7 @@ def _mistakes_of_offer(offer: Cta, known: Names) -> Iterator[Problem]:
 
 
 def _mistakes_of_ways(journey: Journey) -> Iterator[Problem]:
-    """Steps that nobody comes to, offsets that go back, and circles that take no time."""
+    """Yield unreachable steps, decreasing offsets, and cycles without a wait."""
     leads = ways(journey)
     steps = {step.name: step for step in journey.steps}
     reached, found = {journey.steps[0].name}, [journey.steps[0].name]
@@ -402,7 +402,7 @@ def _mistakes_of_ways(journey: Journey) -> Iterator[Problem]:
 
 
 def _circle_without_time(steps: dict[str, Step], leads: dict[str, dict[str, str | None]]) -> str | None:
-    """Return a step on a way round on which no step waits; None where there is none."""
+    """Return a step of a cycle in which no step waits; None without such a cycle."""
 
     def takes_time(step: Step) -> bool:
         return isinstance(step, Wait) or (isinstance(step, Message) and minutes(step.wait or "0 days") > 0)

@@ -1,7 +1,7 @@
-"""Dispatch: who enters a journey, who leaves it, and which step is due.
+"""Dispatch: users enter and exit journeys, and due steps run.
 
-Moving people is set-based SQL, in one transaction for the journeys of an exclusive group; each membership change is
-acted on in the order of the ticks, so that it does not matter how many ticks there were since the last dispatch.
+Moving people is set-based SQL, in one transaction for the journeys of an exclusive group; it processes
+membership changes in the order of the ticks, so the number of ticks since the last dispatch does not matter.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -46,14 +46,14 @@ class DispatchResult:
 
 
 def consumer_of(journey: str) -> str:
-    """Return the name under which a journey remembers how far it has come."""
+    """Return the name under which a journey's offset is stored."""
     return f"journey:{journey}"
 
 
 def groups(journeys: Mapping[str, Journey], only: set[str]) -> list[list[str]]:
     """Return the journeys that have to be moved together, the strongest first: an exclusive group, or one alone.
 
-    Where one of a group is asked for, all of it is moved.
+    A request for one journey of a group moves the whole group.
     """
     by_group: dict[str, list[str]] = {}
     for name, journey in journeys.items():
@@ -77,7 +77,7 @@ class Preview:
 
 
 def preview(engine: Engine, policy: Policy, journeys: Mapping[str, Journey], name: str, *, as_of: datetime) -> Preview:
-    """Dispatch a journey, count, and take all of it back. `journeys` are those at work, and it itself."""
+    """Dispatch a journey, count, and roll back. `journeys` are the started ones and the journey itself."""
     (group,) = groups(journeys, {name})
     with transaction(engine, "dispatch") as connection:
         before = connection.scalar(SQL["newest_entry"])
@@ -91,17 +91,17 @@ def preview(engine: Engine, policy: Policy, journeys: Mapping[str, Journey], nam
 
 
 def end(connection: Connection, journeys: list[str], *, reason: str, at: datetime) -> int:
-    """End every entry of journeys that act no more, and return how many; what waits to be sent is skipped."""
+    """End every entry of stopped journeys, and return the number; waiting messages are skipped."""
     return int(connection.scalar(SQL["end"], {"journeys": journeys, "reason": reason, "at": at}) or 0)
 
 
 def begin_anew(connection: Connection, journey: str) -> None:
-    """Let a journey begin where everything stands: what has come to pass while it was stopped is not made up for."""
+    """Reset a journey's offset, so that it starts from the current state and skips the changes during its stop."""
     connection.execute(SQL["forget_consumed"], {"consumer": consumer_of(journey)})
 
 
 def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> list[str]:
-    """Stop what is declared no more, end its entries, and return its names; it stays stopped when a file comes back."""
+    """Stop journeys no longer declared, end their entries, and return the names; a restored file stays stopped."""
     with transaction(engine, "dispatch") as connection:
         removed = list(connection.scalars(SQL["removed"], {"declared": list(declared)}))
         if removed:
@@ -120,10 +120,10 @@ def dispatch(
     as_of: datetime,
     is_replay: bool = False,
 ) -> DispatchResult:
-    """Move everybody in the journeys to where they are due at `as_of`; messages that are due wait in the outbox.
+    """Move every user in the journeys to the step due at `as_of`; due messages wait in the outbox.
 
     In a replay they are written as `skipped`. Source of every decision: published ticks, loaded events, and `as_of`;
-    before the first tick there is nobody to move. A journey that was stopped in the meantime stays as it is.
+    before the first tick there are no users to move. A journey stopped in the meantime does not change.
     """
     done = DispatchResult()
     with transaction(engine, "dispatch") as connection:
@@ -154,20 +154,20 @@ def journeys_with_work(engine: Engine, names: set[str], *, now: datetime) -> set
 
 
 def pause(engine: Engine, journey: str, *, at: datetime) -> bool:
-    """Let nobody in a journey go on; False where it is paused already."""
+    """Pause all users in a journey; False if it is paused already."""
     with engine.begin() as connection:
         return connection.execute(SQL["pause"], {"journey": journey, "at": at}).rowcount == 1
 
 
 def resume(engine: Engine, journey: str, *, at: datetime) -> int | None:
-    """Let a journey go on, everybody as much later as the pause was long; None where it is not paused."""
+    """Resume a journey, with every step delayed by the length of the pause; None if it is not paused."""
     with transaction(engine, "dispatch") as connection:
         done = connection.execute(SQL["resume"], {"journey": journey, "at": at}).one()
     return done.entries if done.ended else None
 
 
 def expire_leases(engine: Engine, journeys: list[str]) -> None:
-    """Take the messages back whose sender has gone away."""
+    """Release the messages whose sender has died."""
     with engine.begin() as connection:
         connection.execute(SQL["expire_leases"], {"journeys": journeys})
 
@@ -236,7 +236,7 @@ def _move_group(
 def _enter_and_leave(
     connection: Connection, journey: Journey, at: dict[str, Any], known: Consumed, done: DispatchResult
 ) -> None:
-    """Act on one tick: who enters, who has reached the goal, and then who leaves."""
+    """Process one tick: entries, then reached goals, then exits."""
     at = {**at, "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or at["as_of"]}
     _find_affected(connection, at)
     if journey.segment is not None:
@@ -247,7 +247,7 @@ def _enter_and_leave(
 
 
 def _advance(connection: Connection, at: dict[str, Any], done: DispatchResult) -> None:
-    """Go on, step by step, until nobody is due any more."""
+    """Advance users step by step until no step is due."""
     steps = connection.execute(SQL["steps_of"], at).one()
     while True:
         if steps.can_wait:
@@ -272,7 +272,7 @@ def _count(done: DispatchResult, drawn: Sequence[sa.Row[Any]]) -> None:
 
 
 def _record(connection: Connection, name: str, journey: Journey, values: dict[str, Any]) -> None:
-    """Keep the definition and its steps, so that whoever enters goes on with this version."""
+    """Keep the definition and its steps, so that users who enter keep this version."""
     definition = msgspec.json.encode(as_json(journey)).decode()
     is_new = connection.scalar(SQL["record_definition"], {**values, "definition": definition}) is not None
     if is_new:

@@ -23,9 +23,9 @@ class Line(NamedTuple):
 def explain(
     connection: Connection, policy: Policy, name: str, journey: Journey, user_id: str, *, as_of: datetime
 ) -> list[Line]:
-    """Return what became of a user in a journey, in the order of time; what holds at any time comes first.
+    """Return the history of a user in a journey, ordered by time; lines without a time come first.
 
-    Of a message that waits, why it would be skipped at `as_of`.
+    A waiting message has the reason why it would be skipped at `as_of`, if any.
     """
     lines = _lines(connection, policy, name, journey, user_id, as_of)
     return sorted(lines, key=lambda line: line.at or datetime.min.replace(tzinfo=UTC))

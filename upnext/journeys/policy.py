@@ -1,4 +1,4 @@
-"""What holds for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
+"""The policy for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
 
 from typing import Annotated
 

@@ -1,1 +1,1 @@
-"""Segments: who is in one, was in one, or would be."""
+"""Segments: current members, past members, and previews."""

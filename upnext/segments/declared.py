@@ -1,4 +1,4 @@
-"""Reading what is declared of segments, checked: errors name the file, the line and the nearest match."""
+"""Reads and checks the declared segments; errors name the file, the line and the nearest match."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
 
 
 def check_segments(files: Mapping[str, Path], *, known: Collection[str], never_negative: Collection[str]) -> None:
-    """Raise `UpnextError` for the first segment that cannot be what its author means, with file and line.
+    """Raise `UpnextError` for the first segment with a mistake, with file and line.
 
     `known` are the tables that a segment may read beside other segments, `never_negative` the features that count.
     """

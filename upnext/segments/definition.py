@@ -1,4 +1,4 @@
-"""What a segment's file may hold: one SELECT over features that says who is in it. Pure.
+"""The content of a segment's file: one SELECT over features that returns its members. Pure.
 
 Upnext reads the text before dbt compiles it, so that a mistake has its line before anything is built.
 """
@@ -171,7 +171,7 @@ _PARTS_OF_ROW_LOCAL = {"expressions", "from_", "where", "kind"}
 def is_row_local(text: str, *, segments: Collection[str]) -> bool:
     """Whether a segment's SELECT decides by one row of the features alone, and by the same user's membership.
 
-    Then only users whose row or membership has changed have to be evaluated. False is always right: everybody is
+    Then only users whose row or membership has changed have to be evaluated. False is always safe: all users are
     evaluated. `segments` are those declared, which it may name by `user_id in (select user_id from <segment>)`.
 
     >>> is_row_local("select user_id from {{ ref('user_features') }} where logins_30d >= 5", segments=[])
@@ -226,7 +226,7 @@ def _only_column(select: exp.Select) -> str | None:
 
 
 def find_cycle(references_by_segment: Mapping[str, Collection[str]]) -> list[str] | None:
-    """Return segments that are built on each other in a circle, the first one again at the end; None where none are."""
+    """Return a cycle of segments that depend on each other, the first one again at the end; None without a cycle."""
 
     def walk(segment: str, path: list[str]) -> list[str] | None:
         if segment in path:

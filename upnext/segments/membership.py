@@ -1,4 +1,4 @@
-"""Who was in a segment at an instant, by its log; and who would be, by a SELECT. Reads alone."""
+"""The members of a segment at an instant, by its log, and the members that a SELECT would give. Read-only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ _PREVIEW = """
 
 @dataclass(frozen=True)
 class Preview:
-    """What a segment would be now; ids only where they were asked for."""
+    """The members that a segment would have now; ids only on request."""
 
     segment: str
     unit: str
@@ -92,7 +92,7 @@ def beyond_limits(engine: Engine) -> list[BeyondLimit]:
 
 
 def held_out(engine: Engine) -> dict[str, str]:
-    """Return the segments that the newest tick could not look at, and why."""
+    """Return the segments that the newest tick could not evaluate, and why."""
     with engine.connect() as connection:
         return {row.segment: row.error for row in connection.execute(SQL["held_out"])}
 

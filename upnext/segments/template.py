@@ -1,4 +1,4 @@
-"""A segment's file as SQL: its Jinja read by Jinja's own parser, and replaced by the names that it stands for. Pure."""
+"""A segment's file as SQL: Jinja's own parser reads its Jinja, and table names replace it. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""Ticks: which instant a tick computes at, how it is opened and published, and how far each consumer has come."""
+"""Ticks: the `as_of` of a tick, its opening and publication, and the offset of each consumer."""

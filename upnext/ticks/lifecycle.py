@@ -49,7 +49,7 @@ def published(
     is_explicit: bool,
     clock: Callable[[], datetime],
 ) -> Iterator[Tick]:
-    """Open a tick under the tick lock, and publish it where the body ends well; `segments` are those declared.
+    """Open a tick under the tick lock, and publish it if the body succeeds; `segments` are those declared.
 
     After a failure the tick stays open and unseen, until the next one takes it back. Raises `UpnextError`
     for an explicit `asked` that is earlier than the last tick or in the future; otherwise the later of the two counts.
@@ -71,12 +71,12 @@ def last_published_as_of(engine: Engine) -> datetime | None:
 
 
 def _begin(engine: Engine, as_of: datetime, holder: int) -> int:
-    """Open a tick that takes in what has been loaded, and take back the one that a failure left open.
+    """Open a tick over the loads so far, and roll back the one that a failure left open.
 
     `holder` is the process of the server whose session holds the tick lock.
     """
     with engine.begin() as connection:
-        # Whoever still writes for that tick ends its transaction first, and may have published it.
+        # A session that still writes for that tick has to end its transaction first, and may have published it.
         left_open = connection.scalar(SQL["find_open_tick"])
         for statement in _TAKE_BACK if left_open is not None else ():
             connection.execute(SQL[statement], {"tick_id": left_open})
@@ -86,7 +86,7 @@ def _begin(engine: Engine, as_of: datetime, holder: int) -> int:
 
 
 def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published_at: datetime) -> dict[str, int]:
-    """Make the tick visible to everybody, and return its membership changes by `segment change`.
+    """Make the tick visible, and return its membership changes by `segment change`.
 
     Members of a segment that is no longer declared exit with it. Every table has consumed what was touched.
     """

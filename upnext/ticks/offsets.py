@@ -1,4 +1,4 @@
-"""Offsets: how far each consumer of membership changes and of events has come."""
+"""Offsets: the position of each consumer in membership changes and events."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -11,26 +11,26 @@ from upnext.ticks.sql import SQL
 
 
 class Consumed(NamedTuple):
-    """Up to which tick a consumer has acted on membership changes, and up to which instant it has looked at events."""
+    """The last tick whose membership changes a consumer processed, and the instant up to which it has read events."""
 
     tick_id: int
     as_of: datetime | None
 
 
 def consumed(connection: Connection, consumer: str) -> Consumed | None:
-    """Return how far `consumer` has come; None before its first time."""
+    """Return the offset of `consumer`; None before its first run."""
     row = connection.execute(SQL["consumed"], {"consumer": consumer}).one_or_none()
     return Consumed(row.tick_id, row.as_of) if row is not None else None
 
 
 def record_consumed(connection: Connection, consumer: str, tick_id: int, as_of: datetime) -> None:
-    """Remember, in the transaction of the work, how far `consumer` has come; and where it began, the first time."""
+    """Store the offset of `consumer` in the transaction of the work; the first time, also its start."""
     values = {"consumer": consumer, "tick_id": tick_id, "as_of": as_of}
     connection.execute(SQL["record_consumed"], values)
 
 
 def consumers_behind(engine: Engine, segments_by_consumer: Mapping[str, Collection[str]]) -> set[str]:
-    """Return the consumers whose segments have published changes that they have not acted on."""
+    """Return the consumers whose segments have published changes that they have not processed."""
     with engine.connect() as connection:
         return {
             consumer

@@ -28,7 +28,7 @@ DATABASE = "upnext"
 
 START_SECONDS = 60
 
-# Below the ports that systems hand out to outgoing connections: nobody takes ours while the server is down.
+# Below the ephemeral port range, so that no outgoing connection takes the port while the server is down.
 PORTS = range(20_000, 32_000)
 
 # One writer at a time; WAL kept small on disk. Commits stay synchronous.
@@ -76,8 +76,8 @@ class EmbeddedServer:
     def _wake(self) -> None:
         """Start the server where it is down, and wait until it answers.
 
-        Whether it runs is asked again and again: for a moment after it was killed `pg_ctl` takes it to be there, and
-        what is left of it keeps a new one from starting.
+        This checks repeatedly whether it runs. Just after a kill, `pg_ctl` reports it as running, and its remains
+        keep a new server from starting.
         """
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():

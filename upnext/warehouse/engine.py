@@ -46,7 +46,7 @@ def upgrade(settings: Settings) -> bool:
 
 
 def _with_engine(settings: Settings, first: Callable[[Engine], T]) -> tuple[Engine, T]:
-    """Return an engine, and what came of the first thing that was done with it."""
+    """Return an engine, and the result of the first operation on it."""
     url = database_url(settings)
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),

@@ -17,7 +17,7 @@ def hold(connection: Connection, lock: str) -> None:
 def transaction(engine: Engine, lock: str) -> Iterator[Connection]:
     """Yield a transaction that holds the warehouse-wide lock `lock` to its end, waiting for whoever has it.
 
-    Lock and writes share a session, so whoever has lost the lock cannot write any more.
+    Lock and writes share a session, so a session that has lost the lock can no longer write.
     """
     with engine.begin() as connection:
         hold(connection, lock)
@@ -37,13 +37,13 @@ def exclusive(engine: Engine, name: str) -> Iterator[Connection]:
         try:
             yield connection
         finally:
-            # With a session that is lost the lock is gone already.
+            # If the session is lost, the lock is released already.
             with suppress(DBAPIError):
                 connection.execute(sa.text("select pg_advisory_unlock(hashtextextended(:key, 0))"), key)
 
 
 def is_at_work(engine: Engine, run_id: str) -> bool:
-    """Whether the process of a run lives."""
+    """Whether the process of a run is alive."""
     with engine.connect() as connection:
         held = connection.scalar(sa.text("select upnext.is_locked(:lock)"), {"lock": f"run {run_id}"})
     return bool(held)

@@ -15,7 +15,7 @@ from upnext.warehouse.locks import hold
 
 HERE = Path(__file__).parent
 BASELINE = ("upnext", "raw", "features", "segments", "journeys", "experiences", "analytics")
-# In the order in which they are built on each other.
+# In the order of their dependencies.
 RECREATED = ("warehouse/functions.sql", *(f"{subject}/views.sql" for subject in (
     "events", "segments", "journeys", "experiences", "analytics",
 )))  # fmt: skip
@@ -69,7 +69,7 @@ def _migrate(connection: Connection) -> list[str]:
 
 
 def _recreate(connection: Connection) -> list[str]:
-    """Run the files of functions and views that are not as they were when they were last run."""
+    """Run the files of functions and views that have changed since their last run."""
     known = {row.file: row.hash for row in connection.execute(sa.text("select file, hash from upnext.recreated"))}
     texts = {file: (HERE.parent / file).read_text() for file in RECREATED}
     hashes = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in texts.items()}

@@ -12,7 +12,7 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 def load(folder: Path) -> Mapping[str, sa.TextClause]:
     """Return the statements of all `*.sql` of a folder by name; `:value` in them is a bound value.
 
-    Raises `ValueError` for a name that stands twice.
+    Raises `ValueError` for a repeated name.
     """
     found: dict[str, sa.TextClause] = {}
     for path in sorted(folder.glob("*.sql")):

@@ -1,1 +1,1 @@
-"""Channels: what leaves the house, and what the other side answers."""
+"""Channels: they send messages and record the receivers' answers."""

@@ -1,4 +1,4 @@
-"""What the channels have in common: a connection that is kept open, and what became of one message on it."""
+"""The interface of channels: a connection that stays open, and the outcome of each message on it."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,7 +9,7 @@ from upnext.journeys.copy.rendering import Rendered
 
 
 class Outcome(Enum):
-    """What became of one message at the other side."""
+    """The outcome of one message at the receiver."""
 
     SENT = "sent"
     RETRY = "retry"
@@ -19,7 +19,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the other side said. `retry_after` is its own wish; what is dead or gone gets nothing from now on."""
+    """The receiver's answer. `retry_after` is the requested wait; a dead or gone address gets no more messages."""
 
     outcome: Outcome
     reason: str | None = None

@@ -1,7 +1,7 @@
-"""The outbox: what is due is read a page at a time, rendered, claimed one by one, sent, and its outcome recorded.
+"""The outbox: reads due messages a page at a time, then renders, claims and sends each, and records its outcome.
 
-Each connection has a sender, a thread that takes the next written message when it is free. Only then is the message
-claimed, and what must stop it is looked at in the claim: between the claim and the sending there is nothing to do.
+Each connection has a sender, a thread that takes the next written message when it is free. Only then does it
+claim the message. The claim checks every reason to stop it, so that nothing comes between the claim and the sending.
 """
 
 import threading
@@ -52,7 +52,7 @@ class Ready:
 
 
 def stop_parameters(policy: Policy, as_of: datetime) -> dict[str, Any]:
-    """Return the values by which `journeys.stop_reason` judges."""
+    """Return the parameters of `journeys.stop_reason`."""
     cap = policy.cap
     return {
         "as_of": as_of,
@@ -73,9 +73,9 @@ def send_due(
     journeys: list[str],
     as_of: datetime,
 ) -> Counter[str]:
-    """Send what is due in one channel, and return how many messages came to each status.
+    """Send the due messages of one channel, and return the number of messages by status.
 
-    `connections` yields what makes a connection. Raises `UpnextError` where none can be made: what is due waits.
+    `connections` yields connection factories. Raises `UpnextError` if no connection opens; due messages then wait.
     """
     settings: Channel = getattr(policy, channel)
     values = {**stop_parameters(policy, as_of), "journeys": journeys, "channel": channel}
@@ -101,7 +101,7 @@ def send_due(
 
 
 class _Shared(Iterator[list[Ready]]):
-    """An iterator that several threads take from in turn; what stops it is told to each of them."""
+    """An iterator that several threads share; an error that stops it is raised in each of them."""
 
     def __init__(self, source: Iterator[list[Ready]]) -> None:
         self._source = source
@@ -132,7 +132,7 @@ def paced(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Ready]:
-    """Yield no faster than the channel's rate, by a clock in seconds; time that nobody used is not made up for."""
+    """Yield no faster than the channel's rate, by a clock in seconds; unused time does not accumulate."""
     next_at = clock()
     for message in messages:
         if per_second is not None:
@@ -142,7 +142,7 @@ def paced(
 
 
 def _written(database: Database, process: RenderProcess, values: dict[str, Any], done: Counter[str]) -> Iterator[Ready]:
-    """Yield what may be sent now, written; what may not is skipped with its reason, or put off."""
+    """Yield the rendered messages that may be sent now; skip the others with a reason, or postpone them."""
     after = BEGINNING
     stored: set[str] = set()
     while True:
@@ -179,7 +179,7 @@ def _skip(database: Database, message_id: str, reason: str) -> int:
 
 
 def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
-    """Return what a message is made of, from a row of `prepare`."""
+    """Return the render request of a message, from a row of `prepare`."""
     return Request(
         message_id=row.message_id,
         journey=row.journey,
@@ -251,7 +251,7 @@ def address_of(message: Ready) -> str | None:
 
 
 def record_consent(database: Database) -> None:
-    """Act on what people have said of messages in loads that nobody has looked at for that."""
+    """Process consent events (such as unsubscribes) in the loads not processed for consent yet."""
     if database.scalar(SQL["has_unread_consent"]):
         database.execute(SQL["record_consent"])
 

@@ -61,7 +61,7 @@ class SmtpConnection:
         self._client: smtplib.SMTP | None = None
 
     def send(self, message: Rendered) -> Answer:
-        """Hand one message over. After its text only a clear answer tells whether it was accepted: 2xx, 4xx or 5xx.
+        """Hand one message over. After its text, only a reply of 2xx, 4xx or 5xx shows whether the server accepted it.
 
         Raises `UpnextError` where the server cannot be reached, before anything was handed over.
         """

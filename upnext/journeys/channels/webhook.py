@@ -1,7 +1,7 @@
 """The webhook channel, by the Standard Webhooks specification (https://www.standardwebhooks.com).
 
-An endpoint is called at an address that was looked up and looked at: none within one's own network, unless
-`UPNEXT_WEBHOOK_NETWORKS` names it. No redirect is followed, and of an answer's body nothing is kept.
+Upnext resolves and checks an endpoint's address before a call. It refuses internal networks, unless
+`UPNEXT_WEBHOOK_NETWORKS` names them. It follows no redirect and keeps nothing of an answer's body.
 """
 
 import http.client
@@ -191,7 +191,7 @@ class WebhookConnection:
         return response
 
     def _connect(self, url: SplitResult) -> http.client.HTTPConnection:
-        """Connect to an address that was looked at, not to a name that could lead somewhere else the next moment."""
+        """Connect to the checked address, not to a name that can resolve to another address a moment later."""
         host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(address[0]) for *_, address in found]

@@ -1,4 +1,4 @@
-"""Rendering a step's copy for one user: Jinja in a sandbox, output is bounded. Pure.
+"""Renders a step's copy for one user: Jinja in a sandbox, with bounded output. Pure.
 
 A trait that a user lacks, or that is null, is undefined: a template can test it and give it a `default`, but a message
 that would print it is not sent. HTML is written in MJML, which becomes what mail clients show. Links are made by
@@ -48,7 +48,7 @@ class CannotRenderError(Exception):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a message is made of: the step's definition, and whom it is for (traits, and the row of features)."""
+    """The input of a message: the step's definition, and the recipient (traits, and the row of features)."""
 
     message_id: str
     journey: str
@@ -84,7 +84,7 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class _Missing(Undefined):
-    """What is not there: false in a test, replaced by `default`, and an error where it would be printed."""
+    """A missing value: false in a test, replaced by `default`, and an error if it is printed."""
 
     __str__ = Undefined._fail_with_undefined_error
 
@@ -126,7 +126,7 @@ def template_names(templates: Path) -> set[str]:
 def render(request: Request, sender: Sender) -> Rendered:
     """Return the message of one step for one user, as MIME or as the body of a webhook; or the reason why not.
 
-    Never raises: whatever one user's values do to the libraries that write a message stops this message alone.
+    Never raises: an error that one user's values cause in a library stops only this message.
     """
     try:
         return _RENDERERS[request.step["do"]](request, sender)
@@ -139,7 +139,7 @@ def render(request: Request, sender: Sender) -> Rendered:
 
 
 def copy_of(step: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
-    """Return a step's definition with what its variant has in place of it."""
+    """Return a step's definition with the fields that its variant replaces."""
     chosen = step.get("variants", {}).get(variant) or {}
     return {**step, **{key: value for key, value in chosen.items() if value is not None}}
 

@@ -1,4 +1,4 @@
-"""Which traits users have, by what identify calls have said: for copy that names one that nobody has."""
+"""The traits of users, from identify calls: to report copy that names an unknown trait."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ _EXAMPLES: dict[str, Any] = {"number": 12, "boolean": True, "array": [], "object
 
 
 def known_traits(connection: Connection) -> dict[str, Any]:
-    """Return the traits that users have, by name, each with a made-up value of its type; none of anybody's own."""
+    """Return the traits that users have, by name, each with a made-up value of its type, never a real one."""
     return {row.name: _EXAMPLES.get(row.type, row.name) for row in connection.execute(SQL["traits"])}
