@@ -31,6 +31,9 @@
     {%- for key in meta if key ~ '__value' in context or key ~ '__total' in context -%}
         {{ return(context.get(key ~ '__' ~ part)) }}
     {%- endfor -%}
+    {%- if part == 'value' -%}
+        {{ exceptions.raise_compiler_error(meta.keys() | join(', ') ~ ": no kind; macros/kinds/ has a file for each") }}
+    {%- endif -%}
     {{ return(none) }}
 {%- endmacro %}
 

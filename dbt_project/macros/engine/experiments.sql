@@ -1,43 +1,56 @@
 {#
-    The materialization of `experiment_users` and `daily_moments`. It makes the table, and beside it the function
+    The materialization of `experiment_users` and `daily_moments`. It makes the table, empty, and beside it the function
     `analytics.refresh_<model>(is_full)`, which brings the table up to the newest published tick and returns how many
-    rows differed. Each analysis calls both in the transaction of its results, which costs less than a run of dbt.
+    rows it changed. Each analysis calls both in the transaction of its results, which costs less than a run of dbt.
 
     An analysis recomputes the users with a change, then the days on which these users were exposed, and leaves all
-    other rows alone. The first time, after a change of a definition, and on --full-refresh it recomputes all. A tick
-    only makes the tables. A run without a tick calls the functions too.
+    other rows alone. The first time, and after a change of a definition, it recomputes all. --full-refresh also
+    recomputes all, and notes how many rows were wrong.
+
+    The table has a hash of its definition as its comment: the function, and the models of `recompute_with`.
 #}
 {% materialization refreshed, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
 
     {%- do run_pre_hooks() -%}
-    {%- do begin_snapshot() -%}
+    {% if should_full_refresh() %} {%- do begin_snapshot() -%} {% endif %}
     {%- set function = context['refresh_of_' ~ model.name](target, sql) -%}
     {%- set read = [function] -%}
     {%- for name in config.require('recompute_with') -%} {%- do read.append(comment_of(ref(name))) -%} {%- endfor -%}
     {%- set definition = local_md5(read | join(' ')) -%}
     {%- set last = state_of(model.name, target) -%}
-    {% if last is none or last.definition != definition %}
+    {% if last is none or comment_of(target) != definition %}
         {%- do run_query(made_empty(target, sql)) -%}
-        {%- do run_query(made_table(target, config.require('key'), config.get('indexes', [])) ~ "drop table fresh") -%}
+        {%- do run_query(made_table(target, config.require('key'), config.get('indexes', []))) -%}
         {%- do run_query(function) -%}
+        {%- do run_query(described(target, definition)) -%}
         {%- do run_query(save_state(model.name, {'tick_id': 0, 'as_of': "'-infinity'::timestamptz"}, definition)) -%}
-    {% endif %}
-    {% if var('tick_id', none) is none %}
+    {% elif should_full_refresh() and last.tick_id > 0 %}
         {%- do run_query("select analytics.refresh_" ~ model.name ~ "(false)") -%}
-        {% if should_full_refresh() %}
-            {%- do run_query(full_refresh(model.name)) -%}
+        {%- set changed = run_query("select analytics.refresh_" ~ model.name ~ "(true) as rows").rows[0].rows -%}
+        {#- Rows that are rounded differ in their last digits, so a count of them would say nothing. -#}
+        {% if not config.get('is_rounded') %}
+            {%- set now = state_of(model.name, target) -%}
+            {%- do run_query(note_rebuild(model.name, {'as_of': now.as_of, 'last': now}, changed)) -%}
         {% endif %}
     {% endif %}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
-{# Views over the table go with it; dbt makes them again, later in the same run. #}
+{# An analysis that runs ends first. Views over the table go with it; dbt makes them again, later in the same run. #}
 {% macro made_empty(target, sql) -%}
+    lock table analytics.stale_days in exclusive mode;
+
     drop table if exists {{ target }} cascade;
 
     {{ fresh_rows(sql) }}
     with no data
+{%- endmacro %}
+
+{% macro described(target, definition) -%}
+    comment on table {{ target }} is '{{ definition }}';
+
+    drop table fresh
 {%- endmacro %}
 
 {# `lock table` takes no snapshot, so a run that waits here then sees what the run before it has committed. #}
@@ -48,19 +61,6 @@
     {%- endset -%}
     {%- do run_query(statements) -%}
 {%- endmacro %}
-
-{# Recompute all rows, and note how many were wrong; `is_rounded` rows differ in their last digits, so they are not. #}
-{% macro full_refresh(model_name) -%}
-    {%- if config.get('is_rounded') -%}
-    select analytics.refresh_{{ model_name }}(true)
-    {%- else -%}
-    insert into features.rebuilds (model, as_of, rows, drift)
-    select states.model, states.as_of, (select count(*) from {{ this }}), analytics.refresh_{{ model_name }}(true)
-    from features.states
-    where states.model = '{{ model_name }}'
-    {%- endif -%}
-{%- endmacro %}
-
 
 {% macro refresh_of_experiment_users(target, sql) -%}
     create or replace function analytics.refresh_experiment_users(is_full boolean) returns bigint

@@ -14,8 +14,9 @@
     {%- set upstream = config.get('recompute_with', []) -%}
     {%- set features = features_of(model.name) -%}
     {%- set with_events = sql.split(marker_of_features())[0] -%}
-    {%- set derived = catalogue().get('derived', {}) -%}
-    {%- set definition = local_md5(with_events ~ tojson(features) ~ tojson(derived) ~ tojson(key)) -%}
+    {#- The text that computes the features, whatever the tick: a change of a column or of a kind changes it. -#}
+    {%- set computed = all_features(key, features, {'as_of': 'as_of', 'tick_id': 'tick_id'}) -%}
+    {%- set definition = local_md5(with_events ~ computed ~ tojson(catalogue().get('derived', {}))) -%}
 
     {%- do run_pre_hooks() -%}
 

@@ -39,7 +39,9 @@
         {%- do evaluate_segment(model.name, unit, sql, tick_id | int, last) -%}
     {%- endif -%}
     {%- set view_sql = members_view(model.name, unit) -%}
-    {% if comment_of(view) != local_md5(view_sql) %}
+    {% if last is none or last.view_definition != local_md5(view_sql) %}
+        {#- A view of the same columns is replaced, so that views over it stay. -#}
+        {% if last is none or last.id != unit.id %} {%- do run_query("drop view if exists " ~ view) -%} {% endif %}
         {%- do run_query(made_view(view, view_sql)) -%}
     {% endif %}
 
@@ -78,8 +80,8 @@
 {%- endmacro %}
 
 {#
-    The last evaluation. `id` is the key of the segment's view, none where there is no view. `rebuilt_by` has, for each
-    table of features, the newest tick for which any row may have changed.
+    The last evaluation. `id` is the key of the segment's view and `view_definition` its hash, none where there is no
+    view. `rebuilt_by` has, for each table of features, the newest tick for which any row may have changed.
 #}
 {% macro last_evaluation(segment, view) -%}
     {%- set query -%}
@@ -94,6 +96,7 @@
                 select attname from pg_attribute
                 where attrelid = to_regclass('{{ view }}') and attnum = 1
             ) as id,
+            obj_description(to_regclass('{{ view }}'), 'pg_class') as view_definition,
             (select jsonb_object_agg(model, coalesce(all_touched_by, 0)) from features.states) as rebuilt_by
         from segments.evaluations
         where segment = '{{ segment }}'

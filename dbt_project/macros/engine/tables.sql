@@ -55,7 +55,6 @@
 {%- endmacro %}
 
 {% macro altered_table(target, existing, wanted) -%}
-    select 1;
     {%- for name, type in existing.items() if wanted.get(name) != type %}
     alter table {{ target }} drop column {{ adapter.quote(name) }};
     {%- endfor %}

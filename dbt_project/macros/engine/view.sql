@@ -10,15 +10,14 @@
     {%- do run_pre_hooks() -%}
     {% if config.get('contract').enforced %} {%- do get_assert_columns_equivalent(sql) -%} {% endif %}
     {% if found != definition %}
+        {%- do run_query("drop view if exists " ~ view ~ " cascade") -%}
         {%- do run_query(made_view(view, sql)) -%}
     {% endif %}
     {{ return(committed(view)) }}
 {% endmaterialization %}
 
 {% macro made_view(view, sql) -%}
-    drop view if exists {{ view }} cascade;
-
-    create view {{ view }} as
+    create or replace view {{ view }} as
     {{ sql }};
 
     comment on view {{ view }} is '{{ local_md5(sql) }}'
