@@ -77,7 +77,7 @@ def find_mistakes(text: str, *, known: Collection[str], counts: Collection[str])
         template = read(text)
         tokens = sqlglot.tokenize(template.sql, read="postgres")
     except TemplateSyntaxError as error:
-        yield Problem(error.lineno, f"is not valid Jinja: {error.message}")
+        yield Problem(error.lineno, f"has Jinja that cannot be read: {error.message}")
         return
     except SqlglotError as error:
         yield Problem(1, f"cannot be read as SQL: {str(error).splitlines()[0]}")
@@ -87,7 +87,7 @@ def find_mistakes(text: str, *, known: Collection[str], counts: Collection[str])
         return
     yield from _mistakes_of_jinja(template, known)
     yield from _mistakes_of_tokens(tokens)
-    tree = None if template.has_blocks else _parsed(template.sql)
+    tree = None if template.is_dynamic else _parsed(template.sql)
     if tree is not None:
         yield from _mistakes_of_tree(tree, tokens, counts)
 
@@ -183,7 +183,7 @@ def is_row_local(text: str, *, segments: Collection[str]) -> bool:
         template = read(text)
     except TemplateSyntaxError:
         return False
-    select = None if template.has_blocks or template.others or template.sources else _parsed(template.sql)
+    select = None if template.is_dynamic else _parsed(template.sql)
     if not isinstance(select, exp.Select):
         return False
     table = _only_table(select)

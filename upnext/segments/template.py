@@ -20,8 +20,8 @@ class Template:
     """Calls of other macros."""
     meta: dict[str, Any] | None = None
     meta_line: int = 1
-    has_blocks: bool = False
-    """Whether it has statements of Jinja (`{% ... %}`), so that only dbt knows its SQL."""
+    is_dynamic: bool = False
+    """Whether its Jinja has more than `ref()` and `config()` of constants, so that only dbt knows its SQL."""
 
 
 def read(text: str) -> Template:
@@ -40,29 +40,37 @@ def read(text: str) -> Template:
             parts.append(value)
         else:
             parts.append("\n" * value.count("\n"))
-            template.has_blocks |= kind == "block_begin"
+            template.is_dynamic |= kind == "block_begin"
     template.sql = "".join(parts)
     return template
 
 
 def _add(template: Template, expression: str, line: int) -> str:
-    """Note what an expression names, and return its SQL."""
+    """Note what an expression names, and return its SQL. Raises `TemplateSyntaxError`."""
     for call in _calls(expression, line):
         name = getattr(call.node, "name", "")
-        if name == "ref":
-            model = str(call.args[-1].as_const())
+        if name == "ref" and call.args and isinstance(call.args[-1], nodes.Const):
+            model = str(call.args[-1].value)
             template.refs.append((model, line))
             return model
         if name == "config":
-            options = {keyword.key: keyword.value for keyword in call.kwargs}
-            if "meta" in options:
-                template.meta, template.meta_line = options["meta"].as_const(), line
+            _add_config(template, {keyword.key: keyword.value for keyword in call.kwargs}, line)
             return ""
         if name == "source":
             template.sources.append(line)
         else:
             template.others.append((name, line))
+    template.is_dynamic = True
     return "null"
+
+
+def _add_config(template: Template, options: dict[str, nodes.Expr], line: int) -> None:
+    if "meta" not in options:
+        return
+    try:
+        template.meta, template.meta_line = options["meta"].as_const(), line
+    except nodes.Impossible:
+        raise TemplateSyntaxError("the meta of config() has to be written out, without variables", line) from None
 
 
 def _calls(expression: str, line: int) -> Iterator[nodes.Call]:

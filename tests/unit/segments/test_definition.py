@@ -50,7 +50,9 @@ def test_what_is_right(sql: str) -> None:
         (FEATURES + "where random() < 0.1", 3, "asks random"),
         ("select user_id from {{ source('raw', 'events') }} where x", 1, "reads a source; a segment reads features"),
         (FEATURES + "where not (1 = 2)", 3, "has a condition that is always true"),
-        (FEATURES + "where {{ ref('a' }}", 3, "is not valid Jinja: "),
+        (FEATURES + "where {{ ref('a' }}", 3, "has Jinja that cannot be read: "),
+        ("{{ config(meta=mine) }}\n" + FEATURES + "where x", 1, "has Jinja that cannot be read: the meta of config()"),
+        (FEATURES + "where a = 'x", 1, "cannot be read as SQL"),
         ("{{ config(meta={'limit': {'change': 'half'}}) }}\n" + FEATURES + "where x", 1, "has a wrong meta: 'change'"),
         ("{{ config(meta={'ownr': 'me'}) }}\n" + FEATURES + "where x", 1, "has a wrong meta: unknown key 'ownr'"),
         ("select user_id\nfrom active, raw.events where x", 2, "reads raw.events"),
@@ -60,6 +62,15 @@ def test_what_is_right(sql: str) -> None:
 def test_what_is_wrong(sql: str, line: int, message: str) -> None:
     [(found_line, found), *_] = mistakes(sql)
     assert (found_line, found[: len(message)]) == (line, message)
+
+
+@pytest.mark.parametrize(
+    "jinja", ["{{ ref(var('x')) }}", "{{ ref() }}", "{{ this }}", "{{ some_macro(1) }}", "{{ ref }}"]
+)
+def test_what_only_dbt_knows_is_left_to_dbt(jinja: str) -> None:
+    text = f"select user_id from {{{{ ref('user_features') }}}} where logins_30d >= 1 and {jinja} is null"
+    assert mistakes(text) == []
+    assert not is_row_local(text, segments=[])
 
 
 def test_references_are_those_of_the_text_that_dbt_reads() -> None:
