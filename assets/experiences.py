@@ -13,7 +13,7 @@ from upnext.ticks.lifecycle import last_published_as_of
 
 _TABLES = {
     "definitions": "One row per experience as declared: segment, slot, trigger, copy and shares.",
-    "shares": "One row per experience and change of its shares: by which ones users were drawn, from when on.",
+    "shares": "One row per experience and change of its traffic split: the shares, and when they took effect.",
 }
 
 
@@ -29,7 +29,7 @@ def experience_assets(
         group_name="experiences",
         owners=owners.GROWTH,
         kinds={"postgres", "table"},
-        description="One row per experience and user: the first variant, drawn by hash and kept for good.",
+        description="One row per experience and user: the first variant, assigned by hash and never changed.",
     )
     def assignments(project: dg.ResourceParam[Project]) -> dg.MaterializeResult[None]:
         as_of = last_published_as_of(project.engine)

@@ -307,7 +307,7 @@ def stop_journey(journey: str) -> None:
     from upnext import operations, switches  # noqa: PLC0415
 
     ended = operations.stop(_project(), "journey", journey, by=switches.this_user())
-    print(f"stopped: {ended:,} users went out of {journey}, reason `journey stopped`")
+    print(f"stopped: {ended:,} users exited {journey}, reason `journey stopped`")
 
 
 @journeys.command()

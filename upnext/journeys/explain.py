@@ -74,7 +74,7 @@ def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: 
 def _path(connection: Connection, entry: sa.Row[Any], judged_by: dict[str, Any]) -> Iterator[Line]:
     yield Line(entry.entered_at, f"entered the journey (version {entry.version})")
     if entry.status == "held_out":
-        yield Line(entry.entered_at, f"was drawn to get nothing: {entry.reason}")
+        yield Line(entry.entered_at, f"gets nothing: {entry.reason}")
     if entry.status == "excluded":
         yield Line(entry.entered_at, f"had no place: {entry.reason}")
     if entry.is_in_both_arms:
