@@ -26,10 +26,10 @@ def stream_dbt(
         try:
             yield from invocation.stream()
         except DagsterDbtCliRuntimeError:
-            raise dg.Failure(_first_failure(target)) from None
+            raise dg.Failure(_first_failure(project, target)) from None
 
 
-def _first_failure(target: Path) -> str:
+def _first_failure(project: Project, target: Path) -> str:
     """Return dbt's message about the first node that failed, as the command line prints it."""
     try:
         results = json.loads((target / "run_results.json").read_text())["results"]
@@ -46,6 +46,5 @@ def _first_failure(target: Path) -> str:
         for column in nodes.get(parent, {}).get("columns", {})
     }
     message = dbt.in_one_line(failed[0]["message"] or "", columns=columns)
-    return (
-        f"dbt failed: {node.get('original_file_path', failed[0]['unique_id'])}: {message} ({len(failed)} failed in all)"
-    )
+    file = dbt.shown_path(project.settings, node.get("original_file_path", failed[0]["unique_id"]))
+    return f"dbt failed: {file}: {message} ({len(failed)} failed in all)"

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import functools
+import gzip
 import os
 import pwd
 import secrets
@@ -30,7 +31,7 @@ from upnext import dbt
 from upnext.dbt import Dbt
 from upnext.loop import build
 from upnext.project import Project
-from upnext.settings import Settings
+from upnext.settings import PROJECT, Settings
 from upnext.switches import switch
 from upnext.warehouse.embedded import EmbeddedServer
 
@@ -121,25 +122,51 @@ def create_database(server: URL, name: str = "upnext_test", template: str = "tem
     return server.set(database=name)
 
 
-SHIPPED = Settings.from_environment({})
-DECLARED = [path.stem for kind in ("journeys", "experiences") for path in (SHIPPED.campaigns / kind).glob("*.yml")]
+def engine_of(url: URL) -> sa.Engine:
+    """Return an engine on a database as it is: nothing is migrated."""
+    return sa.create_engine(url.set(drivername="postgresql+psycopg"))
+
+
+@pytest.fixture
+def warehouse_of_0_1(embedded_url: URL) -> URL:
+    """The last state of 0.1: three ticks, journeys with entries and messages, an experience and its results."""
+    url = create_database(embedded_url)
+    engine = engine_of(url)
+    dump = gzip.decompress((Path(__file__).parent / "fixtures" / "warehouse_0.1.sql.gz").read_bytes()).decode()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(dump.replace("%", "%%"))
+    engine.dispose()
+    return url
+
+
+CONTENT = Path(__file__).parent / "fixtures" / "content"
+"""The content of the tests, so that nobody breaks a test of the product by an edit of what ships."""
+DECLARED = Project(Settings.from_environment({"UPNEXT_CONTENT": str(CONTENT)}))
 
 
 def start(project: Project, *names: str) -> None:
-    """Start journeys and experiences: those named, or all that the product declares."""
+    """Start journeys and experiences: those named, or all that the content has."""
     with project.engine.begin() as connection:
-        for name in names or DECLARED:
+        for name in names or _startable(project.settings):
             switch(connection, name, is_started=True, at=AS_OF, by="the test")
 
 
-_parsed: dict[str, Any] = {}
+def _startable(settings: Settings) -> list[str]:
+    return [path.stem for kind in ("journeys", "experiences") for path in (settings.campaigns / kind).glob("*.yml")]
+
+
+_parsed: dict[Path, Any] = {}
+"""dbt's manifest of each folder of models."""
 
 
 def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Settings:
-    """Return settings of a home that has dbt's cache of the parsed project, and of a database."""
+    """Return settings of a home that has dbt's cache of the parsed project, and of a database.
+
+    The content is the one that the environment names.
+    """
     settings = _settings(home, database, smtp_url)
     if not settings.dbt_target.exists():
-        shutil.copytree(_dbt_cache(), settings.dbt_target)
+        shutil.copytree(_dbt_cache(dbt.environment(settings, database)["UPNEXT_DBT_MODELS"]), settings.dbt_target)
     return settings
 
 
@@ -149,12 +176,12 @@ def _settings(home: Path, database: URL, smtp_url: str | None) -> Settings:
         database_url=database.render_as_string(hide_password=False),
         smtp_url=smtp_url,
         mail_from="Otto <hello@otto.example>",
-        content=None,
+        content=Settings.from_environment().content,
     )
 
 
 @functools.cache
-def _dbt_cache() -> Path:
+def _dbt_cache(models: str) -> Path:
     """Parse the project, once a session: dbt itself finds out what has changed since."""
     home = Path(tempfile.mkdtemp(prefix="upnext-parsed-"))
     atexit.register(shutil.rmtree, home)
@@ -172,28 +199,34 @@ def project(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Pro
     """An empty warehouse of the test's own, on each server, with a real SMTP server behind it."""
     project = Project(settings_for(tmp_path, create_database(server_url), smtp.url))
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
-    shared = project.dbt
-    shared.manifest = _parsed.get("manifest")
+    shared, models = project.dbt, dbt.own_models(project.settings)
+    shared.manifest = _parsed.get(models)
     start(project)
     yield project
-    _parsed["manifest"] = shared.manifest
+    _parsed[models] = shared.manifest
     project.engine.dispose()
 
 
 @pytest.fixture
-def dbt_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the dbt project, to edit, in the place of the project's own."""
-    dbt_project = tmp_path / "dbt_project"
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the content and of the dbt project, to edit; a test names it before the fixtures that read it.
+
+    The copies lie to each other as the originals do, so dbt's cache of the parsed project still holds.
+    """
+    copied = content_copy(tmp_path / CONTENT.relative_to(PROJECT))
+    dbt_project = tmp_path / dbt.PROJECT_DIR.name
     shutil.copytree(dbt.PROJECT_DIR, dbt_project, ignore=shutil.ignore_patterns("target", "logs"))
     monkeypatch.setattr(dbt, "PROJECT_DIR", dbt_project)
-    return dbt_project
+    monkeypatch.setenv("UPNEXT_CONTENT", str(copied))
+    return copied
 
 
 def content_copy(folder: Path) -> Path:
-    """Copy the content that ships into a folder of its own, to edit, as UPNEXT_CONTENT names one."""
-    shutil.copytree(SHIPPED.campaigns, folder / "campaigns")
-    shutil.copytree(SHIPPED.sources, folder / "sources")
-    shutil.copytree(dbt.own_models(SHIPPED), folder / "models")
+    """Copy the content that the environment names, or that ships, into a folder as UPNEXT_CONTENT names one."""
+    settings = Settings.from_environment()
+    shutil.copytree(settings.campaigns, folder / "campaigns")
+    shutil.copytree(settings.sources, folder / "sources")
+    shutil.copytree(dbt.own_models(settings), folder / "models")
     return folder
 
 
@@ -314,7 +347,7 @@ class Product:
             connection.execute(sa.text(statement).bindparams(sa.bindparam("properties", type_=sa.JSON)), row)
 
     def power_user(self, user_id: str, at: datetime) -> None:
-        """Let somebody meet every condition of basic_plan_power_users, with an address."""
+        """Let somebody meet every condition of busy_users, with an address."""
         self.identify(user_id, at - timedelta(days=20), email=f"{user_id}@customer.example", name="Ada")
         self.track(user_id, "subscribed to basic plan", at - timedelta(days=20))
         self.track(user_id, "product viewed", at - timedelta(days=5))
@@ -325,10 +358,12 @@ class Product:
 @pytest.fixture(scope="session")
 def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database in which one tick was published, to be copied; under the name that the copies will have."""
-    project = Project(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
-    start(project)
-    Product(project).identify("somebody", AS_OF - timedelta(days=30))
-    build(project, AS_OF - timedelta(days=1), is_explicit=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPNEXT_CONTENT", str(CONTENT))
+        project = Project(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
+        start(project)
+        Product(project).identify("somebody", AS_OF - timedelta(days=30))
+        build(project, AS_OF - timedelta(days=1), is_explicit=True)
     project.engine.dispose()
     create_database(embedded_url, "upnext_first_tick", template="upnext_test")
     return "upnext_first_tick"

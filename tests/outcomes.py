@@ -18,9 +18,9 @@ Event = tuple[str, str, datetime, dict[str, str]]
 
 
 def experience(**changes: Any) -> Experience:
-    """An experience on the members of upgrade_curious, half of them in control."""
+    """An experience on the members of upgrade_seekers, half of them in control."""
     value = {
-        "description": "x", "owner": "o", "segment": "upgrade_curious", "surface": "web", "slot": "homepage_banner",
+        "description": "x", "owner": "o", "segment": "upgrade_seekers", "surface": "web", "slot": "homepage_banner",
         "trigger": {"when": "page_view"}, "priority": 1, "control": 0.5,
         "goal": {"any_of": ["subscribed to premium plan"], "within": "7 days"},
         "variants": {"a": {"copy": "A", "url": "/a"}}, **changes,

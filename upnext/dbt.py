@@ -35,7 +35,7 @@ def environment(settings: Settings, url: URL) -> dict[str, str]:
         "UPNEXT_PG_SSLMODE": query.get("sslmode", "prefer"),
         "UPNEXT_DBT_THREADS": os.environ.get("UPNEXT_DBT_THREADS", "2"),
         # dbt takes relative paths of models alone.
-        "UPNEXT_DBT_MODELS": os.path.relpath(own_models(settings), PROJECT_DIR),
+        "UPNEXT_DBT_MODELS": _relative_models(settings),
         "PGTZ": "UTC",
     }
 
@@ -95,6 +95,15 @@ def engine_models() -> Path:
 def own_models(settings: Settings) -> Path:
     """Return the folder of the models that people edit: events, features, segments and metrics."""
     return settings.content / "models" if settings.content else PROJECT_DIR / "models"
+
+
+def shown_path(settings: Settings, path: str) -> str:
+    """Return the path that people know a file by: dbt names those of their content relative to its own project."""
+    return path.replace(_relative_models(settings), "models", 1)
+
+
+def _relative_models(settings: Settings) -> str:
+    return os.path.relpath(own_models(settings), PROJECT_DIR)
 
 
 def model_names(settings: Settings) -> set[str]:
@@ -162,17 +171,31 @@ class Dbt:
         with _scoped(self._environment):
             if self.manifest is None:
                 # Parsed without variables, so that dbt's own cache holds from tick to tick.
-                self.manifest = _result(dbtRunner().invoke(["parse", *options]), None)
+                self.manifest = self._result(dbtRunner().invoke(["parse", *options]))
             if arguments == ["parse"]:
                 return self.manifest
             # Upnext needs neither dbt's reports nor its list of all relations, which take a third of a small tick.
             lean = ["--no-write-json", "--no-populate-cache"]
-            return _result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options, *lean]), self.manifest)
+            return self._result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options, *lean]))
 
     def compile(self, sql: str) -> str:
         """Return a SELECT with its references replaced by the names of tables."""
         code: str = self.invoke(["compile", "--inline", sql]).results[0].node.compiled_code
         return code
+
+    def _result(self, done: Any) -> Any:
+        if not done.success:
+            raise UpnextError(f"dbt failed: {self._failure(done)}")
+        return done.result
+
+    def _failure(self, done: Any) -> str:
+        if done.exception is not None:
+            return " ".join(str(done.exception).split())
+        failed = [node for node in done.result if node.status in ("error", "fail", "runtime error")]
+        first = failed[0]
+        message = in_one_line(first.message or "", columns=_columns_read_by(first.node, self.manifest))
+        file = shown_path(self._settings, first.node.original_file_path)
+        return f"{file}: {message} ({len(failed)} failed in all)"
 
 
 @contextmanager
@@ -188,21 +211,6 @@ def _scoped(variables: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _result(done: Any, manifest: Any) -> Any:
-    if not done.success:
-        raise UpnextError(f"dbt failed: {_failure(done, manifest)}")
-    return done.result
-
-
-def _failure(done: Any, manifest: Any) -> str:
-    if done.exception is not None:
-        return " ".join(str(done.exception).split())
-    failed = [node for node in done.result if node.status in ("error", "fail", "runtime error")]
-    first = failed[0]
-    message = in_one_line(first.message or "", columns=_columns_read_by(first.node, manifest))
-    return f"{first.node.original_file_path}: {message} ({len(failed)} failed in all)"
 
 
 def in_one_line(message: str, *, columns: Collection[str]) -> str:

@@ -17,8 +17,8 @@ from upnext.project import Project
 DAY = timedelta(days=1)
 
 
-def declare(dbt_project: Path, **derived: Any) -> None:
-    path = dbt_project / "models" / "events" / "_catalogue.yml"
+def declare(content: Path, **derived: Any) -> None:
+    path = content / "models" / "events" / "_catalogue.yml"
     declared = yaml.safe_load(path.read_text())
     named = {
         name.replace("_", " "): {"description": "x", "owner": "growth", **event} for name, event in derived.items()
@@ -27,8 +27,8 @@ def declare(dbt_project: Path, **derived: Any) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
-def add_features(dbt_project: Path, **features: Any) -> None:
-    path = dbt_project / "models" / "features" / "_features.yml"
+def add_features(content: Path, **features: Any) -> None:
+    path = content / "models" / "features" / "_features.yml"
     declared = yaml.safe_load(path.read_text())
     declared["models"][0]["columns"] += [
         {"name": name, "description": "x", "config": {"meta": meta}} for name, meta in features.items()
@@ -36,17 +36,17 @@ def add_features(dbt_project: Path, **features: Any) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
-def test_derived_events_are_like_any_other(project: Project, product: Product, dbt_project: Path) -> None:
+def test_derived_events_are_like_any_other(content: Path, project: Project, product: Product) -> None:
     large = {"event": "exported report", "where": {"rows": {"at_least": 100}}}
     declare(
-        dbt_project,
+        content,
         exported_large_report=large,
         looked_at_pricing={"type": "page", "where": {"path": {"contains": "/pricing"}}, "context": {"app.name": "web"}},
         exact={"event": "login", "where": {"plan": "it's", "seats": 5, "is_new": True}},
         either={"event": "login", "where": {"plan": {"one_of": ["basic", "premium"]}, "coupon": {"exists": False}}},
     )
     add_features(
-        dbt_project,
+        content,
         large_reports_5d={"count_of": "exported large report", "within": "5 days"},
         events={"count_of": "any"},
         pricing={"ever": "looked at pricing"},
@@ -113,17 +113,17 @@ def test_an_event_that_nobody_declared_is_new(project: Project, product: Product
         ({"event": "login", "where": {"plan": None}}, "'plan' is empty; it must be text"),
     ],
 )
-def test_mistakes_name_file_and_line(dbt_project: Path, event: dict[str, Any], message: str) -> None:
-    declare(dbt_project, a_derived_one={"event": "login"}, another=event)
+def test_mistakes_name_file_and_line(content: Path, event: dict[str, Any], message: str) -> None:
+    declare(content, a_derived_one={"event": "login"}, another=event)
     with pytest.raises(UpnextError) as raised:
-        load_catalogue(dbt_project / "models")
+        load_catalogue(content / "models")
     assert message in str(raised.value)
     path, line, _ = str(raised.value).split(":", 2)
     text = Path(path).read_text().splitlines()
     assert int(line) >= next(number for number, one in enumerate(text, 1) if "derived:" in one)
 
 
-def test_a_derived_event_needs_a_name_of_its_own(dbt_project: Path) -> None:
-    declare(dbt_project, login={"event": "exported report"})
+def test_a_derived_event_needs_a_name_of_its_own(content: Path) -> None:
+    declare(content, login={"event": "exported report"})
     with pytest.raises(UpnextError, match="derived event 'login' is an event of the product already"):
-        load_catalogue(dbt_project / "models")
+        load_catalogue(content / "models")

@@ -57,7 +57,7 @@ def test_landing_is_loaded_by_a_tick(cli: Cli) -> None:
     ("arguments", "expected"),
     [
         (["ingest", "nowhere.jsonl"], "no such file or folder: nowhere.jsonl"),
-        (["ingest", "EVENTS", "--source", "sparkfy"], "unknown source 'sparkfy'; did you mean 'sparkify'?"),
+        (["ingest", "EVENTS", "--source", "playlst"], "unknown source 'playlst'; did you mean 'playlist'?"),
         (["ingest"], "Missing argument 'PATHS...'"),
         (["tick", "--as-of", "yesterday"], "'yesterday' is not an ISO 8601 time"),
         (["tick", "--as-of", "2026-03-01T00:00:00"], "has no zone"),
@@ -124,23 +124,25 @@ def test_rejected_lines_are_listed_and_tried_again(cli: Cli, tmp_path: Path) -> 
 def test_journeys_by_hand(cli: Cli, tmp_path: Path) -> None:
     checked = cli.run("journeys", "check")
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.splitlines()[0] == "encourage_upgrade: upgrade_benefits, premium_reminder"
-    rendered = cli.run("journeys", "render", "reactivate_low_usage_paid", "--out", tmp_path / "mails")
+    assert checked.stdout.splitlines()[0] == "earn_upgrade: upgrade_reasons, plan_reminder"
+    rendered = cli.run("journeys", "render", "regain_payers", "--out", tmp_path / "mails")
     assert rendered.returncode == 0, rendered.stderr
     assert {path.name for path in (tmp_path / "mails").iterdir()} == {
-        "check_in.html", "check_in.txt", "video_walkthrough.html", "video_walkthrough.txt",
+        "catch_up.html", "catch_up.txt", "video_tour.html", "video_tour.txt",
     }  # fmt: skip
     nowhere = tmp_path / "nowhere"
-    assert "unknown journey 'encourage'; did you mean" in cli.fails("journeys", "render", "encourage", "--out", nowhere)
+    assert "unknown journey 'earn_upgrad'; did you mean" in cli.fails(
+        "journeys", "render", "earn_upgrad", "--out", nowhere
+    )
     assert not nowhere.exists()
     assert cli.run("tick", "--as-of", "2026-03-02T00:00:00Z").returncode == 0
-    explained = json.loads(cli.run("journeys", "explain", "ada", "encourage_upgrade", "--json").stdout)
+    explained = json.loads(cli.run("journeys", "explain", "ada", "earn_upgrade", "--json").stdout)
     assert [line["text"] for line in explained][-1] == (
-        "the journey is not started: `upnext journeys start encourage_upgrade`"
+        "the journey is not started: `upnext journeys start earn_upgrade`"
     )
-    assert cli.run("journeys", "pause", "encourage_upgrade").returncode == 0
-    assert json.loads(cli.run("status", "--json").stdout)["paused"] == ["encourage_upgrade"]
-    assert cli.run("journeys", "resume", "encourage_upgrade").stdout.startswith("resumed: 0 users")
+    assert cli.run("journeys", "pause", "earn_upgrade").returncode == 0
+    assert json.loads(cli.run("status", "--json").stdout)["paused"] == ["earn_upgrade"]
+    assert cli.run("journeys", "resume", "earn_upgrade").stdout.startswith("resumed: 0 users")
 
 
 def test_an_empty_home_says_what_to_do(cli: Cli) -> None:
@@ -157,7 +159,7 @@ def test_an_empty_home_says_what_to_do(cli: Cli) -> None:
 def test_in_a_pipe_a_table_is_plain_text(cli: Cli) -> None:
     printed = cli.run("status").stdout
     assert printed.isascii(), "no lines drawn around it"
-    assert "members: basic_plan_power_users" in printed
+    assert "members: busy_users" in printed
     assert max(map(len, printed.splitlines())) < 130
 
 
@@ -166,7 +168,7 @@ def test_what_others_wrote_steers_no_terminal(cli: Cli, tmp_path: Path) -> None:
     path.write_text("{\x1b]0;title\x07 broken \u202e\n" + EVENT.replace("u1", "u\\u001b[31m1"))
     done = [cli.run("ingest", path), cli.run("rejected"), cli.run("ingest", tmp_path / "no\x1b[2J.jsonl")]
     cli.run("tick", "--as-of", "2026-03-02T00:00:00Z")
-    done.append(cli.run("journeys", "explain", "u\x1b[31m1", "encourage_upgrade"))
+    done.append(cli.run("journeys", "explain", "u\x1b[31m1", "earn_upgrade"))
     for one in done:
         assert [c for c in one.stdout + one.stderr if not c.isprintable() and c != "\n"] == []
     assert "no\\x1b[2J.jsonl" in done[2].stderr
@@ -200,4 +202,4 @@ def test_the_documentation_of_the_models(cli: Cli) -> None:
     done = cli.run("docs", "--no-serve")
     assert done.returncode == 0, done.stderr
     page = Path(done.stdout.removeprefix("written: ").strip())
-    assert "upgrade_curious" in page.read_text()
+    assert "upgrade_seekers" in page.read_text()

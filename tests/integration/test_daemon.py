@@ -109,8 +109,8 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
             f"upnext: Upnext runs in this home already, on http://127.0.0.1:{port}\n"
         )
         assert "would lose its database; end it first" in cli.fails("down")
-        assert cli.run("journeys", "stop", "encourage_upgrade").returncode == 0
-        started = cli.run("journeys", "start", "encourage_upgrade")
+        assert cli.run("journeys", "stop", "earn_upgrade").returncode == 0
+        started = cli.run("journeys", "start", "earn_upgrade")
         assert (started.returncode, started.stderr) == (0, ""), "the UI has read again what is declared"
         quiet = [
             line for line in (tmp_path / "dev.log").read_text().splitlines() if "arning" in line or "skipped" in line
@@ -124,6 +124,6 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
     assert all(asset["description"] for asset in assets)
     assert [message["To"] for message in smtp.accepted] == [f"{bob}@customer.example"], "what is unclear is not sent"
     assert sorted(rows(project, "select journey, user_id, reason from journeys.entries")) == [
-        ("encourage_upgrade", ada, "journey stopped"), ("encourage_upgrade", bob, "journey stopped"),
+        ("earn_upgrade", ada, "journey stopped"), ("earn_upgrade", bob, "journey stopped"),
     ]  # fmt: skip
     project.engine.dispose()

@@ -114,7 +114,7 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert dispatched.success
     rebuilt = run(defs, instance, "rebuild")
     assert [check.passed for check in rebuilt.get_asset_check_evaluations()] == [True], "nothing drifts"
-    assert rows(project, "select step, status from journeys.messages") == [("upgrade_benefits", "sent")]
+    assert rows(project, "select step, status from journeys.messages") == [("upgrade_reasons", "sent")]
     assert len(list((tmp_path / "mail" / "new").iterdir())) == 1
     assert rows(project, "select count(*) from experiences.assignments") == [(2,)]
 
@@ -129,7 +129,7 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     page = json.loads((tmp_path / "notebooks" / "what_worked.ipynb").read_text())
     outputs = [output for cell in page["cells"] for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert rows(project, "select sent from analytics.journey_funnel where step = 'upgrade_benefits'") == [(1,)]
+    assert rows(project, "select sent from analytics.journey_funnel where step = 'upgrade_reasons'") == [(1,)]
     metadata = json.dumps([str(event.event_specific_data) for event in ticked.all_events + dispatched.all_events])
     assert "customer.example" not in metadata
     assert project.url.password not in metadata
@@ -190,17 +190,17 @@ def step_error(done: dg.ExecuteInProcessResult) -> str:
     ("text", "message"),
     [
         ("select user_id from {{ ref('user_featurs') }} where true",
-         "upgrade_curious.sql:1: segment 'upgrade_curious' reads 'user_featurs', which does not exist; did you mean"),
+         "upgrade_seekers.sql:1: segment 'upgrade_seekers' reads 'user_featurs', which does not exist; did you mean"),
         ("select user_id from {{ ref('user_features') }} where logns_30d > 1",
-         "dbt failed: models/segments/upgrade_curious.sql: column 'logns_30d' does not exist; did you mean 'logins_30"),
+         "dbt failed: models/segments/upgrade_seekers.sql: column 'logns_30d' does not exist; did you mean 'logins_30"),
     ],
 )  # fmt: skip
 def test_one_bad_model_fails_with_the_line_of_the_command_line(
-    dbt_project: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], text: str, message: str,
+    content: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], text: str, message: str,
 ) -> None:  # fmt: skip
     defs, instance, project = code_location
     Product(project).power_user("ada", AS_OF)
-    path = dbt_project / "models" / "segments" / "upgrade_curious.sql"
+    path = content / "models" / "segments" / "upgrade_seekers.sql"
     right = path.read_text()
     path.write_text(text)
     failed = run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()})
@@ -218,14 +218,14 @@ def test_a_mistake_in_a_journey_leaves_the_graph_and_is_told_by_its_steps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project]
 ) -> None:
     _, instance, _ = code_location
-    path = content_copy(tmp_path / "content") / "campaigns" / "journeys" / "encourage_upgrade.yml"
-    path.write_text(path.read_text().replace("segment: basic", "segmnt: basic"))
+    path = content_copy(tmp_path / "content") / "campaigns" / "journeys" / "earn_upgrade.yml"
+    path.write_text(path.read_text().replace("segment: busy", "segmnt: busy"))
     monkeypatch.setenv("UPNEXT_CONTENT", str(tmp_path / "content"))
     sys.modules.pop("orchestration.definitions", None)
     defs = importlib.import_module("orchestration.definitions").defs()
-    assert dg.AssetKey(["journeys", "encourage_upgrade"]) in defs.resolve_asset_graph().get_all_asset_keys()
+    assert dg.AssetKey(["journeys", "earn_upgrade"]) in defs.resolve_asset_graph().get_all_asset_keys()
     failed = run(defs, instance, "tick")
-    assert "encourage_upgrade.yml:3: unknown key 'segmnt'; did you mean 'segment'?" in step_error(failed)
+    assert "earn_upgrade.yml:3: unknown key 'segmnt'; did you mean 'segment'?" in step_error(failed)
 
 
 def test_an_alert_goes_by_call_and_by_mail(tmp_path: Path, smtp: SmtpServer) -> None:

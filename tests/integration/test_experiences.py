@@ -30,7 +30,7 @@ def members(project: Project, *user_ids: str, as_of: datetime = AS_OF) -> None:
                 with changed as (
                     insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
                     select
-                        (select max(tick_id) from segments.ticks), 'upgrade_curious', coalesce(wanted, user_id),
+                        (select max(tick_id) from segments.ticks), 'upgrade_seekers', coalesce(wanted, user_id),
                         case when wanted is null then 'exited' else 'entered' end, :at
                     from segments.members
                     full join unnest(cast(:users as text[])) as wanted on wanted = user_id
@@ -43,7 +43,7 @@ def members(project: Project, *user_ids: str, as_of: datetime = AS_OF) -> None:
                 )
 
                 insert into segments.members
-                select 'upgrade_curious', user_id, :at from changed where change = 'entered'
+                select 'upgrade_seekers', user_id, :at from changed where change = 'entered'
             """),
             {"users": list(user_ids), "at": as_of},
         )
@@ -188,7 +188,7 @@ def test_what_changes_is_shown_as_if_all_was_computed_afresh(ticked: Project) ->
         connection.execute(
             sa.text("""
                 insert into journeys.definitions
-                values ('nudge', '1', '{"segment": "upgrade_curious", "exit_on_leaving": true}', :at)
+                values ('nudge', '1', '{"segment": "upgrade_seekers", "exit_on_leaving": true}', :at)
             """),
             {"at": AS_OF},
         )
@@ -302,11 +302,11 @@ def test_results_count_exposed_users_whose_window_is_over(project: Project, prod
     assign_experiences(project, AS_OF)
     drawn = rows(
         project,
-        "select user_id, variant from experiences.assignments where experience = 'upgrade_banner' order by user_id",
+        "select user_id, variant from experiences.assignments where experience = 'upsell_banner' order by user_id",
     )
     expected = {"control": [0, 0], "unlock": [0, 0]}
     for position, (user_id, variant) in enumerate(drawn):
-        seen = {"experience": "upgrade_banner", "variant": variant}
+        seen = {"experience": "upsell_banner", "variant": variant}
         late = position % 10 == 0
         exposed_at = AS_OF + DAY + (5 * DAY if late else timedelta(0))
         product.track(user_id, "experience viewed", exposed_at, times=2, properties=seen)
@@ -324,7 +324,7 @@ def test_results_count_exposed_users_whose_window_is_over(project: Project, prod
     found = rows(
         project,
         "select n_control, mean_control, n_arm, mean_arm, p_value, srm_p from analytics.experiment_results"
-        " where experiment = 'upgrade_banner' and metric = 'goal'",
+        " where experiment = 'upsell_banner' and metric = 'goal'",
     )
     (n_control, mean_control, n_arm, mean_arm, p_value, srm_p), = found  # fmt: skip
     assert (n_control, round(mean_control * n_control)) == tuple(expected["control"])
@@ -351,11 +351,11 @@ def test_by_a_merge_the_earliest_assignment_stands(project: Project, product: Pr
             connection.execute(
                 sa.text(
                     "update experiences.assignments set variant = :variant, assigned_at = :at"
-                    " where experience = 'upgrade_banner' and user_id = :user_id"
+                    " where experience = 'upsell_banner' and user_id = :user_id"
                 ),
                 {"user_id": user_id, "variant": variant, "at": at},
             )
-    banners = "source = 'upgrade_banner', user_id, variant"
+    banners = "source = 'upsell_banner', user_id, variant"
     assert {row[1:] for row in seen(project, banners) if row[0]} == {("new", "unlock"), ("old", "control")}
     product.store("alias", AS_OF, user_id="new", previous_id="old")
     build(project, AS_OF, is_explicit=True)
@@ -364,6 +364,6 @@ def test_by_a_merge_the_earliest_assignment_stands(project: Project, product: Pr
         assert rows(
             project,
             "select variant, assigned_at, is_in_both_arms from experiences.assignments"
-            " where experience = 'upgrade_banner' and user_id = 'new'",
+            " where experience = 'upsell_banner' and user_id = 'new'",
         ) == [("control", AS_OF - DAY, True)]
         assert [row[1:] for row in seen(project, banners) if row[0]] == [("new", "control")]

@@ -116,7 +116,7 @@ class World:
         self.now = AS_OF
         self.nth = 0
         self.merged: dict[str, str] = {}
-        journey = project.journeys["encourage_upgrade"]
+        journey = project.journeys["earn_upgrade"]
         goal = msgspec.structs.replace(journey.goal, within="24 hours")
         store(
             project, as_of=AS_OF, assigned_at=AS_OF - 60 * HOUR, experiences={}, users={}, events=[],
@@ -360,12 +360,12 @@ def test_an_event_that_comes_late_for_the_very_end_of_a_window_counts(ticked: Pr
     assert rows(ticked, logins) == [(True, 3)]
 
 
-def test_another_metric_is_looked_up_for_everybody(ticked: Project, dbt_project: Path) -> None:
+def test_another_metric_is_looked_up_for_everybody(content: Path, ticked: Project) -> None:
     exposed(ticked, "ada", "bob")
     analyse_results(ticked, AS_OF)
     publish(ticked, AS_OF + HOUR)
     assert kept(ticked) == 0
-    path = dbt_project / "models" / "analytics" / "_metrics.yml"
+    path = content / "models" / "analytics" / "_metrics.yml"
     text = path.read_text()
     named = "      - name: logins\n        description: Logins.\n        config: {meta: {count_of: login}}\n"
     assert named in text

@@ -103,9 +103,9 @@ def test_a_file_is_loaded_once_whatever_its_name(project: Project, tmp_path: Pat
 
 def test_the_same_id_from_two_sources_is_two_events(project: Project, tmp_path: Path) -> None:
     song = {"userId": "1", "sessionId": 1, "itemInSession": 1, "ts": 1541106106796, "page": "Home"}
-    load(project, write(tmp_path / "s.json", json.dumps(song).encode()), source="sparkify")
+    load(project, write(tmp_path / "s.json", json.dumps(song).encode()), source="playlist")
     load(project, write(tmp_path / "t.json", line(1, messageId="1/1/1/1541106106796")))
-    assert rows(project, "select source from raw.events order by 1") == [("segment",), ("sparkify",)]
+    assert rows(project, "select source from raw.events order by 1") == [("playlist",), ("segment",)]
 
 
 def test_the_ledger_tells_what_waits(project: Project, tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_a_line_without_end_is_one_reject(project: Project, tmp_path: Path) -> N
 
 def test_unknown_sources_and_paths(project: Project, tmp_path: Path) -> None:
     path = write(tmp_path / "events.jsonl", line(1))
-    with pytest.raises(UpnextError, match="unknown source 'sparkfy'; did you mean 'sparkify'"):
-        load(project, path, source="sparkfy")
+    with pytest.raises(UpnextError, match="unknown source 'playlst'; did you mean 'playlist'"):
+        load(project, path, source="playlst")
     with pytest.raises(UpnextError, match="no such file"):
         find_files([tmp_path / "nowhere"], source="segment")
     assert rows(project, "select count(*) from raw.loads") == [(0,)]
@@ -445,9 +445,9 @@ def test_what_does_not_belong_into_landing(project: Project, tmp_path: Path) -> 
     (landing / "segment" / "up.jsonl").symlink_to("../../outside/secret.jsonl")
     (landing / "segment" / "folder").symlink_to(outside)
     (landing / "segment" / "loop").symlink_to("loop")
-    (landing / "sparkify").symlink_to(outside)
+    (landing / "playlist").symlink_to(outside)
     done = ingest(
-        project.engine, find_landed(landing, {"segment", "sparkify"}), sources=project.sources, loaded_at=LOADED_AT
+        project.engine, find_landed(landing, {"segment", "playlist"}), sources=project.sources, loaded_at=LOADED_AT
     )
     assert (done.stored, done.received) == (1, 1)
     refused = dict(rows(project, "select path, reason from raw.refused_files"))
@@ -456,10 +456,10 @@ def test_what_does_not_belong_into_landing(project: Project, tmp_path: Path) -> 
         "beside.jsonl": "lies beside the folders of the sources; move it to segment/, or to its own",
         "segmnet": "the folder names no source; did you mean 'segment'?",
         "segment/loop": "a link that leads to no file",
-        **dict.fromkeys(("segment/folder", "segment/link.jsonl", "segment/up.jsonl", "sparkify"), out),
+        **dict.fromkeys(("segment/folder", "segment/link.jsonl", "segment/up.jsonl", "playlist"), out),
     }
     with project.engine.connect() as connection:
-        assert not_loaded(connection, find_landed(landing, {"segment", "sparkify"}), now=LOADED_AT) == []
+        assert not_loaded(connection, find_landed(landing, {"segment", "playlist"}), now=LOADED_AT) == []
 
 
 def test_a_file_whose_name_is_no_text(project: Project, tmp_path: Path) -> None:

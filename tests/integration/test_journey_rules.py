@@ -27,9 +27,9 @@ DAY = timedelta(days=1)
 
 
 def journey(*steps: dict[str, Any], **values: Any) -> Journey:
-    """Return a journey on upgrade_curious that sends `check_in` at once, but for what is said."""
+    """Return a journey on upgrade_seekers that sends `catch_up` at once, but for what is said."""
     declared = {
-        "description": "A journey.", "owner": "growth@otto.example", "segment": "upgrade_curious",
+        "description": "A journey.", "owner": "growth@otto.example", "segment": "upgrade_seekers",
         "existing_members": "ignore", "reentry": "never", "exit_on_leaving": True, "holdout": 0, "late": "send",
         "goal": {"any_of": ["subscribed to premium plan"], "within": "14 days"},
         "steps": list(steps) or [mail("hello")], **values,
@@ -40,7 +40,7 @@ def journey(*steps: dict[str, Any], **values: Any) -> Journey:
 def mail(name: str, **values: Any) -> dict[str, Any]:
     if "wait" not in values:
         values = {"after": "0 days", **values}
-    return {"do": "email", "name": name, "subject": name, "template": "check_in", **values}
+    return {"do": "email", "name": name, "subject": name, "template": "catch_up", **values}
 
 
 class Journeys:
@@ -61,11 +61,11 @@ class Journeys:
         for user in users:
             self.product.identify(user, AS_OF - 20 * DAY, email=f"{user}@customer.example", **traits)
 
-    def tick(self, at: datetime, change: str = "entered", *users: str, segment: str = "upgrade_curious") -> None:
+    def tick(self, at: datetime, change: str = "entered", *users: str, segment: str = "upgrade_seekers") -> None:
         with open_tick(self.project, at, is_explicit=True) as tick:
             self.change(tick, dict.fromkeys(users, change), segment)
 
-    def change(self, tick: Tick, changes: dict[str, str], segment: str = "upgrade_curious") -> None:
+    def change(self, tick: Tick, changes: dict[str, str], segment: str = "upgrade_seekers") -> None:
         values = {"tick_id": tick.tick_id, "segment": segment, "as_of": tick.as_of}
         for user, change in changes.items():
             self.write(
@@ -200,7 +200,7 @@ def test_whom_an_edit_lets_in_is_a_member_already(journeys: Journeys) -> None:
     with open_tick(journeys.project, AS_OF, is_explicit=True) as tick:
         journeys.write(
             "insert into segments.evaluations select segment, :tick_id, 'edited', 1, 1, 0, 0, false, false"
-            " from segments.evaluations where segment = 'upgrade_curious'",
+            " from segments.evaluations where segment = 'upgrade_seekers'",
             tick_id=tick.tick_id,
         )
         journeys.change(tick, {"ada": "entered"})
@@ -212,16 +212,16 @@ def test_the_stronger_of_a_group_wins_and_may_take_over(journeys: Journeys) -> N
     journeys.person("ada", "bob", "cid")
     group = {"exclusive_group": "upgrade"}
     journeys.declare(
-        weak=journey(mail("w"), mail("w2", after="5 days"), segment="upgrade_curious", priority=1, **group),
-        strong=journey(mail("s"), segment="basic_plan_power_users", priority=2, **group),
-        boss=journey(mail("b"), segment="low_usage_paid_users", priority=3, takes_over=True, **group),
+        weak=journey(mail("w"), mail("w2", after="5 days"), segment="upgrade_seekers", priority=1, **group),
+        strong=journey(mail("s"), segment="busy_users", priority=2, **group),
+        boss=journey(mail("b"), segment="lapsed_payers", priority=3, takes_over=True, **group),
     )
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "bob", "cid")
-    journeys.tick(AS_OF, "entered", "ada", segment="upgrade_curious")
-    journeys.tick(AS_OF, "entered", "bob", segment="basic_plan_power_users")
+    journeys.tick(AS_OF, "entered", "ada", segment="upgrade_seekers")
+    journeys.tick(AS_OF, "entered", "bob", segment="busy_users")
     journeys.dispatch()
-    journeys.tick(AS_OF + HOUR, "entered", "cid", segment="low_usage_paid_users")
+    journeys.tick(AS_OF + HOUR, "entered", "cid", segment="lapsed_payers")
     journeys.dispatch(AS_OF + HOUR)
     assert sorted(journeys.entries("user_id, journey, status, reason")) == [
         ("ada", "weak", "active", None),
@@ -240,11 +240,11 @@ def test_in_one_tick_the_stronger_wins_and_the_held_out_keep_their_place(journey
     group = {"exclusive_group": "upgrade"}
     journeys.declare(
         alpha=journey(priority=1, **group),
-        strong=journey(segment="basic_plan_power_users", priority=2, holdout=0.5, **group),
+        strong=journey(segment="busy_users", priority=2, holdout=0.5, **group),
     )
     journeys.dispatch()
     with open_tick(journeys.project, AS_OF, is_explicit=True) as tick:
-        for segment in ("upgrade_curious", "basic_plan_power_users"):
+        for segment in ("upgrade_seekers", "busy_users"):
             journeys.change(tick, {held: "entered", drawn: "entered"}, segment)
     journeys.dispatch()
     assert sorted(journeys.entries("journey, user_id, status, reason")) == sorted(
@@ -591,15 +591,15 @@ def test_why_did_this_user_not_get_it(journeys: Journeys) -> None:
 
     version = journeys.entries("version")[0][0]
     assert words("ada") == [
-        "entered the segment upgrade_curious",
+        "entered the segment upgrade_seekers",
         f"entered the journey (version {version})",
         "a (email) was due: sent at 2026-03-31 12:00",
-        "exited the segment upgrade_curious",
+        "exited the segment upgrade_seekers",
         "left the segment",
     ]
     assert words("bob")[2:] == ["a (email) was due: skipped: no address", "b is next"]
     assert words("nobody") == [
-        "has never been in the segment upgrade_curious, which lets people in", "has not entered",
+        "has never been in the segment upgrade_seekers, which lets people in", "has not entered",
     ]  # fmt: skip
 
 
@@ -638,20 +638,20 @@ def test_summer_time(project: Project) -> None:
 
 def test_copy_that_cannot_be_written_is_found_before_anybody_is_mailed(journeys: Journeys) -> None:
     wrong = journey(mail("a"), mail("b", after="1 day", subject="{{ features.logins }}"))
-    journeys.declare(encourage_upgrade=wrong)
-    with pytest.raises(UpnextError, match=r"encourage_upgrade.yml:\d+: step b, subject: 'logins' is missing"):
+    journeys.declare(earn_upgrade=wrong)
+    with pytest.raises(UpnextError, match=r"earn_upgrade.yml:\d+: step b, subject: 'logins' is missing"):
         check_journeys(journeys.project, traits={})
 
 
 def test_what_users_do_with_messages_are_events_like_any_other(
-    journeys: Journeys, smtp: SmtpServer, dbt_project: Path
+    content: Path, journeys: Journeys, smtp: SmtpServer
 ) -> None:
-    features = dbt_project / "models" / "features" / "_features.yml"
+    features = content / "models" / "features" / "_features.yml"
     opens = "      - name: mails_opened_30d\n        config: {meta: {count_of: message opened, within: 30 days}}\n"
     first = "      - name: logins_30d\n"
     features.write_text(features.read_text().replace(first, opens + first, 1))
     select = "select user_id from {{ ref('user_features') }} where mails_opened_30d >= 1"
-    (dbt_project / "models" / "segments" / "readers.sql").write_text(select)
+    (content / "models" / "segments" / "readers.sql").write_text(select)
     journeys.project.dbt = dbt.Dbt(journeys.project.settings, journeys.project.engine.url)
     journeys.person("ada")
     journeys.declare(hello=journey())
@@ -704,14 +704,14 @@ def test_whatever_becomes_of_an_entry_its_arm_counts(journeys: Journeys) -> None
             holdout=0.5, exclusive_group="one", reentry="always",
         ),
         strong=journey(
-            segment="low_usage_paid_users", exclusive_group="one", priority=5, takes_over=True, exit_on_leaving=False,
+            segment="lapsed_payers", exclusive_group="one", priority=5, takes_over=True, exit_on_leaving=False,
         ),
     )  # fmt: skip
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", *everybody)
     journeys.dispatch(AS_OF)
     taken_over = [name for names in buyers.values() for name in names]
-    journeys.tick(AS_OF + HOUR, "entered", *taken_over, segment="low_usage_paid_users")
+    journeys.tick(AS_OF + HOUR, "entered", *taken_over, segment="lapsed_payers")
     journeys.dispatch(AS_OF + HOUR)
     left = [*people["held_out"][12:20], *people["treated"][12:50]]
     journeys.tick(AS_OF + 2 * HOUR, "exited", *left)
@@ -960,12 +960,12 @@ def test_what_is_late_is_skipped_unless_a_journey_says_otherwise(journeys: Journ
 def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
     journeys: Journeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = journeys.project.settings.campaigns / "journeys" / "encourage_upgrade.yml"
+    path = journeys.project.settings.campaigns / "journeys" / "earn_upgrade.yml"
     steps = [
         mail("a", subject="{{ user.naem }}"), mail("b", subject="{{ user.seats * 2 }} for {{ user.plan }}"),
         mail("c", variants={"x": {"weight": 100, "subject": "{{ user.name or user.compny }}"}}),
     ]  # fmt: skip
-    journeys.declare(encourage_upgrade=journey(*steps))
+    journeys.declare(earn_upgrade=journey(*steps))
     assert list(doubtful_copy(journeys.project, journeys.project.journeys)) == [], "nothing is known of users yet"
     journeys.product.identify("ada", AS_OF - DAY, name="Ada", seats=4, company="C", plan=None)
     told = list(doubtful_copy(journeys.project, journeys.project.journeys))
@@ -975,7 +975,7 @@ def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
         "no identify call has the trait 'compny'; did you mean 'company'?",
     ]
     assert all(text.startswith(f"{path}:") for text in told)
-    assert check_journeys(journeys.project, traits={}) == {"encourage_upgrade": ["a", "b", "c", "c.x"]}
+    assert check_journeys(journeys.project, traits={}) == {"earn_upgrade": ["a", "b", "c", "c.x"]}
     monkeypatch.setattr(cli, "_project", lambda: journeys.project)
-    printed = CliRunner().invoke(cli.preview_journey, ["encourage_upgrade"])
+    printed = CliRunner().invoke(cli.preview_journey, ["earn_upgrade"])
     assert [text in printed.stderr for text in told] == [True] * 3, "before anybody starts it"

@@ -18,7 +18,7 @@ from upnext.operations import pause_journey, resume_journey
 from upnext.project import Project
 
 DAY = timedelta(days=1)
-JOURNEY = "encourage_upgrade"
+JOURNEY = "earn_upgrade"
 
 
 def users(*, held_out: bool, count: int) -> list[str]:
@@ -71,8 +71,8 @@ def test_each_step_is_sent_once_on_its_day(project: Project, product: Product, s
         project, "select message_id from journeys.messages where channel = 'email'"
     )}  # fmt: skip
     assert rows(project, "select step, channel, due_at, status, sent_at from journeys.messages order by due_at") == [
-        ("upgrade_benefits", "email", AS_OF, "sent", AS_OF),
-        ("premium_reminder", "email", AS_OF + 2 * DAY, "sent", AS_OF + 2 * DAY),
+        ("upgrade_reasons", "email", AS_OF, "sent", AS_OF),
+        ("plan_reminder", "email", AS_OF + 2 * DAY, "sent", AS_OF + 2 * DAY),
         ("limited_time_discount", "cta", AS_OF + 5 * DAY, "sent", AS_OF + 5 * DAY),
     ]
     assert entries(project) == [(ada, "completed", None)]
@@ -101,8 +101,8 @@ def test_goal_before_leaving(project: Project, product: Product, smtp: SmtpServe
     product.track(idler, "subscribed to basic plan", AS_OF + DAY)
     tick(project, AS_OF + 40 * DAY)
     assert {user_id: status for user_id, status, _ in entries(project)} == {buyer: "converted", idler: "left"}
-    assert messages(project)[:2] == [("upgrade_benefits", "sent", None)] * 2
-    assert {step for step, _, _ in messages(project)[2:]} <= {"check_in"}
+    assert messages(project)[:2] == [("upgrade_reasons", "sent", None)] * 2
+    assert {step for step, _, _ in messages(project)[2:]} <= {"catch_up"}
 
 
 def test_a_goal_after_its_window_is_no_goal(project: Project, product: Product) -> None:
@@ -119,7 +119,7 @@ def test_a_replay_mails_nobody(project: Project, product: Product, smtp: SmtpSer
     product.power_user(ada, AS_OF)
     tick(project, AS_OF, is_replay=True)
     assert smtp.accepted == []
-    assert messages(project) == [("upgrade_benefits", "skipped", "replay")]
+    assert messages(project) == [("upgrade_reasons", "skipped", "replay")]
     tick(project, AS_OF + DAY)
     assert smtp.accepted == []
 
@@ -146,8 +146,8 @@ def test_a_refusal_is_recorded(project: Project, product: Product, smtp: SmtpSer
     smtp.answers = ["550 no such user", "451 try later"]
     tick(project, AS_OF)
     assert sorted(messages(project)) == [
-        ("upgrade_benefits", "failed", "smtp 550"),
-        ("upgrade_benefits", "pending", "smtp 451"),
+        ("upgrade_reasons", "failed", "smtp 550"),
+        ("upgrade_reasons", "pending", "smtp 451"),
     ]
     dispatch_journeys(project, AS_OF)
     assert smtp.accepted == [], "a retry waits"
@@ -182,7 +182,7 @@ def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
         connection.execute(sa.text("update journeys.messages set lease_until = now() - interval '1 second'"))
     assert claim.status == "sending"
     dispatch_journeys(project, AS_OF)
-    unknown = [("upgrade_benefits", "unknown", "the sender went away while sending")]
+    unknown = [("upgrade_reasons", "unknown", "the sender went away while sending")]
     assert messages(project) == unknown
     assert smtp.accepted == []
 
@@ -206,7 +206,7 @@ def test_a_server_that_is_down_loses_no_message(project: Project, product: Produ
     with pytest.raises(UpnextError, match=f"mail server at 127.0.0.1:{port} cannot be used"):
         tick(project, AS_OF)
     project.settings = reachable
-    assert messages(project) == [("upgrade_benefits", "pending", None)]
+    assert messages(project) == [("upgrade_reasons", "pending", None)]
     dispatch_journeys(project, AS_OF)
     assert len(smtp.accepted) == 1
 
@@ -240,7 +240,7 @@ def test_a_pause_stops_what_is_about_to_be_sent(project: Project, product: Produ
     with pytest.raises(sa.exc.NoResultFound):
         claim_of(project, ada)
     dispatch_journeys(project, AS_OF)
-    assert (messages(project), smtp.accepted) == ([("upgrade_benefits", "pending", None)], [])
+    assert (messages(project), smtp.accepted) == ([("upgrade_reasons", "pending", None)], [])
     resume_journey(project, JOURNEY)
     dispatch_journeys(project, AS_OF)
     assert len(smtp.accepted) == 1
@@ -279,7 +279,7 @@ def test_nobody_is_mailed_after_unsubscribing(project: Project, product: Product
     keep_active(product, ada, AS_OF)
     tick(project, AS_OF + 2 * DAY)
     assert len(smtp.accepted) == 1
-    assert messages(project)[-1] == ("premium_reminder", "skipped", "unsubscribed")
+    assert messages(project)[-1] == ("plan_reminder", "skipped", "unsubscribed")
     assert rows(project, "select user_id, channel, reason from journeys.suppressions") == [
         (ada, "email", "unsubscribed")
     ]
@@ -290,7 +290,7 @@ def test_without_an_address_there_is_a_reason(project: Project, product: Product
     product.power_user(ada, AS_OF)
     product.identify(ada, AS_OF, email="")
     tick(project, AS_OF)
-    assert messages(project) == [("upgrade_benefits", "skipped", "no address")]
+    assert messages(project) == [("upgrade_reasons", "skipped", "no address")]
 
 
 def test_dispatch_alone_sends_what_falls_due_between_ticks(
@@ -304,7 +304,7 @@ def test_dispatch_alone_sends_what_falls_due_between_ticks(
         assert len(smtp.accepted) == expected
 
 
-@pytest.mark.parametrize("journey", ["encourage_upgrade", "reactivate_low_usage_paid"])
+@pytest.mark.parametrize("journey", ["earn_upgrade", "regain_payers"])
 def test_every_journey_has_a_view_of_its_entries(project: Project, journey: str) -> None:
     tick(project, AS_OF)
     assert rows(project, f"select count(*) from journeys.{journey}") == [(0,)]

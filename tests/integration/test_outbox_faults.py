@@ -34,7 +34,7 @@ from upnext.loop import dispatch_journeys
 from upnext.project import Project
 
 project = Project(Settings.from_environment())
-dispatch_journeys(project, datetime.fromisoformat(sys.argv[1]), only={"encourage_upgrade"})
+dispatch_journeys(project, datetime.fromisoformat(sys.argv[1]), only={"earn_upgrade"})
 """
 
 
@@ -64,7 +64,7 @@ class Outbox:
         return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat()], env=environment)
 
     def dispatch(self, hours: float = 0) -> None:
-        dispatch_journeys(self.project, AS_OF + hours * HOUR, only={"encourage_upgrade"})
+        dispatch_journeys(self.project, AS_OF + hours * HOUR, only={"earn_upgrade"})
 
     def statuses(self) -> list[tuple[str, str | None]]:
         return rows(self.project, "select status, reason from journeys.messages order by user_id, due_at")

@@ -130,12 +130,12 @@ def test_an_arm_that_nobody_saw_and_shares_that_were_changed(ticked: Project) ->
 
 
 def test_journeys_are_compared_by_intent_to_treat(ticked: Project) -> None:
-    journey = ticked.journeys["encourage_upgrade"]
+    journey = ticked.journeys["earn_upgrade"]
     people = [f"p{number}" for number in range(40)]
     statuses = ["held_out"] * 10 + ["active", "completed", "converted", "left"] * 6 + ["excluded"] * 6
     store(
-        ticked, as_of=AS_OF, assigned_at=BEGIN, experiences={}, users={}, journeys={"encourage_upgrade": journey},
-        entries=[("encourage_upgrade", user, status) for user, status in zip(people, statuses, strict=True)],
+        ticked, as_of=AS_OF, assigned_at=BEGIN, experiences={}, users={}, journeys={"earn_upgrade": journey},
+        entries=[("earn_upgrade", user, status) for user, status in zip(people, statuses, strict=True)],
         events=[(user, GOAL, BEGIN + DAY, {}) for user in (people[0], *people[12:20:4], people[-1])],
     )  # fmt: skip
     with ticked.engine.begin() as connection:
@@ -145,7 +145,7 @@ def test_journeys_are_compared_by_intent_to_treat(ticked: Project) -> None:
         )
     goal = result(ticked)
     assert (goal["experiment"], goal["arm"], goal["segment"]) == (
-        "encourage_upgrade", "treated", "basic_plan_power_users",
+        "earn_upgrade", "treated", "busy_users",
     )  # fmt: skip
     assert (goal["n_control"], goal["mean_control"]) == (9, 1 / 9)
     assert (goal["n_arm"], goal["mean_arm"]) == (24, 2 / 24)
@@ -192,12 +192,12 @@ def test_by_segment_those_count_who_were_in_it_when_exposed(ticked: Project) -> 
             connection.execute(
                 sa.text(
                     "insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)"
-                    " values (:tick, 'low_usage_paid_users', :user, :change, :at)"
+                    " values (:tick, 'lapsed_payers', :user, :change, :at)"
                 ),
                 {"tick": tick, "user": user, "change": change, "at": changed_at},
             )
     analyse_results(ticked, AS_OF)
-    counted = rows(ticked, "select sum(users) from analytics.segment_counts where segment = 'low_usage_paid_users'")
+    counted = rows(ticked, "select sum(users) from analytics.segment_counts where segment = 'lapsed_payers'")
     assert counted == [(2,)]
 
 
@@ -227,8 +227,8 @@ def test_what_would_make_results_wrong_is_noticed(ticked: Project) -> None:
     assert troubles([*seen, *flat])["metrics_move"] == {"login": 84}
 
 
-def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(ticked: Project, dbt_project: Path) -> None:
-    path = dbt_project / "models" / "analytics" / "_metrics.yml"
+def test_a_cap_keeps_one_whale_from_deciding_and_a_huge_number_stops_nobody(content: Path, ticked: Project) -> None:
+    path = content / "models" / "analytics" / "_metrics.yml"
     declared = yaml.safe_load(path.read_text())
     (columns,) = [model["columns"] for model in declared["models"] if model["name"] == "experiment_users"]
     revenue = {"sum_of": "amount", "of": "book demo"}

@@ -1,7 +1,5 @@
 """The schema: a baseline, functions and views that follow their files, and a warehouse of 0.1 that is brought here."""
 
-import gzip
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +7,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
-from tests.conftest import AS_OF, Cli, Product, create_database, rows, settings_for
+from tests.conftest import create_database, engine_of, rows
 from upnext.errors import UpnextError
-from upnext.loop import rebuild, tick
 from upnext.project import Project
 from upnext.warehouse import migrate as schema
 from upnext.warehouse.migrate import migrate, upgrade
 
-# Dumped from the last state of 0.1: three ticks, journeys with entries and messages, an experience and its results.
-DUMP = Path(__file__).parents[1] / "fixtures" / "warehouse_0.1.sql.gz"
 OURS = ("upnext", "raw", "features", "segments", "journeys", "experiences", "analytics")
-
-
-def engine_of(url: URL) -> Engine:
-    return sa.create_engine(url.set(drivername="postgresql+psycopg"))
 
 
 def described(engine: Engine, tables: set[str]) -> dict[str, set[Any]]:
@@ -58,17 +49,6 @@ def tables_of(engine: Engine) -> set[str]:
         return set(names)
 
 
-@pytest.fixture
-def old(embedded_url: URL) -> URL:
-    """A warehouse of 0.1."""
-    url = create_database(embedded_url)
-    engine = engine_of(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(gzip.decompress(DUMP.read_bytes()).decode().replace("%", "%%"))
-    engine.dispose()
-    return url
-
-
 def test_a_second_look_changes_nothing(project: Project) -> None:
     assert migrate(project.engine) == []
     assert upgrade(project.engine) is False
@@ -86,8 +66,8 @@ def test_functions_and_views_follow_their_files(project: Project) -> None:
     assert "false" not in rows(project, view)[0][0]
 
 
-def test_a_warehouse_of_0_1_becomes_what_a_new_one_is(old: URL, embedded_url: URL, tmp_path: Path) -> None:
-    upgraded, new = engine_of(old), engine_of(create_database(embedded_url, "upnext_new"))
+def test_a_warehouse_of_0_1_becomes_what_a_new_one_is(warehouse_of_0_1: URL, embedded_url: URL, tmp_path: Path) -> None:
+    upgraded, new = engine_of(warehouse_of_0_1), engine_of(create_database(embedded_url, "upnext_new"))
     with pytest.raises(UpnextError, match="run `upnext upgrade` once"):
         migrate(upgraded)
     assert upgrade(upgraded) is True
@@ -98,35 +78,8 @@ def test_a_warehouse_of_0_1_becomes_what_a_new_one_is(old: URL, embedded_url: UR
         engine.dispose()
 
 
-def test_a_warehouse_of_0_1_goes_on_where_it_was(old: URL, tmp_path: Path) -> None:
-    cli = Cli(tmp_path / "home", old)
-    assert "back it up, then run `upnext upgrade` once" in cli.fails("status")
-    before = {
-        table: sa.text(f"select * from {table}")
-        for table in ("journeys.entries", "journeys.messages", "segments.membership_changes", "upnext.switches",
-                      "experiences.assignments", "analytics.experiment_results")
-    }  # fmt: skip
-    engine = engine_of(old)
-    with engine.connect() as connection:
-        held = {table: sorted(map(str, connection.execute(query))) for table, query in before.items()}
-    assert all(held.values())
-    assert "upgraded" in cli.run("upgrade").stdout
-    assert "up to date" in cli.run("upgrade").stdout
-    with engine.connect() as connection:
-        assert {table: sorted(map(str, connection.execute(query))) for table, query in before.items()} == held
-    engine.dispose()
-    project = Project(settings_for(tmp_path, old))
-    product = Product(project, stored_already=500)
-    product.power_user("dan", AS_OF)
-    done = tick(project, AS_OF + timedelta(days=2))
-    assert done.segments == {"basic_plan_power_users entered": 1}
-    assert rows(project, "select count(*) from journeys.entries where user_id = 'dan'") == [(1,)]
-    assert not any(rebuild(project).values())
-    project.engine.dispose()
-
-
-def test_an_earlier_state_of_0_1_is_told(old: URL) -> None:
-    engine = engine_of(old)
+def test_an_earlier_state_of_0_1_is_told(warehouse_of_0_1: URL) -> None:
+    engine = engine_of(warehouse_of_0_1)
     with engine.begin() as connection:
         connection.exec_driver_sql("delete from upnext.migrations where name like '0016%%'")
     with pytest.raises(UpnextError, match=r"stands at 0015_started_by_a_word\.sql, before the end of 0\.1"):

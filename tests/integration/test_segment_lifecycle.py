@@ -18,11 +18,12 @@ from upnext.project import Project
 from upnext.segments.membership import beyond_limits, held_out, members_at
 
 DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("content")
 ACTIVE = "select user_id from {{ ref('user_features') }} where logins_10d >= 2"
 
 
 class Models:
-    """A copy of the dbt project, to edit; `reload` lets the project see what has been edited."""
+    """A copy of the content, to edit; `reload` lets the project see what has been edited."""
 
     def __init__(self, folder: Path, project: Project) -> None:
         self.folder = folder
@@ -34,7 +35,7 @@ class Models:
         self.reload()
 
     def edit(self, file: str, change: Callable[[Any], None]) -> None:
-        path = self.folder / file
+        path = (self.folder if file.startswith("models/") else dbt.PROJECT_DIR) / file
         declared = yaml.safe_load(path.read_text())
         change(declared)
         path.write_text(yaml.safe_dump(declared))
@@ -47,8 +48,8 @@ class Models:
 
 
 @pytest.fixture
-def models(project: Project, dbt_project: Path) -> Models:
-    return Models(dbt_project, project)
+def models(content: Path, project: Project) -> Models:
+    return Models(content, project)
 
 
 def log(project: Project, segment: str) -> list[tuple[str, str]]:
@@ -179,7 +180,7 @@ def test_one_segment_of_an_exclusive_group_is_primary(project: Project, product:
     primary = "select user_id, exclusive_group, segment from segments.primary_segment order by 1"
     assert rows(project, "select count(*) from segments.current_members") == [(3,)]
     assert rows(project, primary) == [
-        ("ada", "upgrade", "basic_plan_power_users"), ("bob", "upgrade", "upgrade_curious"),
+        ("ada", "upgrade", "busy_users"), ("bob", "upgrade", "upgrade_seekers"),
     ]  # fmt: skip
 
 
@@ -230,7 +231,7 @@ def test_a_preview_touches_nothing(project: Project, product: Product, models: M
     models.segment("active", ACTIVE.replace("logins_10d >= 2", "logins_10d < 2 and 'a:b%' <> ''"))
     found = preview_segment(project, "active", with_ids=False)
     assert (found.size, found.members, found.entering, found.leaving) == (1, 1, 1, 1)
-    assert (found.overlap, found.entering_ids) == ({"upgrade_curious": 1}, None)
+    assert (found.overlap, found.entering_ids) == ({"upgrade_seekers": 1}, None)
     draft = tmp_path / "draft.sql"
     draft.write_text("select user_id from {{ ref('active') }} where user_id <> 'bob'")
     found = preview_segment(project, str(draft), with_ids=True)
@@ -314,7 +315,7 @@ def test_drift_is_found_mended_and_told(project: Project, product: Product) -> N
     assert rebuild(project)["user_features"] == 2
     assert dict(rows(project, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
     build(project, AS_OF, is_explicit=True)
-    assert log(project, "basic_plan_power_users") == [("ada", "entered")]
+    assert log(project, "busy_users") == [("ada", "entered")]
 
 
 def describe(models: Models, **features: dict[str, Any]) -> None:
@@ -403,8 +404,8 @@ def test_what_somebody_calls_himself_is_run_nowhere_and_told_nowhere(
 
 
 def test_a_segment_reads_a_model_and_a_seed_of_ones_own(project: Project, product: Product, models: Models) -> None:
-    (models.folder / "seeds").mkdir()
-    (models.folder / "seeds" / "partners.csv").write_text("user_id\nada\nbob\n")
+    (dbt.PROJECT_DIR / "seeds").mkdir()
+    (dbt.PROJECT_DIR / "seeds" / "partners.csv").write_text("user_id\nada\nbob\n")
     own = models.folder / "models" / "segments" / "of_partners.sql"
     own.write_text(
         "select user_id from {{ ref('user_features') }} where user_id in (select user_id from {{ ref('partners') }})"

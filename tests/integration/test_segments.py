@@ -66,10 +66,10 @@ def test_windows_and_segments_are_exact_to_the_microsecond(project: Project, pro
     assert {(user_id, feature): found[user_id][feature] for user_id, feature in expected} == expected
     assert "future" not in found
     assert {(segment, user_id) for segment, user_id, _, _ in changes(project)} == {
-        ("low_usage_paid_users", "idle"),
-        ("low_usage_paid_users", "never logged in"),
-        ("upgrade_curious", "curious"),
-        ("basic_plan_power_users", "ten logins"),
+        ("lapsed_payers", "idle"),
+        ("lapsed_payers", "never logged in"),
+        ("upgrade_seekers", "curious"),
+        ("busy_users", "ten logins"),
     }
 
 
@@ -101,13 +101,13 @@ def test_the_log_grows_only_by_changes(project: Project, product: Product) -> No
     product.power_user("bob", AS_OF)
     build(project, AS_OF, is_explicit=True)
     build(project, AS_OF, is_explicit=True)
-    entered = [("basic_plan_power_users", user, "entered", AS_OF) for user in ("ada", "bob")]
+    entered = [("busy_users", user, "entered", AS_OF) for user in ("ada", "bob")]
     assert changes(project) == entered
 
     product.track("bob", "subscribed to premium plan", AS_OF + DAY)
     build(project, AS_OF + DAY, is_explicit=True)
-    assert changes(project) == [*entered, ("basic_plan_power_users", "bob", "exited", AS_OF + DAY)]
-    assert rows(project, "select user_id, entered_at from segments.basic_plan_power_users") == [("ada", AS_OF)]
+    assert changes(project) == [*entered, ("busy_users", "bob", "exited", AS_OF + DAY)]
+    assert rows(project, "select user_id, entered_at from segments.busy_users") == [("ada", AS_OF)]
     assert rows(project, "select count(*) from segments.published_ticks") == [(3,)]
 
 
@@ -121,7 +121,7 @@ def test_a_build_by_hand_takes_nothing_in_and_leaves_the_log_alone(project: Proj
         assert changes(project) == []
     build(project, AS_OF, is_explicit=True)
     assert dict(rows(project, "select user_id, logins_30d from features.user_features")) == {"ada": 10, "bob": 1}
-    assert changes(project) == [("basic_plan_power_users", "ada", "entered", AS_OF)]
+    assert changes(project) == [("busy_users", "ada", "entered", AS_OF)]
 
 
 def test_empty_builds_are_refused(project: Project) -> None:
@@ -136,12 +136,12 @@ def test_half_a_tick_is_seen_by_nobody_and_the_next_one_heals(project: Project, 
         project.dbt.invoke(dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id))
         raise RuntimeError
     assert len(changes(project)) == 1
-    assert rows(project, "select * from segments.basic_plan_power_users") == []
+    assert rows(project, "select * from segments.busy_users") == []
     assert last_published_as_of(project.engine) is None
 
     build(project, AS_OF + DAY, is_explicit=True)
-    assert changes(project) == [("basic_plan_power_users", "ada", "entered", AS_OF + DAY)]
-    assert rows(project, "select user_id from segments.basic_plan_power_users") == [("ada",)]
+    assert changes(project) == [("busy_users", "ada", "entered", AS_OF + DAY)]
+    assert rows(project, "select user_id from segments.busy_users") == [("ada",)]
 
 
 def test_as_of_never_goes_back(project: Project) -> None:

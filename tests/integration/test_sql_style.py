@@ -25,8 +25,8 @@ def test_the_models_follow_one_style(ticked: Project) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_does_not_follow_it_is_found(ticked: Project, dbt_project: Path) -> None:
-    path = dbt_project / "models" / "segments" / "shouting.sql"
+def test_what_does_not_follow_it_is_found(content: Path, ticked: Project) -> None:
+    path = content / "models" / "segments" / "shouting.sql"
     path.write_text(
         "SELECT user_id from {{ ref('user_features') }} where logins_30d >= 5 and " + "logins_30d > 1 " * 12
     )

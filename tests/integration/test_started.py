@@ -21,7 +21,7 @@ from upnext.settings import Settings
 
 __all__ = ["journeys"]
 DAY = timedelta(days=1)
-JOURNEY = "encourage_upgrade"
+JOURNEY = "earn_upgrade"
 
 
 @pytest.fixture
@@ -42,35 +42,35 @@ def counts(project: Project) -> list[int]:
 
 def test_a_new_home_mails_nobody(fresh: Project, smtp: SmtpServer) -> None:
     done = tick(fresh, AS_OF)
-    assert done.segments == {"basic_plan_power_users entered": 3}
+    assert done.segments == {"busy_users entered": 3}
     assert counts(fresh) == [0, 0, 0, 0]
     assert smtp.accepted == []
     assert consumers(fresh) == {"experiences": set()}, "no sensor waits for them"
     assert set(status(fresh)["started"].values()) == {"no"}
 
     found = preview_journey(fresh, JOURNEY)
-    assert (found.enrolled, found.held_out, found.messages) == (2, 1, {"upgrade_benefits (email)": 2})
+    assert (found.enrolled, found.held_out, found.messages) == (2, 1, {"upgrade_reasons (email)": 2})
     assert found.entering_ids == users(held_out=False, count=2)
     assert counts(fresh) == [0, 0, 0, 0], "a preview changes nothing"
-    assert rows(fresh, "select to_regclass('journeys.encourage_upgrade')") == [(None,)]
+    assert rows(fresh, "select to_regclass('journeys.earn_upgrade')") == [(None,)]
 
     start(fresh, "journey", JOURNEY, by="ada")
     tick(fresh, AS_OF + timedelta(hours=1))
     assert len(smtp.accepted) == 2
     assert status(fresh)["started"][JOURNEY].endswith(" by ada")
     assert counts(fresh)[2:] == [0, 0], "nobody has started an experience"
-    start(fresh, "experience", "upgrade_banner", by="ada")
+    start(fresh, "experience", "upsell_banner", by="ada")
     assert counts(fresh)[2:] == [3, 3], "it is shown at once"
 
 
 def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Project, smtp: SmtpServer) -> None:
-    for kind, name in (("journey", JOURNEY), ("experience", "upgrade_banner")):
+    for kind, name in (("journey", JOURNEY), ("experience", "upsell_banner")):
         start(fresh, kind, name, by="ada")
         with pytest.raises(UpnextError, match="is started already"):
             start(fresh, kind, name, by="bob")
     tick(fresh, AS_OF)
     assert stop(fresh, "journey", JOURNEY, by="bob") == 3
-    stop(fresh, "experience", "upgrade_banner", by="bob")
+    stop(fresh, "experience", "upsell_banner", by="bob")
     tick(fresh, AS_OF + 3 * DAY)
     assert len(smtp.accepted) == 2
     assert rows(fresh, "select status, reason, arm, count(*) from journeys.entries group by 1, 2, 3 order by 1") == [
@@ -80,15 +80,15 @@ def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Project, smtp: S
     with pytest.raises(UpnextError, match="is not started"):
         stop(fresh, "journey", JOURNEY, by="bob")
     assert rows(fresh, "select name, is_started, changed_by from upnext.switches order by switch_id") == [
-        (JOURNEY, True, "ada"), ("upgrade_banner", True, "ada"), (JOURNEY, False, "bob"),
-        ("upgrade_banner", False, "bob"),
+        (JOURNEY, True, "ada"), ("upsell_banner", True, "ada"), (JOURNEY, False, "bob"),
+        ("upsell_banner", False, "bob"),
     ]  # fmt: skip
 
 
 def test_a_name_that_is_not_declared_has_its_nearest(fresh: Project) -> None:
-    with pytest.raises(UpnextError, match="unknown journey 'encourage_upgrad'; did you mean 'encourage_upgrade'"):
+    with pytest.raises(UpnextError, match="unknown journey 'encourage_upgrad'; did you mean 'earn_upgrade'"):
         start(fresh, "journey", "encourage_upgrad", by="ada")
-    with pytest.raises(UpnextError, match="unknown experience 'encourage_upgrade'"):
+    with pytest.raises(UpnextError, match="unknown experience 'earn_upgrade'"):
         stop(fresh, "experience", JOURNEY, by="ada")
     with pytest.raises(UpnextError, match="no tick yet"):
         preview_journey(fresh, JOURNEY)
@@ -96,12 +96,12 @@ def test_a_name_that_is_not_declared_has_its_nearest(fresh: Project) -> None:
 
 def test_on_the_command_line(cli: Cli) -> None:
     assert cli.run("tick", "--as-of", "2026-03-01T00:00:00Z").returncode == 0
-    assert "started: encourage_upgrade" in cli.run("journeys", "start", JOURNEY).stdout
+    assert "started: earn_upgrade" in cli.run("journeys", "start", JOURNEY).stdout
     assert "is started already" in cli.fails("journeys", "start", JOURNEY)
     assert json.loads(cli.run("journeys", "preview", JOURNEY, "--json").stdout)["enrolled"] == 0
     assert "stopped: 0 users" in cli.run("journeys", "stop", JOURNEY).stdout
-    assert "started: upgrade_banner" in cli.run("experiences", "start", "upgrade_banner").stdout
-    assert "shown to nobody" in cli.run("experiences", "stop", "upgrade_banner").stdout
+    assert "started: upsell_banner" in cli.run("experiences", "start", "upsell_banner").stdout
+    assert "shown to nobody" in cli.run("experiences", "stop", "upsell_banner").stdout
     done = cli.run("tick", "--as-of", "2026-06-01T00:00:00Z")
     assert "as_of leaps 92 days, from 2026-03-01 00:00 to 2026-06-01 00:00 UTC" in done.stderr
     found = json.loads(cli.run("status", "--json").stdout)
@@ -126,7 +126,7 @@ def test_a_week_is_no_leap(fresh: Project) -> None:
 def test_a_journey_whose_file_is_gone_ends_and_stays_stopped(journeys: Journeys, smtp: SmtpServer) -> None:
     journeys.person("ada", "bob")
     hello = journey(mail("a"), mail("b", after="1 day"))
-    journeys.declare(hello=hello, other=journey(segment="low_usage_paid_users"))
+    journeys.declare(hello=hello, other=journey(segment="lapsed_payers"))
     journeys.dispatch()
     journeys.tick(AS_OF, "entered", "ada", "bob")
     journeys.dispatch()

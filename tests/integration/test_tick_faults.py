@@ -213,7 +213,7 @@ def test_a_model_run_by_hand_and_a_long_reader_in_between(
     url = tested.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as reader:
         seen = reader.execute("select count(*) from features.user_features").fetchall()
-        for name in ("segments.membership_changes", "segments.upgrade_curious", "events.user_events"):
+        for name in ("segments.membership_changes", "segments.upgrade_seekers", "events.user_events"):
             reader.execute(f"select count(*) from {name}")
         for models in (
             ["user_features"],

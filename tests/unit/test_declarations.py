@@ -10,14 +10,14 @@ from upnext.journeys.definition import Journey
 
 JOURNEY = """description: A journey.
 owner: growth@otto.example
-segment: basic_plan_power_users
+segment: busy_users
 existing_members: enroll
 reentry: never
 exit_on_leaving: true
 goal: {any_of: [login], within: 14 days}
 holdout: 0.1
 steps:
-  - {name: one, do: email, after: 0 days, subject: Hi, template: check_in}
+  - {name: one, do: email, after: 0 days, subject: Hi, template: catch_up}
 """
 
 
@@ -35,7 +35,7 @@ def error(tmp_path: Path, text: str, name: str = "some_journey.yml") -> str:
 def test_a_valid_journey_loads(tmp_path: Path) -> None:
     path = tmp_path / "some_journey.yml"
     path.write_text(JOURNEY)
-    assert load(path, Journey).segment == "basic_plan_power_users"
+    assert load(path, Journey).segment == "busy_users"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_valid_journey_loads(tmp_path: Path) -> None:
             "do: emial",
             "10: 'do' is 'emial'; it must be one of email, cta, webhook, wait",
         ),
-        ("template: check_in", "templete: check_in", "10: unknown key 'templete'; did you mean 'template'?"),
+        ("template: catch_up", "templete: catch_up", "10: unknown key 'templete'; did you mean 'template'?"),
         ("within: 14 days", "within: a fortnight", "7: 'within' is 'a fortnight'; it must be a length of time such as"),
         ("holdout: 0.1", "holdout: 1.5", "8: 'holdout' is 1.5; it must be a number of at least 0 and below 1"),
         ("reentry: never\n", "", "1: 'reentry' is missing; it is one of always, never or a mapping of after"),

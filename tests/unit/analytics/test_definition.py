@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DECLARED
 from upnext.analytics.declared import load_metrics
 from upnext.errors import UpnextError
-from upnext.project import Project
-from upnext.settings import Settings
 
-SHIPPED = Project(Settings.from_environment({}))
 FILE = """models:
   - name: experiment_users
     columns:
@@ -19,7 +17,7 @@ FILE = """models:
 
 
 def test_the_metrics_of_the_product() -> None:
-    assert list(SHIPPED.metrics) == ["logins", "objects_created", "objects_per_login"]
+    assert list(DECLARED.metrics) == ["logins", "objects_created", "objects_per_login"]
 
 
 @pytest.mark.parametrize(
@@ -52,5 +50,5 @@ def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected
     path.parent.mkdir()
     path.write_text(FILE.replace(old, new))
     with pytest.raises(UpnextError) as raised:
-        load_metrics(tmp_path, SHIPPED.events)
+        load_metrics(tmp_path, DECLARED.events)
     assert str(raised.value).startswith(f"{path}:{expected}")

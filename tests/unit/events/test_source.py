@@ -7,13 +7,13 @@ import msgspec
 import pytest
 import yaml
 
+from tests.conftest import DECLARED
 from upnext.events.catalogue import Derived
-from upnext.events.declared import load_sources
 from upnext.events.event import Event, Reject
 from upnext.events.source import EventTime, Source, decoder
 from upnext.settings import PROJECT
 
-SOURCES = load_sources(PROJECT / "sources")
+SOURCES = DECLARED.sources
 SONG = {
     "userId": "8",
     "sessionId": 139,
@@ -28,7 +28,7 @@ SONG = {
 
 
 def decode(**changes: object) -> Event:
-    decode = decoder(SOURCES["sparkify"], loaded_at=datetime(2026, 1, 1, tzinfo=UTC))
+    decode = decoder(SOURCES["playlist"], loaded_at=datetime(2026, 1, 1, tzinfo=UTC))
     return decode(json.dumps({**SONG, **changes}).encode())
 
 
@@ -104,7 +104,7 @@ def test_a_number_may_be_written_as_text(moment: object) -> None:
 
 
 def test_a_line_without_id_fields_is_known_by_its_content() -> None:
-    source = msgspec.structs.replace(SOURCES["sparkify"], message_id=[])
+    source = msgspec.structs.replace(SOURCES["playlist"], message_id=[])
     decode = decoder(source, loaded_at=datetime(2026, 1, 1, tzinfo=UTC))
     first, again, other = (decode(json.dumps({**SONG, "song": song}).encode()) for song in ("a", "a", "b"))
     assert first.message_id == again.message_id != other.message_id
@@ -115,7 +115,7 @@ def test_a_time_after_loading_is_flagged() -> None:
 
 
 def moment_of(text: object, **time: str) -> datetime:
-    source = msgspec.structs.replace(SOURCES["sparkify"], occurred_at=EventTime(field="ts", **time))
+    source = msgspec.structs.replace(SOURCES["playlist"], occurred_at=EventTime(field="ts", **time))
     return decoder(source, loaded_at=datetime(2027, 1, 1, tzinfo=UTC))(
         json.dumps({**SONG, "ts": text}).encode()
     ).occurred_at

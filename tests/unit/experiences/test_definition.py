@@ -7,27 +7,25 @@ import msgspec
 import pytest
 import yaml
 
+from tests.conftest import DECLARED
 from upnext.errors import UpnextError
 from upnext.experiences.declared import load_experiences
 from upnext.experiences.definition import Experience, Names, arm_of, arm_ranges, arm_weights, bucket
-from upnext.project import Project
-from upnext.settings import Settings
 
-SHIPPED = Project(Settings.from_environment({}))
-KNOWN = Names(SHIPPED.segments, SHIPPED.events, SHIPPED.slots, {"encourage_upgrade"})
+KNOWN = Names(DECLARED.segments, DECLARED.events, DECLARED.slots, {"earn_upgrade"})
 COPIES = {
-    "upgrade_banner": "Upgrade to unlock team workflows and advanced reports",
-    "premium_reports_sidebar": "Ready for more? Unlock Premium Reports",
-    "pricing_footer": "Still deciding? Try Premium free for 7 days",
-    "feature_modal": "This feature is part of Premium — want early access?",
-    "explore_banner": "Not getting full value? Explore what you've missed",
-    "automations_tooltip": "Still haven't tried automations? Here's a 2-minute setup.",
+    "upsell_banner": "Upgrade to unlock team workflows and advanced reports",
+    "premium_sidebar": "Ready for more? Unlock Premium Reports",
+    "prices_footer": "Still deciding? Try Premium free for 7 days",
+    "feature_popup": "This feature is part of Premium — want early access?",
+    "escort_banner": "Not getting full value? Explore what you've missed",
+    "autopilot_tooltip": "Still haven't tried automations? Here's a 2-minute setup.",
 }
 
 
 def value(**changes: Any) -> dict[str, Any]:
     return {
-        "description": "x", "owner": "o", "segment": "upgrade_curious", "surface": "web", "slot": "homepage_banner",
+        "description": "x", "owner": "o", "segment": "upgrade_seekers", "surface": "web", "slot": "homepage_banner",
         "trigger": {"when": "page_view"}, "priority": 1, "control": 0.2,
         "goal": {"any_of": ["login"], "within": "7 days"},
         "variants": {"a": {"copy": "A", "url": "/a", "weight": 75}, "b": {"copy": "B", "url": "/b", "weight": 25}},
@@ -118,7 +116,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], expe
 
 
 def test_two_experiments_by_one_name_are_refused(tmp_path: Path) -> None:
-    assert "a journey is called 'encourage_upgrade' too" in error(tmp_path, name="encourage_upgrade")
+    assert "a journey is called 'earn_upgrade' too" in error(tmp_path, name="earn_upgrade")
 
 
 @pytest.mark.parametrize(
@@ -144,16 +142,16 @@ def test_text_that_only_looks_a_bit_like_markup_is_copy(tmp_path: Path) -> None:
 
 
 def test_the_six_experiences_of_the_product() -> None:
-    experiences = SHIPPED.experiences
+    experiences = DECLARED.experiences
     assert {name: variant.copy for name, e in experiences.items() for variant in e.variants.values()} == COPIES
-    assert {experience.segment for experience in experiences.values()} == SHIPPED.segments
-    assert {(e.surface, e.slot) for e in experiences.values() if e.segment == "upgrade_curious"} == {
+    assert {experience.segment for experience in experiences.values()} == DECLARED.segments
+    assert {(e.surface, e.slot) for e in experiences.values() if e.segment == "upgrade_seekers"} == {
         ("web", "pricing_page_sticky_footer"), ("in_app", "feature_gated_modal"),
     }  # fmt: skip
 
 
 def test_every_slot_of_the_field() -> None:
-    slots = set(SHIPPED.slots)
+    slots = set(DECLARED.slots)
     assert slots >= {
         "homepage_banner", "pricing_page_sticky_footer", "sidebar_module", "dashboard_panel", "feature_gated_modal",
         "dashboard_tooltip", "nav_bar_button", "product_tour",

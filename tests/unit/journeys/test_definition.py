@@ -8,23 +8,21 @@ import msgspec
 import pytest
 import yaml
 
+from tests.conftest import DECLARED
 from upnext.durations import minutes
 from upnext.errors import UpnextError
 from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Message, as_json, longest, plan, variant_ranges, version
 from upnext.journeys.policy import Policy
-from upnext.project import Project
-from upnext.settings import Settings
 
-SHIPPED = Project(Settings.from_environment({}))
-CAMPAIGNS = SHIPPED.settings.campaigns
-EVENTS = set(SHIPPED.catalogue.events)
+CAMPAIGNS = DECLARED.settings.campaigns
+EVENTS = set(DECLARED.catalogue.events)
 
 
 def load(folder: Path, **known: Any) -> Any:
     return load_journeys(
         **{
-            "segments": SHIPPED.segments,
+            "segments": DECLARED.segments,
             "events": EVENTS,
             "features": {"logins_30d", "is_on_basic_plan"},
             "slots": {"s", "limited_time_offer", "success_session"},
@@ -41,30 +39,28 @@ def folder(tmp_path: Path) -> Path:
     journeys = tmp_path / "journeys"
     journeys.mkdir()
     shutil.copytree(CAMPAIGNS / "templates", tmp_path / "templates")
-    shutil.copy(CAMPAIGNS / "journeys" / "encourage_upgrade.yml", journeys)
+    shutil.copy(CAMPAIGNS / "journeys" / "earn_upgrade.yml", journeys)
     return journeys
 
 
 def test_the_two_journeys_of_the_product() -> None:
-    journeys = SHIPPED.journeys
+    journeys = DECLARED.journeys
     offsets = {
         name: [minutes(step.after or "") / 1440 for step in journey.steps if isinstance(step, Message)]
         for name, journey in journeys.items()
     }
-    assert offsets == {"encourage_upgrade": [0, 2, 5], "reactivate_low_usage_paid": [0, 3, 7]}
+    assert offsets == {"earn_upgrade": [0, 2, 5], "regain_payers": [0, 3, 7]}
     assert {journey.holdout for journey in journeys.values()} == {0.1}
 
 
 def test_an_unknown_segment_names_the_line_and_the_nearest(folder: Path) -> None:
-    with pytest.raises(
-        UpnextError, match=r"encourage_upgrade.yml:3: unknown segment .* did you mean 'basic_plan_users'"
-    ):
-        load(folder, segments={"basic_plan_users", "low_usage_paid_users"})
+    with pytest.raises(UpnextError, match=r"earn_upgrade.yml:3: unknown segment .* did you mean 'basic_plan_users'"):
+        load(folder, segments={"basic_plan_users", "lapsed_payers"})
 
 
 def email(name: str, **values: Any) -> dict[str, Any]:
     values = {"wait" if "wait" in values else "after": "0 days", **values}
-    return {"name": name, "do": "email", "subject": "Hello", "template": "check_in", **values}
+    return {"name": name, "do": "email", "subject": "Hello", "template": "catch_up", **values}
 
 
 def wait(name: str, **values: Any) -> dict[str, Any]:
@@ -100,7 +96,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "back in time": ({"steps": [email("a", after="2 days"), email("b", after="1 day")]}, "comes before 'a'"),
     "a circle": ({"steps": [email("a"), branch("b", then="a", otherwise="end")]}, "takes no time"),
     "a circle of itself": ({"steps": [email("a", wait="0 days", next="a")]}, "takes no time"),
-    "no template": ({"steps": [email("a", template="chek_in")]}, "unknown template .* 'check_in'"),
+    "no template": ({"steps": [email("a", template="cach_up")]}, "unknown template .* 'catch_up'"),
     "bad splits": (
         {"steps": [email("a", variants={"x": {"weight": 50}, "y": {"weight": 40}})]}, "add up to 90; .* 100",
     ),
@@ -137,17 +133,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_has_its_line_and_the_nearest(folder: Path, changes: dict[str, Any], message: str) -> None:
-    path = folder / "encourage_upgrade.yml"
+    path = folder / "earn_upgrade.yml"
     declared = {**yaml.safe_load(path.read_text()), **changes}
     if "event" in changes and "segment" in changes:
         declared["exit_on_leaving"] = False
     path.write_text(yaml.safe_dump({key: value for key, value in declared.items() if value is not None}))
-    with pytest.raises(UpnextError, match=rf"encourage_upgrade.yml:\d+: .*{message}"):
+    with pytest.raises(UpnextError, match=rf"earn_upgrade.yml:\d+: .*{message}"):
         load(folder)
 
 
 def test_waits_branches_and_circles_that_take_time_are_fine(folder: Path) -> None:
-    path = folder / "encourage_upgrade.yml"
+    path = folder / "earn_upgrade.yml"
     steps = [
         email("hello", variants={"x": {"weight": 30}, "y": {"weight": 70, "subject": "Hi"}}),
         wait("until_login", then="enough", otherwise="again"),
@@ -155,7 +151,7 @@ def test_waits_branches_and_circles_that_take_time_are_fine(folder: Path) -> Non
         email("again", wait="1 day", next="until_login"),
     ]
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": steps}))
-    journey = load(folder)["encourage_upgrade"]
+    journey = load(folder)["earn_upgrade"]
     assert [(row["step"], row["next"], row["otherwise"]) for row in plan(journey)] == [
         ("hello", "until_login", None), ("until_login", "enough", "again"), ("enough", None, "again"),
         ("again", "until_login", None),
@@ -168,13 +164,13 @@ def test_waits_branches_and_circles_that_take_time_are_fine(folder: Path) -> Non
 
 @pytest.mark.parametrize("name", ["entries", "messages"])
 def test_a_journey_is_not_named_like_a_table(folder: Path, name: str) -> None:
-    (folder / "encourage_upgrade.yml").rename(folder / f"{name}.yml")
+    (folder / "earn_upgrade.yml").rename(folder / f"{name}.yml")
     with pytest.raises(UpnextError, match="choose another"):
         load(folder)
 
 
 def test_the_same_content_is_the_same_version() -> None:
-    journey = SHIPPED.journeys["encourage_upgrade"]
+    journey = DECLARED.journeys["earn_upgrade"]
     copy = msgspec.convert(as_json(journey), type(journey))
     assert version(copy) == version(journey)
     assert version(msgspec.structs.replace(journey, holdout=0.2)) != version(journey)

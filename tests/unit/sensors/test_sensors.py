@@ -59,11 +59,11 @@ def test_a_failure_is_tried_again_soon_and_then_less_and_less_often(failures: in
 
 
 def test_membership_changes_start_those_concerned_only() -> None:
-    request = membership.decide(waiting={"journey:encourage_upgrade", "experiences"}, state=IDLE, now=NOW)
+    request = membership.decide(waiting={"journey:earn_upgrade", "experiences"}, state=IDLE, now=NOW)
     assert isinstance(request, dg.RunRequest)
     assert request.asset_selection == [
         dg.AssetKey(["experiences", "assignments"]),
-        dg.AssetKey(["journeys", "encourage_upgrade"]),
+        dg.AssetKey(["journeys", "earn_upgrade"]),
         dg.AssetKey(["experiences", "live_ctas"]),
     ]
     assert request.tags["upnext/as_of"] == NOW.isoformat()
@@ -72,10 +72,10 @@ def test_membership_changes_start_those_concerned_only() -> None:
 
 
 def test_due_steps_start_their_journeys() -> None:
-    request = due_steps.decide(journeys={"encourage_upgrade"}, state=IDLE, now=NOW)
+    request = due_steps.decide(journeys={"earn_upgrade"}, state=IDLE, now=NOW)
     assert isinstance(request, dg.RunRequest)
     assert request.asset_selection == [
-        dg.AssetKey(["journeys", "encourage_upgrade"]),
+        dg.AssetKey(["journeys", "earn_upgrade"]),
         dg.AssetKey(["experiences", "live_ctas"]),
     ]
     assert isinstance(due_steps.decide(journeys=set(), state=IDLE, now=NOW), dg.SkipReason)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.conftest import DECLARED
 from upnext.errors import UpnextError
 from upnext.journeys.copy import render_process
 from upnext.journeys.copy.render_process import MAX_DEATHS, RenderProcess
@@ -27,10 +28,9 @@ from upnext.journeys.copy.rendering import (
     template_files,
     template_names,
 )
-from upnext.settings import PROJECT
 
 FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12, "last_login_at": None}
-TEMPLATES = PROJECT / "campaigns" / "templates"
+TEMPLATES = DECLARED.settings.campaigns / "templates"
 DIRECT = Sender("Otto <hello@otto.example>", None, ["key"], str(TEMPLATES))
 TRACKED = msgspec.structs.replace(DIRECT, base_url="https://mail.otto.example")
 
@@ -39,7 +39,7 @@ def request(step: dict[str, Any] | None = None, variant: str | None = None, **tr
     return Request(
         message_id="m-1",
         journey="j",
-        step={"name": "s", "do": "email", "subject": "Hello", "template": "upgrade_benefits", **(step or {})},
+        step={"name": "s", "do": "email", "subject": "Hello", "template": "upgrade_reasons", **(step or {})},
         variant=variant,
         user_id="u1",
         traits={"email": "ada@customer.example", "name": "Ada", **traits},

@@ -36,12 +36,12 @@ def insert(path: Path, before: str, text: str, *, indent: int) -> None:
     path.write_text(whole.replace(before, textwrap.indent(text, " " * indent) + before))
 
 
-def test_the_walk_throughs(project: Project, product: Product, dbt_project: Path) -> None:
+def test_the_walk_throughs(content: Path, project: Project, product: Product) -> None:
     for day in range(1, 4):
         product.track("ada", "exported report", AS_OF - day * DAY, properties={"rows": 500 * day})
         product.track("bob", "exported report", AS_OF - DAY, properties={"rows": 5000})
 
-    models = dbt_project / "models"
+    models = content / "models"
     insert(
         models / "features" / "_features.yml", "\n  - name: account_features\n", block("# models/features"), indent=6
     )
