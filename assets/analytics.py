@@ -14,6 +14,7 @@ from upnext import dbt
 from upnext.analytics.health import CHECKS, run_checks
 from upnext.analytics.report import lifts_over_time, markdown, table
 from upnext.analytics.results import Analysed, analyse, read_history, read_results
+from upnext.kinds import names_of
 from upnext.project import Project
 from upnext.settings import PROJECT
 from upnext.ticks.lifecycle import last_published_as_of
@@ -128,8 +129,9 @@ def results_can_be_believed(
 ) -> Iterator[dg.AssetCheckResult]:
     """Warn about anything that makes a result wrong, and name the experiment or the event."""
     as_of = last_published_as_of(project.engine)
-    events = {event for metric in project.metrics.values() for event in metric.events}
-    summed = {metric.of for metric in project.metrics.values() if metric.of is not None}
+    metrics, known = project.metrics.values(), project.catalogue.events
+    events = names_of((selected for metric in metrics for selected in metric.selected), known)
+    summed = names_of((metric.of for metric in metrics if metric.of is not None), known)
     troubles = {} if as_of is None else run_checks(project.engine, as_of=as_of, events=events, summed_events=summed)
     for key in context.selected_asset_check_keys:
         found = troubles.get(key.name, {})

@@ -59,7 +59,9 @@ def load(path: Path, kind: type[Declared]) -> Declared:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at ")
+        # A check of its own names a place within the one that msgspec names after it.
+        message, *places = str(error).split(" - at ")
+        where = "".join(reversed(places))
         keys, mistake = explain(message, where, value, kind)
         raise UpnextError(f"{path}:{_line(tree, keys)}: {mistake}") from None
 
@@ -70,11 +72,14 @@ def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
     for path in folder.glob("*.yaml"):
         raise UpnextError(f"{path}: files that declare something end in .yml; rename it")
     for path in paths:
-        if not re.fullmatch(NAME, path.stem):
-            raise UpnextError(
-                f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter"
-            )
+        check_name(path)
     return {path.stem: load(path, kind) for path in paths}
+
+
+def check_name(path: Path) -> None:
+    """Raise `UpnextError` for a file whose name is no name in SQL."""
+    if not re.fullmatch(NAME, path.stem):
+        raise UpnextError(f"{path}: the file's name is the name in SQL; use a-z, 0-9 and _, beginning with a letter")
 
 
 def check(path: Path, problems: Iterable[Problem]) -> None:

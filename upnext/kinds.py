@@ -3,18 +3,22 @@
 A kind is a field of `Measure` here, and a file of SQL of the same name in `dbt_project/macros/kinds/`.
 """
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
 from upnext.conditions import Conditions, check_conditions
 from upnext.declarations import Declaration
-from upnext.durations import Window
+from upnext.durations import Window, check_length
 from upnext.errors import nearest
 
 ANY = "any"
-_WINDOWED = frozenset({"within", "where", "type"})
+_TESTED = frozenset({"within", "where", "context"})
+_WINDOWED = _TESTED | {"type"}
+_VALUE = _WINDOWED | {"of", "as", "or_null"}
+_DATED = frozenset({"of", "type", "where", "context"})
 
 
 @dataclass(frozen=True)
@@ -27,39 +31,77 @@ class Kind:
     is_of_accounts: bool = False
     is_of_metrics: bool = False
     is_never_negative: bool = False
+    is_of_property: bool = False
+    """Whether it names a property or a trait, of the events that `of` or `type` names, instead of events."""
+    is_number: bool = False
     example: object = 12
     """A value such as an active user has; None where it depends on the type."""
+
+
+class Events(Declaration, frozen=True):
+    """Several events as one: those of a list, or those of the catalogue whose names begin alike."""
+
+    any_of: list[str] | None = None
+    starts_with: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.any_of is None) == (self.starts_with is None):
+            raise ValueError("several events are either any_of: [a, b] or starts_with: a")
+        if self.any_of == []:
+            raise ValueError("any_of names no event")
+
+
+Selected = str | Events
+"""One event by its name, or several as one."""
+
+
+_COUNT: Any = {"is_never_negative": True, "is_number": True}
+_ALL: Any = {**_COUNT, "is_of_property": True}
+_NUMBER: Any = {"goes_with": _WINDOWED | {"of"}, "needs": "of", "is_of_property": True, "is_number": True}
 
 
 class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_": "as"}):
     """One kind, and what goes with it."""
 
-    count_of: Annotated[str | None, Kind(is_of_accounts=True, is_of_metrics=True, is_never_negative=True)] = None
-    sum_of: Annotated[str | None, Kind(_WINDOWED | {"of"}, needs="of", is_of_accounts=True, is_of_metrics=True)] = None
-    days_of: Annotated[str | None, Kind(is_of_metrics=True, is_never_negative=True)] = None
-    ever: Annotated[str | None, Kind(is_of_accounts=True, is_of_metrics=True, example=True)] = None
-    first_at: Annotated[str | None, Kind(is_of_accounts=True, example=None)] = None
-    last_at: Annotated[str | None, Kind(is_of_accounts=True, example=None)] = None
-    latest_of: Annotated[list[str] | None, Kind(frozenset({"within", "where", "is"}), needs="is", example=True)] = None
-    latest: Annotated[str | None, Kind(_WINDOWED | {"of", "as"}, example=None)] = None
-    latest_trait: Annotated[str | None, Kind(frozenset({"within", "as"}), example=None)] = None
-    sequence: Annotated[list[str] | None, Kind(frozenset({"within", "where", "in"}), needs="in", example=True)] = None
-    most_in_session: Annotated[str | None, Kind(frozenset({"within", "where"}), is_never_negative=True)] = None
-    distinct_users: Annotated[
-        bool | None,
-        Kind(frozenset({"within", "where"}), is_of_users=False, is_of_accounts=True, is_never_negative=True),
+    count_of: Annotated[Selected | None, Kind(is_of_accounts=True, is_of_metrics=True, **_COUNT)] = None
+    sum_of: Annotated[str | None, Kind(is_of_accounts=True, is_of_metrics=True, **_NUMBER)] = None
+    mean_of: Annotated[str | None, Kind(**_NUMBER)] = None
+    min_of: Annotated[str | None, Kind(is_of_accounts=True, **_NUMBER)] = None
+    max_of: Annotated[str | None, Kind(is_of_accounts=True, **_NUMBER)] = None
+    distinct_of: Annotated[str | None, Kind(is_of_metrics=True, is_never_negative=True, **_NUMBER)] = None
+    days_of: Annotated[Selected | None, Kind(is_of_metrics=True, **_COUNT)] = None
+    ever: Annotated[Selected | None, Kind(is_of_accounts=True, is_of_metrics=True, example=True)] = None
+    first_at: Annotated[Selected | None, Kind(is_of_accounts=True, example=None)] = None
+    last_at: Annotated[Selected | None, Kind(is_of_accounts=True, example=None)] = None
+    latest_of: Annotated[list[str] | None, Kind(_TESTED | {"is"}, needs="is", example=True)] = None
+    first: Annotated[str | None, Kind(_VALUE, is_of_property=True, example=None)] = None
+    latest: Annotated[str | None, Kind(_VALUE, is_of_property=True, example=None)] = None
+    latest_trait: Annotated[
+        str | None, Kind(frozenset({"within", "as"}), is_of_accounts=True, is_of_property=True, example=None)
     ] = None
-    members_where: Annotated[
-        str | None, Kind(frozenset(), is_of_users=False, is_of_accounts=True, is_never_negative=True)
+    held_since: Annotated[str | None, Kind(_DATED, is_of_property=True, example=None)] = None
+    changed: Annotated[str | None, Kind(_DATED | {"within"}, is_of_property=True, example=True)] = None
+    time_since: Annotated[str | None, Kind(_DATED | {"unit"}, is_of_property=True, is_number=True)] = None
+    time_until: Annotated[str | None, Kind(_DATED | {"unit"}, is_of_property=True, is_number=True)] = None
+    sequence: Annotated[list[str] | None, Kind(_TESTED | {"in"}, needs="in", example=True)] = None
+    most_in_session: Annotated[Selected | None, Kind(_TESTED, is_never_negative=True, is_number=True)] = None
+    ratio_of: Annotated[
+        str | None, Kind(frozenset({"per"}), needs="per", is_of_accounts=True, is_of_property=True, is_number=True)
     ] = None
+    distinct_users: Annotated[bool | None, Kind(_TESTED, is_of_users=False, is_of_accounts=True, **_ALL)] = None
+    members_where: Annotated[str | None, Kind(frozenset(), is_of_users=False, is_of_accounts=True, **_ALL)] = None
 
-    of: str | None = None
+    of: Selected | None = None
     is_: str | None = None
     in_: Window | None = None
     as_: Literal["text", "number", "boolean", "time"] | None = None
+    or_null: bool | None = None
+    unit: Literal["minutes", "hours", "days", "weeks"] | None = None
+    per: Selected | None = None
     type: Literal["track", "page", "screen", "identify", "group", "alias"] | None = None
     within: Window | None = None
     where: Conditions | None = None
+    context: Conditions | None = None
 
     def __post_init__(self) -> None:
         given = {
@@ -71,14 +113,19 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
             raise ValueError(f"{found}; it needs one of {', '.join(KINDS)}")
         (name,) = kinds
         kind = KINDS[name]
-        for key in sorted(given - {name} - kind.goes_with):
-            known = ", ".join(sorted(kind.goes_with)) or "nothing"
+        for key in sorted(given - {name} - self.goes_with):
+            known = ", ".join(sorted(self.goes_with)) or "nothing"
             raise ValueError(f"'{key}' does not go with {name}; known: {known}")
         if kind.needs is not None and kind.needs not in given:
             raise ValueError(f"{name} needs '{kind.needs}'")
-        if name == "latest" and self.of is None and self.type is None:
-            raise ValueError("latest needs 'of', an event, or 'type'")
+        if name in ("latest", "first") and self.of is None and self.type is None:
+            raise ValueError(f"{name} needs 'of', an event, or 'type'")
+        if self.of is not None and self.type is not None:
+            raise ValueError("'of' names an event and 'type' a kind of call; write one of them")
+        for length in (self.within, self.in_):
+            check_length(length)
         check_conditions(self.where)
+        check_conditions(self.context, "context")
         if self.latest_of is not None and self.is_ not in self.latest_of:
             raise ValueError(f"is: '{self.is_}' is none of latest_of{nearest(self.is_ or '', self.latest_of)}")
 
@@ -88,12 +135,39 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
         return next(name for name in KINDS if getattr(self, name) is not None)
 
     @property
-    def events(self) -> list[str]:
-        """Names of the events that it is about, `any` among them."""
-        if self.kind in ("latest_trait", "distinct_users", "members_where"):
-            return []
-        named = self.of if self.of is not None or self.kind == "latest" else getattr(self, self.kind)
-        return [named] if isinstance(named, str) else list(named or ())
+    def goes_with(self) -> frozenset[str]:
+        """The keys that may stand beside its kind."""
+        return KINDS[self.kind].goes_with
+
+    @property
+    def selected(self) -> list[Selected]:
+        """The events that it is about, `any` among them."""
+        named = self.of if KINDS[self.kind].is_of_property else getattr(self, self.kind)
+        return list(named) if isinstance(named, list) else [named] if named is not None else []
+
+
+def names_of(selected: Iterable[Selected], known: Collection[str]) -> set[str]:
+    """Return the names of the events, given those of the catalogue."""
+    names = set()
+    for events in selected:
+        match events:
+            case str():
+                names.add(events)
+            case Events(any_of=list(listed)):
+                names.update(listed)
+            case Events(starts_with=str(begin)):
+                names.update(name for name in known if name.startswith(begin))
+    return names
+
+
+def unknown_events(selected: Iterable[Selected], known: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with the events that a measure names."""
+    for events in selected:
+        names = names_of([events], known)
+        for name in sorted(names - {ANY, *known}):
+            yield f"is about '{name}', which models/events/_catalogue.yml does not list{nearest(name, known)}"
+        if not names and isinstance(events, Events):
+            yield f"is about events that begin with '{events.starts_with}'; models/events/_catalogue.yml lists none"
 
 
 KINDS: dict[str, Kind] = {

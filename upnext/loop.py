@@ -29,6 +29,7 @@ from upnext.journeys.dispatch import (
     groups,
 )
 from upnext.project import Project
+from upnext.segments.lists import store_lists
 from upnext.ticks.instants import check_explicit
 from upnext.ticks.lifecycle import Tick, last_as_of, last_published_as_of, published
 from upnext.warehouse.locks import exclusive
@@ -48,6 +49,7 @@ def ingest_landing(project: Project) -> Ingested:
 def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterator[Tick]:
     """Yield a tick to build in; it is published if the body succeeds."""
     with published(project.engine, asked, segments=project.segments, is_explicit=is_explicit, clock=utc_now) as tick:
+        store_lists(project.engine, project.lists)
         yield tick
 
 

@@ -32,6 +32,7 @@ from upnext.journeys.explain import Line, explain
 from upnext.loop import assign_experiences, show_ctas
 from upnext.project import Project
 from upnext.segments.declared import find_segment
+from upnext.segments.lists import read_lists, store_lists
 from upnext.segments.membership import Preview, preview, release
 from upnext.status import read_status
 from upnext.switches import switch
@@ -56,6 +57,7 @@ def preview_segment(project: Project, path_or_name: str, *, with_ids: bool) -> P
     file = find_segment(project.segment_files, path_or_name)
     features = project.features
     project.check_segments({**project.segment_files, file.stem: file})
+    store_lists(project.engine, project.lists)
     sql = project.dbt.compile(file.read_text(encoding="utf-8"))
     with project.engine.connect().execution_options(postgresql_readonly=True) as connection:
         try:
@@ -91,6 +93,7 @@ def check(project: Project) -> dict[str, int]:
         "events": len(project.events),
         **{f"features of {table}": len(features) for table, features in project.features.items() if table in TABLES},
         "segments": len(project.segments),
+        "lists": len(read_lists(project.lists)),
         "journeys": len(project.journeys),
         "messages": sum(len(steps) for steps in check_journeys(project, traits={}).values()),
         "experiences": len(project.experiences),

@@ -27,6 +27,7 @@ from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
 from upnext.segments.declared import check_segments, segment_files
 from upnext.segments.definition import is_row_local
+from upnext.segments.lists import list_files
 from upnext.settings import Settings
 from upnext.switches import Started, started
 from upnext.warehouse.engine import connect, database_url
@@ -68,6 +69,11 @@ class Project:
         """The segments that are evaluated for changed users alone."""
         texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
         return sorted(name for name, text in texts.items() if is_row_local(text, segments=texts))
+
+    @property
+    def lists(self) -> dict[str, Path]:
+        """The file of each list of ids."""
+        return list_files(self.settings.lists)
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -168,6 +174,7 @@ class Project:
             files,
             known={*FEATURE_TABLES, *self.features, *dbt.model_names(self.settings)},
             never_negative=never_negative(self.features),
+            lists=self.lists,
         )
 
 

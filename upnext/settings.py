@@ -81,6 +81,11 @@ class Settings:
         return (self.content or PROJECT) / "sources"
 
     @property
+    def lists(self) -> Path:
+        """Folder of the lists of ids that segments read; it may be missing."""
+        return (self.content or PROJECT) / "lists"
+
+    @property
     def landing(self) -> Path:
         """Folder that sources drop files into: `landing/<source>/...`."""
         return self.home / "landing"

@@ -129,8 +129,8 @@ def _options(declared: inspect.Type) -> list[str]:
 
 def _keys(where: str) -> Keys:
     """Turn a path such as `$.steps[0].name` into keys."""
-    parts = re.findall(r"\.(\w+)|\[(\d+)\]|\[(\.\.\.)\]", where)
-    return [int(number) if number else name or wildcard for name, number, wildcard in parts]
+    parts = re.findall(r"\.(\w+)|\[(\d+)\]|\[(\.\.\.)\]|\[\"([^\"]*)\"\]", where)
+    return [int(number) if number else name or wildcard or quoted for name, number, wildcard, quoted in parts]
 
 
 def _chosen(declared: inspect.Type, value: Any) -> inspect.Type:

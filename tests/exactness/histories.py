@@ -34,6 +34,13 @@ def _moments(ticks: list[datetime]) -> st.SearchStrategy[datetime]:
     return st.one_of(st.sampled_from(edges), minutes, together)
 
 
+def _dates(ticks: list[datetime]) -> st.SearchStrategy[str]:
+    """Dates that are a whole number of hours or days from a tick, or just beside it."""
+    hours = (-50, -48, -24, -3, -2, 0, 1, 2, 24, 48, 72, 240)
+    return st.sampled_from([(tick + hour * HOUR + beside).isoformat() for tick in ticks for hour in hours
+                            for beside in (-MICROSECOND, timedelta(), MICROSECOND)])  # fmt: skip
+
+
 @st.composite
 def occurrences(draw: st.DrawFn, ticks: list[datetime]) -> Occurrence:
     """An event of one of a few people, who are sometimes the same."""
@@ -44,8 +51,10 @@ def occurrences(draw: st.DrawFn, ticks: list[datetime]) -> Occurrence:
     kind = draw(st.sampled_from(["track"] * 7 + ["identify", "alias", "group", "page"]))
     if kind == "identify":
         plan = draw(st.none() | st.sampled_from(["basic", "premium"]))
+        ends_at = draw(st.none() | st.just("soon") | _dates(ticks))
+        traits = {"plan": plan, "ends_at": ends_at}
         return Occurrence("", kind, at, user_id=draw(user), anonymous_id=draw(st.none() | visitor),
-                          properties={"plan": plan} if plan else {})  # fmt: skip
+                          properties={name: value for name, value in traits.items() if value})  # fmt: skip
     if kind == "alias":
         return Occurrence("", kind, at, user_id=draw(user), previous_id=draw(user | visitor))
     if kind == "group":
@@ -53,9 +62,9 @@ def occurrences(draw: st.DrawFn, ticks: list[datetime]) -> Occurrence:
     ids = draw(st.sampled_from(["user", "user", "visitor", "both"]))
     event = draw(st.sampled_from(EVENTS)) if kind == "track" else None
     properties = {
-        "login": st.sampled_from([{}, {"plan": "premium"}, {"plan": "basic"}]),
+        "login": st.sampled_from([{}, {"plan": None}, {"plan": "premium"}, {"plan": "basic"}]),
         "bought": st.sampled_from([{"amount": 0.1}, {"amount": 0.2}, {"amount": 2}, {"amount": -3}]),
-        "imported": st.sampled_from([{"rows": 10}, {"rows": 1000}]),
+        "imported": st.sampled_from([{"rows": 10}, {"rows": 1000}]) | _dates(ticks).map(lambda date: {"due": date}),
     }.get(event or "", st.just({}))
     return Occurrence(
         "", kind, at, event=event,

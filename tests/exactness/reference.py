@@ -132,7 +132,37 @@ class History:
         def bought_last(found: list[Occurrence]) -> bool:
             return [event.event for event in found[-1:]] == ["bought"]
 
+        def amounts(found: list[Occurrence]) -> list[Decimal]:
+            return [Decimal(str(event.properties["amount"])) for event in found]
+
+        def due(event: Occurrence) -> datetime | None:
+            return _date(event.properties.get("due"))
+
+        def overdue(event: Occurrence) -> bool:
+            date = due(event)
+            return date is not None and date < self.as_of - DAY
+
+        def due_soon(event: Occurrence) -> bool:
+            date = due(event)
+            return date is not None and self.as_of - 2 * HOUR < date < self.as_of + 2 * DAY
+
+        def floored(length: timedelta | None, unit: timedelta) -> int | None:
+            return None if length is None else length // unit
+
+        def runs(found: list[Occurrence], name: str) -> list[datetime]:
+            having = [event for event in found if event.properties.get(name)]
+            return [
+                event.at
+                for before, event in zip([None, *having], having, strict=False)
+                if before is None or before.properties[name] != event.properties[name]
+            ]
+
         two, five, week = 2 * DAY, 5 * HOUR, 7 * DAY
+        bought, imported = named("bought"), named("imported")
+        identified = [event for event in events if event.type == "identify"]
+        due_at = _date(latest(imported, "due"))
+        ends_at = _date(latest(identified, "ends_at"))
+        plans, traits = runs(named("login"), "plan"), runs(identified, "plan")
         look = ("login", "viewed", "bought")
         return {
             "logins": len(named("login")),
@@ -160,6 +190,34 @@ class History:
             "looked_then_bought_2d": _in_order(named(*look, length=two), look, 3 * HOUR),
             "views_in_session": _most_in_session(events, "viewed"),
             "views_in_session_2d": _most_in_session(self.within(events, two), "viewed"),
+            "looks_2d": len(named("viewed", "bought", length=two)),
+            "created": sum((event.event or "").startswith("created ") for event in events),
+            "created_days_2d": days([e for e in self.within(events, two) if (e.event or "").startswith("created ")]),
+            "logins_not_basic": sum(event.properties.get("plan") != "basic" for event in named("login")),
+            "small_or_premium_2d": sum(
+                event.properties.get("plan") == "premium" or 0 <= event.properties.get("amount", -1) <= 1
+                for event in self.within(events, two)
+            ),
+            "overdue": sum(map(overdue, imported)),
+            "due_soon_1w": sum(map(due_soon, named("imported", length=week))),
+            "has_overdue": any(map(overdue, imported)),
+            "not_overdue": sum(not overdue(event) for event in imported),
+            "first_plan": latest(named("login")[::-1], "plan"),
+            "login_plan_or_null": next((event.properties.get("plan") for event in reversed(named("login"))), None),
+            "least_spent": min(amounts(bought), default=None),
+            "most_spent_2d": max(amounts(named("bought", length=two)), default=None),
+            "most_spent_1mo": max(amounts(named("bought", length=30 * DAY)), default=None),
+            "most_spent_ever": max(amounts(bought), default=None),
+            "mean_spent": _near(total(bought) / len(bought)) if bought else None,
+            "amounts": len(set(amounts(bought))),
+            "plan_held_since": plans[-1] if plans else None,
+            "trait_held_since": traits[-1] if traits else None,
+            "has_changed_plan": len(plans) > 1,
+            "has_changed_trait_2d": len(traits) > 1 and traits[-1] > self.as_of - two,
+            "hours_since_due": floored(due_at and self.as_of - due_at, HOUR),
+            "days_until_due": floored(due_at and due_at - self.as_of, DAY),
+            "days_until_end": floored(ends_at and ends_at - self.as_of, DAY),
+            "spent_per_login": _near(total(bought) / len(named("login"))) if named("login") else None,
         }
 
     def account_features(self) -> dict[str, dict[str, Any]]:
@@ -218,6 +276,26 @@ class History:
             if of["active_users_30d"] >= 2 or of["members_on_premium"] >= 1
         }
         return found
+
+
+class _Near(Decimal):
+    """A quotient, equal to another up to rounding."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decimal) and abs(self - other) < Decimal("1e-9")
+
+    __hash__ = Decimal.__hash__
+
+
+def _near(quotient: Decimal) -> Decimal:
+    return _Near(quotient)
+
+
+def _date(value: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if value else None
+    except ValueError:
+        return None
 
 
 def _in_order(events: list[Occurrence], names: Sequence[str], length: timedelta) -> bool:

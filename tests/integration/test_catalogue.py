@@ -71,8 +71,8 @@ def test_derived_events_are_like_any_other(content: Path, project: Project, prod
         {"plan": "it's", "seats": 6, "is_new": True}, {"plan": "its", "seats": 5, "is_new": True},
     ):  # fmt: skip
         product.track("u2", "login", at, properties=properties)
-    product.track("u3", "login", at, properties={"plan": "basic"})
-    product.track("u3", "login", AS_OF, properties={"plan": "basic", "coupon": None})
+    product.track("u3", "login", at, properties={"plan": "basic", "coupon": None})
+    product.track("u3", "login", AS_OF, properties={"plan": "basic", "coupon": "x"})
 
     build(project, AS_OF, is_explicit=True)
     ((u1),) = rows(project, "select large_reports_5d, events from features.user_features where user_id = 'u1'")
@@ -108,7 +108,7 @@ def test_an_event_that_nobody_declared_is_new(project: Project, product: Product
         ({"event": "login", "wher": {}}, "unknown key 'wher'; did you mean 'where'?"),
         ({"event": "login", "where": {"rows": {"at_leest": 5}}}, "unknown key 'at_leest'; did you mean 'at_least'?"),
         ({"event": "login", "where": {"rows": [5]}}, "'rows' is a list; it must be text or a whole number or"),
-        ({"event": "login", "where": {"rows": {}}}, "a test that tests nothing; write one of one_of, at_least"),
+        ({"event": "login", "where": {"rows": {}}}, "a test that tests nothing; write one of equals, not, one_of"),
         ({"event": "login", "where": {}}, "where: holds no test; leave it out"),
         ({"event": "login", "where": {"plan": None}}, "'plan' is empty; it must be text"),
     ],

@@ -26,7 +26,8 @@ def test_the_examples() -> None:
     ("text", "is_duration", "is_window"),
     [
         ("1 minute", True, True), ("30 days", True, True), ("2 weeks", True, True), ("0 days", True, False),
-        ("1 month", False, False), ("-1 days", False, False), ("1.5 hours", False, False), ("days", False, False),
+        ("1 month", False, True), ("5 seconds", False, True),
+        ("-1 days", False, False), ("1.5 hours", False, False), ("days", False, False),
         ("1  day", False, False), ("1d", False, False), ("1 day ", False, False), ("1\u0661 days", False, False),
         ("1234567 days", False, False),
     ],

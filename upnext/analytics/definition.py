@@ -5,8 +5,9 @@ from typing import Annotated
 
 import msgspec
 
-from upnext.declarations import Keys, Problem, unknown
-from upnext.kinds import KINDS, Measure
+from upnext.conditions import check_conditions
+from upnext.declarations import Keys, Problem
+from upnext.kinds import KINDS, Measure, Selected, unknown_events
 from upnext.reserved import RESERVED_WORDS
 from upnext.wording import worded
 
@@ -23,13 +24,14 @@ class Metric(Measure, frozen=True):
     `cap: 99.9 %` limits each user's value to that percentile over users, so that one user does not decide the result.
     """
 
-    per: str | None = None
     cap: Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind not in _KINDS:
             raise ValueError(f"a metric cannot be made by {self.kind}; it needs one of {', '.join(_KINDS)}")
+        check_conditions(self.where, may_be_relative=False)
+        check_conditions(self.context, "context", may_be_relative=False)
         for name in ("within", "type"):
             if getattr(self, name) is not None:
                 raise ValueError(f"'{name}' does not go with a metric, which counts within the goal's window")
@@ -39,9 +41,14 @@ class Metric(Measure, frozen=True):
             raise ValueError("cap goes with count_of without per, with sum_of and with days_of")
 
     @property
-    def events(self) -> list[str]:
-        """Names of the events that it reads."""
-        return [*super().events, *([self.per] if self.per is not None else [])]
+    def goes_with(self) -> frozenset[str]:
+        """The keys that may stand beside its kind."""
+        return super().goes_with | {"per"}
+
+    @property
+    def selected(self) -> list[Selected]:
+        """The events that it reads."""
+        return [*super().selected, *([self.per] if self.per is not None else [])]
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -83,7 +90,8 @@ class MetricsFile(msgspec.Struct, frozen=True):
                 yield Problem(keys, f"'{column.name}' is a word that SQL reserves; choose another name")
             metric = column.config.meta
             if metric is not None:
-                yield from unknown([*keys, "config", "meta"], "event", metric.events, events)
+                for mistake in unknown_events(metric.selected, events):
+                    yield Problem([*keys, "config", "meta"], f"metric '{column.name}' {mistake}")
 
     def _columns(self) -> Iterator[tuple[int, int, _Column]]:
         for nth_model, model in enumerate(self.models):

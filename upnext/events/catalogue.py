@@ -28,8 +28,8 @@ class Derived(Declaration, frozen=True):
     context: Conditions | None = None
 
     def __post_init__(self) -> None:
-        check_conditions(self.where)
-        check_conditions(self.context)
+        check_conditions(self.where, may_be_relative=False)
+        check_conditions(self.context, "context", may_be_relative=False)
         if (self.event is None) == (self.type is None):
             raise ValueError("a derived event is made of one `event` or one `type`")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from upnext.declarations import check, load
-from upnext.features.definition import Feature, FeaturesFile
+from upnext.features.definition import Feature, FeaturesFile, of_each_window
 
 TABLES = ("user_features", "account_features")
 
@@ -15,8 +15,10 @@ def load_features(folders: Iterable[Path], events: set[str]) -> dict[str, dict[s
     loaded = {file: load(file, FeaturesFile) for file in files}
     tables: dict[str, dict[str, Feature]] = {}
     for model in (model for declared in loaded.values() for model in declared.models):
-        features = {column.name: column.config.meta for column in model.columns if column.config.meta is not None}
-        tables.setdefault(model.name, {}).update(features)
+        features = tables.setdefault(model.name, {})
+        for column in model.columns:
+            if column.config.meta is not None:
+                features.update(of_each_window(column.name, column.config.meta))
     for file, declared in loaded.items():
-        check(file, declared.find_mistakes(events, tables.get("user_features", {})))
+        check(file, declared.find_mistakes(events, tables))
     return {name: features for name, features in tables.items() if features}

@@ -3,18 +3,41 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from upnext.declarations import NAME, Keys, Problem
+from upnext.durations import Window, check_length, short
 from upnext.errors import nearest
-from upnext.kinds import ANY, KINDS, Measure
+from upnext.kinds import ANY, KINDS, Measure, unknown_events
 from upnext.reserved import RESERVED_WORDS
 
 
 class Feature(Measure, frozen=True):
-    """The definition of a feature: its kind, and the keys of that kind."""
+    """The definition of a feature: its kind, and the keys of that kind. `windows` makes one feature for each."""
+
+    windows: Annotated[list[Window], msgspec.Meta(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.per is not None and not isinstance(self.per, str):
+            raise ValueError("per names another feature")
+        if self.windows is not None:
+            if self.within is not None or "within" not in KINDS[self.kind].goes_with:
+                raise ValueError(f"'windows' does not go with {self.kind if self.within is None else 'within'}")
+            for window in self.windows:
+                check_length(window)
+
+
+def of_each_window(name: str, feature: Feature) -> dict[str, Feature]:
+    """Return the features of a column by name: one for each of its windows, such as `logins_30d`."""
+    if feature.windows is None:
+        return {name: feature}
+    return {
+        f"{name}_{short(window)}": msgspec.structs.replace(feature, within=window, windows=None)
+        for window in feature.windows
+    }
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -41,13 +64,13 @@ class FeaturesFile(msgspec.Struct, frozen=True):
 
     models: list[Model] = []
 
-    def find_mistakes(self, events: Collection[str], user_features: Collection[str]) -> Iterator[Problem]:
-        """Yield what is wrong with a feature, given the events and the features of users that are declared."""
+    def find_mistakes(self, events: Collection[str], tables: Mapping[str, Mapping[str, Feature]]) -> Iterator[Problem]:
+        """Yield what is wrong with a feature, given the events and the features of each table that are declared."""
         for nth_model, model in enumerate(self.models):
             for nth_column, column in enumerate(model.columns):
                 keys: Keys = ["models", nth_model, "columns", nth_column]
                 if column.config.meta is not None:
-                    mistakes = _mistakes_of(column.name, column.config.meta, model.name, events, user_features)
+                    mistakes = _mistakes_of(column.name, column.config.meta, model.name, events, tables)
                     keys += ["config", "meta"]
                 elif column.name not in ("user_id", "account_id"):
                     mistakes = iter(["has no config.meta, which says what it is made of"])
@@ -61,26 +84,37 @@ def example(feature: Feature, date: datetime) -> Any:
     value = KINDS[feature.kind].example
     if value is not None:
         return value
-    if feature.kind in ("first_at", "last_at"):
+    if feature.kind in ("first_at", "last_at", "held_since"):
         return date.isoformat()
     return {"number": 12, "boolean": True, "time": date.isoformat()}.get(feature.as_ or "", "premium")
 
 
 def _mistakes_of(
-    name: str, feature: Feature, model: str, events: Collection[str], user_features: Collection[str]
+    name: str, feature: Feature, model: str, events: Collection[str], tables: Mapping[str, Mapping[str, Feature]]
 ) -> Iterator[str]:
+    user_features, features = tables.get("user_features", {}), tables.get(model, {})
     kind, named = KINDS[feature.kind], feature.members_where
     if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
         yield "is no name of a column; use a-z, 0-9 and _, beginning with a letter, and no word that SQL reserves"
-    for event in feature.events:
-        if event != ANY and event not in events:
-            yield f"is about '{event}', which models/events/_catalogue.yml does not list{nearest(event, events)}"
+    yield from unknown_events(feature.selected, events)
     if model == "account_features" and not kind.is_of_accounts:
         yield f"cannot be made by {feature.kind}, which cannot be added up from an account's users"
     if model != "account_features" and not kind.is_of_users:
         yield f"cannot be made by {feature.kind}, which only accounts have"
     if named is not None and named != ANY and named not in user_features:
         yield f"counts members by '{named}', which is no feature of users{nearest(named, user_features)}"
+    if name == "recompute_at":
+        yield "has a name that Upnext uses itself; choose another"
+    if feature.ratio_of is not None:
+        numbers = {other for other, one in features.items() if is_number(one) and one.ratio_of is None}
+        for part in (feature.ratio_of, str(feature.per)):
+            if part not in numbers:
+                yield f"divides '{part}', which is no number among the features of {model}{nearest(part, numbers)}"
+
+
+def is_number(feature: Feature) -> bool:
+    """Return whether a feature is a number."""
+    return KINDS[feature.kind].is_number or feature.as_ == "number"
 
 
 def never_negative(tables: Mapping[str, Mapping[str, Feature]]) -> set[str]:

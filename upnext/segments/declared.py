@@ -25,17 +25,20 @@ def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
     raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
 
 
-def check_segments(files: Mapping[str, Path], *, known: Collection[str], never_negative: Collection[str]) -> None:
+def check_segments(
+    files: Mapping[str, Path], *, known: Collection[str], never_negative: Collection[str], lists: Collection[str]
+) -> None:
     """Raise `UpnextError` for the first segment with a mistake, with file and line.
 
-    `known` are the tables that a segment may read beside other segments, `never_negative` the features that count.
+    `known` are the tables that a segment may read beside other segments, `never_negative` the features that count,
+    `lists` the files of ids.
     """
     for name, file in files.items():
         if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
             raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
     for name, text in texts.items():
-        mistakes = find_mistakes(text, known={*known, *files}, counts=set(never_negative))
+        mistakes = find_mistakes(text, known={*known, *files}, counts=set(never_negative), lists=lists)
         check(files[name], (Problem(line, f"segment '{name}' {mistake}") for line, mistake in mistakes))
     for description in sorted({path for file in files.values() for path in file.parent.glob("*.yml")}):
         load(description, SegmentsFile)

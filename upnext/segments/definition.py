@@ -68,10 +68,13 @@ def references(text: str) -> list[str]:
         return []
 
 
-def find_mistakes(text: str, *, known: Collection[str], counts: Collection[str]) -> Iterator[Problem]:
+def find_mistakes(
+    text: str, *, known: Collection[str], counts: Collection[str], lists: Collection[str]
+) -> Iterator[Problem]:
     """Yield what is wrong with a segment's file.
 
-    `known` are the tables of features and the segments; `counts` the features that are never negative.
+    `known` are the tables of features and the segments, `counts` the features that are never negative, `lists` the
+    files of ids.
     """
     try:
         template = read(text)
@@ -86,10 +89,26 @@ def find_mistakes(text: str, *, known: Collection[str], counts: Collection[str])
         yield Problem(1, "holds no SELECT; it needs one, of user_id or account_id")
         return
     yield from _mistakes_of_jinja(template, known)
+    yield from _mistakes_of_lists_and_shares(template, lists)
     yield from _mistakes_of_tokens(tokens)
     tree = None if template.is_dynamic else _parsed(template.sql)
     if tree is not None:
         yield from _mistakes_of_tree(tree, tokens, counts)
+
+
+def _mistakes_of_lists_and_shares(template: Template, lists: Collection[str]) -> Iterator[Problem]:
+    for name, line in template.lists:
+        if name not in lists:
+            yield Problem(line, f"reads the list '{name}', but there is no lists/{name}.csv{nearest(name, lists)}")
+    for column, share, line in template.shares:
+        if column not in UNITS.values():
+            yield Problem(line, f"takes a share of '{column}'; it must be user_id or account_id")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 100:
+            yield Problem(line, "takes a share that is not above 0 and below 100 percent: {{ share(user_id, 10) }}")
+    for name, line in template.others:
+        if name in ("list", "share"):
+            example = "list('beta_testers')" if name == "list" else "share(user_id, 10)"
+            yield Problem(line, f"calls {name}() in another form than {{{{ {example} }}}}")
 
 
 def _mistakes_of_jinja(template: Template, known: Collection[str]) -> Iterator[Problem]:

@@ -16,12 +16,15 @@ class Template:
     sql: str = ""
     refs: list[tuple[str, int]] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
+    lists: list[tuple[str, int]] = field(default_factory=list)
+    shares: list[tuple[str, Any, int]] = field(default_factory=list)
+    """The column and the percentage of each `share()`."""
     others: list[tuple[str, int]] = field(default_factory=list)
     """Calls of other macros."""
     meta: dict[str, Any] | None = None
     meta_line: int = 1
     is_dynamic: bool = False
-    """Whether its Jinja has more than `ref()` and `config()` of constants, so that only dbt knows its SQL."""
+    """Whether its Jinja has more than ref(), config(), list() and share(), so that only dbt knows its SQL."""
 
 
 def read(text: str) -> Template:
@@ -53,6 +56,16 @@ def _add(template: Template, expression: str, line: int) -> str:
             model = str(call.args[-1].value)
             template.refs.append((model, line))
             return model
+        if name == "list" and len(call.args) == 1 and isinstance(call.args[0], nodes.Const):
+            template.lists.append((str(call.args[0].value), line))
+            return "('a list')"
+        if name == "share" and len(call.args) in (2, 3) and isinstance(call.args[0], nodes.Name | nodes.Const):
+            unit, share = call.args[0], call.args[1]
+            column = str(unit.value if isinstance(unit, nodes.Const) else unit.name)
+            if column == "account_id" and isinstance(unit, nodes.Name):
+                raise TemplateSyntaxError("account_id needs quotes in share('account_id', 10)", line)
+            template.shares.append((column, share.value if isinstance(share, nodes.Const) else None, line))
+            return f"({column} = 'a share')"
         if name == "config":
             _add_config(template, {keyword.key: keyword.value for keyword in call.kwargs}, line)
             return ""

@@ -155,6 +155,17 @@ return (
     ) as sessions
 );
 
+-- When values, in the order of their times, last changed from one to another; null where they never have.
+create or replace function upnext.last_change(changing text[], times timestamptz[]) returns timestamptz
+language sql immutable parallel safe
+return (
+    select max(in_order.at) filter (where in_order.nth > 1 and in_order.value is distinct from in_order.before)
+    from (
+        select value, at, nth, lag(value) over (order by nth) as before
+        from unnest(changing, times) with ordinality as given (value, at, nth)
+    ) as in_order
+);
+
 -- Whether a session of this database holds the advisory lock of this name. With `holder`, only that server process
 -- counts.
 create or replace function upnext.is_locked(name text, holder integer default null) returns boolean

@@ -24,6 +24,7 @@ events as not materialized (
         user_events.message_id,
         user_events.load_id,
         user_events.properties,
+        user_events.context,
         user_events.is_derived
     from user_events
     left join user_accounts on user_events.user_id = user_accounts.user_id

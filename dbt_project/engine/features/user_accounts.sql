@@ -11,6 +11,7 @@ with events as not materialized (
         message_id,
         load_id,
         jsonb_build_object('account_id', account_id) as properties,
+        context,
         is_derived
     from {{ ref('user_events') }}
     where type = 'group' and account_id is not null

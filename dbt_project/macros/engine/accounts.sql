@@ -6,7 +6,7 @@
 {# The features that are kept per user of an account, from which the features of the account are computed. #}
 {% macro features_of_each_user(model_name) -%}
     {%- set features = {} -%}
-    {%- for column in described_columns(model_name) -%}
+    {%- for column in described_columns(model_name) if not of_kind(column.config.meta, 'generated') -%}
         {%- set meta = (of_kind(column.config.meta, 'of_each_user') or same)(column.config.meta) -%}
         {%- if meta -%} {%- do features.update({column.name: meta}) -%} {%- endif -%}
     {%- endfor -%}
@@ -14,7 +14,7 @@
 {%- endmacro %}
 
 {% macro totals(model_name) -%}
-    {%- for column in described_columns(model_name) -%}
+    {%- for column in described_columns(model_name) if not of_kind(column.config.meta, 'generated') -%}
     {{ of_kind(column.config.meta, 'total')(column.name, column.config.meta) }} as {{ column.name }}
     {%- if not loop.last %},
     {% endif -%}
@@ -24,7 +24,7 @@
 {% materialization totals, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
     {%- set key = config.require('key') -%}
-    {%- set definition = local_md5(sql) -%}
+    {%- set definition = local_md5(sql ~ tojson(generated_columns(model.name))) -%}
 
     {%- do run_pre_hooks() -%}
 

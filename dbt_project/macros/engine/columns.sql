@@ -2,13 +2,16 @@
     A feature, or a metric, is a documented column: the `config.meta` of its description is its definition. Its kind is
     the key of the meta that names a file of `kinds/`, which has a macro for each of these:
 
-        <kind>__value(meta, of, window)         aggregate over `events`; `of` is the condition for those that count
+        <kind>__value(meta, of, as_of)          aggregate over `events`; `of` is the condition for those that count
         <kind>__difference(meta, came, left)    the change by events that came, and that left the window; where there is
                                                 none the feature is recomputed for the users with such events
         <kind>__after(name)                     the value from the one before (`live`) and the difference (`excluded`)
-        <kind>__empty(meta)                     the value without any event, of a feature without a difference
+        <kind>__empty(meta)                     the value without any event
+        <kind>__next_change(meta, of, as_of)    when the value changes next without an event; null where it does not
         <kind>__total(name, meta)               a feature of accounts from those of its users (`account_users`)
         <kind>__metric(value)                   the value as a metric, double precision
+
+    or, instead, `__generated(meta)`: an expression of other features of the table, which a generated column computes;
 
     and, where the defaults do not hold: `__about` and `__changed_by` (the events that count, that may change the value,
     as a meta), `__of_each_user` (what is kept of each user of an account).
@@ -16,19 +19,34 @@
     `any` matches every event except derived ones. Ties break by (occurred_at, source, message_id).
 #}
 
-{# The columns of a model whose description has a definition. #}
+{# The columns of a model whose description has a definition; one for each window of `windows`. #}
 {% macro described_columns(model_name) -%}
+    {%- set columns = [] -%}
     {%- if execute -%}
         {%- set node = graph.nodes.values() | selectattr('resource_type', 'equalto', 'model')
             | selectattr('name', 'equalto', model_name) | first -%}
-        {{ return(node.columns.values() | selectattr('config.meta') | list) }}
+        {%- for column in node.columns.values() if column.config.meta -%}
+            {%- set meta = dict(column.config.meta) -%}
+            {%- for window in meta.pop('windows', [none]) -%}
+                {%- do columns.append({
+                    'name': column.name ~ ('_' ~ short(window) if window else ''),
+                    'config': {'meta': dict(meta, within=window) if window else meta}
+                }) -%}
+            {%- endfor -%}
+        {%- endfor -%}
     {%- endif -%}
-    {{ return([]) }}
+    {{ return(columns) }}
+{%- endmacro %}
+
+{# A length of time as the end of a name: `30 days` is 30d. #}
+{% macro short(length) -%}
+    {%- set number, unit = length.split() -%}
+    {{ return(number ~ {'minute': 'min', 'month': 'mo'}.get(unit.rstrip('s'), unit[0])) }}
 {%- endmacro %}
 
 {# A macro of the kind of a feature or metric; none where the kind does not have it. #}
 {% macro of_kind(meta, part) -%}
-    {%- for key in meta if key ~ '__value' in context or key ~ '__total' in context -%}
+    {%- for key in meta if key ~ '__value' in context or key ~ '__total' in context or key ~ '__generated' in context -%}
         {{ return(context.get(key ~ '__' ~ part)) }}
     {%- endfor -%}
     {%- if part == 'value' -%}
@@ -39,8 +57,8 @@
 
 {# A feature computed from `events`, which are grouped by user or account. #}
 {% macro feature_value(meta, as_of) -%}
-    {%- set window = window_condition(meta.within, as_of) -%}
-    {{ of_kind(meta, 'value')(meta, event_condition(meta) ~ window, window) }}
+    {%- set of = event_condition(meta, as_of) ~ window_condition(meta.within, as_of) -%}
+    {{ of_kind(meta, 'value')(meta, of, as_of) }}
 {%- endmacro %}
 
 {# The change that a tick makes to a feature, from the events that came (`is_new`) and those that left its window. #}
@@ -62,20 +80,21 @@
 {%- endmacro %}
 
 {% macro is_differential(meta) -%}
-    {{ return((of_kind(meta, 'difference') or none_of_it)(meta, 'true', 'true') | trim | length > 0) }}
+    {%- set difference = (of_kind(meta, 'difference') or none_of_it)(meta, 'true', 'true') | trim -%}
+    {{ return(difference | length > 0 and not is_moving(meta)) }}
 {%- endmacro %}
 
 {% macro none_of_it(meta, came, left) -%}{%- endmacro %}
 
 {# The condition for the events that a feature is about. #}
-{% macro event_condition(meta) -%}
+{% macro event_condition(meta, instant=none) -%}
     {%- set about = (of_kind(meta, 'about') or same)(meta) -%}
     {%- set names = events_of(about) -%}
     {%- if about.type -%} events.type = {{ quoted([about.type]) }} and not events.is_derived
     {%- elif 'any' in names -%} not events.is_derived
     {%- else -%} events.event in ({{ quoted(names) }})
     {%- endif -%}
-    {{ tests_of('events.properties', about.where or {}) }}
+    {{- of_its_values(about, instant) }}
 {%- endmacro %}
 
 {# The events that may change a feature, as a meta. #}
@@ -83,15 +102,56 @@
     {{ return((of_kind(meta, 'changed_by') or of_kind(meta, 'about') or same)(meta)) }}
 {%- endmacro %}
 
+{# The condition for the events that may change a feature. An event may pass a relative test only later. #}
+{% macro may_change(meta) -%}
+    {%- set by = dict(changed_by(meta)) -%}
+    {%- if relative_tests(by) -%} {%- do by.update({'where': none, 'context': none}) -%} {%- endif -%}
+    {{ event_condition(by) }}
+{%- endmacro %}
+
+{# Whether a feature changes without an event, as time passes (windows aside). #}
+{% macro is_moving(meta) -%}
+    {{ return(of_kind(meta, 'next_change') is not none or relative_tests(meta) | length > 0) }}
+{%- endmacro %}
+
+{# When the first of these features changes next without an event. #}
+{% macro next_change(features, as_of) -%}
+    least(
+    {%- for meta in features.values() if is_moving(meta) -%}
+        {%- if of_kind(meta, 'next_change') -%}
+            {{ of_kind(meta, 'next_change')(meta, event_condition(meta, as_of), as_of) }},
+        {%- endif -%}
+        {%- for test in relative_tests(meta) -%}
+            {%- set passes_at -%}
+                upnext.instant({{ path_of('events.' ~ test.column, test.path) }}) {{ test.turn }}
+            {%- endset -%}
+            min({{ passes_at }}) filter (where {{ may_change(meta) }} and {{ passes_at }} > {{ as_of }}),
+        {%- endfor -%}
+    {%- endfor -%}
+        null
+    )
+{%- endmacro %}
+
 {% macro same(meta) -%} {{ return(meta) }} {%- endmacro %}
 
 {# The names of the events that a feature is about. #}
 {% macro events_of(meta) -%}
     {%- for key in meta if meta.of or key ~ '__value' in context -%}
-        {%- set named = meta.of or meta[key] -%}
-        {{ return([named] if named is string else named) }}
+        {{ return(names_of(meta.of or meta[key])) }}
     {%- endfor -%}
     {{ return([]) }}
+{%- endmacro %}
+
+{# One name, a list of names, `any_of: [a, b]`, or `starts_with: a`: the declared events whose names begin like this. #}
+{% macro names_of(events) -%}
+    {%- if events is string -%} {{ return([events]) }} {%- endif -%}
+    {%- if events is not mapping -%} {{ return(events) }} {%- endif -%}
+    {%- if events.any_of -%} {{ return(events.any_of) }} {%- endif -%}
+    {%- set names = [] -%}
+    {%- for name in catalogue().get('events', {}) if name.startswith(events.starts_with) -%}
+        {%- do names.append(name) -%}
+    {%- endfor -%}
+    {{ return(names) }}
 {%- endmacro %}
 
 {# A window of N days is (instant - N days, instant], exact to the microsecond. #}
@@ -99,10 +159,13 @@
     {%- if within %} and events.occurred_at > {{ instant }} - {{ interval_of(within) }}{% endif -%}
 {%- endmacro %}
 
-{# A length of time (upnext/durations.py) in minutes: a day is 24 hours, whatever the server's time zone. #}
+{# A length of time (upnext/durations.py) in seconds: a day is 24 hours, whatever the server's time zone. #}
 {% macro interval_of(length) -%}
     {%- set number, unit = length.split() -%}
-    interval '{{ number | int * {'minute': 1, 'hour': 60, 'day': 1440, 'week': 10080}[unit.rstrip('s')] }} minutes'
+    {%- set seconds = {
+        'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400, 'week': 604800, 'month': 2592000, 'year': 31536000
+    } -%}
+    interval '{{ number | int * seconds[unit.rstrip('s')] }} seconds'
 {%- endmacro %}
 
 {% macro latest_first() -%}

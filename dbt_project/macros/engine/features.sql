@@ -16,7 +16,8 @@
     {%- set with_events = sql.split(marker_of_features())[0] -%}
     {#- The text that computes the features, whatever the tick: a change of a column or of a kind changes it. -#}
     {%- set computed = all_features(key, features, {'as_of': 'as_of', 'tick_id': 'tick_id'}) -%}
-    {%- set definition = local_md5(with_events ~ computed ~ tojson(catalogue().get('derived', {}))) -%}
+    {%- set generated = generated_columns(model.name) -%}
+    {%- set definition = local_md5(with_events ~ computed ~ tojson(catalogue().get('derived', {})) ~ tojson(generated)) -%}
 
     {%- do run_pre_hooks() -%}
 
@@ -45,12 +46,21 @@
 {% macro features_of(model_name) -%}
     {%- set features = {} -%}
     {%- for column in described_columns(model_name) -%}
-        {%- do features.update({column.name: column.config.meta}) -%}
+        {%- if not of_kind(column.config.meta, 'generated') -%}
+            {%- do features.update({column.name: column.config.meta}) -%}
+        {%- endif -%}
     {%- endfor -%}
     {%- if config.get('totals') -%}
         {%- do features.update(features_of_each_user(config.get('totals'))) -%}
     {%- endif -%}
     {{ return(features) }}
+{%- endmacro %}
+
+{# The columns that are computed from events: the features, and when one of them changes next without an event. #}
+{% macro columns_of(features) -%}
+    {%- set columns = features.keys() | list -%}
+    {%- for meta in features.values() if is_moving(meta) -%} {{ return(columns + ['recompute_at']) }} {%- endfor -%}
+    {{ return(columns) }}
 {%- endmacro %}
 
 {#
@@ -63,6 +73,9 @@
         {%- for name, meta in features.items() %},
         {{ feature_value(meta, progress.as_of) }} as {{ name }}
         {%- endfor %}
+        {%- if 'recompute_at' in columns_of(features) %},
+        {{ next_change(features, progress.as_of) }} as recompute_at
+        {%- endif %}
     from events
     where
         events.occurred_at <= {{ progress.as_of }}
@@ -84,7 +97,7 @@
         model_name, key, progress.tick_id, add_differences(target, key, features, differential, progress)
     )) -%}
     {%- if others -%}
-        {%- do run_query(affected_users(others)) -%}
+        {%- do run_query(affected_users(target, others, progress)) -%}
         {%- do run_query(logging_keys(
             model_name, key, progress.tick_id, recompute_affected(target, key, others, with_events, progress)
         )) -%}
@@ -92,7 +105,7 @@
     {%- if run_query("select 1 from recomputed limit 1").rows -%}
         {%- do run_query(fresh_features(with_events, key, features, progress)) -%}
         {%- set scope = 'live.user_id in (select key from recomputed)' -%}
-        {%- do reconcile(target, model_name, key, key + features.keys() | list, scope, progress.tick_id) -%}
+        {%- do reconcile(target, model_name, key, key + columns_of(features), scope, progress.tick_id) -%}
     {%- endif -%}
 {%- endmacro %}
 
@@ -131,26 +144,33 @@
     returning live.{{ key[0] }}
 {%- endmacro %}
 
-{# Users with an event in this tick that may change a feature without a difference. #}
-{% macro affected_users(others) -%}
+{# Users with an event in this tick that may change a feature without a difference, or with a change by time alone. #}
+{% macro affected_users(target, others, progress) -%}
     create temporary table affected on commit drop as
     select distinct user_id
-    from changed as events
-    where ({{ events_of_any(others) }}) and user_id not in (select recomputed.key from recomputed);
+    from (
+        select events.user_id from changed as events where {{ events_of_any(others) }}
+        {%- if 'recompute_at' in columns_of(others) %}
+        union all
+        select live.user_id from {{ target }} as live where live.recompute_at <= {{ progress.as_of }}
+        {%- endif %}
+    ) as users
+    where user_id not in (select recomputed.key from recomputed);
 
     analyze affected
 {%- endmacro %}
 
 {% macro recompute_affected(target, key, others, with_events, progress) -%}
     {%- set of_one_user -%} events.user_id = affected.user_id and ({{ events_of_any(others) }}) {%- endset -%}
-    update {{ target }} as live set {{ assigned(others) }}
+    {%- set columns = columns_of(others) -%}
+    update {{ target }} as live set {{ assigned(columns) }}
     from affected
     cross join lateral (
         {{ with_events }} {{ all_features(key, others, progress, of_one_user) }}
     ) as excluded
     where
         ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
-        and ({{ prefixed('live', others) }}) is distinct from ({{ prefixed('excluded', others) }})
+        and ({{ prefixed('live', columns) }}) is distinct from ({{ prefixed('excluded', columns) }})
     returning live.{{ key[0] }}
 {%- endmacro %}
 
@@ -176,7 +196,7 @@
 {# The events that make up a tick's difference: `is_new` marks the new events; the others left a window. #}
 {% macro changed_events(with_events, key, features, progress) -%}
     {%- set names = key + ['type', 'event', 'occurred_at', 'is_derived'] -%}
-    {%- set columns = prefixed('events', names + (['properties'] if are_properties_read(features) else [])) -%}
+    {%- set columns = prefixed('events', names + values_read(features)) -%}
     create temporary table changed on commit drop as
     {{ with_events }}
     {%- for condition in new_events(progress) %}
@@ -191,9 +211,17 @@
     {%- endif %}
 {%- endmacro %}
 
-{% macro are_properties_read(features) -%}
-    {%- for meta in features.values() if meta.where or meta.sum_of -%} {{ return(true) }} {%- endfor -%}
-    {{ return(false) }}
+{# The JSON columns that a tick's difference needs: copying them costs more than all the others. #}
+{% macro values_read(features) -%}
+    {%- set read = [] -%}
+    {%- for meta in features.values() -%}
+        {%- do read.append(feature_difference(meta, {'as_of': '', 'last': {'as_of': ''}}) ~ may_change(meta)) -%}
+    {%- endfor -%}
+    {%- set columns = [] -%}
+    {%- for column in ['properties', 'context'] if 'events.' ~ column in read | join -%}
+        {%- do columns.append(column) -%}
+    {%- endfor -%}
+    {{ return(columns) }}
 {%- endmacro %}
 
 {# Conditions for events that were in a window at the last tick and no longer are. #}
@@ -223,6 +251,6 @@
 {# A condition for the events that may change one of these features. #}
 {% macro events_of_any(features) -%}
     {%- set conditions = [] -%}
-    {%- for meta in features.values() -%} {%- do conditions.append(event_condition(changed_by(meta))) -%} {%- endfor -%}
+    {%- for meta in features.values() -%} {%- do conditions.append(may_change(meta)) -%} {%- endfor -%}
     ({{ conditions | unique | join(') or (') }})
 {%- endmacro %}

@@ -13,7 +13,7 @@
 {% macro metric_events(metrics) -%}
     {%- set names = [] -%}
     {%- for metric in metrics -%}
-        {%- for name in events_of(metric.config.meta) + ([metric.config.meta.per] if metric.config.meta.per else []) -%}
+        {%- for name in events_of(metric.config.meta) + names_of(metric.config.meta.per or []) -%}
             {%- if name not in names -%} {%- do names.append(name) -%} {%- endif -%}
         {%- endfor -%}
     {%- endfor -%}

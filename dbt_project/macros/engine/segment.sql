@@ -48,6 +48,27 @@
     {{ return(committed(view)) }}
 {% endmaterialization %}
 
+{#
+    The ids of `lists/<name>.csv`, for `user_id in {{ list('beta_testers') }}`. The hash of the file is part of the SQL,
+    so that a changed list evaluates everybody, and an unchanged one nobody.
+#}
+{% macro list(name) -%}
+    {%- set query -%} select max(hash) as hash from segments.list_files where list = {{ quoted([name]) }} {%- endset -%}
+    (
+        select lists.id from segments.lists as lists
+        where lists.list = {{ quoted([name]) }} /* {{ run_query(query).rows[0].hash if execute }} */
+    )
+{%- endmacro %}
+
+{#
+    A share of all users in percent, the same ones at each tick: `{{ share(user_id, 10) }}`, or of all accounts
+    `{{ share('account_id', 10) }}`. Each segment has its own share; with the same `name`, several segments have the
+    same one. Jinja does not know user_id without quotes, so that is what an unknown unit means.
+#}
+{% macro share(unit, percent, name=none) -%}
+    upnext.bucket({{ quoted([name or model.name]) }}, {{ unit if unit is string else 'user_id' }}) < {{ percent / 100 }}
+{%- endmacro %}
+
 {# Segments with an exclusive group. #}
 {% macro exclusive_segments() -%}
     {%- if not execute -%} {{ return([]) }} {%- endif -%}

@@ -8,7 +8,10 @@
 {% macro rebuild_table(target, model_name, key, sql, progress, definition) -%}
     {%- do run_query(fresh_rows(sql)) -%}
     {%- do check_contract(types_of('pg_temp.fresh')) -%}
+    {%- set is_redefined = not progress.last or progress.last.definition != definition -%}
+    {%- if is_redefined -%} {%- do run_query(without_generated_columns(target)) -%} {%- endif -%}
     {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
+    {%- if is_redefined -%} {%- do run_query(with_generated_columns(target, model_name)) -%} {%- endif -%}
     {%- set differing = reconcile(target, model_name, key, columns, 'true', progress.tick_id, is_logged=false) -%}
     {%- do run_query(note_rebuild(model_name, progress, differing)) -%}
     {%- do run_query("analyze " ~ target) -%}
@@ -63,12 +66,43 @@
     {%- endfor %}
 {%- endmacro %}
 
+{# The expressions of the columns that follow from others by themselves (`__generated`), by name. #}
+{% macro generated_columns(model_name) -%}
+    {%- set expressions = {} -%}
+    {%- for column in described_columns(model_name) if of_kind(column.config.meta, 'generated') -%}
+        {%- do expressions.update({column.name: of_kind(column.config.meta, 'generated')(column.config.meta)}) -%}
+    {%- endfor -%}
+    {{ return(expressions) }}
+{%- endmacro %}
+
+{% macro without_generated_columns(target) -%}
+    {%- set query -%}
+        select attname from pg_attribute
+        where attrelid = to_regclass('{{ target }}') and attnum > 0 and not attisdropped and attgenerated != ''
+    {%- endset -%}
+    select 1;
+    {%- for column in run_query(query).rows %}
+    alter table {{ target }} drop column {{ adapter.quote(column.attname) }};
+    {%- endfor %}
+{%- endmacro %}
+
+{% macro with_generated_columns(target, model_name) -%}
+    select 1;
+    {%- for name, expression in generated_columns(model_name).items() %}
+    alter table {{ target }} add column {{ name }} numeric generated always as ({{ expression }}) stored;
+    {%- endfor %}
+    {%- if 'recompute_at' in types_of(target) %}
+    create index if not exists {{ target.name }}_recompute_at on {{ target }} (recompute_at)
+    where recompute_at is not null;
+    {%- endif %}
+{%- endmacro %}
+
 {% macro types_of(relation) -%}
     {%- set types = {} -%}
     {%- set query -%}
         select attname, format_type(atttypid, atttypmod) as type
         from pg_attribute
-        where attrelid = to_regclass('{{ relation }}') and attnum > 0 and not attisdropped
+        where attrelid = to_regclass('{{ relation }}') and attnum > 0 and not attisdropped and attgenerated = ''
         order by attnum
     {%- endset -%}
     {%- for column in run_query(query).rows -%}

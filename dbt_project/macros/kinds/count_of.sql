@@ -1,5 +1,5 @@
 {# count_of: <event>. The number of such events. #}
-{% macro count_of__value(meta, of, window) -%}
+{% macro count_of__value(meta, of, as_of) -%}
     count(*) filter (where {{ of }})
 {%- endmacro %}
 
@@ -8,6 +8,8 @@
 {%- endmacro %}
 
 {% macro count_of__after(name) -%} live.{{ name }} + excluded.{{ name }} {%- endmacro %}
+
+{% macro count_of__empty(meta) -%} 0 {%- endmacro %}
 
 {% macro count_of__total(name, meta) -%} cast(sum(account_users.{{ name }}) as bigint) {%- endmacro %}
 

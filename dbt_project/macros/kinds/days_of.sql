@@ -1,5 +1,5 @@
 {# days_of: <event>. The number of different days (UTC) with such an event. #}
-{% macro days_of__value(meta, of, window) -%}
+{% macro days_of__value(meta, of, as_of) -%}
     count(distinct cast(events.occurred_at at time zone 'UTC' as date)) filter (where {{ of }})
 {%- endmacro %}
 

@@ -1,5 +1,5 @@
 {# ever: <event>. Whether there is at least one. #}
-{% macro ever__value(meta, of, window) -%}
+{% macro ever__value(meta, of, as_of) -%}
     count(*) filter (where {{ of }}) > 0
 {%- endmacro %}
 

@@ -1,5 +1,5 @@
 {# first_at: <event>. When the first was; null where there is none. #}
-{% macro first_at__value(meta, of, window) -%}
+{% macro first_at__value(meta, of, as_of) -%}
     min(events.occurred_at) filter (where {{ of }})
 {%- endmacro %}
 

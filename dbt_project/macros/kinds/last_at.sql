@@ -1,5 +1,5 @@
 {# last_at: <event>. When the latest was; null where there is none. #}
-{% macro last_at__value(meta, of, window) -%}
+{% macro last_at__value(meta, of, as_of) -%}
     max(events.occurred_at) filter (where {{ of }})
 {%- endmacro %}
 

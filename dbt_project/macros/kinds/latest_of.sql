@@ -1,5 +1,5 @@
 {# latest_of: [<event>, ...], is: <one>. Whether the latest of these is that one. #}
-{% macro latest_of__value(meta, of, window) -%}
+{% macro latest_of__value(meta, of, as_of) -%}
     coalesce(
         (array_agg(events.event order by {{ latest_first() }}) filter (where {{ of }}))[1] = {{ quoted([meta.is]) }},
         false

@@ -1,5 +1,5 @@
 {# sequence: [<event>, ...], in: 2 days. Whether these came one after the other, within that time. #}
-{% macro sequence__value(meta, of, window) -%}
+{% macro sequence__value(meta, of, as_of) -%}
     upnext.has_sequence(
         array_agg(events.event order by {{ earliest_first() }}) filter (where {{ of }}),
         array_agg(events.occurred_at order by {{ earliest_first() }}) filter (where {{ of }}),

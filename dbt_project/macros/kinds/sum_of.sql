@@ -1,5 +1,5 @@
 {# sum_of: <property>, of: <event>. The sum of a property, numeric. #}
-{% macro sum_of__value(meta, of, window) -%}
+{% macro sum_of__value(meta, of, as_of) -%}
     coalesce(sum(upnext.number({{ path_of('events.properties', meta.sum_of) }})) filter (where {{ of }}), 0)
 {%- endmacro %}
 
@@ -8,6 +8,8 @@
 {%- endmacro %}
 
 {% macro sum_of__after(name) -%} live.{{ name }} + excluded.{{ name }} {%- endmacro %}
+
+{% macro sum_of__empty(meta) -%} 0 {%- endmacro %}
 
 {% macro sum_of__total(name, meta) -%} sum(account_users.{{ name }}) {%- endmacro %}
 

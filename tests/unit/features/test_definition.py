@@ -7,11 +7,12 @@ import pytest
 from upnext.declarations import load
 from upnext.errors import UpnextError
 from upnext.features.declared import load_features
-from upnext.features.definition import FeaturesFile
+from upnext.features.definition import Feature, FeaturesFile
 from upnext.project import Project
 from upnext.settings import Settings
 
 EVENTS = {"login", "bought", "viewed"}
+TABLES = {"user_features": {"is_premium": Feature(ever="bought"), "logins": Feature(count_of="login")}}
 
 
 def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path:
@@ -33,10 +34,36 @@ def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path
         ("{count_of: login, within: -5 days}", "'within' is '-5 days'; it must be a length of time such as 30 days"),
         ("{count_of: login, within: 0 days}", "'within' is '0 days'; it must be a length of time"),
         ("{count_of: login, within: 5}", "'within' is 5; it must be a length of time"),
-        ("{count_of: login, is: login}", "'is' does not go with count_of; known: type, where, within"),
+        ("{count_of: login, is: login}", "'is' does not go with count_of; known: context, type, where, within"),
         ("{sum_of: amount}", "sum_of needs 'of'"),
         ("{latest: plan}", "latest needs 'of', an event, or 'type'"),
-        ("{count_of: login, where: {plan: {not: basic}}}", "unknown key 'not'; known: at_least, at_most, contains"),
+        ("{count_of: login, where: {plan: {nt: basic}}}", "unknown key 'nt'; did you mean 'not'?"),
+        ("{count_of: login, where: {any: {plan: basic}}}", "'any' takes a list of conditions, such as [{plan: basic}"),
+        ("{count_of: login, where: {not: [basic]}}", "is a mapping of a path and its test, such as {plan: premium}"),
+        (
+            "{count_of: login, where: {all: [{plan: {nt: 1}}]}}",
+            "unknown key 'nt'; did you mean 'not'?",
+        ),
+        ("{count_of: login, where: {plan..x: basic}}", "'plan..x' is no path such as plan or app.version"),
+        ("{count_of: login, context: {}}", "context: holds no test"),
+        ("{count_of: login, where: {seats: {at_least: 5, less_than: 2}}}", "no number is at least 5 and at most 2"),
+        ("{count_of: login, where: {seats: {between: [5, 2]}}}", "no number is at least 5 and at most 2; turn them"),
+        ("{count_of: login, where: {seats: {between: [5]}}}", "'between' is a list"),
+        ("{count_of: login, where: {plan: {exists: false, equals: x}}}", "a value that is not there passes no other"),
+        ("{count_of: login, where: {seats: {at_least: 5, ignore_case: true}}}", "ignore_case goes with a test of text"),
+        ("{count_of: login, where: {at: {before: yesterday}}}", "'before' is 'yesterday'; it must be a date in quotes"),
+        ("{count_of: login, where: {at: {before: 2026-02-30x}}}", "'2026-02-30x' is no date, such as 2026-03-01"),
+        ("{count_of: login, where: {at: {before: 3 moons ago}}}", "'before' is '3 moons ago'; it must be a date"),
+        ("{count_of: login, where: {url: {matches: '(a'}}}", "matches: '(a' is no regular expression: missing )"),
+        ("{count_of: login, where: {url: {matches: '(a)\\1'}}}", "matches: '\\1' is not supported; use letters"),
+        ("{count_of: login, where: {url: {matches: 'a(?=b)'}}}", "matches: '(?' is not supported"),
+        (
+            "{count_of: login, where: {url: {matches: '((a{1,200}){1,200})'}}}",
+            "matches: '((a{1,200}){1,200})' repeats 40000 times in all; at most 1000 are allowed",
+        ),
+        ("{count_of: {any_of: []}}", "any_of names no event"),
+        ("{count_of: {any_of: [login], starts_with: x}}", "several events are either any_of"),
+        ("{count_of: {begins_with: x}}", "unknown key 'begins_with'; known: any_of, starts_with"),
         ("{count_of: login, where: {plan: {one_of: premium}}}", "'one_of' is 'premium'; it must be a list"),
         ("{count_of: login, where: {plan: {one_of: []}}}", "one_of names nothing"),
         ("{count_of: login, where: {plan: [basic]}}", "'plan' is a list; it must be text"),
@@ -55,6 +82,21 @@ def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path
             "'as' is 'nmber'; it must be one of boolean, number, text, time; did you mean 'num",
         ),
         ("{count_of: login, as: number}", "'as' does not go with count_of"),
+        ("{first: plan}", "first needs 'of', an event, or 'type'"),
+        ("{latest: plan, of: login, type: page}", "'of' names an event and 'type' a kind of call; write one of them"),
+        (
+            "{time_until: ends_at, within: 3 days}",
+            "'within' does not go with time_until; known: context, of, ty",
+        ),
+        ("{time_since: ends_at, unit: moons}", "'unit' is 'moons'; it must be one of days, hours, minutes, weeks"),
+        ("{count_of: login, within: 2000 years}", "'2000 years' is more than 1000 years"),
+        ("{count_of: login, where: {at: {before: 2000 years ago}}}", "'2000 years ago' is more than 1000 years"),
+        ("{count_of: login, windows: [30 days], within: 2 days}", "'windows' does not go with within"),
+        ("{time_until: ends_at, windows: [30 days]}", "'windows' does not go with time_until"),
+        ("{count_of: login, windows: []}", "'windows' is an empty list"),
+        ("{ratio_of: logins}", "ratio_of needs 'per'"),
+        ("{ratio_of: logins, per: {any_of: [x]}}", "per names another feature"),
+        ("{count_of: login, per: bought}", "'per' does not go with count_of"),
         ("{sequence: [login, bought], in: soon}", "'in' is 'soon'; it must be a length of time"),
         ("{latest_of: [login, bought], is: logn}", "is: 'logn' is none of latest_of; did you mean 'login'?"),
     ],
@@ -74,6 +116,13 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, meta: str, message: str
             False,
             "is about 'logn', which models/events/_catalogue.yml does not list; did you mean 'login'?",
         ),
+        (
+            "{count_of: {any_of: [login, bougt]}}",
+            False,
+            "is about 'bougt', which models/events/_catalogue.yml does not",
+        ),
+        ("{sum_of: x, of: {starts_with: re}}", False, "is about events that begin with 're'; models/events/_catalogue"),
+        ("{count_of: {starts_with: log}}", False, None),
         ("{sequence: [login, viewd], in: 1 hour}", False, "is about 'viewd'"),
         ("{distinct_users: true}", False, "cannot be made by distinct_users, which only accounts have"),
         ("{days_of: login}", True, "cannot be made by days_of, which cannot be added up"),
@@ -84,6 +133,11 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, meta: str, message: str
         ),
         ("{count_of: any, within: 2 weeks}", False, None),
         ("{members_where: any}", True, None),
+        ("{ratio_of: logins, per: login}", False, "divides 'login', which is no number among the features of user_fea"),
+        ("{ratio_of: is_premium, per: logins}", False, "divides 'is_premium', which is no number among the features"),
+        ("{ratio_of: logins, per: logins}", False, None),
+        ("{mean_of: amount, of: bought}", True, "cannot be made by mean_of, which cannot be added up"),
+        ("{latest_trait: plan}", True, None),
     ],
 )
 def test_what_a_feature_names_must_be_there(
@@ -91,7 +145,7 @@ def test_what_a_feature_names_must_be_there(
 ) -> None:
     model = "account_features" if is_of_accounts else "user_features"
     declared_file = load(declared(tmp_path, meta, model=model), FeaturesFile)
-    found = [problem.text for problem in declared_file.find_mistakes(EVENTS, {"is_premium", "logins"})]
+    found = [problem.text for problem in declared_file.find_mistakes(EVENTS, TABLES)]
     if message is None:
         assert found == []
     else:

@@ -15,7 +15,7 @@ FEATURES = "select user_id\nfrom {{ ref('user_features') }}\n"
 
 
 def mistakes(sql: str) -> list[Problem]:
-    return list(find_mistakes(sql, known=KNOWN, counts=COUNTS))
+    return list(find_mistakes(sql, known=KNOWN, counts=COUNTS, lists={"testers"}))
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ def mistakes(sql: str) -> list[Problem]:
     [
         FEATURES + "where logins_30d >= 1",
         "-- now() is the word\n" + FEATURES + "where plan = 'now()' /* random() */",
+        FEATURES + "where user_id in {{ list('testers') }} and not {{ share(user_id, 12.5) }}",
+        FEATURES + "where {{ share('account_id', 10, 'wave') }}",
         FEATURES + "where user_id in (select user_id from {{ ref('active') }}) and balance >= 0",
         FEATURES + "order by logins_30d desc limit 100",
         FEATURES + "where logins_30d >= 0.5 or logins_30d > 0",
@@ -48,6 +50,13 @@ def test_what_is_right(sql: str) -> None:
         (FEATURES + "where last_login_at < current_date", 3, "asks current_date"),
         (FEATURES + "where last_login_at < {{ as_of() }}", 3, "asks as_of"),
         (FEATURES + "where random() < 0.1", 3, "asks random"),
+        (FEATURES + "where user_id in {{ list('tester') }}", 3, "reads the list 'tester', but there is no"),
+        (FEATURES + "where user_id in {{ list() }}", 3, "calls list() in another form than {{ list('beta_testers') }}"),
+        (FEATURES + "where {{ share(user_id) }}", 3, "calls share() in another form than {{ share(user_id, 10) }}"),
+        (FEATURES + "where {{ share(email, 10) }}", 3, "takes a share of 'email'; it must be user_id or account_id"),
+        (FEATURES + "where {{ share(user_id, 0) }}", 3, "takes a share that is not above 0 and below 100 percent"),
+        (FEATURES + "where {{ share(user_id, '10') }}", 3, "takes a share that is not above 0 and below 100 percent"),
+        (FEATURES + "where {{ share(account_id, 10) }}", 3, "has Jinja that cannot be read: account_id needs quotes"),
         ("select user_id from {{ source('raw', 'events') }} where x", 1, "reads a source; a segment reads features"),
         (FEATURES + "where not (1 = 2)", 3, "has a condition that is always true"),
         (FEATURES + "where {{ ref('a' }}", 3, "has Jinja that cannot be read: "),
@@ -91,10 +100,10 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.sql"
         files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where x")
     with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
-        check_segments(files, known=(), never_negative=())
+        check_segments(files, known=(), never_negative=(), lists=())
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
     with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which does not exist"):
-        check_segments(files, known=(), never_negative=())
+        check_segments(files, known=(), never_negative=(), lists=())
 
 
 FEATURES = "{{ ref('user_features') }}"
@@ -148,7 +157,7 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     meta = "{owner: growth, priority: 20, limit: {change: 50%, hold: true}}"
     described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta}\n")
     files = {"one": folder / "one.sql"}
-    check_segments(files, known=KNOWN, never_negative=())
+    check_segments(files, known=KNOWN, never_negative=(), lists=())
     for old, new, message in (
         ("priority: 20", "priority: high", "'priority' is 'high'; it must be a number"),
         ("50%", "half", "'change' is 'half'; it must be a share such as 50%"),
@@ -156,4 +165,4 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     ):
         described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta.replace(old, new)}\n")
         with pytest.raises(UpnextError, match=f"_segments.yml:4: {message}"):
-            check_segments(files, known=KNOWN, never_negative=())
+            check_segments(files, known=KNOWN, never_negative=(), lists=())

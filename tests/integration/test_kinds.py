@@ -1,0 +1,127 @@
+"""Kinds of features on edge cases: traits of accounts, dates that come and pass, ratios, values that are nonsense."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import AS_OF, Product, rows
+from upnext.loop import build, rebuild
+from upnext.project import Project
+
+DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("content")
+
+
+def declare(content: Path, table: str, features: dict[str, Any]) -> None:
+    path = content / "models" / "features" / "_features.yml"
+    declared = yaml.safe_load(path.read_text())
+    [model] = [model for model in declared["models"] if model["name"] == table]
+    model["columns"] += [
+        {"name": name, "description": name, "config": {"meta": meta}} for name, meta in features.items()
+    ]
+    path.write_text(yaml.safe_dump(declared))
+
+
+def build_at(project: Project, after: timedelta) -> None:
+    build(project, AS_OF + after, is_explicit=True)
+
+
+def written_by_a_tick(project: Project, after: timedelta) -> set[str]:
+    """Run a tick and return the users whose row of features it has written."""
+    versions = "select user_id, cast(xmin as text) from features.user_features"
+    before = dict(rows(project, versions))
+    build_at(project, after)
+    return {user for user, version in rows(project, versions) if before.get(user) != version}
+
+
+def test_a_date_comes_nearer_and_only_the_users_whose_days_change_are_recomputed(
+    content: Path, project: Project, product: Product
+) -> None:
+    declare(content, "user_features", {"days_left": {"time_until": "trial_ends_at"}})
+    for user, ends_in in (("ann", 3 * DAY), ("bob", 10 * DAY), ("cid", -DAY / 2)):
+        product.identify(user, AS_OF - DAY, trial_ends_at=(AS_OF + ends_in).isoformat())
+    for user, date in (
+        ("dan", "soon"),
+        ("eve", "9999-12-31"),
+        ("fay", "0001-01-01"),
+        ("gus", None),
+        ("hal", "2026-13-45"),
+    ):
+        product.identify(user, AS_OF - DAY, trial_ends_at=date)
+    days = "select user_id, days_left from features.user_features where days_left is not null order by user_id"
+    build_at(project, timedelta())
+    assert rows(project, days)[:3] == [("ann", 3), ("bob", 10), ("cid", -1)]
+    assert [user for user, _ in rows(project, days)] == ["ann", "bob", "cid", "eve", "fay"]
+
+    assert written_by_a_tick(project, timedelta(microseconds=1)) == {"ann", "bob"}
+    assert rows(project, days)[:3] == [("ann", 2), ("bob", 9), ("cid", -1)]
+    assert written_by_a_tick(project, DAY / 4) == set()
+    assert written_by_a_tick(project, DAY / 2 + timedelta(microseconds=1)) == {"cid", "eve", "fay"}
+    assert rows(project, days)[:3] == [("ann", 2), ("bob", 9), ("cid", -2)]
+    assert not any(rebuild(project).values())
+
+
+def test_a_segment_follows_a_date_without_an_event(content: Path, project: Project, product: Product) -> None:
+    declare(content, "user_features", {
+        "days_left": {"time_until": "trial_ends_at"},
+        "overdue": {"count_of": "created object", "where": {"due": {"before": "7 days ago"}}},
+    })  # fmt: skip
+    (content / "models" / "segments" / "trial_ends.sql").write_text(
+        "select user_id from {{ ref('user_features') }} where days_left between 0 and 2"
+    )
+    (content / "models" / "segments" / "late.sql").write_text(
+        "select user_id from {{ ref('user_features') }} where overdue > 0"
+    )
+    product.identify("ann", AS_OF - DAY, trial_ends_at=(AS_OF + 4 * DAY).isoformat())
+    product.track("bob", "created object", AS_OF - DAY, properties={"due": (AS_OF - 5 * DAY).isoformat()})
+    seen = []
+    for day in range(6):
+        build_at(project, day * DAY + timedelta(microseconds=1))
+        seen.append([rows(project, f"select user_id from segments.{name}") for name in ("trial_ends", "late")])
+    inside, late = [("ann",)], [("bob",)]
+    assert seen == [[[], []], [inside, []], [inside, late], [inside, late], [[], late], [[], late]]
+
+
+def test_traits_of_accounts_and_ratios(content: Path, project: Project, product: Product) -> None:
+    declare(content, "account_features", {
+        "plan": {"latest_trait": "plan"}, "seats": {"latest_trait": "seats", "as": "number"},
+        "invites": {"count_of": "invited team member"}, "most": {"max_of": "seats", "of": "invited team member"},
+        "invites_per_member": {"ratio_of": "invites", "per": "members"},
+    })  # fmt: skip
+    declare(content, "user_features", {
+        "logins": {"count_of": "login", "windows": ["1 day", "30 minutes"]},
+        "part": {"ratio_of": "logins_1d", "per": "logins_30min"},
+    })  # fmt: skip
+    product.store("group", AS_OF - 2 * DAY, user_id="ann", account_id="acme", properties={"plan": "basic", "seats": 5})
+    product.store("group", AS_OF - DAY, user_id="bob", account_id="acme", properties={"plan": "premium"})
+    product.track("ann", "invited team member", AS_OF - DAY, times=3, properties={"seats": 2}, account_id="acme")
+    product.track("ann", "login", AS_OF - DAY / 2, times=3)
+    product.track("bob", "login", AS_OF, times=2)
+    build_at(project, timedelta())
+    account = "select plan, seats, invites, most, round(invites_per_member, 2) from features.account_features"
+    assert [(plan, *map(float, rest)) for plan, *rest in rows(project, account)] == [("premium", 5, 3, 2, 1.5)]
+    users = "select user_id, logins_1d, logins_30min, round(part, 2) from features.user_features order by user_id"
+    assert rows(project, users) == [("ann", 3, 0, None), ("bob", 2, 2, 1)]
+
+    product.store("group", AS_OF, user_id="ann", account_id="acme", properties={"plan": "free"})
+    product.track("bob", "login", AS_OF + DAY / 2)
+    build_at(project, DAY / 2)
+    assert rows(project, "select plan from features.account_features") == [("free",)]
+    assert rows(project, users) == [("ann", 0, 0, None), ("bob", 3, 1, 3)]
+    assert not any(rebuild(project).values())
+
+
+def test_numbers_out_of_every_range_stop_nobody(content: Path, project: Project, product: Product) -> None:
+    declare(content, "user_features", {
+        "mean": {"mean_of": "amount", "of": "created object"}, "most": {"max_of": "amount", "of": "created object"},
+        "total": {"sum_of": "amount", "of": "created object"}, "share": {"ratio_of": "total", "per": "most"},
+        "found": {"count_of": "created object", "where": {"amount": {"matches": "(a*)*b"}}},
+    })  # fmt: skip
+    for amount in ("1e999", "-1e999", "1e-999", "many", None, True, "a" * 100_000, {"x": 1}):
+        product.track("ann", "created object", AS_OF, properties={"amount": amount})
+    build_at(project, timedelta())
+    numbers = "select total > 0, most > total, share >= 0, mean > 0, found from features.user_features"
+    assert rows(project, numbers) == [(True, True, True, True, 0)]
