@@ -31,6 +31,7 @@ Moment = Annotated[
 
 GROUPS = ("any", "all", "not")
 _PATH = r"^[^.\s][^.]*(\.[^.]+)*$"
+Path = Annotated[str, worded(_PATH, "a path such as plan or app.version")]
 _TEXT_TESTS = ("equals", "not_", "one_of", "none_of", "contains", "starts_with", "ends_with", "matches")
 MAX_PATTERN, MAX_REPEATS = 200, 1000
 

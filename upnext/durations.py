@@ -21,6 +21,10 @@ Window = Annotated[
 ]
 """A length of time that is longer than nothing, in seconds to years."""
 
+WindowOrSession = Annotated[
+    str, worded(rf"^([1-9][0-9]{{0,5}} ({UNITS})s?|session)$", "a length of time such as 2 days, or session")
+]
+
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 2592000, "year": 31536000}
 _LONGEST = 1000 * _SECONDS["year"]

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
-from upnext.conditions import Conditions, check_conditions
+from upnext.conditions import Conditions, Path, check_conditions
 from upnext.declarations import Declaration
-from upnext.durations import Window, check_length
+from upnext.durations import Window, WindowOrSession, check_length
 from upnext.errors import nearest
+from upnext.wording import worded
 
 ANY = "any"
+MAX_STEPS = 20
 _TESTED = frozenset({"within", "where", "context"})
 _WINDOWED = _TESTED | {"type"}
 _VALUE = _WINDOWED | {"of", "as", "or_null"}
@@ -23,10 +25,10 @@ _DATED = frozenset({"of", "type", "where", "context"})
 
 @dataclass(frozen=True)
 class Kind:
-    """The keys that a kind allows, the key that it requires, and where it can be used."""
+    """The keys that a kind allows, those that it requires, and where it can be used."""
 
     goes_with: frozenset[str] = _WINDOWED
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
     is_of_users: bool = True
     is_of_accounts: bool = False
     is_of_metrics: bool = False
@@ -55,12 +57,24 @@ Selected = str | Events
 """One event by its name, or several as one."""
 
 
+class Step(Declaration, frozen=True):
+    """An event under conditions, as a step of a sequence."""
+
+    event: Selected
+    where: Conditions | None = None
+    context: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        check_conditions(self.where, may_be_relative=False)
+        check_conditions(self.context, "context", may_be_relative=False)
+
+
 _COUNT: Any = {"is_never_negative": True, "is_number": True}
 _ALL: Any = {**_COUNT, "is_of_property": True}
-_NUMBER: Any = {"goes_with": _WINDOWED | {"of"}, "needs": "of", "is_of_property": True, "is_number": True}
+_NUMBER: Any = {"goes_with": _WINDOWED | {"of"}, "needs": ("of",), "is_of_property": True, "is_number": True}
 
 
-class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_": "as"}):
+class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_": "as", "for_": "for"}):
     """One kind, and what goes with it."""
 
     count_of: Annotated[Selected | None, Kind(is_of_accounts=True, is_of_metrics=True, **_COUNT)] = None
@@ -73,7 +87,7 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
     ever: Annotated[Selected | None, Kind(is_of_accounts=True, is_of_metrics=True, example=True)] = None
     first_at: Annotated[Selected | None, Kind(is_of_accounts=True, example=None)] = None
     last_at: Annotated[Selected | None, Kind(is_of_accounts=True, example=None)] = None
-    latest_of: Annotated[list[str] | None, Kind(_TESTED | {"is"}, needs="is", example=True)] = None
+    latest_of: Annotated[list[str] | None, Kind(_TESTED | {"is"}, needs=("is",), example=True)] = None
     first: Annotated[str | None, Kind(_VALUE, is_of_property=True, example=None)] = None
     latest: Annotated[str | None, Kind(_VALUE, is_of_property=True, example=None)] = None
     latest_trait: Annotated[
@@ -83,17 +97,33 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
     changed: Annotated[str | None, Kind(_DATED | {"within"}, is_of_property=True, example=True)] = None
     time_since: Annotated[str | None, Kind(_DATED | {"unit"}, is_of_property=True, is_number=True)] = None
     time_until: Annotated[str | None, Kind(_DATED | {"unit"}, is_of_property=True, is_number=True)] = None
-    sequence: Annotated[list[str] | None, Kind(_TESTED | {"in"}, needs="in", example=True)] = None
+    periods_of: Annotated[Selected | None, Kind(_DATED - {"of"} | {"of_last"}, needs=("of_last",), **_COUNT)] = None
+    stopped: Annotated[Selected | None, Kind(_DATED - {"of"} | {"for"}, needs=("for",), example=True)] = None
+    resumed: Annotated[Selected | None, Kind(_WINDOWED | {"after"}, needs=("after",), example=True)] = None
+    sequence: Annotated[
+        list[str | Step] | None,
+        Kind(_TESTED | {"in", "order", "without", "keyed_by"}, needs=("in",), example=True),
+    ] = None
+    unfinished: Annotated[
+        str | Step | None, Kind(_TESTED | {"finished", "in", "keyed_by"}, needs=("finished", "in"), **_COUNT)
+    ] = None
     most_in_session: Annotated[Selected | None, Kind(_TESTED, is_never_negative=True, is_number=True)] = None
     ratio_of: Annotated[
-        str | None, Kind(frozenset({"per"}), needs="per", is_of_accounts=True, is_of_property=True, is_number=True)
+        str | None, Kind(frozenset({"per"}), needs=("per",), is_of_accounts=True, is_of_property=True, is_number=True)
     ] = None
     distinct_users: Annotated[bool | None, Kind(_TESTED, is_of_users=False, is_of_accounts=True, **_ALL)] = None
     members_where: Annotated[str | None, Kind(frozenset(), is_of_users=False, is_of_accounts=True, **_ALL)] = None
 
     of: Selected | None = None
     is_: str | None = None
-    in_: Window | None = None
+    in_: WindowOrSession | None = None
+    of_last: Annotated[str, worded(r"^[1-9][0-9]{0,3} (day|week)s?$", "a number of days or weeks")] | None = None
+    for_: Window | None = None
+    after: Window | None = None
+    order: Literal["any", "strict"] | None = None
+    without: str | Step | None = None
+    finished: str | Step | None = None
+    keyed_by: Path | None = None
     as_: Literal["text", "number", "boolean", "time"] | None = None
     or_null: bool | None = None
     unit: Literal["minutes", "hours", "days", "weeks"] | None = None
@@ -116,14 +146,21 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
         for key in sorted(given - {name} - self.goes_with):
             known = ", ".join(sorted(self.goes_with)) or "nothing"
             raise ValueError(f"'{key}' does not go with {name}; known: {known}")
-        if kind.needs is not None and kind.needs not in given:
-            raise ValueError(f"{name} needs '{kind.needs}'")
+        for key in kind.needs:
+            if key not in given:
+                raise ValueError(f"{name} needs '{key}'")
         if name in ("latest", "first") and self.of is None and self.type is None:
             raise ValueError(f"{name} needs 'of', an event, or 'type'")
         if self.of is not None and self.type is not None:
             raise ValueError("'of' names an event and 'type' a kind of call; write one of them")
-        for length in (self.within, self.in_):
+        for length in (self.within, self.in_, self.for_, self.after):
             check_length(length)
+        if self.without is not None and self.order is not None:
+            raise ValueError(f"'without' does not go with order: {self.order}")
+        if self.sequence is not None and not 2 <= len(self.sequence) <= MAX_STEPS:
+            raise ValueError(f"a sequence has 2 to {MAX_STEPS} steps")
+        if self.unfinished is not None and self.in_ == "session":
+            raise ValueError("in: session goes with sequence; write a length of time")
         check_conditions(self.where)
         check_conditions(self.context, "context")
         if self.latest_of is not None and self.is_ not in self.latest_of:
@@ -143,7 +180,8 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
     def selected(self) -> list[Selected]:
         """The events that it is about, `any` among them."""
         named = self.of if KINDS[self.kind].is_of_property else getattr(self, self.kind)
-        return list(named) if isinstance(named, list) else [named] if named is not None else []
+        steps = [*(named if isinstance(named, list) else [named]), self.without, self.finished]
+        return [step.event if isinstance(step, Step) else step for step in steps if step is not None]
 
 
 def names_of(selected: Iterable[Selected], known: Collection[str]) -> set[str]:

@@ -4,13 +4,16 @@ import re
 import textwrap
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+import yaml
 
 from tests.conftest import AS_OF, Product, content_copy, rows
 from upnext import dbt
 from upnext.analytics.statistics import Decision
 from upnext.experiences.declared import load_experiences
 from upnext.experiences.definition import Names, Trigger
+from upnext.features.definition import KINDS
 from upnext.journeys.declared import load_journeys
 from upnext.loop import analyse_results, build
 from upnext.operations import check_journeys, preview_segment
@@ -76,10 +79,41 @@ def test_the_walk_throughs(content: Path, project: Project, product: Product) ->
 
 
 def test_every_kind_is_explained() -> None:
-    from upnext.features.definition import KINDS
-
     for kind in KINDS:
         assert f"`{kind}:" in GUIDE or f"`{kind}`" in GUIDE, kind
+
+
+def kinds_of_the_guide() -> list[dict[str, Any]]:
+    """Return each example of the table of kinds, as a definition."""
+    table = re.search(r"\| kind \| value \|.*?\n\n", GUIDE, re.DOTALL)
+    assert table is not None
+    cells = [line.split(" | ")[0] for line in table[0].splitlines()[2:]]
+    return [yaml.safe_load("{" + example + "}") for cell in cells for example in re.findall(r"`(.+?)`", cell)]
+
+
+def test_each_kind_of_the_guide_is_computed(content: Path, project: Project, product: Product) -> None:
+    catalogue = content / "models" / "events" / "_catalogue.yml"
+    declared = yaml.safe_load(catalogue.read_text())
+    names = ("a", "b", "c", "bought", "opened", "booked", "viewed")
+    declared["models"][0]["config"]["meta"]["events"] |= {name: {"description": name, "owner": "x"} for name in names}
+    catalogue.write_text(yaml.safe_dump(declared))
+    features = content / "models" / "features" / "_features.yml"
+    described = yaml.safe_load(features.read_text())
+    examples = {f"kind_{nth}": meta for nth, meta in enumerate(kinds_of_the_guide())}
+    examples["reports_30d"] = {"count_of": "exported report", "within": "30 days"}
+    described["models"][0]["columns"] += [{"name": name, "config": {"meta": meta}} for name, meta in examples.items()]
+    features.write_text(yaml.safe_dump(described))
+    assert {next(iter(meta)) for meta in examples.values()} == {
+        name for name, kind in KINDS.items() if kind.is_of_users
+    }
+    project.dbt = dbt.Dbt(project.settings, project.engine.url)
+    project.check()
+    for nth, name in enumerate(("a", "b", "c", "login")):
+        product.track("ada", name, AS_OF - DAY + nth * timedelta(minutes=1))
+    build(project, AS_OF, is_explicit=True)
+    values = rows(project, f"select {', '.join(examples)} from features.user_features")
+    found = {next(iter(meta)): value for meta, value in zip(examples.values(), values[0], strict=True)}
+    assert (found["sequence"], found["unfinished"], found["periods_of"], found["ratio_of"]) == (True, 0, 1, 0)
 
 
 def test_the_journey_of_the_guide(project: Project, tmp_path: Path) -> None:

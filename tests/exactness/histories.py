@@ -41,6 +41,10 @@ def _dates(ticks: list[datetime]) -> st.SearchStrategy[str]:
                             for beside in (-MICROSECOND, timedelta(), MICROSECOND)])  # fmt: skip
 
 
+def _ordered(properties: dict[str, object], order_id: str | None) -> dict[str, object]:
+    return properties if order_id is None else {**properties, "order_id": order_id}
+
+
 @st.composite
 def occurrences(draw: st.DrawFn, ticks: list[datetime]) -> Occurrence:
     """An event of one of a few people, who are sometimes the same."""
@@ -63,8 +67,16 @@ def occurrences(draw: st.DrawFn, ticks: list[datetime]) -> Occurrence:
     event = draw(st.sampled_from(EVENTS)) if kind == "track" else None
     properties = {
         "login": st.sampled_from([{}, {"plan": None}, {"plan": "premium"}, {"plan": "basic"}]),
-        "bought": st.sampled_from([{"amount": 0.1}, {"amount": 0.2}, {"amount": 2}, {"amount": -3}]),
-        "imported": st.sampled_from([{"rows": 10}, {"rows": 1000}]) | _dates(ticks).map(lambda date: {"due": date}),
+        "bought": st.builds(
+            _ordered,
+            st.sampled_from([{"amount": 0.1}, {"amount": 0.2}, {"amount": 2}, {"amount": -3}]),
+            st.sampled_from([None, "a", "b"]),
+        ),
+        "imported": st.builds(
+            _ordered,
+            st.sampled_from([{"rows": 10}, {"rows": 1000}]) | _dates(ticks).map(lambda date: {"due": date}),
+            st.sampled_from([None, "a", "b"]),
+        ),
     }.get(event or "", st.just({}))
     return Occurrence(
         "", kind, at, event=event,

@@ -6,8 +6,9 @@ It follows the words of the guide and the product's definitions, so that an engi
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 DAY = timedelta(days=1)
@@ -217,6 +218,71 @@ class History:
             "hours_since_due": floored(due_at and self.as_of - due_at, HOUR),
             "days_until_due": floored(due_at and due_at - self.as_of, DAY),
             "days_until_end": floored(ends_at and ends_at - self.as_of, DAY),
+            "in_any_order": _in_any_order(events, ("viewed", "login", "viewed"), 3 * HOUR),
+            "strictly": any(
+                [before.event, event.event] == ["login", "viewed"] and event.at - before.at <= 3 * HOUR
+                for before, event in pairwise(events)
+            ),
+            "in_a_session": any(
+                _in_order(session, ("login", "viewed"), timedelta.max) for session in _sessions(events)
+            ),
+            "without_login": any(
+                event.event == "viewed"
+                and later.event == "bought"
+                and later.at - event.at <= two
+                and not any(between.event == "login" for between in events[nth + 1 : end])
+                for nth, event in enumerate(events)
+                for end, later in enumerate(events[nth + 1 :], start=nth + 1)
+            ),
+            "paid_more": any(
+                event.properties["amount"] < 1
+                and later.properties["amount"] >= 0.2
+                and later.at - event.at <= two
+                and event.properties.get("order_id", "") == later.properties.get("order_id")
+                for nth, event in enumerate(bought)
+                for later in bought[nth + 1 :]
+            ),
+            "abandoned": sum(
+                event.event == "viewed"
+                and event.at + HOUR <= self.as_of
+                and not any(
+                    later.event == "bought" and later.properties["amount"] > 0 and later.at <= event.at + HOUR
+                    for later in events[nth + 1 :]
+                )
+                for nth, event in enumerate(events)
+            ),
+            "abandoned_orders_2d": sum(
+                event.event == "imported"
+                and self.as_of - two < event.at <= self.as_of - five
+                and "order_id" in event.properties
+                and not any(
+                    later.event == "bought"
+                    and later.properties.get("order_id") == event.properties["order_id"]
+                    and later.at <= event.at + five
+                    for later in events[nth + 1 :]
+                )
+                for nth, event in enumerate(events)
+            ),
+            "login_days_of_3": len(
+                {
+                    date
+                    for event in named("login")
+                    if (date := event.at.astimezone(UTC).date()) > self.as_of.date() - timedelta(days=3)
+                }
+            ),
+            "login_weeks_of_2": len(
+                {
+                    monday
+                    for event in named("login")
+                    if (monday := _monday(event.at)) > _monday(self.as_of) - timedelta(days=14)
+                }
+            ),
+            "stopped_login": bool(named("login")) and named("login")[-1].at <= self.as_of - two,
+            "resumed_login": any(event.at - before.at >= DAY for before, event in pairwise(named("login"))),
+            "resumed_login_2d": any(
+                event.at - before.at >= five and event.at > self.as_of - two
+                for before, event in pairwise(named("login"))
+            ),
             "spent_per_login": _near(total(bought) / len(named("login"))) if named("login") else None,
         }
 
@@ -315,12 +381,27 @@ def _in_order(events: list[Occurrence], names: Sequence[str], length: timedelta)
     )
 
 
-def _most_in_session(events: list[Occurrence], name: str) -> int:
-    sessions = [0]
-    before = None
+def _in_any_order(events: list[Occurrence], names: Sequence[str], length: timedelta) -> bool:
+    def are_found(first: Occurrence) -> bool:
+        found = [event.event for event in events if first.at <= event.at <= first.at + length]
+        return all(found.count(name) >= names.count(name) for name in names)
+
+    return any(are_found(event) for event in events)
+
+
+def _monday(instant: datetime) -> date:
+    day = instant.astimezone(UTC).date()
+    return day - timedelta(days=day.weekday())
+
+
+def _sessions(events: list[Occurrence]) -> list[list[Occurrence]]:
+    sessions: list[list[Occurrence]] = [[]]
     for event in events:
-        if before is not None and event.at - before >= timedelta(minutes=30):
-            sessions.append(0)
-        sessions[-1] += event.event == name
-        before = event.at
-    return max(sessions)
+        if sessions[-1] and event.at - sessions[-1][-1].at >= timedelta(minutes=30):
+            sessions.append([])
+        sessions[-1].append(event)
+    return sessions
+
+
+def _most_in_session(events: list[Occurrence], name: str) -> int:
+    return max(sum(event.event == name for event in session) for session in _sessions(events))

@@ -31,7 +31,6 @@ def test_a_kind_can_be_computed_where_it_may_be_used(name: str) -> None:
     assert ("metric" in found) == kind.is_of_metrics
     assert ("difference" in found) == ("after" in found)
     assert ("empty" in found) == kind.is_of_users
-    assert ("about" in found) <= kind.is_of_property
     assert (
         f"{{# {name}: " in (FOLDER / f"{name}.sql").read_text()
         or f"\n    {name}: " in (FOLDER / f"{name}.sql").read_text()

@@ -103,33 +103,143 @@ return case when send_window is null and quiet_hours is null then at else (
         and (quiet_hours is null or not upnext.is_within(local.wall::time, quiet_hours))
 ) end;
 
--- Whether these events, in their order, hold the wanted ones one after the other, from first to last in `within`.
-create or replace function upnext.has_sequence(events text[], times timestamptz[], wanted text[], within interval)
+-- Whether these events, in their order, hold the steps of a sequence. `matched` has a bit for each step that an event
+-- is, and bit 30 for an event that must not lie between. Events of different `keys` (null: all are of one) are apart,
+-- and without `within` also those of different sessions, which half an hour without an event ends. `ordering` is given,
+-- strict (nothing lies between), or any, which needs each step `needed` times.
+create or replace function upnext.has_sequence(
+    matched integer[], times timestamptz[], keys text[], needed integer[], within interval, ordering text
+)
 returns boolean
 language sql immutable parallel safe
 return (
-    with recursive did as (
-        select event, at, nth
-        from unnest(events, times) with ordinality as did (event, at, nth)
+    with recursive in_order as (
+        select
+            given.nth,
+            given.at,
+            given.steps,
+            keys[given.nth] as key,
+            within is null
+            and given.at - lag(given.at) over (order by given.nth) >= interval '30 minutes' as begins_session
+        from unnest(matched, times) with ordinality as given (steps, at, nth)
     ),
 
-    reached (step, nth, started_at) as (
-        select 1, did.nth, did.at
+    grouped as (
+        select *, count(*) filter (where begins_session) over (order by nth) as session from in_order
+    ),
+
+    did as (
+        select *, row_number() over (partition by key, session order by nth) as place
+        from grouped
+        where keys is null or key is not null
+    ),
+
+    reached (step, key, session, place, begun, begun_at) as (
+        select 1, key, session, place, place, at
         from did
-        where did.event = wanted[1]
+        where steps & 1 > 0 and ordering <> 'any'
         union
         select
             reached.step + 1,
-            (select min(did.nth) from did where did.nth > reached.nth and did.event = wanted[reached.step + 1]),
-            reached.started_at
+            reached.key,
+            reached.session,
+            (
+                select min(did.place)
+                from did
+                where
+                    did.key is not distinct from reached.key
+                    and did.session = reached.session
+                    and did.place > reached.place
+                    and (ordering <> 'strict' or did.place = reached.place + 1)
+                    and did.steps & (1 << reached.step) > 0
+            ),
+            reached.begun,
+            reached.begun_at
         from reached
-        where reached.step < cardinality(wanted) and reached.nth is not null
+        where reached.step < cardinality(needed) and reached.place is not null
     )
 
-    select coalesce(bool_or(did.at <= reached.started_at + within), false)
-    from reached
-    inner join did on did.nth = reached.nth
-    where reached.step = cardinality(wanted)
+    select case
+        when ordering = 'any' then exists (
+            select
+            from did as first
+            where not exists (
+                select
+                from unnest(needed) with ordinality as wanted (times, step)
+                where wanted.times > (
+                    select count(*)
+                    from did
+                    where
+                        did.key is not distinct from first.key
+                        and did.session = first.session
+                        and did.place >= first.place
+                        and (within is null or did.at <= first.at + within)
+                        and did.steps & (1 << (wanted.step::integer - 1)) > 0
+                )
+            )
+        )
+        else exists (
+            select
+            from reached
+            inner join did
+                on
+                    did.key is not distinct from reached.key
+                    and did.session = reached.session
+                    and did.place = reached.place
+            where
+                reached.step = cardinality(needed)
+                and (within is null or did.at <= reached.begun_at + within)
+                and not exists (
+                    select
+                    from did as between_them
+                    where
+                        between_them.key is not distinct from reached.key
+                        and between_them.session = reached.session
+                        and between_them.place > reached.begun
+                        and between_them.place < reached.place
+                        and between_them.steps & (1 << 30) > 0
+                )
+        )
+    end
+);
+
+-- When each begun event turns out as not finished: `within` after it, if no finished one of its key follows until then.
+create or replace function upnext.unfinished(
+    begun boolean[], finished boolean[], times timestamptz[], keys text[], within interval
+)
+returns setof timestamptz
+language sql immutable parallel safe
+begin atomic
+with did as (
+    select given.is_begun, given.is_finished, given.at, given.nth, keys[given.nth] as key
+    from unnest(begun, finished, times) with ordinality as given (is_begun, is_finished, at, nth)
+    where keys is null or keys[given.nth] is not null
+)
+
+select did.at + within
+from did
+where
+    did.is_begun
+    and not exists (
+        select
+        from did as later
+        where
+            later.is_finished
+            and later.nth > did.nth
+            and later.at <= did.at + within
+            and later.key is not distinct from did.key
+    );
+end;
+
+-- Whether an event after `since` came at least `gap` after the one before it. `times` must be in order.
+create or replace function upnext.has_resumed(times timestamptz[], gap interval, since timestamptz) returns boolean
+language sql immutable parallel safe
+return (
+    select coalesce(bool_or(in_order.at > since and in_order.at >= in_order.before + gap), false)
+    from (
+        select given.at, lag(given.at) over (order by given.nth) as before
+        from unnest(times) with ordinality as given (at, nth)
+    ) as in_order
 );
 
 -- The highest count in one session. Half an hour without an event ends a session. `times` must be in order.
