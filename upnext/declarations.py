@@ -37,6 +37,9 @@ class Problem(NamedTuple):
     text: str
 
 
+# libyaml, where the machine has it: reading hundreds of features in Python would take longer than a tick's work in SQL.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 Declared = TypeVar("Declared", bound=msgspec.Struct)
 
 
@@ -48,9 +51,9 @@ def load(path: Path, kind: type[Declared]) -> Declared:
     """Read one YAML file as `kind`. Raises `UpnextError` with file and line."""
     try:
         text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.compose(text, Loader=_LOADER)
         _check_keys(tree, path)
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_LOADER)  # noqa: S506 - it is a safe one
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UpnextError(f"{path}:{line}: not valid YAML: {error.problem}") from None
@@ -105,7 +108,7 @@ def markup(keys: Keys, text: str) -> Iterator[Problem]:
 
 def line_of(path: Path, keys: Keys) -> int:
     """Return the line, counted from 1, of a key in a YAML file."""
-    return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
+    return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER), keys)
 
 
 # A plain text, and `<<`, which takes in another mapping.

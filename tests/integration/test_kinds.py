@@ -1,6 +1,7 @@
 """Kinds of features on edge cases: traits of accounts, dates that come and pass, ratios, values that are nonsense."""
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import AS_OF, Product, rows
+from upnext import dbt
 from upnext.loop import build, rebuild
 from upnext.project import Project
 
@@ -25,7 +27,16 @@ def declare(content: Path, table: str, features: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(declared))
 
 
+def remove(content: Path, *names: str) -> None:
+    path = content / "models" / "features" / "_features.yml"
+    declared = yaml.safe_load(path.read_text())
+    for model in declared["models"]:
+        model["columns"] = [column for column in model["columns"] if column["name"] not in names]
+    path.write_text(yaml.safe_dump(declared))
+
+
 def build_at(project: Project, after: timedelta) -> None:
+    project.dbt = dbt.Dbt(project.settings, project.engine.url)
     build(project, AS_OF + after, is_explicit=True)
 
 
@@ -125,3 +136,68 @@ def test_numbers_out_of_every_range_stop_nobody(content: Path, project: Project,
     build_at(project, timedelta())
     numbers = "select total > 0, most > total, share >= 0, mean > 0, found from features.user_features"
     assert rows(project, numbers) == [(True, True, True, True, 0)]
+
+
+def test_only_columns_that_are_new_or_have_changed_are_computed(
+    content: Path, project: Project, product: Product
+) -> None:
+    declare(content, "user_features", {
+        "kept": {"count_of": "login"}, "edited": {"count_of": "login", "within": "30 days"},
+        "gone": {"ever": "login"}, "days_left": {"time_until": "ends_at"},
+        "share": {"ratio_of": "edited", "per": "kept"},
+    })  # fmt: skip
+    declare(content, "account_features", {"logins": {"count_of": "login"}})
+    product.identify("ann", AS_OF - DAY, ends_at=(AS_OF + 5 * DAY).isoformat())
+    product.store("group", AS_OF - DAY, user_id="ann", account_id="acme")
+    product.track("ann", "login", AS_OF - 2 * DAY, times=2)
+    product.track(None, "login", AS_OF - DAY, anonymous_id="visitor")
+    build_at(project, timedelta())
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("update features.user_features set kept = 100, logins_30d = 100")
+        connection.exec_driver_sql("update features.account_users set logins = 100")
+
+    remove(content, "edited", "gone")
+    declare(content, "user_features", {
+        "edited": {"count_of": "login", "within": "36 hours"}, "added": {"last_at": "login"},
+    })  # fmt: skip
+    declare(content, "account_features", {"invites": {"count_of": "invited team member"}})
+    product.track("ann", "login", AS_OF + DAY)
+    product.track("ben", "login", AS_OF + DAY)
+    build_at(project, DAY)
+    features = "select user_id, kept, edited, added, days_left, round(share, 2) from features.user_features order by 1"
+    later = AS_OF + DAY
+    assert rows(project, features) == [
+        ("ann", 101, 1, later, 4, round(Decimal(1) / 101, 2)),
+        ("ben", 1, 1, later, None, 1),
+    ]
+    assert rows(project, "select logins, invites from features.account_features") == [(101, 0)]
+    names = "select attname from pg_attribute where attrelid = 'features.user_features'::regclass and attnum > 0"
+    assert "gone" not in {name for (name,) in rows(project, names)}
+    wrong = rebuild(project)
+    assert (wrong["user_features"], wrong["account_users"]) == (1, 1), "ann's, which the test has planted"
+
+    # A visitor tells who it is while a feature is added: the user's features are recomputed, and the new one is right.
+    declare(content, "user_features", {"viewed": {"count_of": "product viewed"}, "all_logins": {"count_of": "login"}})
+    product.store("identify", AS_OF + DAY, user_id="ben", anonymous_id="visitor")
+    product.track("ben", "product viewed", AS_OF + DAY)
+    build_at(project, 2 * DAY)
+    assert rows(project, "select user_id, kept, all_logins, viewed from features.user_features order by 1") == [
+        ("ann", 3, 3, 0), ("ben", 2, 2, 1),
+    ]  # fmt: skip
+    assert not any(rebuild(project).values())
+
+
+def test_a_segment_follows_a_feature_whose_definition_has_changed(
+    content: Path, project: Project, product: Product
+) -> None:
+    declare(content, "user_features", {"visits": {"count_of": "login", "within": "1 day"}})
+    (content / "models" / "segments" / "visitors.sql").write_text(
+        "select user_id from {{ ref('user_features') }} where visits >= 1"
+    )
+    product.track("ann", "login", AS_OF - 2 * DAY)
+    build_at(project, timedelta())
+    assert rows(project, "select user_id from segments.visitors") == []
+    remove(content, "visits")
+    declare(content, "user_features", {"visits": {"count_of": "login", "within": "5 days"}})
+    build_at(project, timedelta(hours=1))
+    assert rows(project, "select user_id from segments.visitors") == [("ann",)]

@@ -46,6 +46,7 @@
 
 {# A macro of the kind of a feature or metric; none where the kind does not have it. #}
 {% macro of_kind(meta, part) -%}
+    {%- if meta.known_kind -%} {{ return(context.get(meta.known_kind ~ '__' ~ part)) }} {%- endif -%}
     {%- for key in meta if key ~ '__value' in context or key ~ '__total' in context or key ~ '__generated' in context -%}
         {{ return(context.get(key ~ '__' ~ part)) }}
     {%- endfor -%}
@@ -79,15 +80,32 @@
     {%- endif -%}
 {%- endmacro %}
 
-{% macro is_differential(meta) -%}
-    {%- set difference = (of_kind(meta, 'difference') or none_of_it)(meta, 'true', 'true') | trim -%}
-    {{ return(difference | length > 0 and not is_moving(meta)) }}
+{#
+    A meta with what is asked of it again and again, because each call of a macro takes time, and a table may have
+    hundreds of features: its kind, the conditions for its events, whether a tick can add and subtract it, and the text
+    that tells which columns of an event its difference reads.
+#}
+{% macro prepared(meta) -%}
+    {%- set ready = dict(meta) -%}
+    {%- for key in meta if key ~ '__value' in context -%} {%- do ready.update({'known_kind': key}) -%} {%- endfor -%}
+    {%- set is_relative = relative_tests(meta) | length > 0 -%}
+    {%- set difference = (of_kind(ready, 'difference') or none_of_it)(ready, 'true', 'true') | trim -%}
+    {%- set moves = is_relative or of_kind(ready, 'next_change') is not none -%}
+    {%- do ready.update({
+        'moves': moves,
+        'adds_up': difference | length > 0 and not moves,
+        'changes_with': may_change(ready),
+        'condition': none if is_relative else event_condition(ready),
+    }) -%}
+    {%- do ready.update({'reads': difference ~ ready.changes_with}) -%}
+    {{ return(ready) }}
 {%- endmacro %}
 
 {% macro none_of_it(meta, came, left) -%}{%- endmacro %}
 
 {# The condition for the events that a feature is about. #}
 {% macro event_condition(meta, instant=none) -%}
+    {%- if meta.condition -%} {{ return(meta.condition) }} {%- endif -%}
     {%- set about = (of_kind(meta, 'about') or same)(meta) -%}
     {%- set names = events_of(about) -%}
     {%- if about.type -%} events.type = {{ quoted([about.type]) }} and not events.is_derived
@@ -109,15 +127,10 @@
     {{ event_condition(by) }}
 {%- endmacro %}
 
-{# Whether a feature changes without an event, as time passes (windows aside). #}
-{% macro is_moving(meta) -%}
-    {{ return(of_kind(meta, 'next_change') is not none or relative_tests(meta) | length > 0) }}
-{%- endmacro %}
-
-{# When the first of these features changes next without an event. #}
+{# When the first of these features changes next without an event, windows aside. #}
 {% macro next_change(features, as_of) -%}
     least(
-    {%- for meta in features.values() if is_moving(meta) -%}
+    {%- for meta in features.values() if meta.moves -%}
         {%- if of_kind(meta, 'next_change') -%}
             {{ of_kind(meta, 'next_change')(meta, event_condition(meta, as_of), as_of) }},
         {%- endif -%}
@@ -125,7 +138,7 @@
             {%- set passes_at -%}
                 upnext.instant({{ path_of('events.' ~ test.column, test.path) }}) {{ test.turn }}
             {%- endset -%}
-            min({{ passes_at }}) filter (where {{ may_change(meta) }} and {{ passes_at }} > {{ as_of }}),
+            min({{ passes_at }}) filter (where {{ meta.changes_with }} and {{ passes_at }} > {{ as_of }}),
         {%- endfor -%}
     {%- endfor -%}
         null

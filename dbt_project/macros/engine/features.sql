@@ -14,17 +14,23 @@
     {%- set upstream = config.get('recompute_with', []) -%}
     {%- set features = features_of(model.name) -%}
     {%- set with_events = sql.split(marker_of_features())[0] -%}
-    {#- The text that computes the features, whatever the tick: a change of a column or of a kind changes it. -#}
-    {%- set computed = all_features(key, features, {'as_of': 'as_of', 'tick_id': 'tick_id'}) -%}
-    {%- set generated = generated_columns(model.name) -%}
-    {%- set definition = local_md5(with_events ~ computed ~ tojson(catalogue().get('derived', {})) ~ tojson(generated)) -%}
+    {%- set computed = sql.split(marker_of_features())[1] -%}
+    {%- set of_events = local_md5(with_events ~ tojson(catalogue().get('derived', {}))) -%}
+    {%- set definition = local_md5(of_events ~ at_any_tick(computed) ~ tojson(generated_columns(model.name))) -%}
 
     {%- do run_pre_hooks() -%}
 
     {%- set progress = progress_of(model.name, target, definition, upstream) -%}
     {% if progress.mode == 'rebuild' %}
-        {%- set all = with_events ~ all_features(key, features, progress) -%}
-        {%- do rebuild_table(target, model.name, key, all, progress, definition) -%}
+        {%- set unchanged = unchanged_features(model.name, features, of_events, progress, upstream) -%}
+        {%- if unchanged -%}
+            {%- do advance_features(target, model.name, key, unchanged, with_events, progress, upstream) -%}
+            {%- do replace_features(target, model.name, key, features, unchanged, with_events, progress, definition) -%}
+        {%- else -%}
+            {%- set all = with_events ~ all_features(key, features, progress) -%}
+            {%- do rebuild_table(target, model.name, key, all, progress, definition) -%}
+        {%- endif -%}
+        {%- do run_query(save_columns(model.name, features, of_events)) -%}
     {% elif progress.mode == 'advance' %}
         {%- do advance_features(target, model.name, key, features, with_events, progress, upstream) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
@@ -40,6 +46,12 @@
     ) }}
 {%- endmacro %}
 
+{# A text that a tick has computed, as it would be for any other. A change of a column or of a kind changes it. #}
+{% macro at_any_tick(computed) -%}
+    {%- set loads = loads_after(var('tick_id', newest_tick())) -%}
+    {{ return(computed.replace(as_of(), 'as_of').replace(loads, 'loads')) }}
+{%- endmacro %}
+
 {% macro marker_of_features() -%} /* features, by the descriptions of the columns */ {%- endmacro %}
 
 {# The definitions of a model's features by name, including those that `totals` are computed from. #}
@@ -47,11 +59,13 @@
     {%- set features = {} -%}
     {%- for column in described_columns(model_name) -%}
         {%- if not of_kind(column.config.meta, 'generated') -%}
-            {%- do features.update({column.name: column.config.meta}) -%}
+            {%- do features.update({column.name: prepared(column.config.meta)}) -%}
         {%- endif -%}
     {%- endfor -%}
     {%- if config.get('totals') -%}
-        {%- do features.update(features_of_each_user(config.get('totals'))) -%}
+        {%- for name, meta in features_of_each_user(config.get('totals')).items() -%}
+            {%- do features.update({name: prepared(meta)}) -%}
+        {%- endfor -%}
     {%- endif -%}
     {{ return(features) }}
 {%- endmacro %}
@@ -59,7 +73,7 @@
 {# The columns that are computed from events: the features, and when one of them changes next without an event. #}
 {% macro columns_of(features) -%}
     {%- set columns = features.keys() | list -%}
-    {%- for meta in features.values() if is_moving(meta) -%} {{ return(columns + ['recompute_at']) }} {%- endfor -%}
+    {%- for meta in features.values() if meta.moves -%} {{ return(columns + ['recompute_at']) }} {%- endfor -%}
     {{ return(columns) }}
 {%- endmacro %}
 
@@ -84,11 +98,81 @@
     group by {{ key | join(', ') }}
 {%- endmacro %}
 
+{#
+    The features whose column the table has by the same definition; none if it must be recomputed as a whole, because
+    its events are others, or any row may have changed.
+#}
+{% macro unchanged_features(model_name, features, of_events, progress, upstream) -%}
+    {%- set unchanged = {} -%}
+    {%- if progress.is_tick and progress.is_redefined and not should_full_refresh()
+        and not (upstream and are_all_touched(upstream, progress.last.tick_id)) -%}
+        {%- set stored = {} -%}
+        {%- for column in run_query(stored_columns(model_name)).rows -%}
+            {%- do stored.update({column.name: column.definition}) -%}
+        {%- endfor -%}
+        {%- if stored[''] == of_events -%}
+            {%- for name, meta in features.items() if stored[name] == definition_of(meta) and not meta.moves -%}
+                {%- do unchanged.update({name: meta}) -%}
+            {%- endfor -%}
+        {%- endif -%}
+    {%- endif -%}
+    {{ return(unchanged) }}
+{%- endmacro %}
+
+{% macro stored_columns(model_name) -%}
+    select name, definition from features.columns where model = '{{ model_name }}'
+{%- endmacro %}
+
+{% macro definition_of(meta) -%} {{ return(local_md5(feature_value(meta, 'as_of'))) }} {%- endmacro %}
+
+{% macro save_columns(model_name, features, of_events) -%}
+    delete from features.columns where model = '{{ model_name }}';
+
+    insert into features.columns (model, name, definition)
+    values ('{{ model_name }}', '', '{{ of_events }}')
+    {%- for name, meta in features.items() %}, ('{{ model_name }}', '{{ name }}', '{{ definition_of(meta) }}')
+    {%- endfor %}
+{%- endmacro %}
+
+{#
+    Compute the columns that are new or have changed, for all users, and drop those that are gone. The other columns are
+    at the tick already, and so is the set of users.
+#}
+{% macro replace_features(target, model_name, key, features, unchanged, with_events, progress, definition) -%}
+    {%- set replaced = {} -%}
+    {%- for name, meta in features.items() if name not in unchanged -%}
+        {%- do replaced.update({name: meta}) -%}
+    {%- endfor -%}
+    {%- do run_query("drop table if exists pg_temp.fresh") -%}
+    {%- do run_query(fresh_rows(with_events ~ all_features(key, replaced, progress))) -%}
+    {%- do check_contract(types_of('pg_temp.fresh')) -%}
+    {%- do run_query(without_generated_columns(target)) -%}
+    {%- set existing = types_of(target) -%}
+    {%- set wanted = types_of('pg_temp.fresh') -%}
+    {%- for name in unchanged -%} {%- do wanted.update({name: existing[name]}) -%} {%- endfor -%}
+    {%- if existing != wanted -%} {%- do run_query(altered_table(target, existing, wanted)) -%} {%- endif -%}
+    {%- if replaced -%} {%- do run_query(filled(target, key, columns_of(replaced))) -%} {%- endif -%}
+    {%- do run_query(with_generated_columns(target, model_name)) -%}
+    {#- Whoever reads a column that has changed looks at all rows; nobody reads a new one yet. -#}
+    {%- set has_changed = replaced.keys() | select('in', existing) | list | length > 0 -%}
+    {%- do run_query(save_state(
+        model_name, progress, definition, progress.tick_id if has_changed else none
+    )) -%}
+{%- endmacro %}
+
+{% macro filled(target, key, columns) -%}
+    update {{ target }} as live set {{ assigned(columns) }}
+    from fresh as excluded
+    where
+        ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
+        and ({{ prefixed('live', columns) }}) is distinct from ({{ prefixed('excluded', columns) }})
+{%- endmacro %}
+
 {% macro advance_features(target, model_name, key, features, with_events, progress, upstream) -%}
     {%- set differential = {} -%}
     {%- set others = {} -%}
     {%- for name, meta in features.items() -%}
-        {%- do (differential if is_differential(meta) else others).update({name: meta}) -%}
+        {%- do (differential if meta.adds_up else others).update({name: meta}) -%}
     {%- endfor -%}
 
     {%- do run_query(changed_events(with_events, key, features, progress)) -%}
@@ -213,12 +297,9 @@
 
 {# The JSON columns that a tick's difference needs: copying them costs more than all the others. #}
 {% macro values_read(features) -%}
-    {%- set read = [] -%}
-    {%- for meta in features.values() -%}
-        {%- do read.append(feature_difference(meta, {'as_of': '', 'last': {'as_of': ''}}) ~ may_change(meta)) -%}
-    {%- endfor -%}
+    {%- set read = features.values() | map(attribute='reads') | join -%}
     {%- set columns = [] -%}
-    {%- for column in ['properties', 'context'] if 'events.' ~ column in read | join -%}
+    {%- for column in ['properties', 'context'] if 'events.' ~ column in read -%}
         {%- do columns.append(column) -%}
     {%- endfor -%}
     {{ return(columns) }}
@@ -250,7 +331,5 @@
 
 {# A condition for the events that may change one of these features. #}
 {% macro events_of_any(features) -%}
-    {%- set conditions = [] -%}
-    {%- for meta in features.values() -%} {%- do conditions.append(may_change(meta)) -%} {%- endfor -%}
-    ({{ conditions | unique | join(') or (') }})
+    ({{ features.values() | map(attribute='changes_with') | unique | join(') or (') }})
 {%- endmacro %}

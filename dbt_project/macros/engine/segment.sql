@@ -21,7 +21,7 @@
 
     {%- do run_pre_hooks() -%}
 
-    {%- set last = last_evaluation(model.name, view) -%}
+    {%- set last = last_evaluation(model.name, view, tick_id) -%}
     {%- set is_same = last is not none and last.definition == local_md5(sql) and last.id is not none -%}
     {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
     {%- set unit = unit_of(columns) -%}
@@ -35,7 +35,6 @@
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
     {%- else -%}
-        {%- do fence_tick() -%}
         {%- do evaluate_segment(model.name, unit, sql, tick_id | int, last) -%}
     {%- endif -%}
     {%- set view_sql = members_view(model.name, unit) -%}
@@ -102,30 +101,36 @@
 
 {#
     The last evaluation. `id` is the key of the segment's view and `view_definition` its hash, none where there is no
-    view. `rebuilt_by` has, for each table of features, the newest tick for which any row may have changed.
+    view. `rebuilt_by` has, for each table of features, the newest tick for which any row may have changed. The query
+    also fences the tick, because with hundreds of segments each further query counts.
 #}
-{% macro last_evaluation(segment, view) -%}
+{% macro last_evaluation(segment, view, tick_id) -%}
     {%- set query -%}
         select
-            tick_id,
-            definition,
-            is_held,
-            is_released,
-            error,
-            members_before + case when is_held then 0 else entered - exited end as members,
+            last.*,
             (
                 select attname from pg_attribute
                 where attrelid = to_regclass('{{ view }}') and attnum = 1
             ) as id,
             obj_description(to_regclass('{{ view }}'), 'pg_class') as view_definition,
             (select jsonb_object_agg(model, coalesce(all_touched_by, 0)) from features.states) as rebuilt_by
-        from segments.evaluations
-        where segment = '{{ segment }}'
-        order by tick_id desc
-        limit 1
+        from ({{ "select upnext.fence_tick(" ~ tick_id ~ ")" if tick_id is not none else "select 1" }}) as fence
+        left join lateral (
+            select
+                tick_id,
+                definition,
+                is_held,
+                is_released,
+                error,
+                members_before + case when is_held then 0 else entered - exited end as members
+            from segments.evaluations
+            where segment = '{{ segment }}'
+            order by tick_id desc
+            limit 1
+        ) as last on true
     {%- endset -%}
-    {%- set found = run_query(query).rows -%}
-    {{ return(found[0] if found else none) }}
+    {%- set found = run_query(query).rows[0] -%}
+    {{ return(found if found.tick_id is not none else none) }}
 {%- endmacro %}
 
 {% macro evaluate_segment(segment, unit, sql, tick_id, last) -%}
