@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-dispatch bench-statistics bench-analytics bench-demo docs dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-statistics bench-analytics bench-demo docs dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-ingest: $(VENV)/.dev $(VENV)/bench/.ready ## how fast files are loaded; EV
 
 bench-tick: $(VENV)/.dev $(VENV)/bench/.ready ## what an hourly tick costs; EVENTS=10000000[,...], TICKS=
 	$(BIN)/python -m tests.benchmarks.tick --events $(or $(EVENTS),10000000) --ticks $(or $(TICKS),5)
+
+bench-wide: $(VENV)/.dev ## what 500 features and 200 segments cost, beside 20 and 10; EVENTS=, TICKS=
+	$(BIN)/python -m tests.benchmarks.wide --events $(or $(EVENTS),500000) --ticks $(or $(TICKS),5)
 
 bench-dispatch: $(VENV)/.dev ## what it costs to move people and to send; MAILS=, ENTRIES=, ROUNDS=, TRIES=
 	$(BIN)/python -m tests.benchmarks.dispatch --mails $(or $(MAILS),20000) --entries $(or $(ENTRIES),1000000) \

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from tests.conftest import AS_OF
@@ -44,6 +45,19 @@ def test_each_condition_of_the_guide_is_right(project: Project) -> None:
         got = [bool(holds) for holds in connection.exec_driver_sql(compiled.replace("%", "%%")).scalars()]
     wrong = [(*row, holds) for row, holds in zip(rows, got, strict=True) if row[2] != holds]
     assert wrong == []
+
+
+def test_journeys_evaluate_the_same_conditions_alike(project: Project) -> None:
+    declared = [
+        (yaml.safe_load(condition), json.loads(properties), holds) for condition, properties, holds in examples()
+    ]
+    alike = [row for row in declared if not conditions.is_relative(row[0])]
+    assert len(alike) > 55
+    with project.engine.connect() as connection:
+        for condition, properties, holds in alike:
+            values = {"document": json.dumps(properties), "conditions": json.dumps(condition)}
+            query = sa.text("select upnext.holds(cast(:document as jsonb), cast(:conditions as jsonb))")
+            assert connection.scalar(query, values) is holds, (condition, properties)
 
 
 @pytest.mark.parametrize("field", conditions.Test.__struct_encode_fields__)

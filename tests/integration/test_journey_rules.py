@@ -130,6 +130,58 @@ def test_an_event_lets_people_in_once_for_each_of_its_kind(journeys: Journeys, s
     assert len(smtp.accepted) == 2
 
 
+def test_an_event_lets_people_in_under_conditions_and_a_wait_hears_it_under_conditions(journeys: Journeys) -> None:
+    journeys.person("ada", "bob", "cid")
+    large = {"any": [{"seats": {"at_least": 5}}, {"plan": {"starts_with": "Enter", "ignore_case": True}}]}
+    wait = {"do": "wait", "name": "paid", "any_of": ["subscribed to premium plan"], "within": "2 days",
+            "where": {"seats": {"more_than": 1}}, "otherwise": "late"}  # fmt: skip
+    journeys.declare(
+        demo=journey(segment=None, existing_members=None, exit_on_leaving=False,
+                     event={"any_of": ["book demo"], "where": large, "context": {"page.path": {"not": "/test"}}},
+                     goal={"any_of": ["subscribed newsletter"], "within": "9 days"},
+                     steps=[wait, mail("thanks", wait="0 days", next="end"), mail("late", wait="0 days")]),
+    )  # fmt: skip
+    journeys.dispatch()
+    for user, properties in (("ada", {"seats": "5"}), ("bob", {"seats": 4}), ("cid", {"plan": "enterprise"})):
+        journeys.product.track(user, "book demo", AS_OF + HOUR, properties=properties)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    assert journeys.entries("user_id") == [("ada",), ("cid",)]
+    for user, seats in (("ada", 1), ("cid", 2)):
+        journeys.product.track(user, "subscribed to premium plan", AS_OF + 3 * HOUR, properties={"seats": seats})
+    journeys.dispatch(AS_OF + 4 * HOUR)
+    assert (journeys.sent("thanks"), journeys.sent("late")) == (["cid"], [])
+    journeys.dispatch(AS_OF + 3 * DAY)
+    assert (journeys.sent("thanks"), journeys.sent("late")) == (["cid"], ["ada"])
+
+
+def test_copy_reads_the_event_that_let_the_user_in(content: Path, journeys: Journeys, smtp: SmtpServer) -> None:
+    lines = "{% for item in event.items %}{{ item.count }} x {{ item.name }}\n{% endfor %}{{ event.total }}"
+    for suffix, text in (("txt", lines), ("mjml", f"<mjml><mj-body><mj-raw>{lines}</mj-raw></mj-body></mjml>")):
+        (content / "campaigns" / "templates" / f"order.{suffix}").write_text(text)
+    journeys.person("ada", "bob")
+    subject = "Order {{ event.order_id }}"
+    journeys.declare(
+        order=journey(segment=None, existing_members=None, exit_on_leaving=False, event={"any_of": ["book demo"]},
+                      reentry="always", steps=[mail("done", template="order", subject=subject)]),
+    )  # fmt: skip
+    journeys.dispatch()
+    items = [{"name": "Mug", "count": 2}, {"name": "<b>Pen</b>", "count": 1}]
+    order = {"order_id": "a/1", "items": items, "total": 31.5}
+    journeys.product.store(
+        "track", AS_OF + HOUR, user_id="ada", event="book demo", message_id="x/y 'z'", properties=order
+    )
+    journeys.product.track("bob", "book demo", AS_OF + HOUR, properties={"order_id": None, "items": []})
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    [message] = smtp.accepted
+    text, html = (str(part.get_payload(decode=True), "utf-8") for part in message.get_payload())
+    assert message["Subject"] == "Order a/1"
+    assert text.splitlines()[:3] == ["2 x Mug", "1 x <b>Pen</b>", "31.5"]
+    assert "&lt;b&gt;Pen" in html
+    assert journeys.messages("user_id, status, reason")[1:] == [
+        ("bob", "skipped", "step done, subject: 'order_id' is missing")
+    ]
+
+
 def test_two_events_of_one_instant_are_two_entries_with_messages_of_their_own(
     journeys: Journeys, smtp: SmtpServer
 ) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from upnext.declarations import Problem, check, load, load_folder
+import msgspec
+
+from upnext.declarations import Keys, Problem, check, load, load_folder
 from upnext.journeys.channels.webhook import Network, mistake_of
+from upnext.journeys.copy.rendering import copy_sources, names_used, template_files, template_names
 from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
-from upnext.journeys.copy.rendering import template_files, template_names
 from upnext.journeys.definition import Email, Journey, Names, find_mistakes
 from upnext.journeys.policy import Policy
 
@@ -49,10 +51,24 @@ def load_journeys(
     )
     for name, journey in journeys.items():
         check(folder / f"{name}.yml", find_mistakes(name, journey, known))
+    for name, journey in journeys.items():
+        if journey.event is None:
+            _check_no_event(folder / f"{name}.yml", journey, templates)
     for template in sorted(_templates(journeys)):
         for path in template_files(templates, template):
             check(path, find_template_mistakes(path.read_text(encoding="utf-8")))
     return journeys
+
+
+def _check_no_event(path: Path, journey: Journey, templates: Path) -> None:
+    """Raise `UpnextError` where copy reads the event of a journey that no event lets people into."""
+    for position, step in enumerate(journey.steps):
+        for where, source in copy_sources(msgspec.to_builtins(step), templates):
+            for use in names_used(source):
+                if use.of == "event":
+                    mistake = f"reads event.{use.name}, but a segment lets people in here, and no event"
+                    keys: Keys = ["steps", position, *(where if isinstance(where, list) else ["template"])]
+                    check(path, [Problem(keys, f"step '{step.name}' {mistake}")])
 
 
 def _templates(journeys: Mapping[str, Journey]) -> set[str]:

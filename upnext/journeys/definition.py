@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from upnext.conditions import Conditions, check_conditions
 from upnext.declarations import Declaration, Keys, Link, Name, Problem, Share, markup, unknown
 from upnext.durations import Duration, minutes
 from upnext.errors import nearest
@@ -27,9 +28,16 @@ Late = Literal["send", "skip", "shift"]
 
 
 class Entry(Declaration, frozen=True):
-    """A user enters on any of these events."""
+    """A user enters on any of these events, under conditions. `example` are properties to check the copy with."""
 
     any_of: Events
+    where: Conditions | None = None
+    context: Conditions | None = None
+    example: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        check_conditions(self.where, may_be_relative=False)
+        check_conditions(self.context, "context", may_be_relative=False)
 
 
 class Goal(Declaration, frozen=True, kw_only=True):
@@ -121,6 +129,14 @@ class Asked(Declaration, frozen=True, kw_only=True):
     any_of: Events | None = None
     opened: Name | None = None
     clicked: Name | None = None
+    where: Conditions | None = None
+    context: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        check_conditions(self.where, may_be_relative=False)
+        check_conditions(self.context, "context", may_be_relative=False)
+        if self.any_of is None and (self.where is not None or self.context is not None):
+            raise ValueError("where and context go with any_of")
 
     @property
     def events(self) -> list[str]:

@@ -306,7 +306,7 @@ def _values(
         "journey": name,
         "version": version(journey),
         "segment": journey.segment,
-        "entry_events": journey.event.any_of if journey.event is not None else [],
+        "entry": msgspec.json.encode(journey.event).decode(),
         "holdout": journey.holdout,
         "global_holdout": policy.global_holdout,
         "is_enrolling_members": journey.existing_members == "enroll",

@@ -221,7 +221,7 @@ $$;
 
 -- Users who enter by an event that was loaded, or occurred, since the last dispatch.
 create or replace function journeys.entering_by_event(
-    of_journey text, entry_events text [], since_tick bigint, since_instant timestamptz, up_to timestamptz
+    of_journey text, entry jsonb, since_tick bigint, since_instant timestamptz, up_to timestamptz
 ) returns table (user_id text, entered_at timestamptz, cause text, change_id bigint)
 language sql stable
 as $$
@@ -232,7 +232,8 @@ as $$
         cast(null as bigint) as change_id
     from events.user_events as events
     where
-        events.event = any(entry_events)
+        events.event = any(array(select jsonb_array_elements_text(entry -> 'any_of')))
+        and upnext.is_asked_for(events.properties, events.context, entry)
         and events.occurred_at <= up_to
         and events.occurred_at > (
             select coalesce(consumer_offsets.begun_at, '-infinity') from segments.consumer_offsets

@@ -35,6 +35,102 @@ exception when data_exception then
 end
 $$;
 
+-- Whether a JSON value is another, as text, number or boolean by the type of that one.
+create or replace function upnext.equals(value jsonb, expected jsonb, ignore_case boolean) returns boolean
+language sql immutable parallel safe
+return case
+    when jsonb_typeof(expected) = 'number' then upnext.number(value) = expected::numeric
+    when ignore_case then lower(value #>> '{}') = lower(expected #>> '{}')
+    else value #>> '{}' = expected #>> '{}'
+end;
+
+-- Whether a JSON value passes each test of a condition. macros/engine/conditions.sql writes the same tests as SQL, for
+-- conditions that are known when dbt compiles; a test compares the two.
+create or replace function upnext.passes_all(value jsonb, tests jsonb) returns boolean
+language sql stable parallel safe
+return (
+    select coalesce(bool_and(coalesce(
+        case test.name
+            when 'equals' then upnext.equals(value, expected, ignore_case)
+            when 'not' then not coalesce(upnext.equals(value, expected, ignore_case), false)
+            when 'one_of' then exists (
+                select from jsonb_array_elements(expected) as listed (one)
+                where upnext.equals(passes_all.value, listed.one, ignore_case)
+            )
+            when 'none_of' then not exists (
+                select from jsonb_array_elements(expected) as listed (one)
+                where upnext.equals(passes_all.value, listed.one, ignore_case)
+            )
+            when 'at_least' then upnext.number(value) >= upnext.number(expected)
+            when 'at_most' then upnext.number(value) <= upnext.number(expected)
+            when 'more_than' then upnext.number(value) > upnext.number(expected)
+            when 'less_than' then upnext.number(value) < upnext.number(expected)
+            when 'between'
+                then upnext.number(value) between upnext.number(expected -> 0) and upnext.number(expected -> 1)
+            when 'contains' then strpos(cased.text, cased.sought) > 0
+            when 'starts_with' then starts_with(cased.text, cased.sought)
+            when 'ends_with' then right(cased.text, length(cased.sought)) = cased.sought
+            when 'matches' then case
+                when ignore_case then left(value #>> '{}', 1000) ~* (expected #>> '{}')
+                else left(value #>> '{}', 1000) ~ (expected #>> '{}')
+            end
+            when 'before' then upnext.instant(value) < upnext.instant(expected)
+            when 'after' then upnext.instant(value) > upnext.instant(expected)
+            when 'exists' then (value #>> '{}' is not null) = expected::boolean
+            when 'is_null' then coalesce(jsonb_typeof(value) = 'null', false) = expected::boolean
+            when 'ignore_case' then true
+        end,
+        false
+    )), true)
+    from jsonb_each(tests) as test (name, expected)
+    cross join lateral (select coalesce((tests -> 'ignore_case')::boolean, false) as ignore_case) as given
+    cross join lateral (
+        select
+            case when ignore_case then lower(value #>> '{}') else value #>> '{}' end as text,
+            case when ignore_case then lower(expected #>> '{}') else expected #>> '{}' end as sought
+    ) as cased
+);
+
+-- Whether conditions hold for a JSON document; without any, they do.
+create or replace function upnext.holds(document jsonb, conditions jsonb) returns boolean
+language plpgsql stable parallel safe as $$
+declare
+    path text;
+    test jsonb;
+    passed boolean;
+begin
+    if jsonb_typeof(conditions) is distinct from 'object' then
+        return true;
+    end if;
+    for path, test in select * from jsonb_each(conditions) loop
+        if path in ('any', 'all') then
+            passed := (
+                select case path when 'any' then bool_or(each.holds) else bool_and(each.holds) end
+                from (
+                    select upnext.holds(document, listed.one) from jsonb_array_elements(test) as listed (one)
+                ) as each (holds)
+            );
+        elsif path = 'not' then
+            passed := not upnext.holds(document, test);
+        else
+            passed := upnext.passes_all(
+                document #> string_to_array(path, '.'),
+                case jsonb_typeof(test) when 'object' then test else jsonb_build_object('equals', test) end
+            );
+        end if;
+        if not passed then
+            return false;
+        end if;
+    end loop;
+    return true;
+end
+$$;
+
+-- Whether an event meets the `where` and the `context` of what asks for it, such as the entry of a journey or a wait.
+create or replace function upnext.is_asked_for(properties jsonb, context jsonb, asked jsonb) returns boolean
+language sql stable parallel safe
+return upnext.holds(properties, asked -> 'where') and upnext.holds(context, asked -> 'context');
+
 -- Whether a value passes the test of a branch: one of equals, at_least, at_most.
 create or replace function upnext.passes(value jsonb, test jsonb) returns boolean
 language sql immutable parallel safe

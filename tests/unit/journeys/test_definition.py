@@ -96,6 +96,22 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "back in time": ({"steps": [email("a", after="2 days"), email("b", after="1 day")]}, "comes before 'a'"),
     "a circle": ({"steps": [email("a"), branch("b", then="a", otherwise="end")]}, "takes no time"),
     "a circle of itself": ({"steps": [email("a", wait="0 days", next="a")]}, "takes no time"),
+    "an unknown test of the entry": (
+        {"segment": None, "existing_members": None, "exit_on_leaving": False,
+         "event": {"any_of": ["login"], "where": {"plan": {"nt": 1}}}}, "unknown key 'nt'; did you mean 'not'",
+    ),
+    "a condition of a wait that asks for nothing": (
+        {"steps": [{"name": "w", "do": "wait", "opened": "a", "within": "1 day", "where": {"x": 1}}]},
+        "where and context go with any_of",
+    ),
+    "a relative date": (
+        {"segment": None, "existing_members": None, "exit_on_leaving": False,
+         "event": {"any_of": ["login"], "where": {"at": {"before": "1 day ago"}}}}, "only a feature can; give a date",
+    ),
+    "the event in a journey of a segment": (
+        {"steps": [email("a", subject="{{ event.order_id }}")]},
+        "step 'a' reads event.order_id, but a segment lets people in here",
+    ),
     "no template": ({"steps": [email("a", template="cach_up")]}, "unknown template .* 'catch_up'"),
     "bad splits": (
         {"steps": [email("a", variants={"x": {"weight": 50}, "y": {"weight": 40}})]}, "add up to 90; .* 100",

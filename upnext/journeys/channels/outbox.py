@@ -188,6 +188,7 @@ def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
         user_id=row.user_id,
         traits=row.traits,
         features=row.features or {},
+        event=row.event or {},
         date=as_of,
     )
 

@@ -31,7 +31,7 @@ from upnext.journeys.copy.links import Links
 
 MAX_CHARACTERS = 500_000
 # What a template is given.
-GIVEN = frozenset({"user", "features", "subject", "link", "open_url", "unsubscribe_url"})
+GIVEN = frozenset({"user", "features", "event", "subject", "link", "open_url", "unsubscribe_url"})
 # Header lines are not folded: List-Unsubscribe has to stand on one.
 _POLICY = SMTP.clone(max_line_length=998)
 _HREF = re.compile(r"""\bhref\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
@@ -48,7 +48,10 @@ class CannotRenderError(Exception):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """The input of a message: the step's definition, and the recipient (traits, and the row of features)."""
+    """The input of a message: the step's definition, the recipient (traits, and the row of features), and the event.
+
+    `event` are the properties of the event that let the user in; none in a journey of a segment.
+    """
 
     message_id: str
     journey: str
@@ -57,6 +60,7 @@ class Request(msgspec.Struct, frozen=True):
     user_id: str
     traits: dict[str, Any]
     features: dict[str, Any]
+    event: dict[str, Any]
     date: datetime
 
 
@@ -165,7 +169,7 @@ def find_mistakes(source: str) -> Iterator[Problem]:
 
 
 class Use(NamedTuple):
-    """A name that copy reads of `user`, of `features`, or of neither (`of` is empty), and the line where it does."""
+    """A name that copy reads of `user`, `features` or `event`, or of none of them (`of` is empty), and its line."""
 
     of: str
     name: str
@@ -193,7 +197,7 @@ def names_used(source: str) -> list[Use]:
 
 
 def _use_of(read: nodes.Node, key: object, line: int) -> Iterator[Use]:
-    if isinstance(read, nodes.Name) and read.name in ("user", "features") and isinstance(key, str):
+    if isinstance(read, nodes.Name) and read.name in ("user", "features", "event") and isinstance(key, str):
         yield Use(read.name, key, line)
 
 
@@ -291,8 +295,10 @@ _RENDERERS: dict[str, Callable[[Request, Sender], Rendered]] = {"email": _email,
 
 
 def _values(request: Request) -> dict[str, Any]:
-    traits = {name: value for name, value in request.traits.items() if value is not None}
-    return {"user": traits, "features": request.features}
+    traits, event = (
+        {name: value for name, value in given.items() if value is not None} for given in (request.traits, request.event)
+    )
+    return {"user": traits, "features": request.features, "event": event}
 
 
 def _valid(address: str) -> str:

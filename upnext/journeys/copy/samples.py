@@ -26,18 +26,16 @@ def requests(
 ) -> Iterator[tuple[int, Request]]:
     """Yield the place of each step that sends, and what its message is made of: once for each copy variant.
 
-    `traits` are examples of those that users have; one that copy names and nobody has is its own name.
+    `traits` are examples of those that users have; one that copy names and nobody has is its own name, and so is a
+    property of the event that the journey's `example` does not give.
     """
     for position, step in enumerate(journey.steps):
         if not isinstance(step, Email | Webhook):
             continue
         definition = msgspec.to_builtins(step)
-        named = {
-            use.name: use.name
-            for _, source in copy_sources(definition, templates)
-            for use in names_used(source)
-            if use.of == "user"
-        }
+        uses = [use for _, source in copy_sources(definition, templates) for use in names_used(source)]
+        named = {of: {use.name: use.name for use in uses if use.of == of} for of in ("user", "event")}
+        example = journey.event.example if journey.event is not None else {}
         for variant in (None, *(step.variants if isinstance(step, Email) else ())):
             yield (
                 position,
@@ -47,8 +45,9 @@ def requests(
                     step=definition,
                     variant=variant,
                     user_id="ada",
-                    traits={**named, **traits, **TRAITS},
+                    traits={**named["user"], **traits, **TRAITS},
                     features=dict(features),
+                    event={**named["event"], **example},
                     date=date,
                 ),
             )

@@ -31,7 +31,9 @@ with entered as (
     union all
     select * from journeys.entering_as_member(:segment, :tick_id, :as_of) where :entering_by = 'membership'
     union all
-    select * from journeys.entering_by_event(:journey, :entry_events, :consumed_tick, :consumed_as_of, :as_of)
+    select * from journeys.entering_by_event(
+        :journey, cast(:entry as jsonb), :consumed_tick, :consumed_as_of, :as_of
+    )
     where :entering_by = 'event'
 ),
 
@@ -179,7 +181,9 @@ select
     'is in the journey',
     entered.entered_at,
     entered.entered_at
-from journeys.entering_by_event(:journey, :entry_events, :consumed_tick, :consumed_as_of, :as_of) as entered
+from journeys.entering_by_event(
+        :journey, cast(:entry as jsonb), :consumed_tick, :consumed_as_of, :as_of
+    ) as entered
 where exists (
     select from journeys.entries
     where

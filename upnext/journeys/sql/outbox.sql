@@ -50,7 +50,8 @@ select
         else :as_of
     end as allowed_at,
     traits.traits,
-    to_jsonb(user_features) as features
+    to_jsonb(user_features) as features,
+    trigger.properties as event
 from page as messages
 inner join journeys.entries on entries.entry_id = messages.entry_id
 inner join journeys.definitions
@@ -58,6 +59,12 @@ inner join journeys.definitions
 inner join journeys.steps
     on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
 left join features.user_features on user_features.user_id = messages.user_id
+-- The event that let the user in.
+left join raw.events as trigger
+    on
+        entries.cause = 'event ' || trigger.source || '/' || trigger.message_id
+        and trigger.source = split_part(substr(entries.cause, 7), '/', 1)
+        and trigger.message_id = substr(entries.cause, 8 + length(split_part(substr(entries.cause, 7), '/', 1)))
 cross join lateral (
     select coalesce(
         jsonb_object_agg(

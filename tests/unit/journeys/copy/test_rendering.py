@@ -44,6 +44,7 @@ def request(step: dict[str, Any] | None = None, variant: str | None = None, **tr
         user_id="u1",
         traits={"email": "ada@customer.example", "name": "Ada", **traits},
         features=FEATURES,
+        event={},
         date=datetime(2026, 3, 1, tzinfo=UTC),
     )
 
