@@ -105,7 +105,7 @@ def requests(project: Project) -> list[Request]:
     """Return what the messages that wait are made of."""
     values = {
         **stop_parameters(project.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
-        "time_zone_trait": "timezone", **BEGINNING,
+        "time_zone_trait": "timezone", "time_zone": "UTC", **BEGINNING,
         "page": 10_000_000,
     }  # fmt: skip
     with project.engine.connect() as connection:

@@ -456,6 +456,18 @@ def test_hours_are_by_the_users_own_clock(
     assert journeys.messages("sent_at") == [(allowed,)]
 
 
+def test_users_without_a_time_zone_have_the_clock_of_the_policy(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    journeys.person("bob", timezone="Europe/London")
+    journeys.project.policy = Policy(time_zone="America/New_York")
+    journeys.declare(one=journey(send_window={"from": "09:00", "to": "11:00"}))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    journeys.dispatch(AS_OF + HOUR + timedelta(minutes=30))
+    assert journeys.sent("hello") == ["ada"], "12:00 UTC is 08:00 in New York, and 13:00 in London"
+
+
 def test_an_account_has_a_clock_too(journeys: Journeys, smtp: SmtpServer) -> None:
     journeys.person("ada", "bob")
     for user in ("ada", "bob"):

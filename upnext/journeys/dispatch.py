@@ -302,7 +302,7 @@ def _values(
     weaker = [other for other in others if journey.takes_over and group[other].priority < journey.priority]
     return {
         **stop_parameters(policy, as_of),
-        "time_zone_trait": policy.time_zone_trait,
+        **policy.clock,
         "journey": name,
         "version": version(journey),
         "segment": journey.segment,

@@ -1,11 +1,13 @@
 """The policy for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
 
 from typing import Annotated
+from zoneinfo import available_timezones
 
 import msgspec
 
 from upnext.declarations import Declaration, Name, Share
 from upnext.durations import Duration
+from upnext.errors import nearest
 from upnext.wording import worded
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
@@ -51,6 +53,19 @@ class Policy(Declaration, frozen=True):
     cap: Cap | None = None
     late_after: Duration = "6 hours"
     time_zone_trait: str = "timezone"
+    time_zone: str = "UTC"
+    """The clock of users for whom no trait names one."""
     email: Channel = Channel()
     webhook: Channel = Channel(timeout_seconds=15)
     endpoints: dict[Name, Endpoint] = {}
+
+    def __post_init__(self) -> None:
+        if self.time_zone not in available_timezones():
+            raise ValueError(
+                f"time_zone: no zone is called '{self.time_zone}'{nearest(self.time_zone, available_timezones())}"
+            )
+
+    @property
+    def clock(self) -> dict[str, str]:
+        """The parameters by which statements find a user's clock."""
+        return {"time_zone_trait": self.time_zone_trait, "time_zone": self.time_zone}

@@ -43,7 +43,7 @@ begin
         order by accounts.occurred_at desc
         limit 1;
     end if;
-    return coalesce(zone, 'UTC');
+    return zone;
 end
 $$;
 

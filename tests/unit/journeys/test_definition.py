@@ -213,3 +213,9 @@ def test_an_endpoint_is_somewhere_else(tmp_path: Path, url: str, message: str) -
     (tmp_path / "policy.yml").write_text(yaml.safe_dump(content))
     with pytest.raises(UpnextError, match=rf"policy.yml:4: the url of endpoint 'crm' .*{message}"):
         load_policy([], tmp_path / "policy.yml")
+
+
+def test_a_time_zone_of_the_policy_is_one_that_there_is(tmp_path: Path) -> None:
+    (tmp_path / "policy.yml").write_text("late_after: 6 hours\ntime_zone: Europe/Berln\n")
+    with pytest.raises(UpnextError, match=r"no zone is called 'Europe/Berln'; did you mean 'Europe/Berlin'"):
+        load_policy([], tmp_path / "policy.yml")

@@ -85,7 +85,7 @@ def send_due(
         return Counter()
     done: Counter[str] = Counter()
     with RenderProcess(sender) as process, engine.connect() as database, connections() as connect:
-        written = _written(database, process, {**values, "time_zone_trait": policy.time_zone_trait}, done)
+        written = _written(database, process, {**values, **policy.clock}, done)
         shared = _Shared(in_order(paced(written, settings.per_second)))
         with ThreadPoolExecutor(max_workers=waiting) as pool:
             at_work = [pool.submit(_work, engine, connect(), shared, values) for _ in range(waiting)]

@@ -103,7 +103,9 @@ with due as (
                 upnext.first_allowed(:as_of, zone, send_window, quiet_hours) as now_on
             from (
                 select
-                    journeys.time_zone_of(entries.user_id, :time_zone_trait, :as_of) as zone,
+                    coalesce(
+                        journeys.time_zone_of(entries.user_id, :time_zone_trait, :as_of), :time_zone
+                    ) as zone,
                     nullif(definitions.definition -> 'send_window', 'null') as send_window,
                     nullif(definitions.definition -> 'quiet_hours', 'null') as quiet_hours
                 where journeys.has_hours(definitions.definition) and steps.kind in ('email', 'webhook')

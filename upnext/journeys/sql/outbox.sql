@@ -43,7 +43,7 @@ select
     case
         when journeys.has_hours(definitions.definition) then upnext.first_allowed(
             :as_of,
-            journeys.time_zone_of(messages.user_id, :time_zone_trait, :as_of),
+            coalesce(journeys.time_zone_of(messages.user_id, :time_zone_trait, :as_of), :time_zone),
             nullif(definitions.definition -> 'send_window', 'null'),
             nullif(definitions.definition -> 'quiet_hours', 'null')
         )
