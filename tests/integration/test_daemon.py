@@ -96,9 +96,9 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
         write_power_user(landing / "ada.jsonl", ada, datetime.now(UTC) - timedelta(hours=1))
         assert hold.reached.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
         kill_all(process, project)
-    assert rows(project, "select pipeline_name, status from dagster.runs where status <> 'SUCCESS'") == [
-        ("dispatch", "STARTED")
-    ]
+    # On the hour, a tick of the schedule may run as well.
+    unfinished = rows(project, "select pipeline_name, status from dagster.runs where status <> 'SUCCESS'")
+    assert ("dispatch", "STARTED") in unfinished
     smtp.holds.clear()
     hold.go.set()
     with dev(tmp_path, database, smtp.url, port):

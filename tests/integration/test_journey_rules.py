@@ -182,6 +182,91 @@ def test_copy_reads_the_event_that_let_the_user_in(content: Path, journeys: Jour
     ]
 
 
+def cart(**values: Any) -> Journey:
+    """An abandoned cart: a mail if the order is not completed within an hour."""
+    wait = {"do": "wait", "name": "ordered", "any_of": ["subscribed to basic plan"], "within": "1 hour", "then": "end",
+            "otherwise": "nudge"}  # fmt: skip
+    return journey(
+        wait, mail("nudge", wait="0 days", subject="Cart {{ event.cart.id }}"), segment=None, existing_members=None,
+        exit_on_leaving=False, event={"any_of": ["product viewed"]}, keyed_by="cart.id", reentry="never",
+        **values,
+    )  # fmt: skip
+
+
+def in_cart(name: str) -> dict[str, Any]:
+    return {"cart": {"id": name}}
+
+
+def test_one_run_for_each_key(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(cart=cart())
+    journeys.dispatch()
+    for name in ("x", "y", "z", "x"):
+        journeys.product.track("ada", "product viewed", AS_OF + HOUR, properties=in_cart(name))
+    journeys.product.track("bob", "product viewed", AS_OF + HOUR, properties=in_cart("y"))
+    journeys.product.track("bob", "product viewed", AS_OF + HOUR)
+    journeys.dispatch(AS_OF + HOUR + timedelta(minutes=1))
+    assert sorted(journeys.entries("user_id, coalesce(key, ''), status, coalesce(reason, '')")) == [
+        ("ada", "x", "active", ""), ("ada", "x", "excluded", "is in the journey"), ("ada", "y", "active", ""),
+        ("ada", "z", "active", ""), ("bob", "", "excluded", "the event has no cart.id"), ("bob", "y", "active", ""),
+    ]  # fmt: skip
+    half = AS_OF + HOUR + timedelta(minutes=30)
+    journeys.product.track("ada", "subscribed to basic plan", half, properties=in_cart("y"))
+    journeys.product.track("bob", "subscribed to basic plan", half, properties=in_cart("x"))
+    journeys.product.track("bob", "subscribed to basic plan", half)
+    # The goal of one run is not that of another.
+    journeys.product.track("ada", "subscribed to premium plan", half, properties=in_cart("z"))
+    journeys.product.track("ada", "product viewed", half, properties=in_cart("y"))
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    ended = {
+        (user, key): status for user, key, status in journeys.entries("user_id, key, status") if status != "excluded"
+    }
+    assert ended == {
+        ("ada", "x"): "completed", ("ada", "y"): "completed", ("ada", "z"): "converted", ("bob", "y"): "completed",
+    }  # fmt: skip
+    assert sorted((mail["To"], mail["Subject"]) for mail in smtp.accepted) == [
+        ("ada@customer.example", "Cart x"), ("bob@customer.example", "Cart y"),
+    ]  # fmt: skip
+    lines = [line.text for line in explain_journey(journeys.project, "cart", "ada")]
+    assert any(line.endswith(", x)") for line in lines)
+
+
+def test_runs_of_different_keys_survive_a_merge_and_those_of_one_key_become_one(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(cart=cart())
+    journeys.dispatch()
+    for user, name in (("ada", "x"), ("bob", "x"), ("bob", "y")):
+        journeys.product.track(user, "product viewed", AS_OF + HOUR, properties=in_cart(name))
+    journeys.dispatch(AS_OF + HOUR)
+    journeys.merge(AS_OF + timedelta(minutes=90), bob="ada")
+    journeys.dispatch(AS_OF + timedelta(minutes=91))
+    assert sorted(journeys.entries("user_id, key, status, coalesce(reason, '')")) == [
+        ("ada", "x", "active", ""), ("ada", "x", "excluded", "merged"), ("ada", "y", "active", ""),
+    ]  # fmt: skip
+
+
+def test_thousands_of_keys_of_one_user_are_runs_like_any_other_and_the_cap_holds(
+    journeys: Journeys, smtp: SmtpServer
+) -> None:
+    journeys.person("ada")
+    journeys.project.policy = Policy(cap=Cap(messages=2, per="7 days"))
+    journeys.declare(cart=cart())
+    journeys.dispatch()
+    journeys.product.track("ada", "product viewed", AS_OF + HOUR, properties=in_cart("0"))
+    journeys.write(
+        "insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)"
+        " select source, message_id || '/' || nth, type, event, user_id, occurred_at, load_id,"
+        " jsonb_build_object('cart', jsonb_build_object('id', nth)) from raw.events, generate_series(1, 1999) as nth"
+        " where event = 'product viewed'"
+    )
+    journeys.dispatch(AS_OF + HOUR)
+    assert journeys.entries("status") == [("active",)] * 2000
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert len(smtp.accepted) == 2
+    stopped = "select status, reason, count(*) from journeys.messages group by 1, 2 order by 1 desc"
+    assert rows(journeys.project, stopped) == [("skipped", "frequency cap", 1998), ("sent", None, 2)]
+
+
 def test_two_events_of_one_instant_are_two_entries_with_messages_of_their_own(
     journeys: Journeys, smtp: SmtpServer
 ) -> None:

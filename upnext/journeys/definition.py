@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from upnext.conditions import Conditions, check_conditions
+from upnext.conditions import Conditions, Path, check_conditions
 from upnext.declarations import Declaration, Keys, Link, Name, Problem, Share, markup, unknown
 from upnext.durations import Duration, minutes
 from upnext.errors import nearest
@@ -181,6 +181,8 @@ class Journey(Declaration, frozen=True, kw_only=True):
     owner: str
     segment: Name | None = None
     event: Entry | None = None
+    keyed_by: Path | None = None
+    """The property of the event that tells runs apart: a user has one run for each value, several at once."""
     existing_members: Literal["enroll", "ignore"] | None = None
     reentry: Literal["never", "always"] | Reentry
     exit_on_leaving: bool = False
@@ -241,6 +243,8 @@ def plan(journey: Journey) -> list[dict[str, Any]]:
     rows = []
     for position, step in enumerate(journey.steps):
         definition = msgspec.to_builtins(step)
+        if isinstance(step, Asked):
+            definition["keyed_by"] = journey.keyed_by
         rows.append(
             {
                 "position": position,
@@ -331,6 +335,8 @@ def _mistakes_of_entry(journey: Journey, known: Names) -> Iterator[Problem]:
         yield from unknown(["segment"], "segment", [journey.segment], known.segments)
         if journey.existing_members is None:
             yield Problem(["segment"], "existing_members is missing: `enroll` or `ignore` the present members")
+    if journey.keyed_by is not None and journey.event is None:
+        yield Problem(["keyed_by"], "keyed_by goes with an event that lets people in")
     if journey.event is not None:
         yield from unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
         if journey.existing_members is not None:

@@ -307,6 +307,7 @@ def _values(
         "version": version(journey),
         "segment": journey.segment,
         "entry": msgspec.json.encode(journey.event).decode(),
+        "keyed_by": journey.keyed_by,
         "holdout": journey.holdout,
         "global_holdout": policy.global_holdout,
         "is_enrolling_members": journey.existing_members == "enroll",

@@ -72,7 +72,7 @@ def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: 
 
 
 def _path(connection: Connection, entry: sa.Row[Any], judged_by: dict[str, Any]) -> Iterator[Line]:
-    yield Line(entry.entered_at, f"entered the journey (version {entry.version})")
+    yield Line(entry.entered_at, f"entered the journey (version {entry.version}{_key_of(entry)})")
     if entry.status == "held_out":
         yield Line(entry.entered_at, f"gets nothing: {entry.reason}")
     if entry.status == "excluded":
@@ -106,3 +106,7 @@ def _became(message: sa.Row[Any]) -> str:
     if message.status == "unknown":
         return f"nobody knows whether it arrived ({message.reason}), and it is not sent again"
     return f"{message.status}: {message.reason}"
+
+
+def _key_of(entry: Any) -> str:
+    return f", {entry.key}" if entry.key is not None else ""

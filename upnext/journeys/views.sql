@@ -60,7 +60,7 @@ where event in ('message unsubscribed', 'message bounced', 'message complained',
 
 -- The first event within the time of the goal of a journey, up to an instant; no row where there is none.
 create or replace function journeys.goal_reached(
-    of_user text, of_definition jsonb, since timestamptz, up_to timestamptz
+    of_user text, of_definition jsonb, of_key text, since timestamptz, up_to timestamptz
 ) returns table (event text, occurred_at timestamptz)
 language sql stable rows 1
 as $$
@@ -69,6 +69,10 @@ as $$
     where
         events.user_id = of_user
         and events.event = any(array(select jsonb_array_elements_text(of_definition -> 'goal' -> 'any_of')))
+        and (
+            of_key is null
+            or events.properties #>> string_to_array(of_definition ->> 'keyed_by', '.') = of_key
+        )
         and events.occurred_at > since
         and events.occurred_at <= since + cast(of_definition -> 'goal' ->> 'within' as interval)
         and events.occurred_at <= up_to
@@ -115,7 +119,7 @@ as $$
             when definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' and exists (
                 select
                 from journeys.goal_reached(
-                    messages.user_id, definitions.definition, entries.entered_at, at_instant
+                    messages.user_id, definitions.definition, entries.key, entries.entered_at, at_instant
                 )
             ) then 'converted'
             when
@@ -221,19 +225,20 @@ $$;
 
 -- Users who enter by an event that was loaded, or occurred, since the last dispatch.
 create or replace function journeys.entering_by_event(
-    of_journey text, entry jsonb, since_tick bigint, since_instant timestamptz, up_to timestamptz
-) returns table (user_id text, entered_at timestamptz, cause text, change_id bigint)
+    of_journey text, entry jsonb, keyed_by text, since_tick bigint, since_instant timestamptz, up_to timestamptz
+) returns table (user_id text, entered_at timestamptz, cause text, change_id bigint, key text)
 language sql stable
 as $$
     select
         events.user_id,
         events.occurred_at as entered_at,
         'event ' || events.source || '/' || events.message_id as cause,
-        cast(null as bigint) as change_id
+        cast(null as bigint) as change_id,
+        events.properties #>> string_to_array(keyed_by, '.') as key
     from events.user_events as events
     where
         events.event = any(array(select jsonb_array_elements_text(entry -> 'any_of')))
-        and upnext.is_asked_for(events.properties, events.context, entry)
+        and upnext.is_asked_for(events.properties, events.context, entry, null)
         and events.occurred_at <= up_to
         and events.occurred_at > (
             select coalesce(consumer_offsets.begun_at, '-infinity') from segments.consumer_offsets

@@ -70,7 +70,7 @@ class EmbeddedServer:
         """Stop the server; False where none was running."""
         if not (self._data / "PG_VERSION").exists() or not self._is_running():
             return False
-        self._run("pg_ctl", "stop", "-D", self._data, "-m", "fast", "-w", "-t", "60")
+        self._run("pg_ctl", "stop", "-D", self._data, "-m", "fast", "-w", "-t", "300")
         return True
 
     def _wake(self) -> None:

@@ -126,10 +126,14 @@ begin
 end
 $$;
 
--- Whether an event meets the `where` and the `context` of what asks for it, such as the entry of a journey or a wait.
-create or replace function upnext.is_asked_for(properties jsonb, context jsonb, asked jsonb) returns boolean
+-- Whether an event meets the `where` and the `context` of what asks for it, such as the entry of a journey or a wait,
+-- and has the key of the run that asks (null: the run has none).
+create or replace function upnext.is_asked_for(properties jsonb, context jsonb, asked jsonb, key text)
+returns boolean
 language sql stable parallel safe
-return upnext.holds(properties, asked -> 'where') and upnext.holds(context, asked -> 'context');
+return (key is null or properties #>> string_to_array(asked ->> 'keyed_by', '.') = key)
+and upnext.holds(properties, asked -> 'where')
+and upnext.holds(context, asked -> 'context');
 
 -- Whether a value passes the test of a branch: one of equals, at_least, at_most.
 create or replace function upnext.passes(value jsonb, test jsonb) returns boolean

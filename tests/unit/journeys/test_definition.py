@@ -104,6 +104,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"steps": [{"name": "w", "do": "wait", "opened": "a", "within": "1 day", "where": {"x": 1}}]},
         "where and context go with any_of",
     ),
+    "keys without an event": ({"keyed_by": "order_id"}, "keyed_by goes with an event that lets people in"),
+    "a key that is no path": (
+        {"segment": None, "existing_members": None, "exit_on_leaving": False, "keyed_by": "a..b",
+         "event": {"any_of": ["login"]}}, "'keyed_by' is 'a..b'; it must be a path",
+    ),
     "a relative date": (
         {"segment": None, "existing_members": None, "exit_on_leaving": False,
          "event": {"any_of": ["login"], "where": {"at": {"before": "1 day ago"}}}}, "only a feature can; give a date",

@@ -17,7 +17,10 @@ from (
         where
             events.user_id = waiting.user_id
             and events.event = any(steps.any_of)
-            and upnext.is_asked_for(events.properties, events.context, steps.definition)
+            and upnext.is_asked_for(
+                events.properties, events.context, steps.definition,
+                case when steps.of_step is null then waiting.key end
+            )
             and events.occurred_at
                 > case when steps.of_step is null then waiting.reached_at else waiting.entered_at end
             and events.occurred_at <= least(waiting.next_due_at, :as_of)
@@ -80,8 +83,10 @@ with due as (
                     where
                         events.user_id = entries.user_id
                         and events.event = any(steps.any_of)
-                        and upnext.is_asked_for(events.properties, events.context, steps.definition)
-            and upnext.is_asked_for(events.properties, events.context, steps.definition)
+                        and upnext.is_asked_for(
+                            events.properties, events.context, steps.definition,
+                            case when steps.of_step is null then entries.key end
+                        )
                         and events.occurred_at > entries.entered_at
                         and events.occurred_at <= :as_of
                         and (

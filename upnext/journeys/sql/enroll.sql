@@ -27,24 +27,27 @@ order by tick_id;
 -- name: enroll
 -- Checks eligibility, then the exclusive group, then the holdouts. Open entries of `weaker` journeys end.
 with entered as (
-    select * from journeys.entering_by_change(:segment, :tick_id, :is_enrolling_members) where :entering_by = 'change'
+    select *, cast(null as text) as key
+    from journeys.entering_by_change(:segment, :tick_id, :is_enrolling_members)
+    where :entering_by = 'change'
     union all
-    select * from journeys.entering_as_member(:segment, :tick_id, :as_of) where :entering_by = 'membership'
+    select *, null from journeys.entering_as_member(:segment, :tick_id, :as_of) where :entering_by = 'membership'
     union all
     select * from journeys.entering_by_event(
-        :journey, cast(:entry as jsonb), :consumed_tick, :consumed_as_of, :as_of
+        :journey, cast(:entry as jsonb), :keyed_by, :consumed_tick, :consumed_as_of, :as_of
     )
     where :entering_by = 'event'
 ),
 
 eligible as (
-    select distinct on (user_id) *
+    select distinct on (user_id, key) *
     from entered
-    where not exists (
+    where (cast(:keyed_by as text) is null or key is not null) and not exists (
         select from journeys.entries
         where
             entries.journey = :journey
             and entries.user_id = entered.user_id
+            and coalesce(entries.key, '') = coalesce(entered.key, '')
             and entries.status <> 'excluded'
             and (
                 :reentry = 'never'
@@ -56,7 +59,7 @@ eligible as (
                 or entries.cause = entered.cause
             )
     )
-    order by user_id, entered_at, cause
+    order by user_id, key, entered_at, cause
 ),
 
 placed as (
@@ -123,12 +126,13 @@ judged as (
 
 enrolled as (
     insert into journeys.entries
-        (journey, version, user_id, change_id, cause, seed, entered_at, status, reason, arm, is_held_out_globally,
+        (journey, version, user_id, key, change_id, cause, seed, entered_at, status, reason, arm, is_held_out_globally,
             step, reached_at, next_due_at, ended_at)
     select
         :journey,
         :version,
         judged.user_id,
+        judged.key,
         judged.change_id,
         judged.cause,
         case
@@ -167,28 +171,32 @@ touched as (
 select status, count(*) as entries from enrolled group by status;
 
 -- name: note_events_inside
--- An entry event of a user inside the journey is recorded too, to explain why it has no effect.
+-- An entry event that lets nobody in is recorded too, to explain why: its user is in the journey, with the same key, or
+-- the event lacks the key.
 insert into journeys.entries
-    (journey, version, user_id, cause, seed, entered_at, status, reason, reached_at, ended_at)
+    (journey, version, user_id, key, cause, seed, entered_at, status, reason, reached_at, ended_at)
 select
     :journey,
     :version,
     entered.user_id,
+    entered.key,
     entered.cause,
     cast(jsonb_build_array('inside', cast(:journey as text), entered.cause) as text),
     entered.entered_at,
     'excluded',
-    'is in the journey',
+    case when is_keyed and entered.key is null then 'the event has no ' || :keyed_by else 'is in the journey' end,
     entered.entered_at,
     entered.entered_at
 from journeys.entering_by_event(
-        :journey, cast(:entry as jsonb), :consumed_tick, :consumed_as_of, :as_of
+        :journey, cast(:entry as jsonb), :keyed_by, :consumed_tick, :consumed_as_of, :as_of
     ) as entered
-where exists (
+cross join lateral (select cast(:keyed_by as text) is not null as is_keyed) as asked
+where (is_keyed and entered.key is null) or exists (
     select from journeys.entries
     where
         entries.journey = :journey
         and entries.user_id = entered.user_id
+        and coalesce(entries.key, '') = coalesce(entered.key, '')
         and entries.status <> 'excluded'
         and entries.cause <> entered.cause
         and entries.entered_at <= entered.entered_at

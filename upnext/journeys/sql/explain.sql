@@ -18,7 +18,7 @@ select
 
 -- name: entries_of_user
 select
-    entry_id, version, entered_at, status, reason, step, next_due_at, shifted, goal_reached_at, ended_at,
+    entry_id, version, key, entered_at, status, reason, step, next_due_at, shifted, goal_reached_at, ended_at,
     is_in_both_arms
 from journeys.entries
 where journey = :journey and user_id = :user_id

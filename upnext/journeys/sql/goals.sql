@@ -23,7 +23,9 @@ from (
     inner join journeys.entries as open on open.user_id = affected_users.user_id and open.journey = :journey
     inner join journeys.definitions
         on definitions.journey = open.journey and definitions.version = open.version
-    cross join lateral journeys.goal_reached(open.user_id, definitions.definition, open.entered_at, :as_of) as goal
+    cross join lateral journeys.goal_reached(
+        open.user_id, definitions.definition, open.key, open.entered_at, :as_of
+    ) as goal
     where open.status in ('active', 'completed', 'held_out') and open.goal_reached_at is null
 ) as reached
 where entries.entry_id = reached.entry_id;

@@ -34,7 +34,7 @@ with entries_of_merged as (
         entries.status,
         entries.ended_at,
         row_number() over (
-            partition by entries.journey, entries.user_id
+            partition by entries.journey, entries.user_id, entries.key
             order by entries.ended_at is not null, entered_at, entry_id
         ) as nth,
         bool_or(entries.arm = 'held_out') over (partition by entries.journey, entries.user_id)
