@@ -3,8 +3,9 @@
 `dbt_project/macros/engine/conditions.sql` turns them into SQL.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
@@ -20,10 +21,12 @@ Conditions = dict[str, Any]
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 _AGO = rf"[0-9]{{1,6}} ({UNITS})s? ago|in [0-9]{{1,6}} ({UNITS})s?"
+# What upnext.instant reads.
+_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?"
 Moment = Annotated[
     str,
     worded(
-        rf"^([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}.*|{_AGO})$",
+        rf"^({_DATE}|{_AGO})$",
         "a date in quotes such as '2026-03-01', or 7 days ago, or in 3 days",
     ),
 ]
@@ -66,6 +69,9 @@ class Test(Declaration, frozen=True, rename={"not_": "not"}):
         for name in ("one_of", "none_of"):
             if getattr(self, name) == []:
                 raise ValueError(f"{name} names nothing, so that {'nothing' if name == 'one_of' else 'all'} passes")
+        for number in _numbers(self):
+            if not math.isfinite(number):
+                raise ValueError(f"{number} is no number to compare with")
         low = max((bound for bound in (self.at_least, self.more_than) if bound is not None), default=None)
         high = min((bound for bound in (self.at_most, self.less_than) if bound is not None), default=None)
         for least, most in ((low, high), self.between or (None, None)):
@@ -80,6 +86,13 @@ class Test(Declaration, frozen=True, rename={"not_": "not"}):
             check_length(moment)
         if self.matches is not None:
             _check_pattern(self.matches)
+
+
+def _numbers(test: Test) -> Iterator[float]:
+    for value in msgspec.structs.astuple(test):
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, float):
+                yield one
 
 
 def check_conditions(conditions: Conditions | None, key: str = "where", *, may_be_relative: bool = True) -> None:
@@ -120,6 +133,8 @@ def _check_all(conditions: Any, place: str) -> None:
 
 
 def _check_test(path: str, test: Any, place: str) -> None:
+    if isinstance(test, float) and not math.isfinite(test):
+        _fail(f"'{path}' is {test}, which is no number to compare with", place)
     try:
         msgspec.convert({"test": test}, _Tested)
     except msgspec.ValidationError as error:

@@ -187,6 +187,35 @@ def test_only_columns_that_are_new_or_have_changed_are_computed(
     assert not any(rebuild(project).values())
 
 
+def test_a_view_over_a_ratio_stays_while_other_features_change(
+    content: Path, project: Project, product: Product
+) -> None:
+    declare(content, "user_features", {
+        "visits": {"count_of": "login"}, "views": {"count_of": "product viewed"},
+        "share": {"ratio_of": "views", "per": "visits"}, "half": {"ratio_of": "visits", "per": "views"},
+    })  # fmt: skip
+    product.track("ann", "login", AS_OF, times=2)
+    product.track("ann", "product viewed", AS_OF)
+    build_at(project, timedelta())
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("create view features.mine as select user_id, share from features.user_features")
+    remove(content, "half")
+    declare(content, "user_features", {"added": {"ever": "login"}, "half": {"ratio_of": "views", "per": "visits"}})
+    build_at(project, DAY)
+    assert rows(project, "select share, half, added from features.mine inner join features.user_features"
+                         " using (user_id, share)") == [(Decimal("0.5"), Decimal("0.5"), True)]  # fmt: skip
+    # The part of a ratio gets another type.
+    remove(content, "visits", "share", "half")
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("drop view features.mine")
+    declare(content, "user_features", {
+        "visits": {"sum_of": "n", "of": "login"}, "half": {"ratio_of": "visits", "per": "views"},
+    })  # fmt: skip
+    build_at(project, 2 * DAY)
+    assert rows(project, "select visits, half from features.user_features") == [(0, 0)]
+    assert not any(rebuild(project).values())
+
+
 def test_a_segment_follows_a_feature_whose_definition_has_changed(
     content: Path, project: Project, product: Product
 ) -> None:

@@ -67,9 +67,15 @@ class FeaturesFile(msgspec.Struct, frozen=True):
     def find_mistakes(self, events: Collection[str], tables: Mapping[str, Mapping[str, Feature]]) -> Iterator[Problem]:
         """Yield what is wrong with a feature, given the events and the features of each table that are declared."""
         for nth_model, model in enumerate(self.models):
+            seen: set[str] = set()
             for nth_column, column in enumerate(model.columns):
                 keys: Keys = ["models", nth_model, "columns", nth_column]
                 if column.config.meta is not None:
+                    names = list(of_each_window(column.name, column.config.meta))
+                    for name in names:
+                        if name in seen or names.count(name) > 1:
+                            yield Problem(keys, f"feature '{name}' stands in {model.name} twice")
+                    seen.update(names)
                     mistakes = _mistakes_of(column.name, column.config.meta, model.name, events, tables)
                     keys += ["config", "meta"]
                 elif column.name not in ("user_id", "account_id"):

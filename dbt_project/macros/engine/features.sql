@@ -146,10 +146,10 @@
     {%- do run_query("drop table if exists pg_temp.fresh") -%}
     {%- do run_query(fresh_rows(with_events ~ all_features(key, replaced, progress))) -%}
     {%- do check_contract(types_of('pg_temp.fresh')) -%}
-    {%- do run_query(without_generated_columns(target)) -%}
     {%- set existing = types_of(target) -%}
     {%- set wanted = types_of('pg_temp.fresh') -%}
     {%- for name in unchanged -%} {%- do wanted.update({name: existing[name]}) -%} {%- endfor -%}
+    {%- do run_query(without_stale_columns(target, model_name, wanted)) -%}
     {%- if existing != wanted -%} {%- do run_query(altered_table(target, existing, wanted)) -%} {%- endif -%}
     {%- if replaced -%} {%- do run_query(filled(target, key, columns_of(replaced))) -%} {%- endif -%}
     {%- do run_query(with_generated_columns(target, model_name)) -%}

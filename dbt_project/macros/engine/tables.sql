@@ -8,10 +8,9 @@
 {% macro rebuild_table(target, model_name, key, sql, progress, definition) -%}
     {%- do run_query(fresh_rows(sql)) -%}
     {%- do check_contract(types_of('pg_temp.fresh')) -%}
-    {%- set is_redefined = not progress.last or progress.last.definition != definition -%}
-    {%- if is_redefined -%} {%- do run_query(without_generated_columns(target)) -%} {%- endif -%}
+    {%- do run_query(without_stale_columns(target, model_name, types_of('pg_temp.fresh'))) -%}
     {%- set columns = fit_table(target, key, config.get('indexes', [])) -%}
-    {%- if is_redefined -%} {%- do run_query(with_generated_columns(target, model_name)) -%} {%- endif -%}
+    {%- do run_query(with_generated_columns(target, model_name)) -%}
     {%- set differing = reconcile(target, model_name, key, columns, 'true', progress.tick_id, is_logged=false) -%}
     {%- do run_query(note_rebuild(model_name, progress, differing)) -%}
     {%- do run_query("analyze " ~ target) -%}
@@ -66,30 +65,51 @@
     {%- endfor %}
 {%- endmacro %}
 
-{# The expressions of the columns that follow from others by themselves (`__generated`), by name. #}
+{# The definitions of the columns that follow from others by themselves (`__generated`), by name. #}
 {% macro generated_columns(model_name) -%}
-    {%- set expressions = {} -%}
+    {%- set generated = {} -%}
     {%- for column in described_columns(model_name) if of_kind(column.config.meta, 'generated') -%}
-        {%- do expressions.update({column.name: of_kind(column.config.meta, 'generated')(column.config.meta)}) -%}
+        {%- do generated.update({column.name: column.config.meta}) -%}
     {%- endfor -%}
-    {{ return(expressions) }}
+    {{ return(generated) }}
 {%- endmacro %}
 
-{% macro without_generated_columns(target) -%}
+{% macro stored_generated_columns(target) -%}
     {%- set query -%}
-        select attname from pg_attribute
+        select attname, col_description(attrelid, attnum) as definition from pg_attribute
         where attrelid = to_regclass('{{ target }}') and attnum > 0 and not attisdropped and attgenerated != ''
     {%- endset -%}
+    {%- set stored = {} -%}
+    {%- for column in run_query(query).rows -%} {%- do stored.update({column.attname: column.definition}) -%} {%- endfor -%}
+    {{ return(stored) }}
+{%- endmacro %}
+
+{#
+    Drop the generated columns that are gone or have changed, and those over a column that gets another type. The others
+    stay, and so do people's views over them.
+#}
+{% macro without_stale_columns(target, model_name, wanted) -%}
+    {%- set generated = generated_columns(model_name) -%}
+    {%- set existing = types_of(target) -%}
     select 1;
-    {%- for column in run_query(query).rows %}
-    alter table {{ target }} drop column {{ adapter.quote(column.attname) }};
+    {%- for name, definition in stored_generated_columns(target).items() %}
+    {%- set parts = generated[name].values() | list if name in generated else [] %}
+    {%- set kept = parts | select('in', wanted) | list %}
+    {%- set retyped = [] -%}
+    {%- for part in kept if existing[part] != wanted[part] -%} {%- do retyped.append(part) -%} {%- endfor -%}
+    {%- if retyped or not parts or kept | length < parts | length or definition != local_md5(tojson(parts)) %}
+    alter table {{ target }} drop column {{ adapter.quote(name) }};
+    {%- endif %}
     {%- endfor %}
 {%- endmacro %}
 
 {% macro with_generated_columns(target, model_name) -%}
+    {%- set stored = stored_generated_columns(target) -%}
     select 1;
-    {%- for name, expression in generated_columns(model_name).items() %}
-    alter table {{ target }} add column {{ name }} numeric generated always as ({{ expression }}) stored;
+    {%- for name, meta in generated_columns(model_name).items() if name not in stored %}
+    alter table {{ target }} add column {{ name }} numeric
+    generated always as ({{ of_kind(meta, 'generated')(meta) }}) stored;
+    comment on column {{ target }}.{{ name }} is '{{ local_md5(tojson(meta.values() | list)) }}';
     {%- endfor %}
     {%- if 'recompute_at' in types_of(target) %}
     create index if not exists {{ target.name }}_recompute_at on {{ target }} (recompute_at)

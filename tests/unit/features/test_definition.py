@@ -52,7 +52,15 @@ def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path
         ("{count_of: login, where: {plan: {exists: false, equals: x}}}", "a value that is not there passes no other"),
         ("{count_of: login, where: {seats: {at_least: 5, ignore_case: true}}}", "ignore_case goes with a test of text"),
         ("{count_of: login, where: {at: {before: yesterday}}}", "'before' is 'yesterday'; it must be a date in quotes"),
-        ("{count_of: login, where: {at: {before: 2026-02-30x}}}", "'2026-02-30x' is no date, such as 2026-03-01"),
+        (
+            "{count_of: login, where: {at: {before: 2026-02-30x}}}",
+            "'before' is '2026-02-30x'; it must be a date in quo",
+        ),
+        ("{count_of: login, where: {at: {before: '2026-02-30'}}}", "'2026-02-30' is no date, such as 2026-03-01"),
+        ("{count_of: login, where: {at: {before: '2026-03-01T12'}}}", "'before' is '2026-03-01T12'; it must be a date"),
+        ("{count_of: login, where: {seats: {at_least: .inf}}}", "inf is no number to compare with"),
+        ("{count_of: login, where: {seats: .nan}}", "'seats' is nan, which is no number to compare with"),
+        ("{count_of: login, where: {seats: {one_of: [1, .inf]}}}", "inf is no number to compare with"),
         ("{count_of: login, where: {at: {before: 3 moons ago}}}", "'before' is '3 moons ago'; it must be a date"),
         ("{count_of: login, where: {url: {matches: '(a'}}}", "matches: '(a' is no regular expression: missing )"),
         ("{count_of: login, where: {url: {matches: '(a)\\1'}}}", "matches: '\\1' is not supported; use letters"),
@@ -194,3 +202,10 @@ def test_a_column_that_says_not_what_it_is_made_of_is_told(tmp_path: Path) -> No
 def test_the_features_that_ship_are_right() -> None:
     tables = Project(Settings.from_environment({})).features
     assert {"logins_30d", "is_on_basic_plan"} <= tables["user_features"].keys()
+
+
+def test_a_feature_that_stands_twice_is_told(tmp_path: Path) -> None:
+    path = declared(tmp_path, "{count_of: login, windows: [7 days, 30 days]}")
+    path.write_text(path.read_text() + "      - {name: it_7d, config: {meta: {count_of: login}}}\n")
+    with pytest.raises(UpnextError, match=r"_features.yml:8: feature 'it_7d' stands in user_features twice"):
+        load_features([tmp_path], {"login"})
