@@ -8,8 +8,8 @@ import dagster as dg
 from assets.runs import DISPATCH_JOB, as_of_tags
 from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
-from upnext.journeys.definition import listens_to
 from upnext.journeys.dispatch import consumer_of
+from upnext.journeys.plan import follows_segments, listens_to
 from upnext.project import Project
 from upnext.ticks.offsets import consumers_behind, consumers_with_new_events
 
@@ -19,7 +19,9 @@ EXPERIENCES = "experiences"
 def consumers(project: Project) -> dict[str, set[str]]:
     """Return the consumers of membership changes, and the segments of each."""
     by_journey = {
-        consumer_of(name): {journey.segment} for name, journey in project.journeys_at_work.items() if journey.segment
+        consumer_of(name): segments
+        for name, journey in project.journeys_at_work.items()
+        if (segments := follows_segments(journey))
     }
     return {**by_journey, EXPERIENCES: {experience.segment for experience in project.experiences_at_work.values()}}
 

@@ -15,7 +15,7 @@ from upnext.analytics.results import Analysed, analyse
 from upnext.clock import utc_now
 from upnext.errors import UpnextError
 from upnext.events.files import find_landed
-from upnext.events.ingest import Ingested, ingest
+from upnext.events.ingest import Ingested, drain, ingest
 from upnext.events.ledger import not_loaded
 from upnext.experiences.assign import Shown, assign, show
 from upnext.journeys.channels.connections import channels
@@ -38,11 +38,12 @@ LEAP = timedelta(days=7)
 
 
 def ingest_landing(project: Project) -> Ingested:
-    """Load the landed files that are not loaded yet."""
+    """Load the lines that wait in the inbox, and the landed files that are not loaded yet."""
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()
+    waited = drain(project.engine, sources=project.sources, loaded_at=now)
     with project.engine.connect() as connection:
         arrived = not_loaded(connection, landed, now=now)
-    return ingest(project.engine, arrived, sources=project.sources, loaded_at=now)
+    return waited + ingest(project.engine, arrived, sources=project.sources, loaded_at=now)
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def dispatch_journeys(
     failures = []
     if not is_replay:
         expire_leases(engine, moved)
-        for channel, connections in channels(project.settings, project.policy, clock=utc_now).items():
+        for channel, connections in channels(engine, project.settings, project.policy, clock=utc_now).items():
             try:
                 sent = send_due(
                     engine, project.policy, project.sender, connections,

@@ -45,7 +45,7 @@ def test_a_valid_journey_loads(tmp_path: Path) -> None:
         (
             "do: email",
             "do: emial",
-            "10: 'do' is 'emial'; it must be one of email, cta, webhook, wait",
+            "10: 'do' is 'emial'; it must be one of email, cta, webhook, identify",
         ),
         ("template: catch_up", "templete: catch_up", "10: unknown key 'templete'; did you mean 'template'?"),
         ("within: 14 days", "within: a fortnight", "7: 'within' is 'a fortnight'; it must be a length of time such as"),
@@ -54,7 +54,11 @@ def test_a_valid_journey_loads(tmp_path: Path) -> None:
         ("reentry: never", "reentry: nevr", "5: 'reentry' is 'nevr'; it must be one of always, never or a mapping of"),
         ("reentry: never", "reentry: {aftr: 2 days}", "5: unknown key 'aftr'; did you mean 'after'?"),
         ("within: 14 days", "withn: 14 days", "7: unknown key 'withn'; did you mean 'within'?"),
-        ("within: 14 days", "segment: x", "7: unknown key 'segment'; known: any_of, then, within"),
+        (
+            "within: 14 days",
+            "members: x",
+            "7: unknown key 'members'; known: any_of, context, features, segment, then, where, within",
+        ),
         ("any_of: [login]", "any_of: []", "7: 'any_of' is an empty list; it must be a list, such as [a, b], with one"),
         ("any_of: [login]", "any_of: [5]", "7: 'any_of' is 5; it must be text"),
         ("exit_on_leaving: true", "exit_on_leaving: 1", "6: 'exit_on_leaving' is 1; it must be true or false"),

@@ -32,9 +32,11 @@ referencing old table as written for each statement execute function analytics.i
 -- Most updates move an entry from one step to the next: these change nothing for an experiment.
 create or replace trigger entries_updated after update on journeys.entries
 for each row when (
-    (old.user_id, old.version, old.entered_at, old.is_in_both_arms, old.arm, old.is_held_out_globally)
+    (old.user_id, old.version, old.entered_at, old.is_in_both_arms, old.arm, old.is_held_out_globally,
+        old.goal_reached_at)
     is distinct from
-    (new.user_id, new.version, new.entered_at, new.is_in_both_arms, new.arm, new.is_held_out_globally)
+    (new.user_id, new.version, new.entered_at, new.is_in_both_arms, new.arm, new.is_held_out_globally,
+        new.goal_reached_at)
 ) execute function analytics.invalidate_user();
 
 create or replace trigger assignments_inserted after insert on experiences.assignments

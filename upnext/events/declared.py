@@ -6,7 +6,7 @@ from pathlib import Path
 from upnext.declarations import check, load, load_folder
 from upnext.errors import UpnextError, nearest
 from upnext.events.catalogue import Catalogue, CatalogueFile, find_mistakes
-from upnext.events.source import Source
+from upnext.events.source import OWN, Source
 
 
 def load_catalogue(models: Path) -> Catalogue:
@@ -19,6 +19,8 @@ def load_catalogue(models: Path) -> Catalogue:
 
 def load_sources(folder: Path) -> dict[str, Source]:
     """Read how files are read, by source. Raises `UpnextError` with file and line."""
+    if (folder / f"{OWN}.yml").exists():
+        raise UpnextError(f"{folder / OWN}.yml: journeys emit their events as '{OWN}'; choose another name")
     return load_folder(folder, Source)
 
 

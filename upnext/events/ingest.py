@@ -5,6 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from itertools import groupby
+from pathlib import Path
 
 from sqlalchemy.engine import Connection, Engine
 
@@ -15,12 +17,14 @@ from upnext.events.event import Event, Reject
 from upnext.events.files import Content, LandedFile, Measured, Refused
 from upnext.events.ledger import ReadSoFar
 from upnext.events.records import Batch, Position, Rejected, read_csv, read_header, read_lines, read_parquet
-from upnext.events.source import Decode, Source, decoder
+from upnext.events.source import OWN, OWN_SOURCE, Decode, Source, decoder
+from upnext.events.sql import SQL
 from upnext.events.store import Store
 from upnext.warehouse.locks import hold
 
 # The last line of a file, without its newline, may still be incomplete and change when the file grows.
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
+PAGE = 25_000
 _SUSPICIOUS = ("cut", "replaced")
 
 
@@ -88,6 +92,38 @@ def ingest(
     with engine.begin() as connection:
         ledger.forget_refused_files_that_are_gone(connection)
     return total
+
+
+def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime) -> Ingested:
+    """Load the lines that wait in the inbox: one load for each source and page.
+
+    A line leaves the inbox in the transaction that stores it, or that keeps it as rejected. Lines of a source that is
+    not declared wait.
+    """
+    total, known = Ingested(), {**sources, OWN: OWN_SOURCE}
+    while True:
+        with engine.begin() as connection:
+            hold(connection, "ingest")
+            taken = connection.execute(SQL["take_from_inbox"], {"sources": list(known), "page": PAGE}).all()
+            lines = sorted((line.source, line.inbox_id, line.line) for line in taken)
+            for source, ours in groupby(lines, key=lambda line: line[0]):
+                total += _load_lines(connection, source, known[source], [line[1:] for line in ours], loaded_at)
+        if not taken:
+            return total
+
+
+def _load_lines(
+    connection: Connection, name: str, source: Source, lines: list[tuple[int, bytes]], loaded_at: datetime
+) -> Ingested:
+    path, size = f"edge:{lines[0][0]}-{lines[-1][0]}", sum(len(line) for _, line in lines)
+    file = LandedFile(name, Path(path), size, loaded_at)
+    read = ReadSoFar(Position(size, len(lines)), path)
+    load_id = ledger.open_load(connection, file, fingerprint=path, read=read, loaded_at=loaded_at)
+    batch = Batch([(nth, line) for nth, (_, line) in enumerate(lines, start=1)], [], read.position)
+    store = Store(connection, source=name, load_id=load_id)
+    done = _write(store, _decode(batch, decoder(source, loaded_at=loaded_at)))
+    ledger.close_load(connection, load_id, done.counts, read, fingerprint=path, look_again_at=None)
+    return done
 
 
 def _load(

@@ -102,6 +102,10 @@ class Source(Declaration, frozen=True):
         return list(dict.fromkeys(names))
 
 
+OWN = "upnext"
+"""The source of the events that journeys emit; no file declares it."""
+OWN_SOURCE = Source(description="Events that the steps of journeys emit.", format="segment")
+
 Decode = Callable[[bytes], Event]
 
 

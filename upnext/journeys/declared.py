@@ -9,7 +9,9 @@ from upnext.declarations import Keys, Problem, check, load, load_folder
 from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.rendering import copy_sources, names_used, template_files, template_names
 from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
-from upnext.journeys.definition import Email, Journey, Names, find_mistakes
+from upnext.journeys.definition import Email, Journey, StartJourney
+from upnext.journeys.mistakes import Names, find_circle, find_mistakes
+from upnext.journeys.plan import starts
 from upnext.journeys.policy import Policy
 
 
@@ -48,9 +50,20 @@ def load_journeys(
         templates=template_names(templates),
         endpoints=policy.endpoints,
         slots=slots,
+        journeys=journeys,
+        started={started for journey in journeys.values() for started in starts(journey)},
     )
     for name, journey in journeys.items():
         check(folder / f"{name}.yml", find_mistakes(name, journey, known))
+    if circle := find_circle(journeys):
+        name, first = circle
+        position = next(
+            nth
+            for nth, step in enumerate(journeys[name].steps)
+            if isinstance(step, StartJourney) and step.journey == first
+        )
+        mistake = f"journey '{first}' leads back to '{name}': journeys that start each other would never end"
+        check(folder / f"{name}.yml", [Problem(["steps", position, "journey"], mistake)])
     for name, journey in journeys.items():
         if journey.event is None:
             _check_no_event(folder / f"{name}.yml", journey, templates)

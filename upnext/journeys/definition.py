@@ -1,21 +1,17 @@
 """The definition of a journey: its YAML, checked, and the plan of steps that the dispatch follows. Pure."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from upnext.conditions import Conditions, Path, check_conditions
-from upnext.declarations import Declaration, Keys, Link, Name, Problem, Share, markup, unknown
-from upnext.durations import Duration, minutes
-from upnext.errors import nearest
+from upnext.declarations import Declaration, Link, Name, Share
+from upnext.durations import Duration
 from upnext.wording import worded
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 END = "end"
-MESSAGES = ("email", "webhook", "cta")
 DAYS: tuple["Day", ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -25,27 +21,107 @@ Clock = Annotated[str, worded(r"^([01]\d|2[0-3]):[0-5]\d$", 'a time of day in qu
 
 Events = Annotated[list[str], msgspec.Meta(min_length=1)]
 Late = Literal["send", "skip", "shift"]
+OutOfHours = Literal["shift", "skip"]
+"""What becomes of a message that is due at an hour that is not allowed: it goes at the next, or never."""
 
 
-class Entry(Declaration, frozen=True):
-    """A user enters on any of these events, under conditions. `example` are properties to check the copy with."""
+class Heard(Declaration, frozen=True, kw_only=True):
+    """Any of these events, whose properties and context meet conditions."""
 
-    any_of: Events
+    any_of: Events | None = None
     where: Conditions | None = None
     context: Conditions | None = None
-    example: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         check_conditions(self.where, may_be_relative=False)
         check_conditions(self.context, "context", may_be_relative=False)
+        if self.any_of is None and (self.where is not None or self.context is not None):
+            raise ValueError("where and context go with any_of")
 
 
-class Goal(Declaration, frozen=True, kw_only=True):
-    """The goal of the journey: any of these events, within a time after entry; reaching it may end the journey."""
+class Question(Heard, frozen=True, kw_only=True):
+    """What is asked about a user; all that is given must hold.
+
+    Events, and messages that were `opened` or `clicked` (the name of their step), count since entry. `segment` has the
+    user as a member, and `user` (traits), `features` and `event` (properties of the event that let the user in) meet
+    conditions, as of the newest tick.
+    """
+
+    opened: Name | None = None
+    clicked: Name | None = None
+    segment: Name | None = None
+    user: Conditions | None = None
+    features: Conditions | None = None
+    event: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("user", "features", "event"):
+            check_conditions(getattr(self, name), name, may_be_relative=False)
+        if len([value for value in (self.any_of, self.opened, self.clicked) if value is not None]) > 1:
+            raise ValueError("asks for more than one of any_of, opened, clicked")
+
+    @property
+    def asked(self) -> list[str]:
+        """The kinds of what it asks for."""
+        kinds = ("any_of", "opened", "clicked", "segment", "user", "features", "event")
+        return [name for name in kinds if getattr(self, name) is not None]
+
+    @property
+    def events(self) -> list[str]:
+        """The events that can answer."""
+        reactions = [f"message {name}" for name in ("opened", "clicked") if getattr(self, name) is not None]
+        return [*(self.any_of or []), *reactions]
+
+    @property
+    def of_step(self) -> str | None:
+        """The step whose message has to be opened or clicked."""
+        return self.opened or self.clicked
+
+
+class Audience(Declaration, frozen=True, kw_only=True):
+    """Who may enter: members of a segment, users whose traits or features meet conditions; all that is given."""
+
+    segment: Name | None = None
+    user: Conditions | None = None
+    features: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("user", "features"):
+            check_conditions(getattr(self, name), name, may_be_relative=False)
+        if self.segment is None and self.user is None and self.features is None:
+            raise ValueError("an audience names a segment, or conditions on user or features")
+
+
+class Entry(Heard, frozen=True):
+    """A user enters on any of these events, under conditions. `example` are properties to check the copy with."""
 
     any_of: Events
+    example: dict[str, Any] = {}
+
+
+class Goal(Heard, frozen=True, kw_only=True):
+    """What the journey is for, within a time after entry: an event, membership of a segment, or a feature.
+
+    Reaching it ends the journey, unless `then` is `continue`.
+    """
+
+    segment: Name | None = None
+    features: Conditions | None = None
     within: Duration
     then: Literal["exit", "continue"] = "exit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_conditions(self.features, "features", may_be_relative=False)
+        if len([value for value in (self.any_of, self.segment, self.features) if value is not None]) != 1:
+            raise ValueError("a goal is one of any_of, segment, features")
+
+
+class Exit(Question, frozen=True, kw_only=True):
+    """What ends the journey beside its goal; `reason` is recorded."""
+
+    reason: str | None = None
 
 
 class Reentry(Declaration, frozen=True):
@@ -87,17 +163,36 @@ class CtaVariant(Variant, frozen=True, kw_only=True):
     url: Link | None = None
 
 
-class Message(Declaration, frozen=True, kw_only=True):
-    """A step that reaches out: so long after entry (`after`), or after the step was reached (`wait`)."""
+class Step(Declaration, frozen=True, kw_only=True):
+    """A step of a journey; without a target, it leads to the step after it in the file."""
 
     name: Name
-    after: Duration | None = None
-    wait: Duration | None = None
-    late: Late | None = None
+
+
+class OneWay(Step, frozen=True, kw_only=True):
+    """A step with one way on."""
+
     next: Name | None = None
 
 
-class Email(Message, frozen=True, kw_only=True, tag_field="do", tag="email"):
+class Message(OneWay, frozen=True, kw_only=True):
+    """A step that reaches out: so long after entry (`after`), or after the step was reached (`wait`)."""
+
+    after: Duration | None = None
+    wait: Duration | None = None
+    late: Late | None = None
+
+
+class Sent(Message, frozen=True, kw_only=True):
+    """A message that is sent, at the hours of the step, or else of the journey."""
+
+    send_window: SendWindow | None = None
+    quiet_hours: Hours | None = None
+    at_any_hour: bool = False
+    out_of_hours: OutOfHours | None = None
+
+
+class Email(Sent, frozen=True, kw_only=True, tag_field="do", tag="email"):
     """A step that sends an email; `template` names `templates/<template>.txt` and `.mjml`."""
 
     subject: str
@@ -116,62 +211,124 @@ class Cta(Message, frozen=True, kw_only=True, tag_field="do", tag="cta"):
     variants: dict[Name, CtaVariant] = {}
 
 
-class Webhook(Message, frozen=True, kw_only=True, tag_field="do", tag="webhook"):
+class Webhook(Sent, frozen=True, kw_only=True, tag_field="do", tag="webhook"):
     """A step that calls an endpoint of the policy; `data` are templates, rendered to texts."""
 
     endpoint: Name
     data: dict[str, str] = {}
 
 
-class Asked(Declaration, frozen=True, kw_only=True):
-    """The condition of a step: any of these events, or that the message of a named step was opened, or clicked."""
+class Identify(OneWay, frozen=True, kw_only=True, tag_field="do", tag="identify"):
+    """A step that sets traits of the user, with an event of type identify; `traits` are values or templates."""
 
-    any_of: Events | None = None
-    opened: Name | None = None
-    clicked: Name | None = None
-    where: Conditions | None = None
-    context: Conditions | None = None
+    traits: Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
+
+
+class Track(OneWay, frozen=True, kw_only=True, tag_field="do", tag="track"):
+    """A step that emits an event of the catalogue for the user; `properties` are values or templates."""
+
+    event: str
+    properties: dict[str, Any] = {}
+
+
+class StartJourney(OneWay, frozen=True, kw_only=True, tag_field="do", tag="start"):
+    """A step that lets the user into another journey, by that journey's own rules."""
+
+    journey: Name
+
+
+class Quit(Step, frozen=True, kw_only=True, tag_field="do", tag="exit"):
+    """A step that ends the journey: the entry is `left`, with a reason."""
+
+    reason: str | None = None
+
+
+class Until(Declaration, frozen=True, kw_only=True):
+    """An instant: a date of the user's traits, features or entry event, with an offset; or a weekday and a time."""
+
+    user: Path | None = None
+    event: Path | None = None
+    feature: Name | None = None
+    before: Duration | None = None
+    after: Duration | None = None
+    days: Annotated[list[Day], msgspec.Meta(min_length=1)] | None = None
+    at: Clock | None = None
 
     def __post_init__(self) -> None:
-        check_conditions(self.where, may_be_relative=False)
-        check_conditions(self.context, "context", may_be_relative=False)
-        if self.any_of is None and (self.where is not None or self.context is not None):
-            raise ValueError("where and context go with any_of")
+        dates = [value for value in (self.user, self.event, self.feature) if value is not None]
+        if len(dates) > 1:
+            raise ValueError("until names one of user, event, feature")
+        if dates and (self.days is not None or self.at is not None):
+            raise ValueError("until is a date (user, event, feature) or a time (days, at), not both")
+        if not dates and self.at is None:
+            raise ValueError("until names a date (user, event, feature), or the time `at` which, such as '09:00'")
+        if self.before is not None and self.after is not None:
+            raise ValueError("until is so long before a date or after it, not both")
+        if not dates and (self.before is not None or self.after is not None):
+            raise ValueError("before and after go with a date (user, event, feature)")
 
     @property
-    def events(self) -> list[str]:
-        """The events that can answer."""
-        reactions = [f"message {name}" for name in ("opened", "clicked") if getattr(self, name) is not None]
-        return [*(self.any_of or []), *reactions]
+    def is_date(self) -> bool:
+        """Whether it is a date that a user may lack, or that may have passed."""
+        return self.at is None
 
-    @property
-    def of_step(self) -> str | None:
-        """The step whose message has to be opened or clicked."""
-        return self.opened or self.clicked
+
+class Delay(Step, frozen=True, kw_only=True, tag_field="do", tag="delay"):
+    """A step that lasts `for` a time, or `until` an instant; `otherwise` without the date, or where it has passed."""
+
+    then: Name | None = None
+    otherwise: Name | None = None
+    length: Duration | None = msgspec.field(name="for", default=None)
+    until: Until | None = None
+
+
+class Asked(Question, frozen=True, kw_only=True):
+    """A step that asks a question: it goes on by `then`, or else by `otherwise`."""
+
+    name: Name
+    then: Name | None = None
+    otherwise: Name | None = None
 
 
 class Wait(Asked, frozen=True, kw_only=True, tag_field="do", tag="wait"):
-    """A step that waits for its condition, at most `within`."""
+    """A step that waits for the answer to a question, at most `within`."""
 
-    name: Name
     within: Duration
-    then: Name | None = None
-    otherwise: Name | None = None
+
+
+class Arm(Question, frozen=True, kw_only=True):
+    """A way of a branch, and what is asked of those who take it."""
+
+    then: Name
 
 
 class Branch(Asked, frozen=True, kw_only=True, tag_field="do", tag="branch"):
-    """A step that chooses the next step: by a feature, or by whether its condition was met since entry."""
+    """A step that chooses the next step: the first of `arms` whose question is answered, or its own question.
 
-    name: Name
-    then: Name | None = None
-    otherwise: Name | None = None
+    `feature` with one of `equals`, `at_least`, `at_most` is short for `features`.
+    """
+
+    arms: Annotated[list[Arm], msgspec.Meta(min_length=1)] | None = None
     feature: Name | None = None
     equals: bool | int | float | str | None = None
     at_least: float | None = None
     at_most: float | None = None
 
 
-Step = Email | Cta | Webhook | Wait | Branch
+class Part(Declaration, frozen=True, kw_only=True):
+    """A way of a split, for `weight` per cent of the users."""
+
+    weight: Annotated[int, msgspec.Meta(gt=0, le=100)]
+    then: Name
+
+
+class Split(Step, frozen=True, kw_only=True, tag_field="do", tag="split"):
+    """A step that sends users on different ways, drawn by a hash: a user always takes the same one."""
+
+    arms: dict[Name, Part]
+
+
+AnyStep = Email | Cta | Webhook | Identify | Track | StartJourney | Quit | Delay | Wait | Branch | Split
 
 
 class Journey(Declaration, frozen=True, kw_only=True):
@@ -181,32 +338,24 @@ class Journey(Declaration, frozen=True, kw_only=True):
     owner: str
     segment: Name | None = None
     event: Entry | None = None
+    audience: Audience | None = None
+    """Who of those who enter by the segment, the event or another journey may."""
     keyed_by: Path | None = None
     """The property of the event that tells runs apart: a user has one run for each value, several at once."""
     existing_members: Literal["enroll", "ignore"] | None = None
     reentry: Literal["never", "always"] | Reentry
     exit_on_leaving: bool = False
     goal: Goal
+    exits: list[Exit] = []
     holdout: Share
     exclusive_group: Name | None = None
     priority: int = 0
     takes_over: bool = False
     send_window: SendWindow | None = None
     quiet_hours: Hours | None = None
+    out_of_hours: OutOfHours | None = None
     late: Late = "skip"
-    steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a journey may name: for the nearest match of what it names wrongly."""
-
-    segments: Collection[str]
-    events: Collection[str]
-    features: Collection[str]
-    templates: Collection[str]
-    endpoints: Collection[str]
-    slots: Collection[str]
+    steps: Annotated[list[AnyStep], msgspec.Meta(min_length=1)]
 
 
 def as_json(journey: Journey) -> dict[str, Any]:
@@ -217,248 +366,11 @@ def as_json(journey: Journey) -> dict[str, Any]:
 
 def version(journey: Journey) -> str:
     """Return the version of a definition: the same content has the same version."""
-    return hashlib.sha256(msgspec.json.encode(as_json(journey), order="sorted")).hexdigest()[:12]
+    return hashlib.sha256(msgspec.json.encode(_said(as_json(journey)), order="sorted")).hexdigest()[:12]
 
 
-def ways(journey: Journey) -> dict[str, dict[str, str | None]]:
-    """Return where each step leads: `next`, and `otherwise` for waits and branches; None is the end."""
-    following = dict(
-        zip([step.name for step in journey.steps], [step.name for step in journey.steps[1:]], strict=False)
-    )
-
-    def target(step: Step, named: str | None) -> str | None:
-        return following.get(step.name) if named is None else None if named == END else named
-
-    return {
-        step.name: {"next": target(step, step.then), "otherwise": target(step, step.otherwise)}
-        if isinstance(step, Wait | Branch)
-        else {"next": target(step, step.next)}
-        for step in journey.steps
-    }
-
-
-def plan(journey: Journey) -> list[dict[str, Any]]:
-    """Return a row of `journeys.steps` for each step; fields that a kind of step lacks are null."""
-    leads = ways(journey)
-    rows = []
-    for position, step in enumerate(journey.steps):
-        definition = msgspec.to_builtins(step)
-        if isinstance(step, Asked):
-            definition["keyed_by"] = journey.keyed_by
-        rows.append(
-            {
-                "position": position,
-                "step": step.name,
-                "kind": definition["do"],
-                "next": leads[step.name]["next"],
-                "otherwise": leads[step.name].get("otherwise"),
-                "after": definition.get("after"),
-                "wait": definition.get("wait"),
-                "within": definition.get("within"),
-                "any_of": step.events if isinstance(step, Asked) else None,
-                "of_step": step.of_step if isinstance(step, Asked) else None,
-                "late": (definition["late"] or journey.late) if isinstance(step, Message) else None,
-                "variants": variant_ranges(step),
-                "definition": definition,
-            }
-        )
-    return rows
-
-
-def variant_ranges(step: Step) -> list[dict[str, Any]] | None:
-    """Return each copy variant's half-open range of buckets; None where the step has one copy alone."""
-    if not isinstance(step, Email | Cta) or not step.variants:
-        return None
-    ranges: list[dict[str, Any]] = []
-    low = 0
-    # Sorted by name, because the database does not keep the order in the file.
-    for name, variant in sorted(step.variants.items()):
-        ranges.append({"variant": name, "low": low / 100, "high": (low + variant.weight) / 100})
-        low += variant.weight
-    return ranges
-
-
-def longest(journey: Journey) -> int:
-    """Return the longest duration of an entry in minutes: the last offset plus all waits."""
-    offsets = [minutes(step.after) for step in journey.steps if isinstance(step, Message) and step.after]
-    waits = [minutes(step.wait) for step in journey.steps if isinstance(step, Message) and step.wait]
-    limits = [minutes(step.within) for step in journey.steps if isinstance(step, Wait)]
-    return max(offsets, default=0) + sum(waits) + sum(limits)
-
-
-def listens_to(journey: Journey) -> set[str]:
-    """Return the events that start a dispatch by themselves: those that users enter by or that a step waits for."""
-    waited_for = {name for step in journey.steps if isinstance(step, Wait) for name in step.events}
-    return waited_for | set(journey.event.any_of if journey.event is not None else [])
-
-
-def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem]:
-    """Yield the mistakes that make a journey impossible, or different from its author's intent."""
-    if name in RESERVED:
-        yield Problem([], f"'{name}' is the name of a table; choose another")
-    yield from _mistakes_of_entry(journey, known)
-    yield from unknown(["goal", "any_of"], "event", journey.goal.any_of, known.events)
-    if minutes(journey.goal.within) == 0:
-        yield Problem(["goal", "within"], "nothing can be reached within no time")
-    if journey.takes_over and journey.exclusive_group is None:
-        yield Problem(["takes_over"], "there is nothing to take over without an exclusive_group")
-    if not _is_ever_open(journey):
-        yield Problem(["quiet_hours"], "they leave no time to send anything")
-    names = [step.name for step in journey.steps]
-    for position, step in enumerate(journey.steps):
-        place: Keys = ["steps", position]
-        if step.name == END:
-            yield Problem([*place, "name"], f"'{END}' is where a journey ends, and no name of a step")
-        if names.index(step.name) < position:
-            yield Problem([*place, "name"], f"two steps are called '{step.name}'")
-        for key in ("next", "then", "otherwise"):
-            target = getattr(step, key, None)
-            if target is not None and target not in (*names, END):
-                yield Problem([*place, key], f"no step is called '{target}'{nearest(target, [*names, END])}")
-        if isinstance(step, Asked) and step.of_step is not None:
-            mails = [other.name for other in journey.steps if isinstance(other, Email)]
-            key = "opened" if step.opened is not None else "clicked"
-            yield from unknown([*place, key], "email step", [step.of_step], mails)
-        yield from _within(place, _mistakes_of_step(step, known))
-    yield from _mistakes_of_ways(journey)
-
-
-def _within(place: Keys, problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Yield the problems of a step as those of its journey."""
-    return (Problem([*place, *keys], text) for keys, text in problems if not isinstance(keys, int))
-
-
-def _mistakes_of_entry(journey: Journey, known: Names) -> Iterator[Problem]:
-    if (journey.segment is None) == (journey.event is None):
-        yield Problem([], "exactly one of segment and event lets people in")
-    if journey.segment is not None:
-        yield from unknown(["segment"], "segment", [journey.segment], known.segments)
-        if journey.existing_members is None:
-            yield Problem(["segment"], "existing_members is missing: `enroll` or `ignore` the present members")
-    if journey.keyed_by is not None and journey.event is None:
-        yield Problem(["keyed_by"], "keyed_by goes with an event that lets people in")
-    if journey.event is not None:
-        yield from unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
-        if journey.existing_members is not None:
-            yield Problem(["existing_members"], "an event has no members; leave it out")
-        if journey.exit_on_leaving:
-            yield Problem(["exit_on_leaving"], "an event cannot be left; leave it out")
-
-
-def _mistakes_of_step(step: Step, known: Names) -> Iterator[Problem]:
-    if isinstance(step, Message) and (step.after is None) == (step.wait is None):
-        yield Problem([], "exactly one of after (from entry) and wait (from the step before) says when")
-    if isinstance(step, Email):
-        yield from unknown(["template"], "template", [step.template], known.templates)
-        for name, variant in step.variants.items():
-            keys: Keys = ["variants", name, "template"]
-            yield from unknown(keys, "template", filter(None, [variant.template]), known.templates)
-    if isinstance(step, Email | Cta) and step.variants:
-        total = sum(variant.weight for variant in step.variants.values())
-        if total != 100:
-            yield Problem(["variants"], f"the weights add up to {total}; they are per cents and must add up to 100")
-    if isinstance(step, Cta):
-        yield from _mistakes_of_offer(step, known)
-    if isinstance(step, Webhook):
-        yield from unknown(["endpoint"], "endpoint", [step.endpoint], known.endpoints)
-    if isinstance(step, Asked):
-        yield from _mistakes_of_question(step, known)
-
-
-def _mistakes_of_question(step: Asked, known: Names) -> Iterator[Problem]:
-    asked = [value for value in (step.any_of, step.opened, step.clicked) if value is not None]
-    yield from unknown(["any_of"], "event", step.any_of or [], known.events)
-    if isinstance(step, Wait):
-        if len(asked) != 1:
-            yield Problem([], "a wait asks for one of any_of, opened, clicked")
-        if minutes(step.within) == 0:
-            yield Problem(["within"], "a wait of no time is none")
-    if isinstance(step, Branch):
-        tests = [value for value in (step.equals, step.at_least, step.at_most) if value is not None]
-        if len(asked) + (step.feature is not None) != 1 or len(tests) != (step.feature is not None):
-            yield Problem(
-                [],
-                "a branch asks for one of any_of, opened, clicked, or for one feature with one of equals, at_least,"
-                " at_most",
-            )
-        if step.feature is not None:
-            yield from unknown(["feature"], "feature", [step.feature], known.features)
-
-
-def _mistakes_of_offer(offer: Cta, known: Names) -> Iterator[Problem]:
-    yield from unknown(["slot"], "slot", [offer.slot], known.slots)
-    yield from markup(["copy"], offer.copy)
-    for name, variant in offer.variants.items():
-        yield from markup(["variants", name, "copy"], variant.copy or "")
-
-
-def _mistakes_of_ways(journey: Journey) -> Iterator[Problem]:
-    """Yield unreachable steps, decreasing offsets, and cycles without a wait."""
-    leads = ways(journey)
-    steps = {step.name: step for step in journey.steps}
-    reached, found = {journey.steps[0].name}, [journey.steps[0].name]
-    while found:
-        targets = [target for target in leads[found.pop()].values() if target in steps and target not in reached]
-        reached.update(targets)
-        found.extend(targets)
-    for position, (name, step) in enumerate(steps.items()):
-        if name not in reached:
-            yield Problem(["steps", position], f"no way leads to step '{name}'")
-        following = steps.get(leads[name]["next"] or "")
-        if (
-            isinstance(step, Message)
-            and isinstance(following, Message)
-            and list(steps).index(following.name) > position
-            and minutes(following.after or "9999 days") < minutes(step.after or "0 days")
-        ):
-            yield Problem(
-                ["steps", position + 1],
-                f"comes before '{name}', which leads to it: steps stand in order of their time",
-            )
-    circle = _circle_without_time(steps, leads)
-    if circle is not None:
-        position = list(steps).index(circle)
-        yield Problem(
-            ["steps", position], f"step '{circle}' leads back to itself and takes no time: add a wait on the way"
-        )
-
-
-def _circle_without_time(steps: dict[str, Step], leads: dict[str, dict[str, str | None]]) -> str | None:
-    """Return a step of a cycle in which no step waits; None without such a cycle."""
-
-    def takes_time(step: Step) -> bool:
-        return isinstance(step, Wait) or (isinstance(step, Message) and minutes(step.wait or "0 days") > 0)
-
-    instant = {
-        name: [other for other in targets.values() if other in steps and not takes_time(steps[other])]
-        for name, targets in leads.items()
-    }
-    for start in instant:
-        seen: set[str] = set()
-        found = [start]
-        while found:
-            for other in instant[found.pop()]:
-                if other == start:
-                    return start
-                if other not in seen:
-                    seen.add(other)
-                    found.append(other)
-    return None
-
-
-def _is_ever_open(journey: Journey) -> bool:
-    """Whether there is a minute of the day in the send window and out of the quiet hours."""
-    if journey.quiet_hours is None:
-        return True
-    window = journey.send_window or SendWindow(start="00:00", end="00:00")
-    starts = [_minute(window.start), _minute(journey.quiet_hours.end)]
-    return any(_is_within(minute, window) and not _is_within(minute, journey.quiet_hours) for minute in starts)
-
-
-def _minute(clock: str) -> int:
-    return int(clock[:2]) * 60 + int(clock[3:])
-
-
-def _is_within(minute: int, hours: Hours) -> bool:
-    start, end = _minute(hours.start), _minute(hours.end)
-    return start <= minute < end if start < end else minute >= start or minute < end
+def _said(value: Any) -> Any:
+    """Return a value without what it leaves open, so that a key that a release adds changes no version."""
+    if isinstance(value, dict):
+        return {key: _said(one) for key, one in value.items() if one not in (None, False, [], {})}
+    return [_said(one) for one in value] if isinstance(value, list) else value

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.journeys.channels.outbox import record_consent, stop_parameters
-from upnext.journeys.definition import Journey, Reentry, as_json, longest, plan, version
+from upnext.journeys.definition import Journey, Reentry, version
+from upnext.journeys.plan import longest, plan, stored
 from upnext.journeys.policy import Policy
 from upnext.journeys.sql import SQL
 from upnext.switches import started, switch
@@ -23,6 +24,7 @@ from upnext.ticks.offsets import Consumed, consumed, record_consumed
 from upnext.warehouse.locks import transaction
 
 MERGES = "merges"
+_JSON = ("variants", "arms", "asks", "definition")
 MERGE = ("find_merged", "move_entries", "move_messages", "merge_suppressions", "end_double_entries")
 CHECKS = {
     "steps_are_not_overdue": "Steps and messages of journeys that are not paused go out within an hour of their time.",
@@ -131,11 +133,15 @@ def dispatch(
             return done
         _merge(connection, as_of)
         record_consent(connection)
-    for names in groups(journeys, only):
-        with transaction(engine, "dispatch") as connection:
-            at_work = started(connection)
-            group = {name: journeys[name] for name in names if name in at_work}
-            _move_group(connection, policy, group, as_of, is_replay, done)
+    while only:
+        for names in groups(journeys, only):
+            with transaction(engine, "dispatch") as connection:
+                at_work = started(connection)
+                group = {name: journeys[name] for name in names if name in at_work}
+                _move_group(connection, policy, group, as_of, is_replay, done)
+        # No journey starts itself, by way of others either, so this ends.
+        with engine.connect() as connection:
+            only = set(connection.scalars(SQL["started_by_steps"])) & set(journeys)
     return done
 
 
@@ -204,6 +210,8 @@ def _move_group(
     for name, journey in journeys.items():
         _record(connection, name, journey, values[name])
         values[name]["events"] = connection.scalars(SQL["events_of"], {"journey": name}).all()
+        followed = connection.execute(SQL["followed"], {"journey": name}).one()
+        values[name].update(followed=followed.segments, follows_users=followed.users)
     newcomers = [name for name in journeys if since[name] is None]
     first = min((known.tick_id for known in since.values() if known is not None), default=published)
     span = {"consumed_tick": first, "published_tick": published}
@@ -226,10 +234,14 @@ def _move_group(
             by_event = {**at, "entering_by": "event", "tick_id": None}
             _count(done, connection.execute(SQL["enroll"], by_event).all())
             done.excluded += connection.execute(SQL["note_events_inside"], at).rowcount
+        _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "start", "tick_id": None}).all())
+        connection.execute(SQL["take_starts"], at)
         done.converted += connection.execute(SQL["convert"], at).rowcount
+        done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
         if connection.scalar(SQL["is_paused"], at) is None:
             _advance(connection, {**at, "is_replay": is_replay}, done)
         connection.execute(SQL["skip_ended"], at)
+        connection.execute(SQL["refuse_starts"], at)
         record_consumed(connection, consumer_of(name), published, as_of)
 
 
@@ -242,6 +254,7 @@ def _enter_and_leave(
     if journey.segment is not None:
         _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "change"}).all())
     done.converted += connection.execute(SQL["convert"], at).rowcount
+    done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
     if journey.exit_on_leaving:
         done.left += connection.execute(SQL["leave"], at).rowcount
 
@@ -273,7 +286,7 @@ def _count(done: DispatchResult, drawn: Sequence[sa.Row[Any]]) -> None:
 
 def _record(connection: Connection, name: str, journey: Journey, values: dict[str, Any]) -> None:
     """Keep the definition and its steps, so that users who enter keep this version."""
-    definition = msgspec.json.encode(as_json(journey)).decode()
+    definition = msgspec.json.encode(stored(journey)).decode()
     is_new = connection.scalar(SQL["record_definition"], {**values, "definition": definition}) is not None
     if is_new:
         steps = [
@@ -281,8 +294,7 @@ def _record(connection: Connection, name: str, journey: Journey, values: dict[st
                 **step,
                 "journey": name,
                 "version": values["version"],
-                "variants": None if step["variants"] is None else msgspec.json.encode(step["variants"]).decode(),
-                "definition": msgspec.json.encode(step["definition"]).decode(),
+                **{key: msgspec.json.encode(step[key]).decode() if step[key] is not None else None for key in _JSON},
             }
             for step in plan(journey)
         ]
@@ -308,6 +320,7 @@ def _values(
         "segment": journey.segment,
         "entry": msgspec.json.encode(journey.event).decode(),
         "keyed_by": journey.keyed_by,
+        "audience": msgspec.json.encode(journey.audience).decode() if journey.audience is not None else None,
         "holdout": journey.holdout,
         "global_holdout": policy.global_holdout,
         "is_enrolling_members": journey.existing_members == "enroll",

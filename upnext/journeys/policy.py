@@ -65,6 +65,10 @@ class Policy(Declaration, frozen=True):
                 f"time_zone: no zone is called '{self.time_zone}'{nearest(self.time_zone, available_timezones())}"
             )
 
+    def channel(self, name: str) -> Channel:
+        """Return how a channel sends; events go to the warehouse itself, over one connection."""
+        return {"email": self.email, "webhook": self.webhook}.get(name, Channel(connections=1))
+
     @property
     def clock(self) -> dict[str, str]:
         """The parameters by which statements find a user's clock."""

@@ -58,9 +58,32 @@ select
 from raw.events
 where event in ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed');
 
--- The first event within the time of the goal of a journey, up to an instant; no row where there is none.
-create or replace function journeys.goal_reached(
-    of_user text, of_definition jsonb, of_key text, since timestamptz, up_to timestamptz
+-- The event that let a user into a journey.
+create or replace function journeys.trigger_of(of_source text, of_id text) returns table (properties jsonb)
+language sql stable rows 1
+as $$
+    select events.properties from raw.events where events.source = of_source and events.message_id = of_id
+$$;
+
+-- The traits of a user at an instant: the newest value of each.
+create or replace function journeys.traits_of(of_user text, at_instant timestamptz) returns table (traits jsonb)
+language sql stable rows 1
+as $$
+    select coalesce(
+        jsonb_object_agg(
+            traits.key, traits.value
+            order by events.occurred_at, events.source collate "C", events.message_id collate "C"
+        ),
+        '{}'
+    )
+    from events.user_events as events
+    cross join lateral jsonb_each(events.properties) as traits
+    where events.user_id = of_user and events.type = 'identify' and events.occurred_at <= at_instant
+$$;
+
+-- The first event that a question asks for, after `since` and up to an instant; no row where there is none.
+create or replace function journeys.heard(
+    of_user text, of_key text, of_entry bigint, question jsonb, since timestamptz, up_to timestamptz
 ) returns table (event text, occurred_at timestamptz)
 language sql stable rows 1
 as $$
@@ -68,19 +91,217 @@ as $$
     from events.user_events as events
     where
         events.user_id = of_user
-        and events.event = any(array(select jsonb_array_elements_text(of_definition -> 'goal' -> 'any_of')))
-        and (
-            of_key is null
-            or events.properties #>> string_to_array(of_definition ->> 'keyed_by', '.') = of_key
+        and events.event = any(array(select jsonb_array_elements_text(nullif(question -> 'any_of', 'null'))))
+        and upnext.is_asked_for(
+            events.properties, events.context, question, case when question ->> 'of_step' is null then of_key end
         )
         and events.occurred_at > since
-        and events.occurred_at <= since + cast(of_definition -> 'goal' ->> 'within' as interval)
         and events.occurred_at <= up_to
+        and (
+            question ->> 'of_step' is null
+            or events.properties ->> 'message_id' = journeys.newest_message(of_entry, question ->> 'of_step')
+        )
     order by events.occurred_at
     limit 1
 $$;
 
--- Whether a journey limits the hours at which its messages may be sent.
+-- When a user first was a member of a segment, after `since` and up to an instant: `since` itself for a member by then.
+create or replace function journeys.joined(
+    of_user text, of_segment text, since timestamptz, up_to timestamptz
+) returns table (occurred_at timestamptz)
+language sql stable rows 1
+as $$
+    select greatest(entered.as_of, since)
+    from segments.published_changes as entered
+    where
+        entered.segment = of_segment
+        and entered.user_id = of_user
+        and entered.change = 'entered'
+        and entered.as_of <= up_to
+        and not exists (
+            select from segments.published_changes as exited
+            where
+                exited.segment = of_segment
+                and exited.user_id = of_user
+                and exited.change = 'exited'
+                and exited.change_id > entered.change_id
+                and exited.as_of <= since
+        )
+    order by entered.change_id
+    limit 1
+$$;
+
+-- Whether the traits and the features of a user meet the conditions of a question.
+create or replace function journeys.is_like(of_user text, question jsonb, at_instant timestamptz)
+returns table (is_so boolean)
+language sql stable rows 1
+as $$
+    select
+        (
+            jsonb_typeof(question -> 'user') is distinct from 'object'
+            or (
+                select upnext.holds(traits.traits, question -> 'user')
+                from journeys.traits_of(of_user, at_instant) as traits
+            )
+        )
+        and (
+            jsonb_typeof(question -> 'features') is distinct from 'object'
+            or coalesce((
+                select upnext.holds(to_jsonb(user_features), question -> 'features')
+                from features.user_features
+                where user_features.user_id = of_user
+            ), false)
+        )
+$$;
+
+-- Whether all that a question asks for is so: events since an instant, membership, traits, features, the trigger.
+create or replace function journeys.answers(
+    of_user text, of_key text, of_entry bigint, of_source text, of_id text, question jsonb, since timestamptz,
+    up_to timestamptz
+) returns table (is_so boolean)
+language sql stable rows 1
+as $$
+    select
+        (
+            question ->> 'any_of' is null
+            or exists (select from journeys.heard(of_user, of_key, of_entry, question, since, up_to))
+        )
+        and (
+            question ->> 'segment' is null
+            or exists (
+                select from segments.members
+                where members.segment = question ->> 'segment' and members.user_id = of_user
+            )
+        )
+        and (
+            jsonb_typeof(question -> 'event') is distinct from 'object'
+            or coalesce((
+                select upnext.holds(trigger.properties, question -> 'event')
+                from journeys.trigger_of(of_source, of_id) as trigger
+            ), false)
+        )
+        and alike.is_so
+    from journeys.is_like(of_user, question, up_to) as alike
+$$;
+
+-- When what a wait asks for was first so, since the wait began and up to an instant; no row where it was not. A message
+-- may have been opened before. What is asked of traits and features is known as of now alone.
+create or replace function journeys.answered_at(
+    of_user text, of_key text, of_entry bigint, question jsonb, entered timestamptz, begun timestamptz,
+    up_to timestamptz
+) returns table (occurred_at timestamptz)
+language sql stable rows 1
+as $$
+    select greatest(heard.occurred_at, begun)
+    from journeys.heard(
+        of_user, of_key, of_entry, question, case when question ->> 'of_step' is null then begun else entered end, up_to
+    ) as heard
+    where question ->> 'any_of' is not null
+    union all
+    select joined.occurred_at
+    from journeys.joined(of_user, question ->> 'segment', begun, up_to) as joined
+    where question ->> 'segment' is not null
+    union all
+    select up_to
+    from journeys.is_like(of_user, question, up_to) as alike
+    where question ->> 'any_of' is null and question ->> 'segment' is null and alike.is_so
+$$;
+
+-- What reached the goal of a journey, and when: first within its time, and up to an instant; no row where nothing did.
+create or replace function journeys.goal_reached(
+    of_user text, of_key text, goal jsonb, since timestamptz, up_to timestamptz
+) returns table (event text, occurred_at timestamptz)
+language sql stable rows 1
+as $$
+    select heard.event, heard.occurred_at
+    from journeys.heard(
+        of_user, of_key, null, goal, since, least(up_to, since + cast(goal ->> 'within' as interval))
+    ) as heard
+    union all
+    select 'entered ' || cast(goal ->> 'segment' as text), joined.occurred_at
+    from journeys.joined(
+        of_user, goal ->> 'segment', since, least(up_to, since + cast(goal ->> 'within' as interval))
+    ) as joined
+    where goal ->> 'segment' is not null and joined.occurred_at > since
+    union all
+    select 'features', up_to
+    from journeys.is_like(of_user, goal, up_to) as alike
+    where
+        jsonb_typeof(goal -> 'features') = 'object'
+        and alike.is_so
+        and up_to > since
+        and up_to <= since + cast(goal ->> 'within' as interval)
+$$;
+
+-- The reason of the first rule that ends an entry beside the goal; no row where none does.
+create or replace function journeys.exit_of(
+    of_user text, of_key text, of_entry bigint, of_source text, of_id text, rules jsonb, since timestamptz,
+    up_to timestamptz
+) returns table (reason text)
+language sql stable rows 1
+as $$
+    select coalesce(
+        rules.rule ->> 'reason',
+        'exit: ' || nullif(
+            array_to_string(array(select jsonb_array_elements_text(nullif(rules.rule -> 'any_of', 'null'))), ', '), ''
+        ),
+        'exit'
+    )
+    from jsonb_array_elements(nullif(rules, 'null')) with ordinality as rules (rule, nth)
+    cross join lateral journeys.answers(of_user, of_key, of_entry, of_source, of_id, rules.rule, since, up_to) as answer
+    where answer.is_so
+    order by rules.nth
+    limit 1
+$$;
+
+-- The instant that a delay ends at, or that it ended at before it was reached; null for a date that is missing or none.
+create or replace function journeys.end_of_delay(
+    of_user text, of_source text, of_id text, until jsonb, reached timestamptz, trait text, default_zone text,
+    at_instant timestamptz
+) returns timestamptz
+language sql stable
+as $$
+select case
+    when until ->> 'at' is not null then (
+        select min(instants.instant)
+        from (
+            select coalesce(journeys.time_zone_of(of_user, trait, at_instant), default_zone) as zone
+        ) as clock
+        cross join generate_series(0, 8) as days (number)
+        cross join lateral (
+            select (reached at time zone clock.zone)::date + days.number as day
+        ) as calendar
+        cross join lateral (
+            select (calendar.day + (until ->> 'at')::time) at time zone clock.zone as instant
+        ) as instants
+        where
+            instants.instant > reached
+            and (
+                jsonb_typeof(until -> 'days') is distinct from 'array'
+                or until -> 'days' ? lower(to_char(calendar.day, 'FMdy'))
+            )
+    )
+    else upnext.instant(case
+        when until ->> 'user' is not null then (
+            select traits.traits #> string_to_array(until ->> 'user', '.')
+            from journeys.traits_of(of_user, at_instant) as traits
+        )
+        when until ->> 'event' is not null then (
+            select trigger.properties #> string_to_array(until ->> 'event', '.')
+            from journeys.trigger_of(of_source, of_id) as trigger
+        )
+        else (
+            select to_jsonb(user_features) -> (until ->> 'feature')
+            from features.user_features
+            where user_features.user_id = of_user
+        )
+    end)
+    - coalesce(cast(until ->> 'before' as interval), '0')
+    + coalesce(cast(until ->> 'after' as interval), '0')
+end
+$$;
+
+-- Whether a step limits the hours at which its messages may be sent.
 create or replace function journeys.has_hours(of_definition jsonb) returns boolean
 language sql immutable parallel safe
 return of_definition -> 'send_window' <> 'null' or of_definition -> 'quiet_hours' <> 'null';
@@ -119,9 +340,16 @@ as $$
             when definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' and exists (
                 select
                 from journeys.goal_reached(
-                    messages.user_id, definitions.definition, entries.key, entries.entered_at, at_instant
+                    messages.user_id, entries.key, definitions.definition -> 'goal', entries.entered_at, at_instant
                 )
             ) then 'converted'
+            when exists (
+                select
+                from journeys.exit_of(
+                    messages.user_id, entries.key, entries.entry_id, entries.trigger_source, entries.trigger_id,
+                    definitions.definition -> 'exits', entries.entered_at, at_instant
+                )
+            ) then 'left'
             when
                 steps.late = 'skip' and messages.attempts = 0
                 and at_instant
@@ -168,10 +396,19 @@ $$;
 
 -- Users who enter a journey because they entered its segment in a tick.
 create or replace function journeys.entering_by_change(of_segment text, in_tick bigint, is_enrolling_members boolean)
-returns table (user_id text, entered_at timestamptz, cause text, change_id bigint)
+returns table (
+    user_id text, entered_at timestamptz, cause text, change_id bigint, key text, trigger_source text, trigger_id text
+)
 language sql stable
 as $$
-    select changes.user_id, changes.as_of as entered_at, 'change ' || changes.change_id as cause, changes.change_id
+    select
+        changes.user_id,
+        changes.as_of as entered_at,
+        'change ' || changes.change_id as cause,
+        changes.change_id,
+        null,
+        null,
+        null
     from segments.membership_changes as changes
     where
         changes.segment = of_segment
@@ -207,14 +444,19 @@ $$;
 
 -- Members who enter at a journey's first dispatch. Earlier changes have no effect.
 create or replace function journeys.entering_as_member(of_segment text, up_to_tick bigint, at_instant timestamptz)
-returns table (user_id text, entered_at timestamptz, cause text, change_id bigint)
+returns table (
+    user_id text, entered_at timestamptz, cause text, change_id bigint, key text, trigger_source text, trigger_id text
+)
 language sql stable
 as $$
     select
         members.user_id,
         at_instant as entered_at,
         'change ' || latest.change_id as cause,
-        latest.change_id
+        latest.change_id,
+        null,
+        null,
+        null
     from segments.members
     cross join lateral (
         select max(change_id) as change_id from segments.membership_changes as changes
@@ -226,7 +468,9 @@ $$;
 -- Users who enter by an event that was loaded, or occurred, since the last dispatch.
 create or replace function journeys.entering_by_event(
     of_journey text, entry jsonb, keyed_by text, since_tick bigint, since_instant timestamptz, up_to timestamptz
-) returns table (user_id text, entered_at timestamptz, cause text, change_id bigint, key text)
+) returns table (
+    user_id text, entered_at timestamptz, cause text, change_id bigint, key text, trigger_source text, trigger_id text
+)
 language sql stable
 as $$
     select
@@ -234,7 +478,9 @@ as $$
         events.occurred_at as entered_at,
         'event ' || events.source || '/' || events.message_id as cause,
         cast(null as bigint) as change_id,
-        events.properties #>> string_to_array(keyed_by, '.') as key
+        events.properties #>> string_to_array(keyed_by, '.') as key,
+        events.source as trigger_source,
+        events.message_id as trigger_id
     from events.user_events as events
     where
         events.event = any(array(select jsonb_array_elements_text(entry -> 'any_of')))
@@ -248,4 +494,27 @@ as $$
             events.load_id = any(array(select raw.loads_since(since_tick)))
             or events.occurred_at > since_instant
         )
+$$;
+
+-- Users who wait to be let in, because a step of another journey starts this one. They keep the event of that journey.
+create or replace function journeys.entering_by_start(of_journey text)
+returns table (
+    user_id text, entered_at timestamptz, cause text, change_id bigint, key text, trigger_source text, trigger_id text
+)
+language sql stable
+as $$
+    select
+        messages.user_id,
+        messages.due_at,
+        'message ' || messages.message_id,
+        cast(null as bigint),
+        cast(null as text),
+        entries.trigger_source,
+        entries.trigger_id
+    from journeys.messages
+    inner join journeys.entries on entries.entry_id = messages.entry_id
+    inner join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+    where
+        messages.channel = 'start' and messages.status = 'pending' and steps.definition ->> 'journey' = of_journey
 $$;

@@ -135,18 +135,6 @@ return (key is null or properties #>> string_to_array(asked ->> 'keyed_by', '.')
 and upnext.holds(properties, asked -> 'where')
 and upnext.holds(context, asked -> 'context');
 
--- Whether a value passes the test of a branch: one of equals, at_least, at_most.
-create or replace function upnext.passes(value jsonb, test jsonb) returns boolean
-language sql immutable parallel safe
-return coalesce(
-    case
-        when test ->> 'equals' is not null then value = test -> 'equals'
-        when test ->> 'at_least' is not null then upnext.number(value) >= upnext.number(test -> 'at_least')
-        when test ->> 'at_most' is not null then upnext.number(value) <= upnext.number(test -> 'at_most')
-    end,
-    false
-);
-
 create or replace function upnext.is_time_zone(name text) returns boolean
 language plpgsql stable parallel safe as $$
 begin

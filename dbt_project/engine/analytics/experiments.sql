@@ -31,7 +31,10 @@ select
     kind,
     segment,
     minimum_lift,
-    array(select jsonb_array_elements_text(goal -> 'any_of')) as goal_events,
+    array(select jsonb_array_elements_text(nullif(goal -> 'any_of', 'null'))) as goal_events,
+    nullif(jsonb_strip_nulls(jsonb_build_object('where', goal -> 'where', 'context', goal -> 'context')), '{}')
+        as goal_conditions,
+    goal ->> 'any_of' is null as is_goal_of_entries,
     cast(goal ->> 'within' as interval) as goal_within,
     md5(cast(goal as text)) as goal_version
 from experiments

@@ -149,6 +149,8 @@ select
     exposures.is_in_both_arms,
     exposures.weights,
     experiments.goal_events,
+    experiments.goal_conditions,
+    experiments.is_goal_of_entries,
     experiments.goal_within
 from exposures
 inner join experiments on exposures.experiment = experiments.experiment

@@ -19,6 +19,10 @@ ticks as (
     select * from {{ source('segments', 'ticks') }}
 ),
 
+entries as not materialized (
+    select * from {{ source('journeys', 'entries') }}
+),
+
 segments as (
     select distinct segment from {{ source('segments', 'evaluations') }}
 )
@@ -50,7 +54,29 @@ left join lateral (
             and events.occurred_at >= exposures.exposed_at
             and events.occurred_at <= exposures.closes_at
         ), false) as has_clicked,
-        coalesce(bool_or(events.event = any(exposures.goal_events) and {{ during }}), false) as has_reached_goal
+        coalesce(bool_or(
+            events.event = any(exposures.goal_events)
+            and {{ during }}
+            and (
+                exposures.goal_conditions is null
+                or (
+                    upnext.holds(events.properties, exposures.goal_conditions -> 'where')
+                    and upnext.holds(events.context, exposures.goal_conditions -> 'context')
+                )
+            )
+        ), false)
+        {# Whether a user was in a segment, or had a feature, is known to the dispatch alone, which notes it. #}
+        or (
+            exposures.is_goal_of_entries
+            and exists (
+                select from entries
+                where
+                    entries.user_id = exposures.user_id
+                    and entries.journey = exposures.experiment
+                    and entries.goal_reached_at > exposures.exposed_at
+                    and entries.goal_reached_at <= exposures.closes_at
+            )
+        ) as has_reached_goal
         {%- for metric in metrics %}
         {%- set meta = metric.config.meta %},
         {{ metric_value(meta, during) }} as {{ metric.name }}

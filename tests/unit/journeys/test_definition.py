@@ -12,7 +12,8 @@ from tests.conftest import DECLARED
 from upnext.durations import minutes
 from upnext.errors import UpnextError
 from upnext.journeys.declared import load_journeys, load_policy
-from upnext.journeys.definition import Message, as_json, longest, plan, variant_ranges, version
+from upnext.journeys.definition import Message, as_json, version
+from upnext.journeys.plan import longest, plan, variant_ranges
 from upnext.journeys.policy import Policy
 
 CAMPAIGNS = DECLARED.settings.campaigns
@@ -69,6 +70,15 @@ def wait(name: str, **values: Any) -> dict[str, Any]:
 
 def branch(name: str, **values: Any) -> dict[str, Any]:
     return {"name": name, "do": "branch", "feature": "logins_30d", "at_least": 3, **values}
+
+
+def delay(**values: Any) -> dict[str, Any]:
+    return {"name": "rest", "do": "delay", **values}
+
+
+def split(to: str = "end", **weights: int) -> dict[str, Any]:
+    arms = {name: {"weight": weight, "then": to} for name, weight in weights.items()}
+    return {"name": "half", "do": "split", "arms": arms}
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -147,6 +157,77 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a link to anywhere": (
         {"steps": [{"name": "a", "do": "cta", "after": "0 days", "surface": "web", "slot": "s", "copy": "c",
                     "url": "//evil.example/x", "lasts": "1 day"}]}, "it must be an address such as https",
+    ),
+    "a delay of no length": ({"steps": [delay()]}, "exactly one of for .* and until"),
+    "a delay of two lengths": ({"steps": [delay(until={"at": "09:00"}, **{"for": "1 day"})]}, "exactly one of for"),
+    "a delay until nothing": ({"steps": [delay(until={"days": ["mon"]})]}, "until names a date .* or the time `at`"),
+    "a delay until two dates": (
+        {"steps": [delay(until={"user": "a", "feature": "b"}, otherwise="end")]}, "until names one of user, event",
+    ),
+    "a date and a time": ({"steps": [delay(until={"user": "a", "at": "09:00"})]}, "until is a date .* not both"),
+    "before and after": (
+        {"steps": [delay(until={"user": "a", "before": "1 day", "after": "1 day"})]}, "before a date or after it",
+    ),
+    "before a time": ({"steps": [delay(until={"at": "09:00", "before": "1 day"})]}, "before and after go with a date"),
+    "a date that may be missing": ({"steps": [delay(until={"user": "a"})]}, "`otherwise` says where that leads"),
+    "otherwise of a time": (
+        {"steps": [delay(otherwise="end", **{"for": "1 day"})]}, "this delay always ends; otherwise goes with a date",
+    ),
+    "a date of no event": ({"steps": [delay(until={"event": "a"}, otherwise="end")]}, "no event lets people in here"),
+    "a date of an unknown feature": (
+        {"steps": [delay(until={"feature": "logins_31d"}, otherwise="end")]}, "unknown feature .* 'logins_30d'",
+    ),
+    "a wait for a wrong segment": (
+        {"steps": [wait("a", any_of=None, segment="busy_user")]}, "unknown segment .* 'busy_users'",
+    ),
+    "a wait for two things": ({"steps": [wait("a", segment="busy_users")]}, "a wait asks for one of any_of"),
+    "a wait for the past": ({"steps": [wait("a", any_of=None, event={"x": 1})]}, "no event lets people in here"),
+    "a test of a trait": (
+        {"steps": [wait("a", any_of=None, user={"plan": {"equal": "x"}})]}, "unknown key 'equal'; did you mean",
+    ),
+    "a test of an unknown feature": (
+        {"steps": [branch("a", feature=None, at_least=None, features={"any": [{"logins_31d": 1}]})]},
+        "unknown feature .* 'logins_30d'",
+    ),
+    "a feature twice": ({"steps": [branch("a", features={"logins_30d": 1})]}, "feature is short for features"),
+    "arms and a question": ({"steps": [branch("a", arms=[{"segment": "busy_users", "then": "end"}])]}, "or it has"),
+    "an arm without a question": (
+        {"steps": [branch("a", feature=None, at_least=None, arms=[{"then": "end"}])]}, "an arm that asks for nothing",
+    ),
+    "an arm to nowhere": (
+        {"steps": [branch("a", feature=None, at_least=None, arms=[{"segment": "busy_users", "then": "b"}])]},
+        "no step is called 'b'",
+    ),
+    "arms and then": (
+        {"steps": [branch("a", feature=None, at_least=None, then="end",
+                          arms=[{"segment": "busy_users", "then": "end"}])]}, "each arm has its own `then`",
+    ),
+    "a split that does not add up": ({"steps": [split(a=50, b=40)]}, "add up to 90; .* 100"),
+    "a split of one": ({"steps": [split(a=100)]}, "a split of one way is none"),
+    "a split to nowhere": ({"steps": [split("aend", a=50, b=50)]}, "no step is called 'aend'.* 'end'"),
+    "an exit that leads on": ({"steps": [{"do": "exit", "name": "a", "next": "end"}]}, "unknown key 'next'"),
+    "an event of no catalogue": ({"steps": [{"do": "track", "name": "a", "event": "logn"}]}, "unknown event .* 'log"),
+    "no traits": ({"steps": [{"do": "identify", "name": "a", "traits": {}}]}, "'traits' is "),
+    "a start of nothing": (
+        {"steps": [{"do": "start", "name": "a", "journey": "earn_upgrad"}]}, "unknown journey .* 'earn_upgrade'",
+    ),
+    "a journey that starts itself": (
+        {"steps": [{"do": "start", "name": "a", "journey": "earn_upgrade"}]}, "journeys that start each other",
+    ),
+    "an audience of nobody": ({"audience": {}}, "an audience names a segment, or conditions"),
+    "an audience of an unknown segment": ({"audience": {"segment": "busy"}}, "unknown segment 'busy'"),
+    "a goal of two kinds": (
+        {"goal": {"any_of": ["login"], "segment": "busy_users", "within": "1 day"}}, "a goal is one of any_of, segment",
+    ),
+    "a goal of an unknown segment": ({"goal": {"segment": "busy", "within": "1 day"}}, "unknown segment 'busy'"),
+    "an exit that asks for nothing": ({"exits": [{"reason": "x"}]}, "an exit names what ends the journey"),
+    "an exit of an unknown event": ({"exits": [{"any_of": ["logn"]}]}, "unknown event .* 'login'"),
+    "two kinds of hours": (
+        {"steps": [email("a", at_any_hour=True, quiet_hours={"from": "20:00", "to": "08:00"})]}, "leave one out",
+    ),
+    "a step without an hour": (
+        {"send_window": {"from": "08:00", "to": "09:00"},
+         "steps": [email("a", quiet_hours={"from": "07:00", "to": "10:00"})]}, "they leave no time to send anything",
     ),
     "an unknown key": ({"steps": [email("a", templat="x")]}, "unknown key 'templat'; did you mean 'template'"),
 }  # fmt: skip

@@ -81,6 +81,13 @@ set
     reason = excluded.reason,
     refused_at = excluded.refused_at;
 
+-- name: take_from_inbox
+delete from edge.inbox
+where inbox_id in (
+    select inbox_id from edge.inbox where source = any(:sources) order by inbox_id limit :page for update skip locked
+)
+returning inbox_id, source, line;
+
 -- name: refused_paths
 select path from raw.refused_files;
 

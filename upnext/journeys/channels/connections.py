@@ -5,6 +5,9 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.engine import Engine
+
+from upnext.journeys.channels.inbox import InboxConnection
 from upnext.journeys.channels.smtp import SmtpConnection, mail_server
 from upnext.journeys.channels.webhook import WebhookConnection, parse_networks, targets
 from upnext.journeys.policy import Policy
@@ -14,7 +17,9 @@ Connections = Callable[[], AbstractContextManager[Callable[[], Any]]]
 """Opens a channel, and yields what makes one connection more."""
 
 
-def channels(settings: Settings, policy: Policy, *, clock: Callable[[], datetime]) -> dict[str, Connections]:
+def channels(
+    engine: Engine, settings: Settings, policy: Policy, *, clock: Callable[[], datetime]
+) -> dict[str, Connections]:
     """Return the channels that send, by name. A channel that cannot be used raises `UpnextError` when it is opened."""
 
     @contextmanager
@@ -27,4 +32,8 @@ def channels(settings: Settings, policy: Policy, *, clock: Callable[[], datetime
         endpoints, networks = targets(policy.endpoints), parse_networks(settings.webhook_networks)
         yield lambda: WebhookConnection(endpoints, networks, policy.webhook.timeout_seconds, clock)
 
-    return {"email": email, "webhook": webhook}
+    @contextmanager
+    def event() -> Iterator[Callable[[], InboxConnection]]:
+        yield lambda: InboxConnection(engine)
+
+    return {"event": event, "email": email, "webhook": webhook}

@@ -23,7 +23,7 @@ from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Connection, Outcome
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.copy.rendering import Rendered, Request, Sender
-from upnext.journeys.policy import Channel, Policy
+from upnext.journeys.policy import Policy
 from upnext.journeys.sql import SQL
 
 PAGE = 200
@@ -31,13 +31,15 @@ _AFTER = ("after_due_at", "after_user_id", "after_position", "after_message_id")
 # Where the first page of what is due begins.
 BEGINNING = dict(zip(_AFTER, (datetime(1, 1, 1, tzinfo=UTC), "", -1, ""), strict=True))
 # After the first try: how long until the next. The one of webhooks is that of the Standard Webhooks specification.
+_WEBHOOK_RETRIES = [
+    timedelta(seconds=5), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2), timedelta(hours=5),
+    timedelta(hours=10), timedelta(hours=14), timedelta(hours=20), timedelta(hours=24),
+]  # fmt: skip
 RETRIES = {
     "email": [timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4), timedelta(hours=12)],
-    "webhook": [
-        timedelta(seconds=5), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2), timedelta(hours=5),
-        timedelta(hours=10), timedelta(hours=14), timedelta(hours=20), timedelta(hours=24),
-    ],
-}  # fmt: skip
+    "webhook": _WEBHOOK_RETRIES,
+    "event": _WEBHOOK_RETRIES,
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def send_due(
 
     `connections` yields connection factories. Raises `UpnextError` if no connection opens; due messages then wait.
     """
-    settings: Channel = getattr(policy, channel)
+    settings = policy.channel(channel)
     values = {**stop_parameters(policy, as_of), "journeys": journeys, "channel": channel}
     with engine.connect() as database:
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})

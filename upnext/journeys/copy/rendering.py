@@ -210,8 +210,17 @@ def copy_sources(step: Mapping[str, Any], templates: Path) -> Iterator[tuple[lis
         if texts.get("template"):
             for path in (templates / f"{texts['template']}.txt", templates / f"{texts['template']}.mjml"):
                 yield path, path.read_text(encoding="utf-8")
-    for key, text in step.get("data", {}).items():
-        yield ["data", key], text
+    for field in ("data", "traits", "properties"):
+        yield from _texts([field], step.get(field, {}))
+
+
+def _texts(keys: list[str | int], value: Any) -> Iterator[tuple[list[str | int], str]]:
+    """Yield the texts of a value, however deep, each with the keys that lead to it."""
+    if isinstance(value, str):
+        yield keys, value
+    elif isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts([*keys, key], one)
 
 
 def _line_of(tree: nodes.Template, name: str) -> int:
@@ -279,10 +288,7 @@ def _email(request: Request, sender: Sender) -> Rendered:
 
 def _webhook(request: Request, sender: Sender) -> Rendered:
     values = _values(request)
-    data = {
-        key: _value(f"{_name_of(request)}, data.{key}", template, values)
-        for key, template in request.step.get("data", {}).items()
-    }
+    data = _filled(f"{_name_of(request)}, data", request.step.get("data", {}), values)
     body = {
         "type": f"journey.{request.journey}.{request.step['name']}",
         "timestamp": request.date.isoformat(),
@@ -291,7 +297,29 @@ def _webhook(request: Request, sender: Sender) -> Rendered:
     return Rendered(request.message_id, msgspec.json.encode(body), recipient=request.step["endpoint"])
 
 
-_RENDERERS: dict[str, Callable[[Request, Sender], Rendered]] = {"email": _email, "webhook": _webhook}
+def _event(request: Request, sender: Sender) -> Rendered:
+    """Return the line of an event, as a source of format `segment` sends it."""
+    step, values = request.step, _values(request)
+    field = "traits" if step["do"] == "identify" else "properties"
+    line = {
+        "type": step["do"],
+        "messageId": request.message_id,
+        "userId": request.user_id,
+        "timestamp": request.date.isoformat(),
+        field: _filled(f"{_name_of(request)}, {field}", step.get(field, {}), values),
+        "context": {"journey": request.journey, "step": step["name"]},
+    }
+    if step["do"] == "track":
+        line["event"] = step["event"]
+    return Rendered(request.message_id, msgspec.json.encode(line))
+
+
+_RENDERERS: dict[str, Callable[[Request, Sender], Rendered]] = {
+    "email": _email,
+    "webhook": _webhook,
+    "identify": _event,
+    "track": _event,
+}
 
 
 def _values(request: Request) -> dict[str, Any]:
@@ -355,6 +383,17 @@ def _value(name: str, template: str, values: dict[str, Any]) -> Any:
                     if not isinstance(value, Undefined):
                         return value
     return _run(name, _compiler(template), values)
+
+
+def _filled(name: str, value: Any, values: dict[str, Any]) -> Any:
+    """Return a value in which each text, however deep, is rendered; a text of one expression becomes its value."""
+    if isinstance(value, str):
+        return _value(name, value, values)
+    if isinstance(value, dict):
+        return {key: _filled(f"{name}.{key}", one, values) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(f"{name}[{nth}]", one, values) for nth, one in enumerate(value)]
+    return value
 
 
 @contextmanager

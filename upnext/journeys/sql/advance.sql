@@ -1,36 +1,20 @@
 -- Due entries move forward, step by step.
 
 -- name: wake
--- When the awaited event occurs, the wait ends at that instant. A message may be opened before the wait begins.
+-- When what is waited for is so, the wait ends at that instant.
 update journeys.entries
 set is_woken = true, next_due_at = heard.occurred_at
 from (
-    select waiting.entry_id, greatest(event.occurred_at, waiting.reached_at) as occurred_at
+    select waiting.entry_id, answer.occurred_at
     from affected_users
     inner join journeys.entries as waiting
         on waiting.user_id = affected_users.user_id and waiting.journey = :journey and waiting.status = 'active'
     inner join journeys.steps
         on steps.journey = waiting.journey and steps.version = waiting.version and steps.step = waiting.step
-    cross join lateral (
-        select events.occurred_at
-        from events.user_events as events
-        where
-            events.user_id = waiting.user_id
-            and events.event = any(steps.any_of)
-            and upnext.is_asked_for(
-                events.properties, events.context, steps.definition,
-                case when steps.of_step is null then waiting.key end
-            )
-            and events.occurred_at
-                > case when steps.of_step is null then waiting.reached_at else waiting.entered_at end
-            and events.occurred_at <= least(waiting.next_due_at, :as_of)
-            and (
-                    steps.of_step is null
-                    or events.properties ->> 'message_id' = journeys.newest_message(waiting.entry_id, steps.of_step)
-                )
-        order by events.occurred_at
-        limit 1
-    ) as event
+    cross join lateral journeys.answered_at(
+        waiting.user_id, waiting.key, waiting.entry_id, steps.asks, waiting.entered_at, waiting.reached_at,
+        least(waiting.next_due_at, :as_of)
+    ) as answer
     where steps.kind = 'wait' and not waiting.is_woken
 ) as heard
 where entries.entry_id = heard.entry_id;
@@ -47,7 +31,10 @@ with due as (
         entries.seed,
         entries.entered_at,
         entries.shifted,
-        entries.next_due_at as due_at,
+        delay.ends_at,
+        case
+            when delay.ends_at >= entries.reached_at then delay.ends_at else entries.next_due_at
+        end as due_at,
         steps.step,
         steps.position,
         steps.kind,
@@ -55,48 +42,47 @@ with due as (
         steps.variants,
         allowed.allowed_at,
         case
-            when steps.kind in ('email', 'webhook', 'cta') then steps.next
-            when steps.kind = 'wait' then case when entries.is_woken then steps.next else steps.otherwise end
-            when branch.is_taken then steps.next
-            else steps.otherwise
+            when steps.kind = 'wait' and not entries.is_woken then steps.otherwise
+            when steps.definition ->> 'until' is not null and delay.ends_at >= entries.reached_at then steps.next
+            when steps.definition ->> 'until' is not null then steps.otherwise
+            when steps.arms is not null and arm.nth is null then steps.otherwise
+            when steps.arms is not null then arm.target
+            else steps.next
         end as target,
+        steps.definition ->> 'reason' as reason,
+        steps.definition ->> 'out_of_hours' = 'skip' as is_skipping,
         steps.kind in ('email', 'webhook', 'cta')
         and cast(:as_of as timestamptz)
             > coalesce(allowed.due_on, entries.next_due_at) + cast(:late_after as interval) as is_late
     from journeys.entries
-    inner join journeys.definitions
-        on definitions.journey = entries.journey and definitions.version = entries.version
     inner join journeys.steps
         on steps.journey = entries.journey and steps.version = entries.version and steps.step = entries.step
     left join lateral (
-        select
-            case
-                when steps.definition ->> 'feature' is not null then (
-                    select upnext.passes(
-                        to_jsonb(user_features) -> (steps.definition ->> 'feature'), steps.definition
-                    )
-                    from features.user_features
-                    where user_features.user_id = entries.user_id
-                )
-                else exists (
-                    select from events.user_events as events
-                    where
-                        events.user_id = entries.user_id
-                        and events.event = any(steps.any_of)
-                        and upnext.is_asked_for(
-                            events.properties, events.context, steps.definition,
-                            case when steps.of_step is null then entries.key end
-                        )
-                        and events.occurred_at > entries.entered_at
-                        and events.occurred_at <= :as_of
-                        and (
-                            steps.of_step is null
-                            or events.properties ->> 'message_id'
-                                = journeys.newest_message(entries.entry_id, steps.of_step)
-                        )
-                )
-            end as is_taken
-    ) as branch on steps.kind = 'branch'
+        select arms.nth, arms.arm ->> 'to' as target
+        from jsonb_array_elements(steps.arms) with ordinality as arms (arm, nth)
+        cross join lateral journeys.answers(
+            entries.user_id, entries.key, entries.entry_id, entries.trigger_source, entries.trigger_id,
+            arms.arm -> 'asks', entries.entered_at, :as_of
+        ) as answer
+        where case steps.kind
+            when 'split' then (
+                select draw.bucket >= cast(arms.arm ->> 'low' as double precision)
+                and draw.bucket < cast(arms.arm ->> 'high' as double precision)
+                from (
+                    select upnext.bucket('split:' || :journey || '/' || steps.step, entries.user_id) as bucket
+                ) as draw
+            )
+            else answer.is_so
+        end
+        order by arms.nth
+        limit 1
+    ) as arm on steps.arms is not null
+    left join lateral (
+        select journeys.end_of_delay(
+            entries.user_id, entries.trigger_source, entries.trigger_id, steps.definition -> 'until',
+            entries.reached_at, :time_zone_trait, :time_zone, :as_of
+        ) as ends_at
+    ) as delay on steps.kind = 'delay' and steps.definition ->> 'until' is not null
     left join lateral (
         select
             due_on,
@@ -111,9 +97,9 @@ with due as (
                     coalesce(
                         journeys.time_zone_of(entries.user_id, :time_zone_trait, :as_of), :time_zone
                     ) as zone,
-                    nullif(definitions.definition -> 'send_window', 'null') as send_window,
-                    nullif(definitions.definition -> 'quiet_hours', 'null') as quiet_hours
-                where journeys.has_hours(definitions.definition) and steps.kind in ('email', 'webhook')
+                    nullif(steps.definition -> 'send_window', 'null') as send_window,
+                    nullif(steps.definition -> 'quiet_hours', 'null') as quiet_hours
+                where steps.kind in ('email', 'webhook') and journeys.has_hours(steps.definition)
                 -- Keeps the planner from looking up every clock before it checks whether one is needed.
                 offset 0
             ) as clock
@@ -126,28 +112,39 @@ with due as (
         and entries.next_due_at <= :as_of
         -- A step that asks about a message waits while that message is pending or being sent.
         and (
-            steps.of_step is null
+            steps.of_steps = '{}'
             or not exists (
                 select from journeys.messages as asked
                 where
                     asked.entry_id = entries.entry_id
-                    and asked.step = steps.of_step
+                    and asked.step = any(steps.of_steps)
                     and asked.status in ('pending', 'sending')
             )
         )
+),
+
+-- The date of a delay may have moved since the step was reached, and is read again when the delay ends.
+postponed as (
+    update journeys.entries
+    set next_due_at = due.ends_at
+    from due
+    where entries.entry_id = due.entry_id and due.ends_at > :as_of
 ),
 
 reached as (
     select
         *,
         greatest(
-            case when is_late and late = 'shift' then cast(:as_of as timestamptz) else due_at end, allowed_at
+            case when is_late and late = 'shift' then cast(:as_of as timestamptz) else due_at end,
+            case when not is_skipping then allowed_at end
         ) as reached_at,
+        is_skipping and allowed_at > due_at as is_out_of_hours,
         case
             when is_late and late = 'shift' then shifted + (cast(:as_of as timestamptz) - due_at)
             else shifted
         end as shifted_by
     from due
+    where due.ends_at is null or due.ends_at <= :as_of
 ),
 
 moved as (
@@ -159,11 +156,12 @@ moved as (
         is_woken = false,
         next_due_at = case
             when targets.kind = 'wait' then reached.reached_at + targets.within
-            when targets.kind = 'branch' then reached.reached_at
             when targets.wait is not null then reached.reached_at + targets.wait
             when targets.after is not null
                 then greatest(reached.entered_at + targets.after + reached.shifted_by, reached.reached_at)
-        end
+            when targets.step is not null then reached.reached_at
+        end,
+        reason = case when reached.kind = 'exit' then reached.reason else entries.reason end
     from reached
     left join journeys.steps as targets
         on targets.journey = :journey and targets.version = reached.version and targets.step = reached.target
@@ -192,7 +190,7 @@ written as (
         reached.step,
         reached.position,
         visits.visit,
-        reached.kind,
+        case when reached.kind in ('identify', 'track') then 'event' else reached.kind end,
         reached.user_id,
         (
             select ranges.variant
@@ -204,9 +202,16 @@ written as (
             where draw.bucket >= ranges.low and draw.bucket < ranges.high
         ),
         reached.due_at,
-        case when reached.allowed_at > reached.due_at then reached.allowed_at end,
-        case when cast(:is_replay as boolean) or (is_late and late = 'skip') then 'skipped' else 'pending' end,
-        case when cast(:is_replay as boolean) then 'replay' when is_late and late = 'skip' then 'late' end
+        case when not is_out_of_hours and reached.allowed_at > reached.due_at then reached.allowed_at end,
+        case
+            when cast(:is_replay as boolean) or is_out_of_hours or (is_late and late = 'skip') then 'skipped'
+            else 'pending'
+        end,
+        case
+            when cast(:is_replay as boolean) then 'replay'
+            when is_out_of_hours then 'out of hours'
+            when is_late and late = 'skip' then 'late'
+        end
     from reached
     cross join lateral (
         select case when cast(:can_come_round as boolean) then (
@@ -215,7 +220,7 @@ written as (
             where messages.entry_id = reached.entry_id and messages.step = reached.step
         ) else 0 end + 1 as visit
     ) as visits
-    where reached.kind in ('email', 'webhook', 'cta')
+    where reached.kind in ('email', 'webhook', 'cta', 'identify', 'track', 'start')
     order by reached.due_at, reached.user_id
     returning 1
 )

@@ -9,21 +9,46 @@ returning version;
 
 -- name: record_step
 insert into journeys.steps
-    (journey, version, step, position, kind, next, otherwise, after, wait, within, any_of, of_step, late, variants,
-        definition)
+    (journey, version, step, position, kind, next, otherwise, after, wait, within, any_of, of_steps, late, variants,
+        arms, asks, definition)
 values (
     :journey, :version, :step, :position, :kind, :next, :otherwise, cast(:after as interval),
-    cast(:wait as interval), cast(:within as interval), :any_of, :of_step, :late, cast(:variants as jsonb),
-    cast(:definition as jsonb)
+    cast(:wait as interval), cast(:within as interval), :any_of, :of_steps, :late, cast(:variants as jsonb),
+    cast(:arms as jsonb), cast(:asks as jsonb), cast(:definition as jsonb)
 );
 
 -- name: events_of
--- Events that may move a user in the journey: goals and awaited events, of all its versions.
-select jsonb_array_elements_text(definition -> 'goal' -> 'any_of') from journeys.definitions
+-- Events that may move a user in the journey: goals, exits and awaited events, of all its versions.
+select jsonb_array_elements_text(nullif(definition -> 'goal' -> 'any_of', 'null')) from journeys.definitions
+where journey = :journey
+union
+select jsonb_array_elements_text(nullif(exits.rule -> 'any_of', 'null'))
+from journeys.definitions
+cross join jsonb_array_elements(nullif(definition -> 'exits', 'null')) as exits (rule)
 where journey = :journey
 union
 select unnest(any_of) from journeys.steps
 where journey = :journey and kind = 'wait';
+
+-- name: followed
+-- The segments that may move a user in the journey, and whether traits and features may, in any of its versions.
+with questions as (
+    select definition -> 'goal' as question from journeys.definitions
+    where journey = :journey
+    union all
+    select jsonb_array_elements(nullif(definition -> 'exits', 'null')) from journeys.definitions
+    where journey = :journey
+    union all
+    select asks from journeys.steps
+    where journey = :journey and kind = 'wait'
+)
+
+select
+    coalesce(array_agg(question ->> 'segment') filter (where question ->> 'segment' is not null), '{}') as segments,
+    coalesce(
+        bool_or(jsonb_typeof(question -> 'user') = 'object' or jsonb_typeof(question -> 'features') = 'object'), false
+    ) as users
+from questions;
 
 -- name: steps_of
 -- Whether a journey, in any of its versions, has waits, and whether it has loops.
@@ -36,7 +61,10 @@ left join lateral (
     where
         others.journey = steps.journey
         and others.version = steps.version
-        and others.step in (steps.next, steps.otherwise)
+        and (
+            others.step in (steps.next, steps.otherwise)
+            or steps.arms @> jsonb_build_array(jsonb_build_object('to', others.step))
+        )
 ) as targets on true
 where steps.journey = :journey;
 

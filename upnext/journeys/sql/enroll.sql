@@ -17,7 +17,14 @@ union
 select user_id from events.user_events
 where event = any(:events) and occurred_at > :consumed_as_of and occurred_at <= :as_of
 union
-select user_id from segments.merged_users where tick_id > :consumed_tick;
+select user_id from segments.merged_users where tick_id > :consumed_tick
+union
+select user_id from segments.published_changes
+where segment = any(cast(:followed as text [])) and tick_id > :consumed_tick
+union
+-- Any user's traits and features may have changed with a tick.
+select user_id from journeys.entries
+where journey = :journey and ended_at is null and :follows_users;
 
 -- name: published_since
 select tick_id, as_of from segments.published_ticks
@@ -27,38 +34,50 @@ order by tick_id;
 -- name: enroll
 -- Checks eligibility, then the exclusive group, then the holdouts. Open entries of `weaker` journeys end.
 with entered as (
-    select *, cast(null as text) as key
-    from journeys.entering_by_change(:segment, :tick_id, :is_enrolling_members)
+    select * from journeys.entering_by_change(:segment, :tick_id, :is_enrolling_members)
     where :entering_by = 'change'
     union all
-    select *, null from journeys.entering_as_member(:segment, :tick_id, :as_of) where :entering_by = 'membership'
+    select * from journeys.entering_as_member(:segment, :tick_id, :as_of) where :entering_by = 'membership'
     union all
     select * from journeys.entering_by_event(
         :journey, cast(:entry as jsonb), :keyed_by, :consumed_tick, :consumed_as_of, :as_of
     )
     where :entering_by = 'event'
+    union all
+    select * from journeys.entering_by_start(:journey) where :entering_by = 'start'
 ),
 
 eligible as (
     select distinct on (user_id, key) *
     from entered
-    where (cast(:keyed_by as text) is null or key is not null) and not exists (
-        select from journeys.entries
-        where
-            entries.journey = :journey
-            and entries.user_id = entered.user_id
-            and coalesce(entries.key, '') = coalesce(entered.key, '')
-            and entries.status <> 'excluded'
-            and (
-                :reentry = 'never'
-                or entries.ended_at is null
-                or (
-                    :reentry = 'after'
-                    and entries.entered_at > entered.entered_at - cast(:reentry_after as interval)
+    where
+        (cast(:keyed_by as text) is null or key is not null or :entering_by <> 'event')
+        and not exists (
+            select from journeys.entries
+            where
+                entries.journey = :journey
+                and entries.user_id = entered.user_id
+                and coalesce(entries.key, '') = coalesce(entered.key, '')
+                and entries.status <> 'excluded'
+                and (
+                    :reentry = 'never'
+                    or entries.ended_at is null
+                    or (
+                        :reentry = 'after'
+                        and entries.entered_at > entered.entered_at - cast(:reentry_after as interval)
+                    )
+                    or entries.cause = entered.cause
                 )
-                or entries.cause = entered.cause
+        )
+        and (
+            cast(:audience as jsonb) is null
+            or (
+                select answer.is_so
+                from journeys.answers(
+                    entered.user_id, null, null, null, null, cast(:audience as jsonb), entered.entered_at, :as_of
+                ) as answer
             )
-    )
+        )
     order by user_id, key, entered_at, cause
 ),
 
@@ -127,7 +146,7 @@ judged as (
 enrolled as (
     insert into journeys.entries
         (journey, version, user_id, key, change_id, cause, seed, entered_at, status, reason, arm, is_held_out_globally,
-            step, reached_at, next_due_at, ended_at)
+            trigger_source, trigger_id, step, reached_at, next_due_at, ended_at)
     select
         :journey,
         :version,
@@ -146,6 +165,8 @@ enrolled as (
         judged.reason,
         judged.arm,
         judged.occupied_by is null and judged.is_held_out_globally,
+        judged.trigger_source,
+        judged.trigger_id,
         case when judged.status = 'active' then steps.step end,
         judged.entered_at,
         case judged.status
@@ -204,3 +225,36 @@ where (is_keyed and entered.key is null) or exists (
 )
 order by entered.entered_at, entered.user_id, entered.cause
 on conflict (journey, cause) do nothing;
+
+-- name: take_starts
+-- Those who waited to be let in are in now, or may not enter.
+update journeys.messages
+set
+    status = case when entered.entry_id is null then 'skipped' else 'sent' end,
+    reason = case when entered.entry_id is null then 'may not enter the journey, or not again' end,
+    sent_at = case when entered.entry_id is not null then cast(:as_of as timestamptz) end
+from journeys.entering_by_start(:journey) as waiting
+left join journeys.entries as entered on entered.journey = :journey and entered.cause = waiting.cause
+where messages.message_id = substr(waiting.cause, 9);
+
+-- name: refuse_starts
+update journeys.messages
+set status = 'skipped', reason = 'the journey is not started'
+from journeys.entries
+inner join journeys.steps on steps.journey = entries.journey and steps.version = entries.version
+where
+    messages.channel = 'start'
+    and messages.status = 'pending'
+    and messages.journey = :journey
+    and entries.entry_id = messages.entry_id
+    and steps.step = messages.step
+    and steps.definition ->> 'journey' not in (select name from upnext.started);
+
+-- name: started_by_steps
+-- The journeys that steps of others let users into, and that have yet to.
+select distinct steps.definition ->> 'journey'
+from journeys.messages
+inner join journeys.entries on entries.entry_id = messages.entry_id
+inner join journeys.steps
+    on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+where messages.channel = 'start' and messages.status = 'pending';

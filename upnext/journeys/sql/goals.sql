@@ -24,11 +24,34 @@ from (
     inner join journeys.definitions
         on definitions.journey = open.journey and definitions.version = open.version
     cross join lateral journeys.goal_reached(
-        open.user_id, definitions.definition, open.key, open.entered_at, :as_of
+        open.user_id, open.key, definitions.definition -> 'goal', open.entered_at, :as_of
     ) as goal
     where open.status in ('active', 'completed', 'held_out') and open.goal_reached_at is null
 ) as reached
 where entries.entry_id = reached.entry_id;
+
+-- name: leave_by_rule
+-- Entries that a rule of the journey ends.
+update journeys.entries
+set
+    status = case when status = 'held_out' then status else 'left' end,
+    reason = case when status = 'held_out' then entries.reason else ended.reason end,
+    ended_at = :as_of,
+    step = null,
+    next_due_at = null
+from (
+    select open.entry_id, rule.reason
+    from affected_users
+    inner join journeys.entries as open on open.user_id = affected_users.user_id and open.journey = :journey
+    inner join journeys.definitions
+        on definitions.journey = open.journey and definitions.version = open.version
+    cross join lateral journeys.exit_of(
+        open.user_id, open.key, open.entry_id, open.trigger_source, open.trigger_id, definitions.definition -> 'exits',
+        open.entered_at, :as_of
+    ) as rule
+    where open.ended_at is null
+) as ended
+where entries.entry_id = ended.entry_id;
 
 -- name: leave
 update journeys.entries

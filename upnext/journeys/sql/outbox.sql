@@ -1,11 +1,11 @@
 -- The outbox: due, prepared, claimed, sent.
 
 -- name: expire_leases
--- The holder of an expired lease may or may not have handed the message over. A mail is not retried. A webhook is
--- retried under the same id, which its receiver recognizes.
+-- The holder of an expired lease may or may not have handed the message over. A mail is not retried. A webhook or
+-- an event is retried under the same id, which its receiver recognizes.
 update journeys.messages
 set
-    status = case when channel = 'webhook' then 'pending' else 'unknown' end,
+    status = case when channel = 'email' then 'unknown' else 'pending' end,
     reason = 'the sender went away while sending',
     fence = fence + 1,
     lease_until = null
@@ -41,11 +41,11 @@ select
     steps.definition as step,
     stop.reason as stopped_by,
     case
-        when journeys.has_hours(definitions.definition) then upnext.first_allowed(
+        when journeys.has_hours(steps.definition) then upnext.first_allowed(
             :as_of,
             coalesce(journeys.time_zone_of(messages.user_id, :time_zone_trait, :as_of), :time_zone),
-            nullif(definitions.definition -> 'send_window', 'null'),
-            nullif(definitions.definition -> 'quiet_hours', 'null')
+            nullif(steps.definition -> 'send_window', 'null'),
+            nullif(steps.definition -> 'quiet_hours', 'null')
         )
         else :as_of
     end as allowed_at,
@@ -54,29 +54,11 @@ select
     trigger.properties as event
 from page as messages
 inner join journeys.entries on entries.entry_id = messages.entry_id
-inner join journeys.definitions
-    on definitions.journey = entries.journey and definitions.version = entries.version
 inner join journeys.steps
     on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
 left join features.user_features on user_features.user_id = messages.user_id
--- The event that let the user in.
-left join raw.events as trigger
-    on
-        entries.cause = 'event ' || trigger.source || '/' || trigger.message_id
-        and trigger.source = split_part(substr(entries.cause, 7), '/', 1)
-        and trigger.message_id = substr(entries.cause, 8 + length(split_part(substr(entries.cause, 7), '/', 1)))
-cross join lateral (
-    select coalesce(
-        jsonb_object_agg(
-            traits.key, traits.value
-            order by events.occurred_at, events.source collate "C", events.message_id collate "C"
-        ),
-        '{}'
-    ) as traits
-    from events.user_events as events
-    cross join lateral jsonb_each(events.properties) as traits
-    where events.user_id = messages.user_id and events.type = 'identify' and events.occurred_at <= :as_of
-) as traits
+left join lateral journeys.trigger_of(entries.trigger_source, entries.trigger_id) as trigger on true
+cross join lateral journeys.traits_of(messages.user_id, :as_of) as traits
 cross join lateral journeys.stop_reason(
     messages.message_id, traits.traits ->> 'email', :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
 ) as stop (reason)
@@ -148,7 +130,7 @@ waiting as (
     update journeys.entries
     set next_due_at = greatest(entries.next_due_at, recorded.sent_at + steps.within)
     from recorded
-    inner join journeys.steps on steps.kind = 'wait' and steps.of_step = recorded.step
+    inner join journeys.steps on steps.kind = 'wait' and recorded.step = any(steps.of_steps)
     where
         entries.entry_id = recorded.entry_id
         and entries.step = steps.step
@@ -158,6 +140,9 @@ waiting as (
 )
 
 select count(*) > 0 from recorded;
+
+-- name: emit
+insert into edge.inbox (source, line) values ('upnext', :line);
 
 -- name: disable_endpoint
 insert into journeys.disabled_endpoints (endpoint, disabled_at, reason) values (:endpoint, :as_of, :reason)
