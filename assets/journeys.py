@@ -53,6 +53,7 @@ def journey_tables(journeys: Iterable[str]) -> list[dg.AssetSpec]:
         "entries": "One row per user and entry into a journey, with its status and reason.",
         "messages": "One row per entry and step that fell due, sent or not, with the reason. The outbox.",
         "suppressions": "One row per user and channel that nothing may be sent to.",
+        "consents": "One row per user and topic: what the user said last about it, with source and time.",
     }
     return [
         dg.AssetSpec(

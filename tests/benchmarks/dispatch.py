@@ -104,7 +104,7 @@ def fill(project: Project, people: int) -> None:
 def requests(project: Project) -> list[Request]:
     """Return what the messages that wait are made of."""
     values = {
-        **stop_parameters(project.policy, AS_OF), "journeys": [JOURNEY], "channel": "email",
+        **stop_parameters(project.policy, AS_OF), "journeys": [JOURNEY], "channel": "email", "are_transactional": False,
         "time_zone_trait": "timezone", "time_zone": "UTC", **BEGINNING,
         "page": 10_000_000,
     }  # fmt: skip

@@ -65,6 +65,7 @@ def at_work(project: Project, product: Product, smtp: SmtpServer, monkeypatch: p
     known = Names(
         segments=project.segments, events=project.events, features=set(project.features["user_features"]),
         templates={"check_in"}, endpoints=endpoint, slots=set(project.slots), journeys=journeys, started={"another"},
+        topics=(),
     )  # fmt: skip
     for name, journey in journeys.items():
         assert list(find_mistakes(name, journey, known)) == []

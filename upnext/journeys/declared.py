@@ -12,19 +12,22 @@ from upnext.journeys.copy.rendering import find_mistakes as find_template_mistak
 from upnext.journeys.definition import Email, Journey, StartJourney
 from upnext.journeys.mistakes import Names, find_circle, find_mistakes
 from upnext.journeys.plan import starts
-from upnext.journeys.policy import Policy
+from upnext.journeys.policy import Policy, PolicyFile, TopicsFile
 
 
 def load_policy(networks: list[Network], path: Path) -> Policy:
-    """Return what holds for all journeys; without a file the defaults. Raises `UpnextError` with file and line."""
-    if not path.exists():
-        return Policy()
-    policy = load(path, Policy)
+    """Return what holds for all journeys, topics too, from a file and the one beside it; without them the defaults.
+
+    Raises `UpnextError` with file and line.
+    """
+    topics_path = path.with_name("topics.yml")
+    topics = load(topics_path, TopicsFile).topics if topics_path.exists() else {}
+    policy = load(path, PolicyFile) if path.exists() else PolicyFile()
     check(path, _problems_of_endpoints(policy, networks))
-    return policy
+    return Policy(**msgspec.structs.asdict(policy), topics=topics)
 
 
-def _problems_of_endpoints(policy: Policy, networks: list[Network]) -> Iterator[Problem]:
+def _problems_of_endpoints(policy: PolicyFile, networks: list[Network]) -> Iterator[Problem]:
     for name, endpoint in policy.endpoints.items():
         mistake = mistake_of(endpoint.url, networks)
         if mistake is not None:
@@ -49,6 +52,7 @@ def load_journeys(
         features=features,
         templates=template_names(templates),
         endpoints=policy.endpoints,
+        topics=policy.topics,
         slots=slots,
         journeys=journeys,
         started={started for journey in journeys.values() for started in starts(journey)},

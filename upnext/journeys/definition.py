@@ -184,12 +184,14 @@ class Message(OneWay, frozen=True, kw_only=True):
 
 
 class Sent(Message, frozen=True, kw_only=True):
-    """A message that is sent, at the hours of the step, or else of the journey."""
+    """A message that is sent. Hours, topic and whether it is transactional are the step's, or else the journey's."""
 
     send_window: SendWindow | None = None
     quiet_hours: Hours | None = None
     at_any_hour: bool = False
     out_of_hours: OutOfHours | None = None
+    topic: Name | None = None
+    transactional: bool | None = None
 
 
 class Email(Sent, frozen=True, kw_only=True, tag_field="do", tag="email"):
@@ -355,6 +357,10 @@ class Journey(Declaration, frozen=True, kw_only=True):
     quiet_hours: Hours | None = None
     out_of_hours: OutOfHours | None = None
     late: Late = "skip"
+    topic: Name | None = None
+    """The topic of its messages, for which users can unsubscribe apart."""
+    transactional: bool = False
+    """Its messages go first, also to those who unsubscribed, at any hour and beyond the cap."""
     steps: Annotated[list[AnyStep], msgspec.Meta(min_length=1)]
 
 

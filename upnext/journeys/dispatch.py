@@ -25,7 +25,7 @@ from upnext.warehouse.locks import transaction
 
 MERGES = "merges"
 _JSON = ("variants", "arms", "asks", "definition")
-MERGE = ("find_merged", "move_entries", "move_messages", "merge_suppressions", "end_double_entries")
+MERGE = ("find_merged", "move_entries", "move_messages", "merge_suppressions", "merge_consents", "end_double_entries")
 CHECKS = {
     "steps_are_not_overdue": "Steps and messages of journeys that are not paused go out within an hour of their time.",
     "outcomes_are_known": "The fate of no message of the last week is unknown.",
@@ -322,7 +322,7 @@ def _values(
         "keyed_by": journey.keyed_by,
         "audience": msgspec.json.encode(journey.audience).decode() if journey.audience is not None else None,
         "holdout": journey.holdout,
-        "global_holdout": policy.global_holdout,
+        "global_holdout": 0 if journey.transactional else policy.global_holdout,
         "is_enrolling_members": journey.existing_members == "enroll",
         "reentry": "after" if isinstance(journey.reentry, Reentry) else journey.reentry,
         "reentry_after": journey.reentry.after if isinstance(journey.reentry, Reentry) else None,

@@ -49,6 +49,9 @@ def _lines(
         yield Line(None, _why_no_entry(connection, name, journey, user_id))
     for suppression in connection.execute(SQL["suppressions_of_user"], {"user_id": user_id}):
         yield Line(suppression.since, f"gets nothing by {suppression.channel} since then: {suppression.reason}")
+    for consent in connection.execute(SQL["consents_of_user"], {"user_id": user_id}):
+        what = "subscribed to" if consent.is_granted else "unsubscribed from"
+        yield Line(consent.since, f"{what} the topic {consent.topic} ({consent.source})")
     for entry in entries:
         yield from _path(connection, entry, stop_parameters(policy, as_of))
 

@@ -29,7 +29,7 @@ from upnext.journeys.definition import (
     Wait,
     Webhook,
 )
-from upnext.journeys.plan import starts, ways
+from upnext.journeys.plan import is_transactional, starts, ways
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 
@@ -46,6 +46,7 @@ class Names:
     slots: Collection[str]
     journeys: Collection[str]
     started: Collection[str]
+    topics: Collection[str]
 
 
 def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem]:
@@ -54,6 +55,11 @@ def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem
         yield Problem([], f"'{name}' is the name of a table; choose another")
     yield from _mistakes_of_entry(name, journey, known)
     yield from _mistakes_of_ends(journey, known)
+    yield from unknown(["topic"], "topic", filter(None, [journey.topic]), known.topics)
+    if journey.transactional and journey.topic is not None:
+        yield Problem(["topic"], "transactional messages go to all, whatever topics they chose; leave one of them out")
+    if journey.transactional and journey.holdout > 0:
+        yield Problem(["holdout"], "a holdout would keep transactional messages from users who expect them; make it 0")
     if journey.takes_over and journey.exclusive_group is None:
         yield Problem(["takes_over"], "there is nothing to take over without an exclusive_group")
     if not _is_ever_open(journey.send_window, journey.quiet_hours):
@@ -167,7 +173,7 @@ def _mistakes_of_step(journey: Journey, step: AnyStep, known: Names) -> Iterator
     if isinstance(step, Message) and (step.after is None) == (step.wait is None):
         yield Problem([], "exactly one of after (from entry) and wait (from the step before) says when")
     if isinstance(step, Sent):
-        yield from _mistakes_of_hours(journey, step)
+        yield from _mistakes_of_sending(journey, step, known)
     match step:
         case Email():
             yield from unknown(["template"], "template", [step.template], known.templates)
@@ -203,7 +209,10 @@ def _mistakes_of_weights(key: str, weighted: Mapping[str, Any]) -> Iterator[Prob
         yield Problem([key], f"the weights add up to {total}; they are per cents and must add up to 100")
 
 
-def _mistakes_of_hours(journey: Journey, step: Sent) -> Iterator[Problem]:
+def _mistakes_of_sending(journey: Journey, step: Sent, known: Names) -> Iterator[Problem]:
+    yield from unknown(["topic"], "topic", filter(None, [step.topic]), known.topics)
+    if step.topic is not None and is_transactional(journey, step):
+        yield Problem(["topic"], "transactional messages go to all, whatever topics they chose; leave one of them out")
     if step.at_any_hour and (step.send_window is not None or step.quiet_hours is not None):
         yield Problem(["at_any_hour"], "it goes at any hour, or has a send_window or quiet_hours; leave one out")
     window, quiet = step.send_window or journey.send_window, step.quiet_hours or journey.quiet_hours

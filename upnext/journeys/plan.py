@@ -142,11 +142,24 @@ def _definition(journey: Journey, step: AnyStep) -> dict[str, Any]:
     """Return a step as it is declared, with the hours at which its message may go."""
     definition: dict[str, Any] = msgspec.to_builtins(step)
     if isinstance(step, Sent):
+        definition["transactional"] = is_transactional(journey, step)
+        definition["topic"] = topic_of(journey, step)
         for name in ("send_window", "quiet_hours"):
-            hours = None if step.at_any_hour else getattr(step, name) or getattr(journey, name)
+            is_free = step.at_any_hour or definition["transactional"]
+            hours = None if is_free else getattr(step, name) or getattr(journey, name)
             definition[name] = msgspec.to_builtins(hours)
         definition["out_of_hours"] = step.out_of_hours or journey.out_of_hours or "shift"
     return definition
+
+
+def is_transactional(journey: Journey, step: Sent) -> bool:
+    """Whether a message is one that users expect whatever they unsubscribed from, such as a receipt."""
+    return journey.transactional if step.transactional is None else step.transactional
+
+
+def topic_of(journey: Journey, step: Sent) -> str | None:
+    """Return the topic of a step's message; a transactional one has none."""
+    return None if is_transactional(journey, step) else step.topic or journey.topic
 
 
 def variant_ranges(step: AnyStep) -> list[dict[str, Any]] | None:

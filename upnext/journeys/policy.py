@@ -1,6 +1,6 @@
 """The policy for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 import msgspec
@@ -46,7 +46,20 @@ class Endpoint(Declaration, frozen=True):
     ]
 
 
-class Policy(Declaration, frozen=True):
+class Topic(Declaration, frozen=True, kw_only=True):
+    """A kind of marketing that users can choose: `opt_in` goes to those who subscribed, `opt_out` to all others too."""
+
+    description: str
+    default: Literal["opt_in", "opt_out"]
+
+
+class TopicsFile(Declaration, frozen=True):
+    """`campaigns/topics.yml`."""
+
+    topics: dict[Name, Topic]
+
+
+class PolicyFile(Declaration, frozen=True):
     """`campaigns/policy.yml`."""
 
     global_holdout: Share = 0
@@ -64,6 +77,12 @@ class Policy(Declaration, frozen=True):
             raise ValueError(
                 f"time_zone: no zone is called '{self.time_zone}'{nearest(self.time_zone, available_timezones())}"
             )
+
+
+class Policy(PolicyFile, frozen=True):
+    """What holds for all journeys: the policy, and the topics."""
+
+    topics: dict[Name, Topic] = {}
 
     def channel(self, name: str) -> Channel:
         """Return how a channel sends; events go to the warehouse itself, over one connection."""

@@ -1,6 +1,8 @@
 -- The reason to send nothing to a user, or to an address, in a channel; null where there is none. A bounce stops only
--- the address, because the user may have another by now.
-create or replace function journeys.suppressed_by(in_channel text, to_user text, to_address text) returns text
+-- the address, because the user may have another by now. A transactional message goes to those who unsubscribed, too.
+create or replace function journeys.suppressed_by(
+    in_channel text, to_user text, to_address text, is_transactional boolean
+) returns text
 language sql stable
 return (
     select reason
@@ -15,6 +17,7 @@ return (
         from journeys.suppressions
         where address = lower(to_address) and address <> '' and channel in (in_channel, 'all')
     ) as found
+    where not is_transactional or reason <> 'unsubscribed'
     order by since
     limit 1
 );
@@ -47,16 +50,52 @@ begin
 end
 $$;
 
--- Consent events, from the moment they are loaded.
+-- Consent events about messages, from the moment they are loaded. To unsubscribe from a message of a topic is to
+-- unsubscribe from the topic.
 create or replace view journeys.consent_events as
 select
-    event,
-    properties ->> 'message_id' as message_id,
-    properties ->> 'kind' as kind,
-    occurred_at,
-    load_id
+    events.event,
+    events.properties ->> 'message_id' as message_id,
+    events.properties ->> 'kind' as kind,
+    events.occurred_at,
+    events.load_id,
+    case
+        when events.event in ('message unsubscribed', 'message resubscribed')
+            then coalesce(events.properties ->> 'topic', steps.definition ->> 'topic')
+    end as topic,
+    events.properties ->> 'source' as source
 from raw.events
-where event in ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed');
+left join journeys.messages on messages.message_id = events.properties ->> 'message_id'
+left join journeys.entries on entries.entry_id = messages.entry_id
+left join journeys.steps
+    on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+where events.event in ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed');
+
+-- What users say about topics, from the moment it is loaded: by a message, or in the product itself.
+create or replace view journeys.topic_events as
+select
+    messages.user_id,
+    consent_events.topic,
+    consent_events.event = 'message resubscribed' as is_granted,
+    coalesce(consent_events.source, consent_events.event) as source,
+    consent_events.occurred_at,
+    consent_events.load_id
+from journeys.consent_events
+inner join journeys.messages on messages.message_id = consent_events.message_id
+where consent_events.topic is not null
+union all
+select
+    events.user_id,
+    events.properties ->> 'topic',
+    events.event = 'topic subscribed',
+    coalesce(events.properties ->> 'source', events.event),
+    events.occurred_at,
+    events.load_id
+from raw.events
+where
+    events.event in ('topic subscribed', 'topic unsubscribed')
+    and events.user_id is not null
+    and events.properties ->> 'topic' is not null;
 
 -- The event that let a user into a journey.
 create or replace function journeys.trigger_of(of_source text, of_id text) returns table (properties jsonb)
@@ -325,7 +364,8 @@ create or replace function journeys.stop_reason(
     late_beyond interval,
     of_channels text [],
     most_messages integer,
-    cap_interval interval
+    cap_interval interval,
+    opt_in_topics text []
 ) returns table (reason text)
 language sql stable rows 1
 as $$
@@ -333,6 +373,9 @@ as $$
         case
             when entries.status in ('converted', 'left', 'excluded') then entries.status
             when suppressed.reason is not null then suppressed.reason
+            when not consents.is_granted then 'unsubscribed from ' || consents.topic
+            when consents.topic is null and steps.definition ->> 'topic' = any(opt_in_topics)
+                then 'has not subscribed to ' || cast(steps.definition ->> 'topic' as text)
             when messages.channel = 'webhook' and exists (
                 select from journeys.disabled_endpoints
                 where disabled_endpoints.endpoint = steps.definition ->> 'endpoint'
@@ -355,11 +398,12 @@ as $$
                 and at_instant
                     > greatest(messages.due_at, messages.not_before) + late_beyond
                 then 'late'
-            when messages.channel = any(of_channels) and (
+            when messages.channel = any(of_channels) and not messages.is_transactional and (
                 select count(*) from journeys.messages as others
                 where
                     others.user_id = messages.user_id
                     and others.channel = any(of_channels)
+                    and not others.is_transactional
                     and others.message_id <> messages.message_id
                     and (
                         others.status = 'sending'
@@ -375,18 +419,25 @@ as $$
         on definitions.journey = entries.journey and definitions.version = entries.version
     inner join journeys.steps
         on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
-    cross join journeys.suppressed_by(messages.channel, messages.user_id, to_address) as suppressed (reason)
+    left join journeys.consents
+        on consents.user_id = messages.user_id and consents.topic = steps.definition ->> 'topic'
+    cross join journeys.suppressed_by(
+        messages.channel, messages.user_id, to_address, messages.is_transactional
+    ) as suppressed (reason)
     where messages.message_id = of_message
 $$;
 
--- Pending messages of a channel whose own times allow sending now.
-create or replace function journeys.due_messages(in_channel text, of_journeys text [], at_instant timestamptz)
+-- Pending messages of a channel whose own times allow sending now: the transactional ones, or the others.
+create or replace function journeys.due_messages(
+    in_channel text, of_journeys text [], at_instant timestamptz, are_transactional boolean
+)
 returns setof journeys.messages
 language sql stable
 as $$
     select messages.* from journeys.messages
     where
         messages.status = 'pending'
+        and messages.is_transactional = are_transactional
         and messages.channel = in_channel
         and messages.journey = any(of_journeys)
         and (messages.not_before is null or messages.not_before <= at_instant)

@@ -14,7 +14,7 @@ from upnext.errors import UpnextError
 from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Message, as_json, version
 from upnext.journeys.plan import longest, plan, variant_ranges
-from upnext.journeys.policy import Policy
+from upnext.journeys.policy import Policy, Topic
 
 CAMPAIGNS = DECLARED.settings.campaigns
 EVENTS = set(DECLARED.catalogue.events)
@@ -27,7 +27,7 @@ def load(folder: Path, **known: Any) -> Any:
             "events": EVENTS,
             "features": {"logins_30d", "is_on_basic_plan"},
             "slots": {"s", "limited_time_offer", "success_session"},
-            "policy": Policy(),
+            "policy": Policy(topics={"news": Topic(description="News.", default="opt_out")}),
             "campaigns": folder.parent,
             **known,
         }
@@ -229,6 +229,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"send_window": {"from": "08:00", "to": "09:00"},
          "steps": [email("a", quiet_hours={"from": "07:00", "to": "10:00"})]}, "they leave no time to send anything",
     ),
+    "an unknown topic": ({"topic": "nws"}, "unknown topic 'nws'; did you mean 'news'"),
+    "an unknown topic of a step": ({"steps": [email("a", topic="nws")]}, "unknown topic 'nws'"),
+    "a topic of a transactional journey": (
+        {"transactional": True, "holdout": 0, "topic": "news"}, "transactional messages go to all",
+    ),
+    "a topic of a transactional step": (
+        {"topic": "news", "steps": [email("a", transactional=True, topic="news")]}, "transactional messages go to all",
+    ),
+    "a transactional holdout": ({"transactional": True}, "a holdout would keep transactional messages from users"),
     "an unknown key": ({"steps": [email("a", templat="x")]}, "unknown key 'templat'; did you mean 'template'"),
 }  # fmt: skip
 
@@ -298,6 +307,18 @@ def test_an_endpoint_is_somewhere_else(tmp_path: Path, url: str, message: str) -
     content = {"endpoints": {"crm": {"url": url, "secret": "UPNEXT_CRM_SECRET"}}}
     (tmp_path / "policy.yml").write_text(yaml.safe_dump(content))
     with pytest.raises(UpnextError, match=rf"policy.yml:4: the url of endpoint 'crm' .*{message}"):
+        load_policy([], tmp_path / "policy.yml")
+
+
+def test_topics_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "topics.yml").write_text("topics:\n  news: {description: What is new., default: opt_in}\n")
+    assert load_policy([], tmp_path / "policy.yml").topics["news"].default == "opt_in"
+    (tmp_path / "topics.yml").write_text("topics:\n  news: {description: What is new., default: optin}\n")
+    with pytest.raises(UpnextError, match=r"topics.yml:2: 'default' is 'optin'; it must be one of opt_in, opt_out"):
+        load_policy([], tmp_path / "policy.yml")
+    (tmp_path / "topics.yml").unlink()
+    (tmp_path / "policy.yml").write_text("topics: {}\n")
+    with pytest.raises(UpnextError, match=r"policy.yml:1: unknown key 'topics'"):
         load_policy([], tmp_path / "policy.yml")
 
 

@@ -62,6 +62,7 @@ def stop_parameters(policy: Policy, as_of: datetime) -> dict[str, Any]:
         "cap_channels": cap.channels if cap is not None else [],
         "cap_messages": cap.messages if cap is not None else None,
         "cap_per": cap.per if cap is not None else None,
+        "opt_in_topics": [name for name, topic in policy.topics.items() if topic.default == "opt_in"],
     }
 
 
@@ -145,8 +146,15 @@ def paced(
 
 def _written(database: Database, process: RenderProcess, values: dict[str, Any], done: Counter[str]) -> Iterator[Ready]:
     """Yield the rendered messages that may be sent now; skip the others with a reason, or postpone them."""
-    after = BEGINNING
     stored: set[str] = set()
+    for are_transactional in (True, False):
+        yield from _written_pages(database, process, {**values, "are_transactional": are_transactional}, stored, done)
+
+
+def _written_pages(
+    database: Database, process: RenderProcess, values: dict[str, Any], stored: set[str], done: Counter[str]
+) -> Iterator[Ready]:
+    after = BEGINNING
     while True:
         with database.begin():
             page = database.execute(SQL["prepare"], {**values, **after, "page": PAGE}).all()

@@ -1,7 +1,7 @@
 """Links in messages: signed, and naming a message and a stored address, never the address itself. Pure.
 
-Opens, clicks and unsubscribes are served under `UPNEXT_BASE_URL`: `/o/<token>`, `/c/<token>`, `/u/<token>`. The newest
-key signs; older ones still verify, so a key can be rotated while messages are on their way.
+Opens, clicks, unsubscribes and the page of preferences are served under `UPNEXT_BASE_URL`: `/o/<token>`, `/c/<token>`,
+`/u/<token>`, `/p/<token>`. The newest key signs; older ones still verify, so a key can be rotated while messages are on their way.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
-Kind = Literal["open", "click", "unsubscribe"]
-_PATHS: dict[str, Kind] = {"o": "open", "c": "click", "u": "unsubscribe"}
+Kind = Literal["open", "click", "unsubscribe", "preferences"]
+_PATHS: dict[str, Kind] = {"o": "open", "c": "click", "u": "unsubscribe", "p": "preferences"}
 
 
 class Followed(NamedTuple):
@@ -39,6 +39,11 @@ class Links:
     def unsubscribe(self) -> str | None:
         """The page that unsubscribes by one click; None where no address serves it."""
         return self._signed("u")
+
+    @property
+    def preferences(self) -> str | None:
+        """The page on which the user chooses topics; None where no address serves it."""
+        return self._signed("p")
 
     def click(self, url: str) -> str:
         """Return the link that counts a click and leads to `url`; `url` itself where no address serves it."""

@@ -31,12 +31,12 @@ from upnext.journeys.copy.links import Links
 
 MAX_CHARACTERS = 500_000
 # What a template is given.
-GIVEN = frozenset({"user", "features", "event", "subject", "link", "open_url", "unsubscribe_url"})
+GIVEN = frozenset({"user", "features", "event", "subject", "link", "open_url", "unsubscribe_url", "preferences_url"})
 # Header lines are not folded: List-Unsubscribe has to stand on one.
 _POLICY = SMTP.clone(max_line_length=998)
 _HREF = re.compile(r"""\bhref\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
 _SAFE_HREF = re.compile(
-    r"""^["'](\{\{ *(link\(|unsubscribe_url *\}\})|\{% block \w+ %\}|https://[^{]*$|mailto:[^{]*$)"""
+    r"""^["'](\{\{ *(link\(|(unsubscribe|preferences)_url *\}\})|\{% block \w+ %\}|https://[^{]*$|mailto:[^{]*$)"""
 )
 
 # Whether a domain is one that the internet knows is for the mail server to say.
@@ -257,6 +257,7 @@ def _email(request: Request, sender: Sender) -> Rendered:
         "link": _checked(links.click),
         "open_url": links.open,
         "unsubscribe_url": unsubscribe,
+        "preferences_url": links.preferences,
     }
     subject = _run(f"{_name_of(request)}, subject", _compiler(step["subject"]), values)
     # A line break would begin another header.

@@ -50,6 +50,7 @@ with due as (
             else steps.next
         end as target,
         steps.definition ->> 'reason' as reason,
+        coalesce(cast(steps.definition ->> 'transactional' as boolean), false) as is_transactional,
         steps.definition ->> 'out_of_hours' = 'skip' as is_skipping,
         steps.kind in ('email', 'webhook', 'cta')
         and cast(:as_of as timestamptz)
@@ -182,7 +183,7 @@ touched as (
 written as (
     insert into journeys.messages
         (message_id, entry_id, journey, step, position, visit, channel, user_id, variant, due_at, not_before,
-            status, reason)
+            is_transactional, status, reason)
     select
         cast(cast(md5(concat_ws('/', reached.seed, reached.step, nullif(visits.visit, 1))) as uuid) as text),
         reached.entry_id,
@@ -203,6 +204,7 @@ written as (
         ),
         reached.due_at,
         case when not is_out_of_hours and reached.allowed_at > reached.due_at then reached.allowed_at end,
+        reached.is_transactional,
         case
             when cast(:is_replay as boolean) or is_out_of_hours or (is_late and late = 'skip') then 'skipped'
             else 'pending'
@@ -239,7 +241,8 @@ with judged as (
     inner join journeys.steps
         on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
     cross join lateral journeys.stop_reason(
-        messages.message_id, null, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+        messages.message_id, null, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
+        :opt_in_topics
     ) as stop (reason)
     where messages.journey = :journey and messages.status = 'pending' and messages.channel = 'cta'
 )

@@ -6,7 +6,7 @@ select coalesce((select max(load_id) from raw.loads) > (select load_id from jour
 -- name: record_consent
 -- A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription or a complaint stops
 -- the user and the address. A bounce stops only the address, so it replaces neither. A later resubscription lifts all
--- of them. A soft bounce stops nothing.
+-- of them. A soft bounce stops nothing. What is said about a topic concerns the user and that topic alone.
 with read as (
     update journeys.consent_read
     set load_id = newest.load_id
@@ -21,16 +21,32 @@ told as (
     from read
     inner join journeys.consent_events as events on events.load_id > read.since and events.load_id <= read.until
     inner join journeys.messages on messages.message_id = events.message_id
+    where events.topic is null
+),
+
+consented as (
+    insert into journeys.consents as known (user_id, topic, is_granted, source, since)
+    select distinct on (resolved.user_id, events.topic)
+        resolved.user_id, events.topic, events.is_granted, events.source, events.occurred_at
+    from read
+    inner join journeys.topic_events as events on events.load_id > read.since and events.load_id <= read.until
+    left join events.identity_links as links on links.kind = 'user' and links.id = events.user_id
+    cross join lateral (select coalesce(links.user_id, events.user_id) as user_id) as resolved
+    order by resolved.user_id, events.topic, events.occurred_at desc, events.is_granted
+    on conflict (user_id, topic) do update
+    set is_granted = excluded.is_granted, source = excluded.source, since = excluded.since
+    where (excluded.since, not excluded.is_granted) > (known.since, not known.is_granted)
 ),
 
 latest as (
-    select told.user_id, told.channel, told.address, said.event, said.occurred_at
+    select told.user_id, told.channel, told.address, said.event, said.source, said.occurred_at
     from told
     cross join lateral (
-        select event, occurred_at
+        select event, source, occurred_at
         from (
             select
                 events.event,
+                events.source,
                 events.occurred_at,
                 max(events.occurred_at) filter (where events.event = 'message resubscribed') over ()
                     as resubscribed_at
@@ -42,7 +58,7 @@ latest as (
                 where messages.address = told.address and messages.channel = told.channel
             ) as theirs
             inner join journeys.consent_events as events on events.message_id = theirs.message_id
-            where events.kind is distinct from 'soft'
+            where events.kind is distinct from 'soft' and events.topic is null
         ) as heard
         where event = 'message resubscribed' or occurred_at >= coalesce(resubscribed_at, '-infinity')
         order by event = 'message resubscribed', event = 'message bounced', occurred_at desc
@@ -62,15 +78,15 @@ lifted as (
         )
 )
 
-insert into journeys.suppressions (user_id, address, channel, reason, since)
-select user_id, address, channel, replace(event, 'message ', ''), occurred_at
+insert into journeys.suppressions (user_id, address, channel, reason, source, since)
+select user_id, address, channel, replace(event, 'message ', ''), coalesce(source, event), occurred_at
 from latest
 where event <> 'message resubscribed'
 on conflict (user_id, channel, address) do update
-set reason = excluded.reason, since = excluded.since
+set reason = excluded.reason, source = excluded.source, since = excluded.since
 where suppressions.reason = 'bounced';
 
 -- name: suppress
-insert into journeys.suppressions (user_id, channel, address, reason, since)
-values (:user_id, :channel, lower(:address), 'bounced', :as_of)
+insert into journeys.suppressions (user_id, channel, address, reason, source, since)
+values (:user_id, :channel, lower(:address), 'bounced', 'answer of the server', :as_of)
 on conflict (user_id, channel, address) do nothing;

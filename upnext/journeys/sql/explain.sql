@@ -31,10 +31,14 @@ select
     messages.sent_at, messages.not_before, messages.retry_at, messages.attempts, stop.reason as stopped_by
 from journeys.messages
 left join lateral journeys.stop_reason(
-    messages.message_id, messages.address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+    messages.message_id, messages.address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
+        :opt_in_topics
 ) as stop (reason) on messages.status = 'pending'
 where messages.entry_id = :entry_id
 order by messages.due_at, messages.visit;
+
+-- name: consents_of_user
+select topic, is_granted, source, since from journeys.consents where user_id = :user_id order by since, topic;
 
 -- name: suppressions_of_user
 select channel, reason, since from journeys.suppressions where user_id = :user_id order by since;

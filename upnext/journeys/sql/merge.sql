@@ -11,19 +11,32 @@ update journeys.entries set user_id = merged.user_id from merged where entries.u
 update journeys.messages set user_id = merged.user_id from merged where messages.user_id = merged.absorbed;
 
 -- name: merge_suppressions
-insert into journeys.suppressions (user_id, channel, address, reason, since)
+insert into journeys.suppressions (user_id, channel, address, reason, source, since)
 select
     merged.user_id,
     suppressions.channel,
     suppressions.address,
     (array_agg(suppressions.reason order by suppressions.reason = 'bounced', suppressions.since))[1],
+    (array_agg(suppressions.source order by suppressions.reason = 'bounced', suppressions.since))[1],
     min(suppressions.since)
 from merged
 inner join journeys.suppressions on suppressions.user_id = merged.absorbed
 group by merged.user_id, suppressions.channel, suppressions.address
 on conflict (user_id, channel, address) do update
-set reason = excluded.reason, since = excluded.since
+set reason = excluded.reason, source = excluded.source, since = excluded.since
 where suppressions.reason = 'bounced';
+
+-- name: merge_consents
+-- What was said last counts, and a refusal where both were said at one instant.
+insert into journeys.consents as known (user_id, topic, is_granted, source, since)
+select distinct on (merged.user_id, consents.topic)
+    merged.user_id, consents.topic, consents.is_granted, consents.source, consents.since
+from merged
+inner join journeys.consents on consents.user_id = merged.absorbed
+order by merged.user_id, consents.topic, consents.since desc, consents.is_granted
+on conflict (user_id, topic) do update
+set is_granted = excluded.is_granted, source = excluded.source, since = excluded.since
+where (excluded.since, not excluded.is_granted) > (known.since, not known.is_granted);
 
 -- name: end_double_entries
 with entries_of_merged as (

@@ -13,7 +13,10 @@ where journey = any(:journeys) and status = 'sending' and lease_until < clock_ti
 
 -- name: count_due
 select count(*) from (
-    select from journeys.due_messages(:channel, :journeys, :as_of) limit :at_most
+    select from journeys.due_messages(:channel, :journeys, :as_of, true)
+    union all
+    select from journeys.due_messages(:channel, :journeys, :as_of, false)
+    limit :at_most
 ) as due;
 
 -- name: prepare
@@ -21,7 +24,7 @@ select count(*) from (
 -- Messages due to one user at one instant are adjacent, in the order of the steps.
 with page as (
     select messages.*
-    from journeys.due_messages(:channel, :journeys, :as_of) as messages
+    from journeys.due_messages(:channel, :journeys, :as_of, :are_transactional) as messages
     where
         (messages.due_at, messages.user_id, messages.position, messages.message_id)
             > (:after_due_at, :after_user_id, :after_position, :after_message_id)
@@ -60,7 +63,8 @@ left join features.user_features on user_features.user_id = messages.user_id
 left join lateral journeys.trigger_of(entries.trigger_source, entries.trigger_id) as trigger on true
 cross join lateral journeys.traits_of(messages.user_id, :as_of) as traits
 cross join lateral journeys.stop_reason(
-    messages.message_id, traits.traits ->> 'email', :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+    messages.message_id, traits.traits ->> 'email', :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
+        :opt_in_topics
 ) as stop (reason)
 order by messages.due_at, messages.user_id, messages.position, messages.message_id;
 
@@ -95,7 +99,8 @@ judged as (
     select locked.message_id, stop.reason as stopped_by
     from locked
     cross join lateral journeys.stop_reason(
-        locked.message_id, :address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per
+        locked.message_id, :address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
+        :opt_in_topics
     ) as stop (reason)
 )
 
