@@ -83,7 +83,7 @@ def mails() -> dict[str, str]:
     return {
         samples.label(request): dict(samples.parts(render(request, sender)))["html"]
         for name, journey in project.journeys.items()
-        for _, request in samples.requests(name, journey, templates, features=features, traits={}, date=END)
+        for _, request in samples.requests(name, journey, templates, person=samples.made_up({}, features), date=END)
     }
 
 

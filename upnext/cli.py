@@ -264,12 +264,25 @@ def explain_journey(user: str, journey: str, as_json: bool) -> None:
 @journeys.command("render")
 @click.argument("journey")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
-def render_journey(journey: str, out: Path) -> None:
-    """Write each message of a journey for a made-up user into files, as HTML and as text."""
+@click.option("--user", help="Write them for this user; without it, for a made-up one.")
+def render_journey(journey: str, out: Path, user: str | None) -> None:
+    """Write each message of a journey or a broadcast into files, as HTML and as text."""
     from upnext import operations  # noqa: PLC0415
 
-    for path in operations.render_journey(_project(), journey, out):
+    for path in operations.render_journey(_project(), journey, out, user_id=user):
         print(path)
+
+
+@journeys.command("test")
+@click.argument("journey")
+@click.option("--to", "address", required=True, help="The address to send to.")
+@click.option("--user", help="Write them for this user; without it, for a made-up one.")
+def send_test(journey: str, address: str, user: str | None) -> None:
+    """Send each mail of a journey or a broadcast to one address; nothing is recorded."""
+    from upnext import operations  # noqa: PLC0415
+
+    sent = operations.send_test(_project(), journey, address, user_id=user)
+    print(f"sent to {address}: {', '.join(sent)}")
 
 
 @journeys.command("preview")

@@ -18,6 +18,9 @@ Name = Annotated[str, worded(NAME, "a name of a-z, 0-9 and _, beginning with a l
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 """A part of all users, 0 up to but not including 1."""
 
+Percent = Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")]
+"""A part of all, in per cent."""
+
 Link = Annotated[
     str,
     worded(

@@ -94,7 +94,8 @@ def dispatch_journeys(
     Raises `UpnextError` where a channel cannot be used, after all other work; due messages of that channel wait.
     """
     engine, journeys = project.engine, project.journeys_at_work
-    end_removed(engine, {*project.journeys, *project.experiences}, at=as_of)
+    live = {name for name, journey in project.journeys.items() if journey.state == "live"}
+    end_removed(engine, {*live, *project.experiences}, at=as_of)
     chosen = set(journeys) if only is None else only & set(journeys)
     done = dispatch(engine, project.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
     moved = [name for names in groups(journeys, chosen) for name in names]

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from upnext.declarations import line_of
 from upnext.errors import UpnextError, nearest
 from upnext.features.declared import TABLES
 from upnext.features.definition import example
+from upnext.journeys.channels.channel import Outcome
+from upnext.journeys.channels.connections import channels
 from upnext.journeys.copy import samples
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.copy.rendering import Rendered, copy_sources, names_used
-from upnext.journeys.copy.traits import known_traits
-from upnext.journeys.definition import Journey
+from upnext.journeys.copy.traits import known_traits, traits_and_features
+from upnext.journeys.declared import file_of
+from upnext.journeys.definition import Broadcast, Journey
 from upnext.journeys.dispatch import Preview as JourneyPreview
 from upnext.journeys.dispatch import (
     begin_anew,
@@ -108,8 +112,9 @@ def check_journeys(project: Project, *, traits: Mapping[str, Any]) -> dict[str, 
 
     `traits` are examples of those that users have. Raises `UpnextError` with the file for what cannot be written.
     """
+    person = _made_up(project, traits)
     return {
-        name: [step for step, _ in _sample_messages(project, name, journey, traits)]
+        name: [step for step, _ in _messages_for(project, name, journey, person)]
         for name, journey in project.journeys.items()
     }
 
@@ -132,7 +137,7 @@ def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
     traits = traits_of_users(project)
     templates = project.settings.campaigns / "templates"
     for name in journeys:
-        path = project.settings.campaigns / "journeys" / f"{name}.yml"
+        path = file_of(project.settings.campaigns, name, project.journeys[name])
         for position, step in enumerate(project.journeys[name].steps):
             for where, source in copy_sources(msgspec.to_builtins(step), templates):
                 for use in names_used(source):
@@ -144,31 +149,68 @@ def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
                         yield f"{place}: no identify call has the trait '{use.name}'{nearest(use.name, traits)}"
 
 
-def render_journey(project: Project, name: str, folder: Path) -> Iterator[Path]:
-    """Write each message of a journey for a made-up user into a folder, and yield the files."""
+def render_journey(project: Project, name: str, folder: Path, *, user_id: str | None = None) -> Iterator[Path]:
+    """Write each message of a journey for a user, or a made-up one, into a folder, and yield the files."""
     journey = _declared_journey(project, name)
+    person = _made_up(project, traits_of_users(project)) if user_id is None else _person(project, user_id)
     folder.mkdir(parents=True, exist_ok=True)
-    for step, rendered in _sample_messages(project, name, journey, traits_of_users(project)):
+    for step, rendered in _messages_for(project, name, journey, person):
         for suffix, content in samples.parts(rendered):
             path = folder / f"{step}.{suffix}"
             path.write_text(content, encoding="utf-8")
             yield path
 
 
-def _sample_messages(
-    project: Project, name: str, journey: Journey, traits: Mapping[str, Any]
+def send_test(project: Project, name: str, address: str, *, user_id: str | None = None) -> list[str]:
+    """Send each mail of a journey to one address, as for a user or a made-up one, and return the steps.
+
+    Nothing is recorded. Raises `UpnextError` where the mail server does not accept one.
+    """
+    journey = _declared_journey(project, name)
+    person = _made_up(project, traits_of_users(project)) if user_id is None else _person(project, user_id)
+    person = person._replace(traits={**person.traits, "email": address})
+    mails = [(step, mail) for step, mail in _messages_for(project, name, journey, person) if mail.sender]
+    if not mails:
+        raise UpnextError(f"journey '{name}' sends no mail")
+    connections = channels(project.engine, project.settings, project.policy, clock=utc_now)["email"]
+    with connections() as connect:
+        connection = connect()
+        for step, mail in mails:
+            connection.open()
+            answer = connection.send(mail)
+            if answer.outcome is not Outcome.SENT:
+                raise UpnextError(f"{step} was not sent: {answer.reason}")
+        connection.close()
+    return [step for step, _ in mails]
+
+
+def _made_up(project: Project, traits: Mapping[str, Any]) -> samples.Person:
+    features = project.features["user_features"]
+    return samples.made_up(traits, {name: example(made_of, utc_now()) for name, made_of in features.items()})
+
+
+def _person(project: Project, user_id: str) -> samples.Person:
+    """Return a user as of the newest tick. Raises `UpnextError` where there is none of this id."""
+    with project.engine.connect() as connection:
+        as_of = last_published_as_of(project.engine)
+        found = traits_and_features(connection, user_id, as_of=as_of) if as_of is not None else None
+    if found is None:
+        raise UpnextError(f"no user has the id '{user_id}' at the newest tick")
+    return samples.Person(user_id, *found)
+
+
+def _messages_for(
+    project: Project, name: str, journey: Journey, person: samples.Person
 ) -> Iterator[tuple[str, Rendered]]:
-    date = utc_now()
-    features = {feature: example(made_of, date) for feature, made_of in project.features["user_features"].items()}
     with RenderProcess(project.sender) as process:
         for position, request in samples.requests(
-            name, journey, project.settings.campaigns / "templates", features=features, traits=traits, date=date
+            name, journey, project.settings.campaigns / "templates", person=person, date=utc_now()
         ):
             rendered = process.render(request)
             if rendered is None:
                 raise UpnextError("the process that writes messages was ended; run it again")
             if rendered.reason is not None:
-                path = project.settings.campaigns / "journeys" / f"{name}.yml"
+                path = file_of(project.settings.campaigns, name, journey)
                 raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {rendered.reason}")
             yield samples.label(request), rendered
 
@@ -195,6 +237,8 @@ def start(project: Project, kind: str, name: str, *, by: str) -> None:
     """Start a journey or an experience. Raises `UpnextError` if it does not exist or is started already."""
     _declared(project, kind, name)
     project.check()
+    if kind == "journey":
+        _check_startable(name, project.journeys[name], last_published_as_of(project.engine) or utc_now())
     with transaction(project.engine, "dispatch") as connection:
         if not switch(connection, name, is_started=True, at=utc_now(), by=by):
             raise UpnextError(f"{kind} '{name}' is started already")
@@ -202,6 +246,15 @@ def start(project: Project, kind: str, name: str, *, by: str) -> None:
             begin_anew(connection, name)
     if kind == "experience":
         _refresh_experiences(project)
+
+
+def _check_startable(name: str, journey: Journey, now: datetime) -> None:
+    """Raise `UpnextError` for a journey that is not to act, or a broadcast whose time is over."""
+    if journey.state != "live":
+        raise UpnextError(f"journey '{name}' is {journey.state}: set `state: live` in its file, then start it")
+    over = timedelta(hours=26) if isinstance(journey, Broadcast) and journey.is_local else timedelta(0)
+    if isinstance(journey, Broadcast) and journey.begins_at + over < now:
+        raise UpnextError(f"broadcast '{name}': its time, {journey.at}, is over; set another one, then start it")
 
 
 def stop(project: Project, kind: str, name: str, *, by: str) -> int:
@@ -218,8 +271,9 @@ def stop(project: Project, kind: str, name: str, *, by: str) -> int:
 
 def start_all(project: Project, *, by: str) -> None:
     """Start all declared journeys and experiences that are not started yet."""
+    journeys = [name for name, journey in project.journeys.items() if journey.state == "live"]
     with project.engine.begin() as connection:
-        for name in (*project.journeys, *project.experiences):
+        for name in (*journeys, *project.experiences):
             switch(connection, name, is_started=True, at=utc_now(), by=by)
 
 

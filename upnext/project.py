@@ -125,9 +125,9 @@ class Project:
 
     @property
     def journeys_at_work(self) -> dict[str, Journey]:
-        """The declared journeys that are started."""
+        """The declared journeys that are started, and neither drafts nor archived."""
         at_work = self.started
-        return {name: journey for name, journey in self.journeys.items() if name in at_work}
+        return {name: journey for name, journey in self.journeys.items() if name in at_work and journey.state == "live"}
 
     @property
     def experiences_at_work(self) -> dict[str, Experience]:
@@ -186,5 +186,6 @@ def readable(project: Project) -> tuple[dict[str, Journey | None], dict[str, Exp
     try:
         return dict(project.journeys), project.experiences
     except UpnextError:
-        names = [path.stem for path in sorted((project.settings.campaigns / "journeys").glob("*.yml"))]
+        folders = (project.settings.campaigns / "journeys", project.settings.campaigns / "broadcasts")
+        names = [path.stem for folder in folders for path in sorted(folder.glob("*.yml"))]
         return dict.fromkeys(names), {}

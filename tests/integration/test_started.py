@@ -10,8 +10,8 @@ from sqlalchemy.engine import URL
 
 from sensors.membership import consumers
 from tests.conftest import AS_OF, Cli, Product, SmtpServer, create_database, rows, settings_for
-from tests.integration.test_journey_rules import Journeys, journey, journeys, mail
 from tests.integration.test_journeys import users
+from tests.journeys import Journeys, journey, mail
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import dispatch
 from upnext.loop import leap, tick
@@ -19,7 +19,6 @@ from upnext.operations import preview_journey, start, status, stop
 from upnext.project import Project
 from upnext.settings import Settings
 
-__all__ = ["journeys"]
 DAY = timedelta(days=1)
 JOURNEY = "earn_upgrade"
 

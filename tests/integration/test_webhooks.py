@@ -14,12 +14,11 @@ import sqlalchemy as sa
 from standardwebhooks import Webhook
 
 from tests.conftest import AS_OF, rows
-from tests.integration.test_journey_rules import Journeys, journey, journeys
+from tests.journeys import Journeys, journey
 from upnext.errors import UpnextError
 from upnext.journeys.channels.webhook import retry_after
 from upnext.journeys.policy import Channel, Endpoint, Policy
 
-__all__ = ["journeys"]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = timedelta(days=1)
 HOOK = {"do": "webhook", "name": "tell", "after": "0 days", "endpoint": "crm", "data": {"name": "{{ user.name }}"}}

@@ -1,15 +1,13 @@
 """The keys of a metric's description (`config.meta` of a column), and the mistakes in it. Pure."""
 
 from collections.abc import Collection, Iterator
-from typing import Annotated
 
 import msgspec
 
 from upnext.conditions import check_conditions
-from upnext.declarations import Keys, Problem
+from upnext.declarations import Keys, Percent, Problem
 from upnext.kinds import KINDS, Measure, Selected, unknown_events
 from upnext.reserved import RESERVED_WORDS
-from upnext.wording import worded
 
 LONGEST_NAME = 50
 RESERVED = frozenset({"goal", "clicked"})
@@ -24,7 +22,7 @@ class Metric(Measure, frozen=True):
     `cap: 99.9 %` limits each user's value to that percentile over users, so that one user does not decide the result.
     """
 
-    cap: Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")] | None = None
+    cap: Percent | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,8 +9,8 @@ from upnext.declarations import Keys, Problem, check, load, load_folder
 from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.rendering import copy_sources, names_used, template_files, template_names
 from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
-from upnext.journeys.definition import Email, Journey, StartJourney
-from upnext.journeys.mistakes import Names, find_circle, find_mistakes
+from upnext.journeys.definition import Broadcast, Email, Journey, StartJourney
+from upnext.journeys.mistakes import Names, find_circle, find_mistakes, find_mistakes_of_broadcast
 from upnext.journeys.plan import starts
 from upnext.journeys.policy import Policy, PolicyFile, TopicsFile
 
@@ -43,9 +43,16 @@ def load_journeys(
     policy: Policy,
     campaigns: Path,
 ) -> dict[str, Journey]:
-    """Return the declared journeys by name. Raises `UpnextError` with file and line for the first mistake."""
-    folder, templates = campaigns / "journeys", campaigns / "templates"
-    journeys = load_folder(folder, Journey)
+    """Return the declared journeys and broadcasts by name.
+
+    Raises `UpnextError` with file and line for the first mistake.
+    """
+    templates = campaigns / "templates"
+    journeys = load_folder(campaigns / "journeys", Journey)
+    broadcasts = load_folder(campaigns / "broadcasts", Broadcast)
+    for name, broadcast in broadcasts.items():
+        check(file_of(campaigns, name, broadcast), find_mistakes_of_broadcast(broadcast, journeys, name))
+    journeys = {**journeys, **broadcasts}
     known = Names(
         segments=segments,
         events=events,
@@ -58,7 +65,7 @@ def load_journeys(
         started={started for journey in journeys.values() for started in starts(journey)},
     )
     for name, journey in journeys.items():
-        check(folder / f"{name}.yml", find_mistakes(name, journey, known))
+        check(file_of(campaigns, name, journey), find_mistakes(name, journey, known))
     if circle := find_circle(journeys):
         name, first = circle
         position = next(
@@ -67,14 +74,19 @@ def load_journeys(
             if isinstance(step, StartJourney) and step.journey == first
         )
         mistake = f"journey '{first}' leads back to '{name}': journeys that start each other would never end"
-        check(folder / f"{name}.yml", [Problem(["steps", position, "journey"], mistake)])
+        check(file_of(campaigns, name, journeys[name]), [Problem(["steps", position, "journey"], mistake)])
     for name, journey in journeys.items():
         if journey.event is None:
-            _check_no_event(folder / f"{name}.yml", journey, templates)
+            _check_no_event(file_of(campaigns, name, journey), journey, templates)
     for template in sorted(_templates(journeys)):
         for path in template_files(templates, template):
             check(path, find_template_mistakes(path.read_text(encoding="utf-8")))
     return journeys
+
+
+def file_of(campaigns: Path, name: str, journey: Journey) -> Path:
+    """Return the file that declares a journey or a broadcast."""
+    return campaigns / ("broadcasts" if isinstance(journey, Broadcast) else "journeys") / f"{name}.yml"
 
 
 def _check_no_event(path: Path, journey: Journey, templates: Path) -> None:

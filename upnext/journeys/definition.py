@@ -1,17 +1,20 @@
 """The definition of a journey: its YAML, checked, and the plan of steps that the dispatch follows. Pure."""
 
 import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from upnext.conditions import Conditions, Path, check_conditions
-from upnext.declarations import Declaration, Link, Name, Share
+from upnext.declarations import Declaration, Link, Name, Percent, Share
 from upnext.durations import Duration
 from upnext.wording import worded
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 END = "end"
+EARLIEST_CLOCK = timedelta(hours=14)
+"""How far ahead of UTC the clocks of the east are."""
 DAYS: tuple["Day", ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -91,6 +94,36 @@ class Audience(Declaration, frozen=True, kw_only=True):
             check_conditions(getattr(self, name), name, may_be_relative=False)
         if self.segment is None and self.user is None and self.features is None:
             raise ValueError("an audience names a segment, or conditions on user or features")
+
+
+LocalTime = Annotated[str, worded(r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}$", 'a local time in quotes, "2026-04-05 09:00"')]
+"""A date and a time by the user's own clock."""
+
+Instant = Annotated[
+    str,
+    worded(
+        r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?( ?(Z|[+-]\d{2}:\d{2}))?$",
+        'a time in quotes: "2026-04-05 09:00" by each user\'s own clock, or with a zone, "2026-04-05 09:00Z"',
+    ),
+]
+
+Date = Annotated[str, worded(r"^\d{4}-\d{2}-\d{2}$", 'a date in quotes such as "2026-04-05"')]
+"""A day in UTC."""
+
+Rate = Annotated[str, worded(r"^[1-9][0-9]{0,6} per (minute|hour|day)$", "a rate such as 5000 per hour")]
+
+
+class PauseWhen(Declaration, frozen=True, kw_only=True):
+    """Shares of the messages of a journey that pause it; `of_at_least` so many messages."""
+
+    failed: Percent | None = None
+    bounced: Percent | None = None
+    complained: Percent | None = None
+    of_at_least: Annotated[int, msgspec.Meta(gt=0)] = 100
+
+    def __post_init__(self) -> None:
+        if self.failed is None and self.bounced is None and self.complained is None:
+            raise ValueError("pause_when names none of failed, bounced, complained")
 
 
 class Entry(Heard, frozen=True):
@@ -246,24 +279,26 @@ class Quit(Step, frozen=True, kw_only=True, tag_field="do", tag="exit"):
 
 
 class Until(Declaration, frozen=True, kw_only=True):
-    """An instant: a date of the user's traits, features or entry event, with an offset; or a weekday and a time."""
+    """An instant by the user's clock: a date, with an offset, or a weekday and a time."""
 
     user: Path | None = None
     event: Path | None = None
     feature: Name | None = None
+    date: LocalTime | None = None
     before: Duration | None = None
     after: Duration | None = None
     days: Annotated[list[Day], msgspec.Meta(min_length=1)] | None = None
     at: Clock | None = None
 
     def __post_init__(self) -> None:
-        dates = [value for value in (self.user, self.event, self.feature) if value is not None]
+        dates = [value for value in (self.user, self.event, self.feature, self.date) if value is not None]
         if len(dates) > 1:
-            raise ValueError("until names one of user, event, feature")
+            raise ValueError("until names one of user, event, feature, date")
+        _check_time(self.date, "date")
         if dates and (self.days is not None or self.at is not None):
-            raise ValueError("until is a date (user, event, feature) or a time (days, at), not both")
+            raise ValueError("until is a date (user, event, feature, date) or a time (days, at), not both")
         if not dates and self.at is None:
-            raise ValueError("until names a date (user, event, feature), or the time `at` which, such as '09:00'")
+            raise ValueError("until names a date (user, event, feature, date), or the time `at` which, such as '09:00'")
         if self.before is not None and self.after is not None:
             raise ValueError("until is so long before a date or after it, not both")
         if not dates and (self.before is not None or self.after is not None):
@@ -359,9 +394,47 @@ class Journey(Declaration, frozen=True, kw_only=True):
     late: Late = "skip"
     topic: Name | None = None
     """The topic of its messages, for which users can unsubscribe apart."""
+    state: Literal["live", "draft", "archived"] = "live"
+    """A draft and an archived journey are checked, but cannot be started."""
+    starts_on: Date | None = None
+    ends_on: Date | None = None
+    """The first day on which users enter, and the first on which they no longer do."""
+    rate: Rate | None = None
+    pause_when: PauseWhen | None = None
     transactional: bool = False
     """Its messages go first, also to those who unsubscribed, at any hour and beyond the cap."""
     steps: Annotated[list[AnyStep], msgspec.Meta(min_length=1)]
+
+
+class Broadcast(Journey, frozen=True, kw_only=True):
+    """One file of `campaigns/broadcasts/*.yml`: a journey that the members of a segment enter once, at a time."""
+
+    at: Instant
+    segment: Name
+    existing_members: Literal["enroll"] = "enroll"
+    reentry: Literal["never"] = "never"
+
+    def __post_init__(self) -> None:
+        _check_time(self.at, "at")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it goes out by each user's own clock."""
+        return datetime.fromisoformat(self.at).tzinfo is None
+
+    @property
+    def begins_at(self) -> datetime:
+        """The instant at which users enter: by local clocks, when the time has come for the first of them."""
+        at = datetime.fromisoformat(self.at)
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC) - EARLIEST_CLOCK
+
+
+def _check_time(time: str | None, key: str) -> None:
+    """Raise `ValueError` for a time that no calendar has, with its place as msgspec tells places."""
+    try:
+        datetime.fromisoformat(time or "2026-01-01")
+    except ValueError:
+        raise ValueError(f"'{time}' is no time, such as 2026-04-05 09:00 - at `$.{key}`") from None
 
 
 def as_json(journey: Journey) -> dict[str, Any]:

@@ -6,7 +6,7 @@ membership changes in the order of the ticks, so the number of ticks since the l
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.journeys.channels.outbox import record_consent, stop_parameters
-from upnext.journeys.definition import Journey, Reentry, version
-from upnext.journeys.plan import longest, plan, stored
+from upnext.journeys.definition import Broadcast, Journey, Reentry, version
+from upnext.journeys.plan import by_own_clock, limits, longest, plan, stored
 from upnext.journeys.policy import Policy
 from upnext.journeys.sql import SQL
 from upnext.switches import started, switch
@@ -50,6 +50,11 @@ class DispatchResult:
 def consumer_of(journey: str) -> str:
     """Return the name under which a journey's offset is stored."""
     return f"journey:{journey}"
+
+
+def begins_at(journey: Journey) -> datetime:
+    """Return the instant before which a journey does nothing."""
+    return journey.begins_at if isinstance(journey, Broadcast) else datetime.min.replace(tzinfo=UTC)
 
 
 def groups(journeys: Mapping[str, Journey], only: set[str]) -> list[list[str]]:
@@ -205,6 +210,7 @@ def _move_group(
     done: DispatchResult,
 ) -> None:
     published = newest_published(connection)
+    journeys = {name: by_own_clock(journey) for name, journey in journeys.items() if begins_at(journey) <= as_of}
     since = {name: consumed(connection, consumer_of(name)) for name in journeys}
     values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}
     for name, journey in journeys.items():
@@ -224,6 +230,8 @@ def _move_group(
     for name in newcomers:
         if journeys[name].existing_members == "enroll":
             at = {**values[name], "tick_id": published, "consumed_tick": published, "consumed_as_of": as_of}
+            if isinstance(journeys[name], Broadcast):
+                at["as_of"] = begins_at(journeys[name])
             _find_affected(connection, at)
             _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "membership"}).all())
     for name, journey in journeys.items():
@@ -251,7 +259,7 @@ def _enter_and_leave(
     """Process one tick: entries, then reached goals, then exits."""
     at = {**at, "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or at["as_of"]}
     _find_affected(connection, at)
-    if journey.segment is not None:
+    if journey.segment is not None and not isinstance(journey, Broadcast):
         _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "change"}).all())
     done.converted += connection.execute(SQL["convert"], at).rowcount
     done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
@@ -299,6 +307,12 @@ def _record(connection: Connection, name: str, journey: Journey, values: dict[st
             for step in plan(journey)
         ]
         connection.execute(SQL["record_step"], steps)
+    limited = limits(journey)
+    if limited is None:
+        connection.execute(SQL["forget_limits"], {"journey": name})
+    else:
+        pauses = msgspec.json.encode(limited["pauses"]).decode() if limited["pauses"] is not None else None
+        connection.execute(SQL["record_limits"], {**values, **limited, "pauses": pauses})
     if not connection.scalar(SQL["has_view"], {"journey": name}):
         # What the journey's key in the graph points to. The name of a journey is checked when it is read.
         columns = "entry_id, user_id, entered_at, status, reason, ended_at"
@@ -324,6 +338,8 @@ def _values(
         "holdout": journey.holdout,
         "global_holdout": 0 if journey.transactional else policy.global_holdout,
         "is_enrolling_members": journey.existing_members == "enroll",
+        "starts_on": journey.starts_on,
+        "ends_on": journey.ends_on,
         "reentry": "after" if isinstance(journey.reentry, Reentry) else journey.reentry,
         "reentry_after": journey.reentry.after if isinstance(journey.reentry, Reentry) else None,
         "longest": f"{longest(journey)} minutes",

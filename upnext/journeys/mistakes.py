@@ -13,6 +13,7 @@ from upnext.journeys.definition import (
     Asked,
     Audience,
     Branch,
+    Broadcast,
     Cta,
     Delay,
     Email,
@@ -29,7 +30,7 @@ from upnext.journeys.definition import (
     Wait,
     Webhook,
 )
-from upnext.journeys.plan import is_transactional, starts, ways
+from upnext.journeys.plan import OWN_CLOCK, is_transactional, starts, ways
 
 RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 
@@ -55,6 +56,8 @@ def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem
         yield Problem([], f"'{name}' is the name of a table; choose another")
     yield from _mistakes_of_entry(name, journey, known)
     yield from _mistakes_of_ends(journey, known)
+    if journey.starts_on is not None and journey.ends_on is not None and journey.starts_on >= journey.ends_on:
+        yield Problem(["ends_on"], f"ends on {journey.ends_on}, before it starts on {journey.starts_on}")
     yield from unknown(["topic"], "topic", filter(None, [journey.topic]), known.topics)
     if journey.transactional and journey.topic is not None:
         yield Problem(["topic"], "transactional messages go to all, whatever topics they chose; leave one of them out")
@@ -76,6 +79,17 @@ def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem
                 yield Problem([*place, *keys], f"no step is called '{target}'{nearest(target, [*names, END])}")
         yield from _within(place, _mistakes_of_step(journey, step, known))
     yield from _mistakes_of_ways(journey)
+
+
+def find_mistakes_of_broadcast(broadcast: Broadcast, journeys: Collection[str], name: str) -> Iterator[Problem]:
+    """Yield the mistakes that only a broadcast can have; the others are those of a journey."""
+    if name in journeys:
+        yield Problem([], f"a journey is called '{name}', too; choose another name")
+    if any(step.name == OWN_CLOCK for step in broadcast.steps):
+        yield Problem(["steps"], f"'{OWN_CLOCK}' is the name of what waits for a user's clock; choose another")
+    for key in ("event", "keyed_by", "exit_on_leaving", "starts_on", "ends_on"):
+        if getattr(broadcast, key):
+            yield Problem([key], f"{key} goes with a journey; a broadcast goes to the members of its segment, once")
 
 
 def find_circle(journeys: Mapping[str, Journey]) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ from upnext.journeys.definition import (
     AnyStep,
     Asked,
     Branch,
+    Broadcast,
     Cta,
     Delay,
     Email,
@@ -23,11 +24,14 @@ from upnext.journeys.definition import (
     Split,
     StartJourney,
     Track,
+    Until,
     Wait,
     as_json,
 )
 
 WEEK = 7 * 24 * 60
+OWN_CLOCK = "own_clock"
+"""The delay of a broadcast that goes out by each user's own clock."""
 
 
 def ways(journey: Journey) -> dict[str, dict[str, str | None]]:
@@ -93,6 +97,27 @@ def stored(journey: Journey) -> dict[str, Any]:
         "goal": {key: value for key, value in goal.items() if value is not None},
         "exits": exits,
     }
+
+
+def by_own_clock(journey: Journey) -> Journey:
+    """Return a broadcast that goes out by each user's own clock with the delay that sees to it."""
+    if not isinstance(journey, Broadcast) or not journey.is_local:
+        return journey
+    first = journey.steps[0].name
+    delay = Delay(name=OWN_CLOCK, until=Until(date=journey.at), then=first, otherwise=first)
+    return msgspec.structs.replace(journey, steps=[delay, *journey.steps])
+
+
+def limits(journey: Journey) -> dict[str, Any] | None:
+    """Return a row of `journeys.limits`; None for a journey without limits."""
+    if journey.rate is None and journey.pause_when is None:
+        return None
+    most, _, unit = (journey.rate or "  ").split(" ")
+    shares = {name: getattr(journey.pause_when, name, None) for name in ("failed", "bounced", "complained")}
+    pauses = {name: float(share.rstrip(" %")) / 100 for name, share in shares.items() if share is not None}
+    if journey.pause_when is not None:
+        pauses["of_at_least"] = journey.pause_when.of_at_least
+    return {"most": int(most) if most else None, "per": f"1 {unit}" if unit else None, "pauses": pauses or None}
 
 
 def kind_of(step: AnyStep) -> str:

@@ -320,6 +320,9 @@ select case
                 or until -> 'days' ? lower(to_char(calendar.day, 'FMdy'))
             )
     )
+    when until ->> 'date' is not null
+        then cast(until ->> 'date' as timestamp)
+        at time zone coalesce(journeys.time_zone_of(of_user, trait, at_instant), default_zone)
     else upnext.instant(case
         when until ->> 'user' is not null then (
             select traits.traits #> string_to_array(until ->> 'user', '.')
@@ -427,6 +430,25 @@ as $$
     where messages.message_id = of_message
 $$;
 
+-- Whether a journey has sent as many messages as it may in the time that its rate names.
+create or replace function journeys.is_full(of_journey text, at_instant timestamptz) returns boolean
+language sql stable
+return exists (
+    select from journeys.limits
+    where
+        limits.journey = of_journey
+        and limits.most <= (
+            select count(*) from journeys.messages
+            where
+                messages.is_limited
+                and messages.journey = of_journey
+                and (
+                    messages.status = 'sending'
+                    or messages.status in ('sent', 'unknown') and messages.sent_at > at_instant - limits.per
+                )
+        )
+);
+
 -- Pending messages of a channel whose own times allow sending now: the transactional ones, or the others.
 create or replace function journeys.due_messages(
     in_channel text, of_journeys text [], at_instant timestamptz, are_transactional boolean
@@ -443,6 +465,7 @@ as $$
         and (messages.not_before is null or messages.not_before <= at_instant)
         and (messages.retry_at is null or messages.retry_at <= clock_timestamp())
         and messages.journey not in (select journey from journeys.pauses)
+        and not (messages.is_limited and journeys.is_full(messages.journey, at_instant))
 $$;
 
 -- Users who enter a journey because they entered its segment in a tick.

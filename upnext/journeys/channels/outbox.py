@@ -50,6 +50,7 @@ class Ready:
     user_id: str
     due_at: datetime
     attempts: int
+    is_limited: bool
     rendered: Rendered
 
 
@@ -157,6 +158,7 @@ def _written_pages(
     after = BEGINNING
     while True:
         with database.begin():
+            database.execute(SQL["pause_failing"], values)
             page = database.execute(SQL["prepare"], {**values, **after, "page": PAGE}).all()
             for row in page:
                 if row.stopped_by is not None:
@@ -181,7 +183,7 @@ def _written_pages(
                 if message.reason is not None:
                     done["skipped"] += _skip(database, row.message_id, message.reason)
             if message.reason is None:
-                yield Ready(row.channel, row.user_id, row.due_at, row.attempts, message)
+                yield Ready(row.channel, row.user_id, row.due_at, row.attempts, row.is_limited, message)
 
 
 def _skip(database: Database, message_id: str, reason: str) -> int:
@@ -226,6 +228,8 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
             database.execute(SQL["lock_user"], {"user_id": message.user_id})
         record_consent(database)
         named = {"message_id": message_id, "address": address_of(message)}
+        if message.is_limited:
+            database.execute(SQL["lock_journey"], named)
         claim = database.execute(SQL["claim"], {**values, **named}).one_or_none()
     if claim is None:
         return ""

@@ -1,7 +1,8 @@
 """Links in messages: signed, and naming a message and a stored address, never the address itself. Pure.
 
 Opens, clicks, unsubscribes and the page of preferences are served under `UPNEXT_BASE_URL`: `/o/<token>`, `/c/<token>`,
-`/u/<token>`, `/p/<token>`. The newest key signs; older ones still verify, so a key can be rotated while messages are on their way.
+`/u/<token>`, `/p/<token>`. The newest key signs; older ones still verify, so a key can be rotated while messages are on
+their way.
 """
 
 import hashlib

@@ -1,16 +1,31 @@
-"""Messages for a made-up user, with which copy is checked and looked at. Pure."""
+"""Messages for a made-up user, or for a real one, with which copy is checked and looked at. Pure."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from upnext.journeys.copy.rendering import Rendered, Request, copy_sources, names_used
-from upnext.journeys.definition import Email, Journey, Webhook
+from upnext.journeys.definition import Email, Identify, Journey, Track, Webhook
+
+
+class Person(NamedTuple):
+    """For whom messages are written; copy that names a trait which a made-up user lacks reads the trait's name."""
+
+    user_id: str
+    traits: dict[str, Any]
+    features: dict[str, Any]
+    is_made_up: bool = False
+
+
+def made_up(traits: Mapping[str, Any], features: Mapping[str, Any]) -> Person:
+    """Return a user with examples of the traits and features that users have."""
+    return Person("ada", {**traits, **TRAITS}, dict(features), is_made_up=True)
+
 
 TRAITS = {"email": "ada@customer.example", "name": "Ada", "timezone": "Europe/Berlin"}
 
@@ -20,17 +35,15 @@ def requests(
     journey: Journey,
     templates: Path,
     *,
-    features: Mapping[str, Any],
-    traits: Mapping[str, Any],
+    person: Person,
     date: datetime,
 ) -> Iterator[tuple[int, Request]]:
     """Yield the place of each step that sends, and what its message is made of: once for each copy variant.
 
-    `traits` are examples of those that users have; one that copy names and nobody has is its own name, and so is a
-    property of the event that the journey's `example` does not give.
+    A property of the event that the journey's `example` does not give is its own name.
     """
     for position, step in enumerate(journey.steps):
-        if not isinstance(step, Email | Webhook):
+        if not isinstance(step, Email | Webhook | Identify | Track):
             continue
         definition = msgspec.to_builtins(step)
         uses = [use for _, source in copy_sources(definition, templates) for use in names_used(source)]
@@ -44,9 +57,9 @@ def requests(
                     journey=name,
                     step=definition,
                     variant=variant,
-                    user_id="ada",
-                    traits={**named["user"], **traits, **TRAITS},
-                    features=dict(features),
+                    user_id=person.user_id,
+                    traits={**named["user"], **person.traits} if person.is_made_up else person.traits,
+                    features=person.features,
                     event={**named["event"], **example},
                     date=date,
                 ),

@@ -183,7 +183,7 @@ touched as (
 written as (
     insert into journeys.messages
         (message_id, entry_id, journey, step, position, visit, channel, user_id, variant, due_at, not_before,
-            is_transactional, status, reason)
+            is_transactional, is_limited, status, reason)
     select
         cast(cast(md5(concat_ws('/', reached.seed, reached.step, nullif(visits.visit, 1))) as uuid) as text),
         reached.entry_id,
@@ -205,6 +205,7 @@ written as (
         reached.due_at,
         case when not is_out_of_hours and reached.allowed_at > reached.due_at then reached.allowed_at end,
         reached.is_transactional,
+        reached.kind in ('email', 'webhook') and exists (select from journeys.limits where journey = :journey),
         case
             when cast(:is_replay as boolean) or is_out_of_hours or (is_late and late = 'skip') then 'skipped'
             else 'pending'

@@ -16,6 +16,7 @@ cross join lateral (
     where
         messages.journey = journeys.name
         and messages.status = 'pending'
+        and not (messages.is_limited and journeys.is_full(messages.journey, :now))
         and greatest(messages.due_at, messages.not_before, messages.retry_at)
             < cast(:now as timestamptz) - interval '1 hour'
 ) as messages

@@ -35,11 +35,16 @@ select name from upnext.started where name <> all(:declared);
 
 -- name: pause
 -- A pause stops all entries. Resuming postpones all later steps by the length of the pause, so that no steps pile up.
-insert into journeys.pauses (journey, paused_at) values (:journey, :at) on conflict (journey) do nothing;
+insert into journeys.pauses (journey, paused_at, reason) values (:journey, :at, 'by hand')
+on conflict (journey) do nothing;
 
 -- name: resume
 with ended as (
     delete from journeys.pauses where journey = :journey returning paused_at
+),
+
+counted_anew as (
+    update journeys.limits set counted_since = :at where journey = :journey
 ),
 
 shifted as (
@@ -79,6 +84,7 @@ where
                     messages.status = 'pending'
                     and (messages.not_before is null or messages.not_before <= :now)
                     and (messages.retry_at is null or messages.retry_at <= clock_timestamp())
+                    and not (messages.is_limited and journeys.is_full(messages.journey, :now))
                     or messages.status = 'sending' and messages.lease_until < clock_timestamp()
                 )
         )

@@ -7,6 +7,16 @@ values (:journey, :version, cast(:definition as jsonb), :as_of)
 on conflict (journey, version) do nothing
 returning version;
 
+-- name: record_limits
+insert into journeys.limits as known (journey, most, per, pauses, counted_since)
+values (:journey, :most, cast(:per as interval), cast(:pauses as jsonb), :as_of)
+on conflict (journey) do update
+set most = excluded.most, per = excluded.per, pauses = excluded.pauses
+where (known.most, known.per, known.pauses) is distinct from (excluded.most, excluded.per, excluded.pauses);
+
+-- name: forget_limits
+delete from journeys.limits where journey = :journey;
+
 -- name: record_step
 insert into journeys.steps
     (journey, version, step, position, kind, next, otherwise, after, wait, within, any_of, of_steps, late, variants,

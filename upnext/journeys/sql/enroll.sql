@@ -52,6 +52,8 @@ eligible as (
     from entered
     where
         (cast(:keyed_by as text) is null or key is not null or :entering_by <> 'event')
+        and entered_at >= coalesce(cast(cast(:starts_on as text) as timestamp) at time zone 'UTC', '-infinity')
+        and entered_at < coalesce(cast(cast(:ends_on as text) as timestamp) at time zone 'UTC', 'infinity')
         and not exists (
             select from journeys.entries
             where

@@ -41,6 +41,7 @@ select
     messages.due_at,
     messages.position,
     messages.attempts,
+    messages.is_limited,
     steps.definition as step,
     stop.reason as stopped_by,
     case
@@ -82,6 +83,61 @@ insert into journeys.links (link_id, url) values (:link_id, :url) on conflict (l
 -- Two senders never check one user's messages at the same time, so that they do not exceed the cap together.
 select pg_advisory_xact_lock(hashtextextended('upnext:messages of ' || :user_id, 0));
 
+-- name: lock_journey
+-- Senders count what a journey with a rate has sent one after the other.
+select pg_advisory_xact_lock(hashtextextended('upnext:rate of ' || journey, 0)) from journeys.messages
+where message_id = :message_id and is_limited;
+
+-- name: pause_failing
+-- Pauses the journeys of which more messages than their limits allow have failed, bounced, or led to complaints.
+insert into journeys.pauses (journey, paused_at, reason)
+select
+    limits.journey,
+    :as_of,
+    (
+        select string_agg(
+            told.name || ' ' || round(100.0 * told.found / counted.handled, 2) || ' % of ' || counted.handled
+            || ' messages',
+            ', ' order by told.name
+        )
+        from (
+            values
+            ('failed', counted.failed), ('bounced', counted.bounced), ('complained', counted.complained)
+        ) as told (name, found)
+        where told.found > counted.handled * cast(limits.pauses ->> told.name as numeric)
+    ) as reason
+from journeys.limits
+cross join lateral (
+    select
+        count(*) as handled,
+        count(*) filter (where messages.status = 'failed') as failed,
+        count(*) filter (where reactions.has_bounced) as bounced,
+        count(*) filter (where reactions.has_complained) as complained
+    from journeys.messages
+    left join lateral (
+        select
+            bool_or(events.event = 'message bounced' and events.kind is distinct from 'soft') as has_bounced,
+            bool_or(events.event = 'message complained') as has_complained
+        from journeys.consent_events as events
+        where events.message_id = messages.message_id
+    ) as reactions on true
+    where
+        messages.is_limited
+        and messages.journey = limits.journey
+        and messages.status in ('sent', 'failed', 'unknown')
+        and messages.due_at >= limits.counted_since
+) as counted
+where
+    limits.journey = any(:journeys)
+    and limits.pauses is not null
+    and counted.handled >= cast(limits.pauses ->> 'of_at_least' as integer)
+    and (
+        counted.failed > counted.handled * cast(limits.pauses ->> 'failed' as numeric)
+        or counted.bounced > counted.handled * cast(limits.pauses ->> 'bounced' as numeric)
+        or counted.complained > counted.handled * cast(limits.pauses ->> 'complained' as numeric)
+    )
+on conflict (journey) do nothing;
+
 -- name: claim
 -- Claims one message for one sender. The reasons to stop it are checked again while its row is locked.
 with locked as (
@@ -92,6 +148,7 @@ with locked as (
         and (retry_at is null or retry_at <= clock_timestamp())
         and journey not in (select journey from journeys.pauses)
         and journey in (select name from upnext.started)
+        and not (is_limited and journeys.is_full(journey, :as_of))
     for update skip locked
 ),
 

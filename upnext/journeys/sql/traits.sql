@@ -1,3 +1,9 @@
+-- name: person
+select traits.traits, to_jsonb(user_features) as features
+from features.user_features
+cross join lateral journeys.traits_of(user_features.user_id, :as_of) as traits
+where user_features.user_id = :user_id;
+
 -- name: traits
 -- Traits of the newest calls: enough calls to find each trait, and few enough to read interactively.
 select distinct on (traits.key)
