@@ -202,22 +202,23 @@ def test_a_broadcast_named_like_a_journey(content: Path, project: Project) -> No
 
 
 def test_a_test_goes_to_one_address_and_a_preview_is_of_a_real_user(
-    journeys: Journeys, smtp: SmtpServer, tmp_path: Path
+    content: Path, journeys: Journeys, smtp: SmtpServer, tmp_path: Path
 ) -> None:
     journeys.person("ada", name="Ada <Lovelace>")
     journeys.person("bob")
     build(journeys.project, AS_OF + HOUR, is_explicit=True)
-    subject = "News, {{ user.name }}: {{ features.logins_30d }}"
-    mails = (mail("news", subject=subject, variants={"a": {"weight": 100, "subject": "A {{ user.name }}"}}),)
-    journeys.project.journeys = {"news": broadcast(*mails)}
+    folder = content / "campaigns" / "broadcasts"
+    folder.mkdir()
+    variant = "variants: {a: {weight: 100, subject: 'A {{ user.name }}'}}, "
+    (folder / "news.yml").write_text(NEWS.replace("subject:", variant + "subject:"))
     assert send_test(journeys.project, "news", "me@growth.example", user_id="ada") == ["news", "news.a"]
     assert [(message["To"], message["Subject"]) for message in smtp.accepted] == [
-        ("me@growth.example", "News, Ada <Lovelace>: 0"), ("me@growth.example", "A Ada <Lovelace>"),
+        ("me@growth.example", "News, Ada <Lovelace>"), ("me@growth.example", "A Ada <Lovelace>"),
     ]  # fmt: skip
     assert (journeys.messages(), journeys.entries()) == ([], [])
     files = list(render_journey(journeys.project, "news", tmp_path / "out", user_id="ada"))
     assert sorted(path.name for path in files) == ["news.a.html", "news.a.txt", "news.html", "news.txt"]
-    with pytest.raises(UpnextError, match=r"'name' is missing"):
+    with pytest.raises(UpnextError, match=r"broadcasts/news.yml:8: step news, subject: 'name' is missing"):
         list(render_journey(journeys.project, "news", tmp_path / "out", user_id="bob"))
     with pytest.raises(UpnextError, match="no user has the id 'eve' at the newest tick"):
         send_test(journeys.project, "news", "me@growth.example", user_id="eve")
