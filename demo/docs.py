@@ -21,7 +21,8 @@ from upnext.cli import commands
 from upnext.errors import UpnextError
 from upnext.features.definition import example
 from upnext.journeys.copy import samples
-from upnext.journeys.copy.rendering import Sender, render
+from upnext.journeys.copy.message import Sender
+from upnext.journeys.copy.rendering import render
 from upnext.project import Project
 from upnext.settings import PROJECT, Settings
 
@@ -79,11 +80,12 @@ def mails() -> dict[str, str]:
     project = Project(Settings.from_environment({}))
     features = {name: example(feature, END) for name, feature in project.features["user_features"].items()}
     templates = project.settings.campaigns / "templates"
+    person = samples.made_up({}, features)
     sender = Sender("Otto <hello@otto.example>", None, [], str(templates))
     return {
-        samples.label(request): dict(samples.parts(render(request, sender)))["html"]
+        label: dict(samples.parts(render(request, sender)))["html"]
         for name, journey in project.journeys.items()
-        for _, request in samples.requests(name, journey, templates, person=samples.made_up({}, features), date=END)
+        for _, label, request in samples.requests(name, journey, templates, person=person, date=END)
     }
 
 

@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Outcome
 from upnext.journeys.channels.smtp import SmtpConnection, mail_server
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 from upnext.settings import Settings
 
 TIMEOUT_SECONDS = 15

@@ -19,8 +19,9 @@ from upnext.features.definition import example
 from upnext.journeys.channels.channel import Outcome
 from upnext.journeys.channels.connections import channels
 from upnext.journeys.copy import samples
+from upnext.journeys.copy.message import Rendered
 from upnext.journeys.copy.render_process import RenderProcess
-from upnext.journeys.copy.rendering import Rendered, copy_sources, names_used
+from upnext.journeys.copy.templates import copy_sources, names_used
 from upnext.journeys.copy.traits import known_traits, traits_and_features
 from upnext.journeys.declared import file_of
 from upnext.journeys.definition import Broadcast, Journey
@@ -203,8 +204,9 @@ def _messages_for(
     project: Project, name: str, journey: Journey, person: samples.Person
 ) -> Iterator[tuple[str, Rendered]]:
     with RenderProcess(project.sender) as process:
-        for position, request in samples.requests(
-            name, journey, project.settings.campaigns / "templates", person=person, date=utc_now()
+        templates, trait = project.settings.campaigns / "templates", project.policy.language_trait
+        for position, label, request in samples.requests(
+            name, journey, templates, person=person, date=utc_now(), language_trait=trait
         ):
             rendered = process.render(request)
             if rendered is None:
@@ -212,7 +214,7 @@ def _messages_for(
             if rendered.reason is not None:
                 path = file_of(project.settings.campaigns, name, journey)
                 raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {rendered.reason}")
-            yield samples.label(request), rendered
+            yield label, rendered
 
 
 def explain_journey(project: Project, name: str, user_id: str) -> list[Line]:

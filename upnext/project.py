@@ -20,7 +20,8 @@ from upnext.features.declared import load_features
 from upnext.features.definition import Feature, never_negative
 from upnext.journeys.channels.smtp import parse_smtp_url
 from upnext.journeys.channels.webhook import parse_networks
-from upnext.journeys.copy.rendering import CannotRenderError, Sender, check_sender
+from upnext.journeys.copy.emails import check_sender
+from upnext.journeys.copy.message import CannotRenderError, Sender
 from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Journey
@@ -143,6 +144,9 @@ class Project:
             self.settings.base_url,
             signing_keys(self.settings),
             str(self.settings.campaigns / "templates"),
+            self.policy.utm,
+            self.policy.postal_address,
+            self.policy.language_trait,
         )
 
     @cached_property

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from tests.conftest import free_port
 from upnext.journeys.channels.outbox import BEGINNING, request_of, stop_parameters
-from upnext.journeys.copy.rendering import Request, Sender, render
+from upnext.journeys.copy.message import Request, Sender
+from upnext.journeys.copy.rendering import render
 from upnext.journeys.dispatch import DispatchResult, dispatch
 from upnext.journeys.sql import SQL
 from upnext.loop import assign_experiences, build, dispatch_journeys, show_ctas

@@ -15,7 +15,7 @@ from tests.conftest import free_port
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Outcome
 from upnext.journeys.channels.smtp import SmtpConnection, parse_smtp_url
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 
 MESSAGE = Rendered("m-1", b"Subject: Hi\r\n\r\n.dot\r\n", "hello@otto.example", "ada@customer.example")
 

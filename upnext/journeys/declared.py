@@ -1,18 +1,24 @@
 """Reads and checks the declared journeys; errors name the file, the line and the nearest match."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from upnext.declarations import Keys, Problem, check, load, load_folder
+from upnext.errors import UpnextError, nearest
 from upnext.journeys.channels.webhook import Network, mistake_of
-from upnext.journeys.copy.rendering import copy_sources, names_used, template_files, template_names
-from upnext.journeys.copy.rendering import find_mistakes as find_template_mistakes
-from upnext.journeys.definition import Broadcast, Email, Journey, StartJourney
+from upnext.journeys.copy.emails import attachment_path
+from upnext.journeys.copy.templates import copy_sources, mentions, names_used, template_files, template_names
+from upnext.journeys.copy.templates import find_mistakes as find_template_mistakes
+from upnext.journeys.definition import Broadcast, Email, EmailVariant, Journey, StartJourney
 from upnext.journeys.mistakes import Names, find_circle, find_mistakes, find_mistakes_of_broadcast
-from upnext.journeys.plan import starts
+from upnext.journeys.plan import is_transactional, starts
 from upnext.journeys.policy import Policy, PolicyFile, TopicsFile
+
+MAX_ATTACHMENTS = 10_000_000
+"""Bytes of all attachments of a mail."""
 
 
 def load_policy(networks: list[Network], path: Path) -> Policy:
@@ -24,6 +30,7 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
     topics = load(topics_path, TopicsFile).topics if topics_path.exists() else {}
     policy = load(path, PolicyFile) if path.exists() else PolicyFile()
     check(path, _problems_of_endpoints(policy, networks))
+    check(path, _problems_of_utm(policy))
     return Policy(**msgspec.structs.asdict(policy), topics=topics)
 
 
@@ -32,6 +39,14 @@ def _problems_of_endpoints(policy: PolicyFile, networks: list[Network]) -> Itera
         mistake = mistake_of(endpoint.url, networks)
         if mistake is not None:
             yield Problem(["endpoints", name, "url"], f"the url of endpoint '{name}' {mistake}")
+
+
+def _problems_of_utm(policy: PolicyFile) -> Iterator[Problem]:
+    given = ("journey", "step", "variant")
+    for name, text in policy.utm.items():
+        for used in re.findall(r"\{([^}]*)\}", text):
+            if used not in given:
+                yield Problem(["utm", name], f"'{{{used}}}' is none of {', '.join(given)}{nearest(used, given)}")
 
 
 def load_journeys(
@@ -75,13 +90,45 @@ def load_journeys(
         )
         mistake = f"journey '{first}' leads back to '{name}': journeys that start each other would never end"
         check(file_of(campaigns, name, journeys[name]), [Problem(["steps", position, "journey"], mistake)])
+    for template in sorted(_templates(journeys)):
+        for path in template_files(templates, template):
+            if not path.is_file():
+                raise UpnextError(f"{path}: is missing; a template has a file of text and one of MJML in each language")
+            check(path, find_template_mistakes(path.read_text(encoding="utf-8")))
     for name, journey in journeys.items():
         if journey.event is None:
             _check_no_event(file_of(campaigns, name, journey), journey, templates)
-    for template in sorted(_templates(journeys)):
-        for path in template_files(templates, template):
-            check(path, find_template_mistakes(path.read_text(encoding="utf-8")))
+        check(file_of(campaigns, name, journey), _mistakes_of_files(journey, policy, templates))
     return journeys
+
+
+def _mistakes_of_files(journey: Journey, policy: Policy, templates: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the files that mails are made of: attachments, and values that no template prints."""
+    for position, step in enumerate(journey.steps):
+        if not isinstance(step, Email):
+            continue
+        keys: Keys = ["steps", position]
+        sizes = {}
+        for nth, file in enumerate(step.attachments):
+            path = attachment_path(templates, file)
+            if not path.is_file():
+                there = [other.name for other in path.parent.glob("*")]
+                yield Problem([*keys, "attachments", nth], f"{path} is not there{nearest(file, there)}")
+            else:
+                sizes[file] = path.stat().st_size
+        if sum(sizes.values()) > MAX_ATTACHMENTS:
+            megabytes = sum(sizes.values()) / 1_000_000
+            most = MAX_ATTACHMENTS // 1_000_000
+            mistake = f"{megabytes:,.1f} MB in all; mail servers refuse more than about {most} MB: link to the file"
+            yield Problem([*keys, "attachments"], mistake)
+        copies: list[Email | EmailVariant] = [step, *step.variants.values()]
+        wanted = ["preheader"] if any(copy.preheader is not None for copy in copies) else []
+        if policy.postal_address is not None and not is_transactional(journey, step):
+            wanted.append("postal_address")
+        for template in {copy.template for copy in copies if copy.template is not None}:
+            for name in wanted:
+                if not mentions(templates, f"{template}.mjml", name):
+                    yield Problem([*keys, "template"], f"template {template}.mjml does not print {{{{ {name} }}}}")
 
 
 def file_of(campaigns: Path, name: str, journey: Journey) -> Path:

@@ -110,6 +110,7 @@ Instant = Annotated[
 Date = Annotated[str, worded(r"^\d{4}-\d{2}-\d{2}$", 'a date in quotes such as "2026-04-05"')]
 """A day in UTC."""
 
+FileName = Annotated[str, worded(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", "the name of a file such as terms.pdf")]
 Rate = Annotated[str, worded(r"^[1-9][0-9]{0,6} per (minute|hour|day)$", "a rate such as 5000 per hour")]
 
 
@@ -182,10 +183,15 @@ class Variant(Declaration, frozen=True, kw_only=True):
     weight: Annotated[int, msgspec.Meta(gt=0, le=100)]
 
 
-class EmailVariant(Variant, frozen=True, kw_only=True):
-    """Another subject, or another template."""
+Text = str | dict[str, str]
+"""A text, or one for each language (`de`, `pt-br`), with the one for all others as `default`."""
 
-    subject: str | None = None
+
+class EmailVariant(Variant, frozen=True, kw_only=True):
+    """Another subject, another preheader, or another template."""
+
+    subject: Text | None = None
+    preheader: Text | None = None
     template: Name | None = None
 
 
@@ -230,9 +236,14 @@ class Sent(Message, frozen=True, kw_only=True):
 class Email(Sent, frozen=True, kw_only=True, tag_field="do", tag="email"):
     """A step that sends an email; `template` names `templates/<template>.txt` and `.mjml`."""
 
-    subject: str
+    subject: Text
+    preheader: Text | None = None
     template: Name
     variants: dict[Name, EmailVariant] = {}
+    sender: str | None = msgspec.field(name="from", default=None)
+    reply_to: str | None = None
+    cc: list[str] = []
+    attachments: list[FileName] = []
 
 
 class Cta(Message, frozen=True, kw_only=True, tag_field="do", tag="cta"):
@@ -392,6 +403,9 @@ class Journey(Declaration, frozen=True, kw_only=True):
     quiet_hours: Hours | None = None
     out_of_hours: OutOfHours | None = None
     late: Late = "skip"
+    sender: str | None = msgspec.field(name="from", default=None)
+    reply_to: str | None = None
+    """Who sends its mails, and who gets the answers; a step can have its own."""
     topic: Name | None = None
     """The topic of its messages, for which users can unsubscribe apart."""
     state: Literal["live", "draft", "archived"] = "live"

@@ -7,6 +7,9 @@ from typing import Any
 from upnext.declarations import Keys, Problem, markup, unknown
 from upnext.durations import minutes
 from upnext.errors import nearest
+from upnext.journeys.copy.emails import check_address, check_sender
+from upnext.journeys.copy.message import CannotRenderError
+from upnext.journeys.copy.templates import languages
 from upnext.journeys.definition import (
     END,
     AnyStep,
@@ -17,6 +20,7 @@ from upnext.journeys.definition import (
     Cta,
     Delay,
     Email,
+    EmailVariant,
     Goal,
     Hours,
     Journey,
@@ -58,6 +62,7 @@ def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem
     yield from _mistakes_of_ends(journey, known)
     if journey.starts_on is not None and journey.ends_on is not None and journey.starts_on >= journey.ends_on:
         yield Problem(["ends_on"], f"ends on {journey.ends_on}, before it starts on {journey.starts_on}")
+    yield from _mistakes_of_addresses(journey)
     yield from unknown(["topic"], "topic", filter(None, [journey.topic]), known.topics)
     if journey.transactional and journey.topic is not None:
         yield Problem(["topic"], "transactional messages go to all, whatever topics they chose; leave one of them out")
@@ -190,11 +195,7 @@ def _mistakes_of_step(journey: Journey, step: AnyStep, known: Names) -> Iterator
         yield from _mistakes_of_sending(journey, step, known)
     match step:
         case Email():
-            yield from unknown(["template"], "template", [step.template], known.templates)
-            for name, variant in step.variants.items():
-                keys: Keys = ["variants", name, "template"]
-                yield from unknown(keys, "template", filter(None, [variant.template]), known.templates)
-            yield from _mistakes_of_weights("variants", step.variants)
+            yield from _mistakes_of_email(step, known)
         case Cta():
             yield from unknown(["slot"], "slot", [step.slot], known.slots)
             yield from markup(["copy"], step.copy)
@@ -213,6 +214,42 @@ def _mistakes_of_step(journey: Journey, step: AnyStep, known: Names) -> Iterator
             yield from _mistakes_of_delay(journey, step, known)
         case Asked():
             yield from _mistakes_of_asking(journey, step, known)
+
+
+def _mistakes_of_email(step: Email, known: Names) -> Iterator[Problem]:
+    yield from _mistakes_of_addresses(step)
+    yield from _mistakes_of_texts([], step)
+    yield from unknown(["template"], "template", [step.template], known.templates)
+    for name, variant in step.variants.items():
+        yield from _mistakes_of_texts(["variants", name], variant)
+        keys: Keys = ["variants", name, "template"]
+        yield from unknown(keys, "template", filter(None, [variant.template]), known.templates)
+    yield from _mistakes_of_weights("variants", step.variants)
+
+
+def _mistakes_of_texts(keys: Keys, copy: Email | EmailVariant) -> Iterator[Problem]:
+    for key in ("subject", "preheader"):
+        texts = getattr(copy, key)
+        if isinstance(texts, dict) and "default" not in texts:
+            yield Problem([*keys, key], "no text is the `default`, which users of all other languages get")
+        for language in texts if isinstance(texts, dict) else ():
+            if language != "default" and languages(language)[:1] != [language]:
+                yield Problem([*keys, key, language], f"'{language}' is no language such as de or pt-br")
+
+
+def _mistakes_of_addresses(stated: Journey | Email) -> Iterator[Problem]:
+    try:
+        if stated.sender is not None:
+            key = "from"
+            check_sender(stated.sender)
+        if stated.reply_to is not None:
+            key = "reply_to"
+            check_address(stated.reply_to)
+        for address in stated.cc if isinstance(stated, Email) else ():
+            key = "cc"
+            check_address(address)
+    except CannotRenderError as error:
+        yield Problem([key], str(error))
 
 
 def _mistakes_of_weights(key: str, weighted: Mapping[str, Any]) -> Iterator[Problem]:

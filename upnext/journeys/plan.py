@@ -169,6 +169,9 @@ def _definition(journey: Journey, step: AnyStep) -> dict[str, Any]:
     if isinstance(step, Sent):
         definition["transactional"] = is_transactional(journey, step)
         definition["topic"] = topic_of(journey, step)
+        if isinstance(step, Email):
+            definition["from"] = step.sender or journey.sender
+            definition["reply_to"] = step.reply_to or journey.reply_to
         for name in ("send_window", "quiet_hours"):
             is_free = step.at_any_hour or definition["transactional"]
             hours = None if is_free else getattr(step, name) or getattr(journey, name)

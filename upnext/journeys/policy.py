@@ -13,6 +13,9 @@ from upnext.wording import worded
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
 
 
+UtmName = Annotated[str, worded(r"^[a-z][a-z0-9_]{0,40}$", "the name of a parameter such as utm_source")]
+
+
 class Cap(Declaration, frozen=True):
     """No user gets more than so many mails, over all journeys, in any such time; `offers` count too where it says so.
 
@@ -71,6 +74,11 @@ class PolicyFile(Declaration, frozen=True):
     email: Channel = Channel()
     webhook: Channel = Channel(timeout_seconds=15)
     endpoints: dict[Name, Endpoint] = {}
+    utm: dict[UtmName, str] = {}
+    """Parameters that links get, in which `{journey}`, `{step}` and `{variant}` are replaced."""
+    postal_address: str | None = None
+    """Where the sender is, which marketing mails have to state."""
+    language_trait: str = "language"
 
     def __post_init__(self) -> None:
         if self.time_zone not in available_timezones():

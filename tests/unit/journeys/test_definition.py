@@ -41,6 +41,13 @@ def folder(tmp_path: Path) -> Path:
     journeys.mkdir()
     shutil.copytree(CAMPAIGNS / "templates", tmp_path / "templates")
     shutil.copy(CAMPAIGNS / "journeys" / "earn_upgrade.yml", journeys)
+    for name in ("plain.txt", "plain.mjml"):
+        (tmp_path / "templates" / name).write_text("<mjml><mj-body></mj-body></mjml>")
+    attachments = tmp_path / "attachments"
+    attachments.mkdir()
+    (attachments / "terms.pdf").write_bytes(b"%PDF")
+    with (attachments / "film.mp4").open("wb") as file:
+        file.truncate(100_000_000)
     return journeys
 
 
@@ -126,6 +133,25 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "the event in a journey of a segment": (
         {"steps": [email("a", subject="{{ event.order_id }}")]},
         "step 'a' reads event.order_id, but a segment lets people in here",
+    ),
+    "a subject without a default": ({"steps": [email("a", subject={"de": "Hallo"})]}, "no text is the `default`"),
+    "a subject in no language": (
+        {"steps": [email("a", subject={"default": "Hello", "German": "Hallo"})]}, "'German' is no language such as de",
+    ),
+    "a sender that is none": ({"steps": [email("a", **{"from": "Otto"})]}, "'Otto' is not an address such as Otto <"),
+    "a reply to nobody": ({"reply_to": "Otto <help@otto.example>"}, "is not an address such as help@otto.example"),
+    "a copy to nobody": ({"steps": [email("a", cc=["help@"])]}, "'help@' is not an address such as"),
+    "an attachment that is not there": (
+        {"steps": [email("a", attachments=["term.pdf"])]}, "is not there; .* 'terms.pdf'",
+    ),
+    "an attachment from elsewhere": (
+        {"steps": [email("a", attachments=["../policy.yml"])]}, "the name of a file such as",
+    ),
+    "attachments of 100 MB": (
+        {"steps": [email("a", attachments=["terms.pdf", "film.mp4"])]}, "100.0 MB in all; mail servers refuse more",
+    ),
+    "a preheader that nothing prints": (
+        {"steps": [email("a", template="plain", preheader="Soon")]}, "plain.mjml does not print {{ preheader }}",
     ),
     "no template": ({"steps": [email("a", template="cach_up")]}, "unknown template .* 'catch_up'"),
     "bad splits": (
@@ -307,6 +333,31 @@ def test_an_endpoint_is_somewhere_else(tmp_path: Path, url: str, message: str) -
     content = {"endpoints": {"crm": {"url": url, "secret": "UPNEXT_CRM_SECRET"}}}
     (tmp_path / "policy.yml").write_text(yaml.safe_dump(content))
     with pytest.raises(UpnextError, match=rf"policy.yml:4: the url of endpoint 'crm' .*{message}"):
+        load_policy([], tmp_path / "policy.yml")
+
+
+def test_a_marketing_mail_states_where_its_sender_is(folder: Path) -> None:
+    policy = Policy(postal_address="Otto, 1 Long Lane, London")
+    path = folder / "earn_upgrade.yml"
+    declared = {**yaml.safe_load(path.read_text()), "steps": [email("a", template="plain")]}
+    path.write_text(yaml.safe_dump(declared))
+    with pytest.raises(UpnextError, match=r"plain.mjml does not print {{ postal_address }}"):
+        load(folder, policy=policy)
+    path.write_text(yaml.safe_dump({**declared, "transactional": True, "holdout": 0}))
+    assert load(folder, policy=policy)
+
+
+def test_a_translation_has_both_files(folder: Path) -> None:
+    (folder.parent / "templates" / "catch_up.de.txt").write_text("Hallo")
+    path = folder / "earn_upgrade.yml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "steps": [email("a")]}))
+    with pytest.raises(UpnextError, match=r"catch_up.de.mjml: is missing; a template has a file of text and one of"):
+        load(folder)
+
+
+def test_parameters_of_links_name_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "policy.yml").write_text("utm:\n  utm_source: upnext\n  utm_campaign: '{jorney}'\n")
+    with pytest.raises(UpnextError, match=r"policy.yml:3: '{jorney}' is none of journey, step, variant; .* 'journey'"):
         load_policy([], tmp_path / "policy.yml")
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Protocol
 
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 
 
 class Outcome(Enum):

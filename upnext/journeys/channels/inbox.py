@@ -3,7 +3,7 @@
 from sqlalchemy.engine import Engine
 
 from upnext.journeys.channels.channel import Answer, Outcome
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 from upnext.journeys.sql import SQL
 
 

@@ -21,8 +21,8 @@ from sqlalchemy.engine import Engine
 
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Connection, Outcome
+from upnext.journeys.copy.message import Rendered, Request, Sender
 from upnext.journeys.copy.render_process import RenderProcess
-from upnext.journeys.copy.rendering import Rendered, Request, Sender
 from upnext.journeys.policy import Policy
 from upnext.journeys.sql import SQL
 

@@ -16,7 +16,7 @@ from aiosmtpd.handlers import Mailbox
 
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Outcome
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 
 # Without an enhanced status code: no such mailbox, not here, not allowed as a name.
 _NO_SUCH_ADDRESS = (550, 551, 553)
@@ -71,6 +71,9 @@ class SmtpConnection:
                 code, words = command(address)
                 if code >= 400:
                     return self._refused(code, words, is_of_recipient=command == client.rcpt)
+            # The mail is the user's: a copy that the server refuses does not stop it.
+            for address in message.cc:
+                client.rcpt(address)
             code, words = client.docmd("DATA")
             if code != 354:
                 return self._refused(code, words)

@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Outcome
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 from upnext.journeys.policy import Endpoint
 
 MAX_RETRY_AFTER = timedelta(days=1)

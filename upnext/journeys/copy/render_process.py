@@ -18,7 +18,8 @@ from typing import IO, Any, cast
 import msgspec
 
 from upnext.errors import UpnextError
-from upnext.journeys.copy.rendering import Rendered, Request, Sender, render
+from upnext.journeys.copy.message import Rendered, Request, Sender
+from upnext.journeys.copy.rendering import render
 
 PROCESSOR_SECONDS = 2
 MEMORY_BYTES = 1 << 30

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from upnext.journeys.copy.rendering import Rendered, Request, copy_sources, names_used
+from upnext.journeys.copy.message import Rendered, Request
+from upnext.journeys.copy.templates import copy_sources, languages_of, names_used
 from upnext.journeys.definition import Email, Identify, Journey, Track, Webhook
 
 
@@ -37,8 +39,11 @@ def requests(
     *,
     person: Person,
     date: datetime,
-) -> Iterator[tuple[int, Request]]:
-    """Yield the place of each step that sends, and what its message is made of: once for each copy variant.
+    language_trait: str = "language",
+) -> Iterator[tuple[int, str, Request]]:
+    """Yield the place of each step that sends, a name for its message, and what that is made of.
+
+    There is one for each copy variant and, for a made-up user, for each language of the template.
 
     A property of the event that the journey's `example` does not give is its own name.
     """
@@ -49,26 +54,29 @@ def requests(
         uses = [use for _, source in copy_sources(definition, templates) for use in names_used(source)]
         named = {of: {use.name: use.name for use in uses if use.of == of} for of in ("user", "event")}
         example = journey.event.example if journey.event is not None else {}
-        for variant in (None, *(step.variants if isinstance(step, Email) else ())):
-            yield (
-                position,
-                Request(
-                    message_id="00000000-0000-0000-0000-000000000000",
-                    journey=name,
-                    step=definition,
-                    variant=variant,
-                    user_id=person.user_id,
-                    traits={**named["user"], **person.traits} if person.is_made_up else person.traits,
-                    features=person.features,
-                    event={**named["event"], **example},
-                    date=date,
-                ),
+        variants = (None, *step.variants) if isinstance(step, Email) else (None,)
+        for variant, language in product(variants, _languages(definition, templates) if person.is_made_up else [None]):
+            traits = {**named["user"], **person.traits} if person.is_made_up else person.traits
+            request = Request(
+                message_id="00000000-0000-0000-0000-000000000000",
+                journey=name,
+                step=definition,
+                variant=variant,
+                user_id=person.user_id,
+                traits=traits if language is None else {**traits, language_trait: language},
+                features=person.features,
+                event={**named["event"], **example},
+                date=date,
             )
+            yield position, ".".join(filter(None, (step.name, variant, language))), request
 
 
-def label(request: Request) -> str:
-    """Return a name for a message: its step, and its variant."""
-    return ".".join(filter(None, (request.step["name"], request.variant)))
+def _languages(step: Mapping[str, Any], templates: Path) -> list[str | None]:
+    """Return the languages of a step's copy, and None for all others."""
+    copies = [step, *step.get("variants", {}).values()]
+    of_files = {one for copy in copies if copy.get("template") for one in languages_of(templates, copy["template"])}
+    of_texts = {one for copy in copies if isinstance(copy.get("subject"), dict) for one in copy["subject"]}
+    return [None, *sorted(of_files | of_texts - {"default"})]
 
 
 def parts(rendered: Rendered) -> Iterator[tuple[str, str]]:

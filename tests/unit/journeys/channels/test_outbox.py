@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from upnext.journeys.channels.outbox import Ready, in_order, paced
-from upnext.journeys.copy.rendering import Rendered
+from upnext.journeys.copy.message import Rendered
 
 DUE = datetime(2026, 3, 31, 12, tzinfo=UTC)
 

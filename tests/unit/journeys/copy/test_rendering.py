@@ -14,20 +14,11 @@ import pytest
 from tests.conftest import DECLARED
 from upnext.errors import UpnextError
 from upnext.journeys.copy import render_process
+from upnext.journeys.copy.emails import check_sender
+from upnext.journeys.copy.message import CannotRenderError, Rendered, Request, Sender
 from upnext.journeys.copy.render_process import MAX_DEATHS, RenderProcess
-from upnext.journeys.copy.rendering import (
-    CannotRenderError,
-    Rendered,
-    Request,
-    Sender,
-    Use,
-    check_sender,
-    find_mistakes,
-    names_used,
-    render,
-    template_files,
-    template_names,
-)
+from upnext.journeys.copy.rendering import render
+from upnext.journeys.copy.templates import Use, find_mistakes, names_used, template_files, template_names
 
 FEATURES = {"ml_tasks_created_30d": 7, "logins_30d": 12, "last_login_at": None}
 TEMPLATES = DECLARED.settings.campaigns / "templates"

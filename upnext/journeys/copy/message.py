@@ -1,0 +1,57 @@
+"""What a message is made of, and what is made of it. Pure."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+
+class CannotRenderError(Exception):
+    """This one message cannot be made: the reason, without personal data."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """The input of a message: the step's definition, the recipient (traits, and the row of features), and the event.
+
+    `event` are the properties of the event that let the user in; none in a journey of a segment.
+    """
+
+    message_id: str
+    journey: str
+    step: dict[str, Any]
+    variant: str | None
+    user_id: str
+    traits: dict[str, Any]
+    features: dict[str, Any]
+    event: dict[str, Any]
+    date: datetime
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """Who sends, under which address links are served (None: direct links, no pixel), and where templates lie.
+
+    `utm` are parameters that links get, and `language_trait` is the trait that tells a user's language.
+    """
+
+    mail_from: str
+    base_url: str | None
+    keys: list[str]
+    templates: str
+    utm: dict[str, str] = {}
+    postal_address: str | None = None
+    language_trait: str = "language"
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A message as it goes out (MIME from one address to another, or JSON to an endpoint), or why there is none.
+
+    `links` are the addresses that its links lead to, by their ids.
+    """
+
+    message_id: str
+    content: bytes = b""
+    sender: str = ""
+    recipient: str = ""
+    links: dict[str, str] = {}
+    reason: str | None = None
+    cc: list[str] = []
