@@ -1,0 +1,3 @@
+select user_id
+from {{ ref('user_features') }}
+where orders_365d >= 3
