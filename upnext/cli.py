@@ -373,10 +373,12 @@ def stop_experience(experience: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list, with all that is known.")
 def results(as_json: bool) -> None:
     """Show the effect of each experiment on its goal at the newest analysis, and what to do."""
-    from upnext.analytics.report import HEADINGS, table  # noqa: PLC0415
+    from upnext.analytics.programme import read as read_programme  # noqa: PLC0415
+    from upnext.analytics.report import HEADINGS, programme_sentence, table  # noqa: PLC0415
     from upnext.analytics.results import read_results  # noqa: PLC0415
 
-    found = read_results(_project().engine)
+    project = _project()
+    found = read_results(project.engine)
     if as_json:
         print(json.dumps(found, default=_as_text))
         return
@@ -395,6 +397,8 @@ def results(as_json: bool) -> None:
     for line in lines[1:]:
         shown.add_row(*line)
     _console(at_least=sum(column.min_width or 0 for column in shown.columns) + len(HEADINGS)).print(shown)
+    if (programme := read_programme(project.engine)) is not None:
+        print(f"\n{programme_sentence(programme)}")
 
 
 @commands.command()

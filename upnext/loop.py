@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from upnext import dbt
+from upnext.analytics.programme import record
 from upnext.analytics.results import Analysed, analyse
 from upnext.clock import utc_now
 from upnext.errors import UpnextError
@@ -120,7 +122,23 @@ def dispatch_journeys(
 
 def assign_experiences(project: Project, as_of: datetime) -> int:
     """Assign members who have no variant yet, and return how many."""
-    return assign(project.engine, project.experiences, started=set(project.started), as_of=as_of)
+    _record_programme(project, as_of)
+    return assign(
+        project.engine,
+        project.experiences,
+        started=set(project.started),
+        as_of=as_of,
+        global_holdout=project.policy.global_holdout,
+    )
+
+
+def _record_programme(project: Project, as_of: datetime) -> None:
+    declared = project.policy.programme
+    values = None
+    if declared is not None:
+        goal = msgspec.json.encode(declared.goal).decode()
+        values = {"goal": goal, "minimum_lift": declared.minimum_lift, "revenue": declared.revenue}
+    record(project.engine, values, share=project.policy.global_holdout, as_of=as_of)
 
 
 def show_ctas(project: Project) -> Shown:

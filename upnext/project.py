@@ -1,6 +1,6 @@
 """The declarations and the warehouse: read from files and settings on first use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, Engine
 from upnext import dbt
 from upnext.analytics.declared import load_metrics
 from upnext.analytics.definition import Metric
+from upnext.declarations import Problem, check, unknown
 from upnext.errors import UpnextError
 from upnext.events.catalogue import Catalogue
 from upnext.events.declared import load_catalogue, load_sources
@@ -161,8 +162,15 @@ class Project:
             Names(self.segments, self.events, self.slots, self.journeys), self.settings.campaigns / "experiences"
         )
 
+    def _mistakes_of_programme(self) -> Iterator[Problem]:
+        programme = self.policy.programme
+        if programme is not None:
+            yield from unknown(["programme", "goal", "any_of"], "event", programme.goal.any_of, self.events)
+            yield from unknown(["programme", "revenue"], "metric", filter(None, [programme.revenue]), self.metrics)
+
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
+        check(self.settings.campaigns / "policy.yml", self._mistakes_of_programme())
         _ = (self.sources, self.journeys, self.experiences, self.metrics, self.sender)
         self.check_segments(self.segment_files)
         if self.settings.smtp_url is not None:

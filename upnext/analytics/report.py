@@ -30,6 +30,26 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
+def programme_sentence(row: Mapping[str, Any]) -> str:
+    """Return what the programme was worth, in words, from a row of `analytics.programme_number`."""
+    reached = (
+        f"Journeys and experiences have reached {row['users_reached']:,} users whose time for the goal is over, and"
+        f" left out {row['users_held_out']:,} to compare with."
+    )
+    worth = [_more(row, "goals", "many goals", "goals")]
+    if row["revenue_metric"] is not None:
+        worth.append(_more(row, "revenue", f"much {row['revenue_metric']}", f"of {row['revenue_metric']}"))
+    return " ".join([reached, *worth])
+
+
+def _more(row: Mapping[str, Any], key: str, asked: str, unit: str) -> str:
+    value, low, high = (row[name] for name in (key, f"{key}_low", f"{key}_high"))
+    if value is None:
+        return f"Nobody knows yet how {asked} they brought."
+    bounds = "too few to tell" if low is None or high is None else f"{low:,.0f} to {high:,.0f}, always valid"
+    return f"They brought {value:,.0f} {unit} more ({bounds})."
+
+
 def markdown(lines: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS) -> str:
     """Return lines as a table in Markdown."""
     rows = [headings, ["---"] * len(headings), *lines]

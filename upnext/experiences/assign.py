@@ -17,10 +17,18 @@ CONSUMER = "experiences"
 _SHOWN = "experiences.live_ctas"
 
 
-def assign(engine: Engine, experiences: dict[str, Experience], *, started: Collection[str], as_of: datetime) -> int:
+def assign(
+    engine: Engine,
+    experiences: dict[str, Experience],
+    *,
+    started: Collection[str],
+    as_of: datetime,
+    global_holdout: float = 0,
+) -> int:
     """Give each current member a variant of each experience of the segment, and return the number of new ones.
 
-    Experiences that were never `started` are skipped; stopped ones keep their results.
+    Experiences that were never `started` are skipped; stopped ones keep their results. Users of the global holdout, a
+    share of all, get none, unless they have one already.
     """
     definitions = {
         name: msgspec.json.encode({**as_json(experience), "is_started": name in started}).decode()
@@ -42,7 +50,8 @@ def assign(engine: Engine, experiences: dict[str, Experience], *, started: Colle
             connection.execute(SQL["merge"], {"consumed_tick": consumed_tick})
         changed = _changed(connection, CONSUMER, as_of)
         assigned = connection.execute(
-            SQL["assign"], {"as_of": as_of, "changed": changed, "consumed_tick": consumed_tick}
+            SQL["assign"],
+            {"as_of": as_of, "changed": changed, "consumed_tick": consumed_tick, "global_holdout": global_holdout},
         ).rowcount
         record_consumed(connection, CONSUMER, published_tick, as_of)
     return assigned

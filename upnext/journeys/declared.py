@@ -31,6 +31,9 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
     policy = load(path, PolicyFile) if path.exists() else PolicyFile()
     check(path, _problems_of_endpoints(policy, networks))
     check(path, _problems_of_utm(policy))
+    if policy.programme is not None and policy.global_holdout == 0:
+        mistake = "without a global_holdout there is nobody to compare with; hold out a share such as 0.05"
+        check(path, [Problem(["programme"], mistake)])
     return Policy(**msgspec.structs.asdict(policy), topics=topics)
 
 

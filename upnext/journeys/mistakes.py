@@ -36,7 +36,13 @@ from upnext.journeys.definition import (
 )
 from upnext.journeys.plan import OWN_CLOCK, is_transactional, starts, ways
 
-RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
+RESERVED = frozenset(
+    {
+        "definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints",
+        "disabled_endpoints", "limits", "consents", "consent_read", "consent_events", "topic_events",
+    }
+)  # fmt: skip
+PROGRAMME = "programme"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem
     """Yield the mistakes of a journey, by the keys of their place in its file."""
     if name in RESERVED:
         yield Problem([], f"'{name}' is the name of a table; choose another")
+    if name == PROGRAMME:
+        yield Problem([], f"'{name}' is the experiment over all journeys and experiences; choose another name")
     yield from _mistakes_of_entry(name, journey, known)
     yield from _mistakes_of_ends(journey, known)
     if journey.starts_on is not None and journey.ends_on is not None and journey.starts_on >= journey.ends_on:

@@ -40,6 +40,24 @@ class Channel(Declaration, frozen=True):
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=110)] = 30
 
 
+class ProgrammeGoal(Declaration, frozen=True):
+    """Any of these events, within a time after the programme first reached the user, or would have."""
+
+    any_of: Annotated[list[str], msgspec.Meta(min_length=1)]
+    within: Duration
+
+
+class Programme(Declaration, frozen=True, kw_only=True):
+    """What journeys and experiences are for as a whole, measured against the global holdout.
+
+    `revenue` names the metric that is money; `minimum_lift` is the least lift worth having.
+    """
+
+    goal: ProgrammeGoal
+    revenue: Name | None = None
+    minimum_lift: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
+
+
 class Endpoint(Declaration, frozen=True):
     """Where webhooks go; the secret (`whsec_...`) is in the environment variable that `secret` names."""
 
@@ -66,6 +84,7 @@ class PolicyFile(Declaration, frozen=True):
     """`campaigns/policy.yml`."""
 
     global_holdout: Share = 0
+    programme: Programme | None = None
     cap: Cap | None = None
     late_after: Duration = "6 hours"
     time_zone_trait: str = "timezone"

@@ -20,10 +20,22 @@ journeys as (
     order by journey asc, first_dispatched_at desc
 ),
 
+programme as (
+    select
+        name as experiment,
+        'programme' as kind,
+        '' as segment,
+        goal,
+        minimum_lift
+    from {{ source('analytics', 'programme') }}
+),
+
 experiments as (
     select * from experiences
     union all
     select * from journeys
+    union all
+    select * from programme
 )
 
 select

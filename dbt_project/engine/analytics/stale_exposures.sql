@@ -26,6 +26,14 @@ definitions as (
     select * from {{ source('journeys', 'definitions') }}
 ),
 
+programme as (
+    select * from {{ source('analytics', 'programme') }}
+),
+
+held_out as not materialized (
+    select * from {{ source('experiences', 'held_out') }}
+),
+
 clock as materialized (
     select {{ published_as_of() }} as as_of
 ),
@@ -133,10 +141,74 @@ journey_exposures as (
     order by journey, user_id, entry_id
 ),
 
+{#
+    The programme reaches a user with the first entry or assignment, or would have, were the user not held out globally.
+    Transactional journeys are for all, and no part of it.
+#}
+reached as (
+    select
+        entered.user_id,
+        case when entered.is_held_out_globally then 'control' else 'treated' end as arm,
+        entered.entered_at as reached_at
+    from stale_users
+    cross join clock
+    cross join lateral (
+        select entries.* from all_entries as entries where entries.user_id = stale_users.user_id offset 0
+    ) as entered
+    inner join definitions on entered.journey = definitions.journey and entered.version = definitions.version
+    where
+        entered.arm is not null
+        and entered.entered_at <= clock.as_of
+        and coalesce(definitions.definition ->> 'transactional', 'false') = 'false'
+    union all
+    select
+        assigned.user_id,
+        'treated' as arm,
+        assigned.assigned_at as reached_at
+    from stale_users
+    cross join lateral (
+        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
+    ) as assigned
+    union all
+    select
+        held_out.user_id,
+        'control' as arm,
+        held_out.since as reached_at
+    from stale_users
+    inner join held_out on stale_users.user_id = held_out.user_id
+),
+
+programme_shares as (
+    select
+        share,
+        since,
+        lead(since, 1, 'infinity') over (order by since) as until
+    from {{ source('analytics', 'programme_shares') }}
+),
+
+programme_exposures as (
+    select distinct on (reached.user_id)
+        programme.name as experiment,
+        reached.user_id,
+        reached.arm,
+        reached.reached_at as exposed_at,
+        min(reached.arm) over of_user <> max(reached.arm) over of_user as is_in_both_arms,
+        jsonb_build_object('control', programme_shares.share, 'treated', 1 - programme_shares.share) as weights
+    from reached
+    inner join programme_shares
+        on reached.reached_at >= programme_shares.since and reached.reached_at < programme_shares.until
+    cross join programme
+    where programme_shares.share > 0
+    window of_user as (partition by reached.user_id)
+    order by reached.user_id, reached.reached_at, reached.arm
+),
+
 exposures as (
     select * from experience_exposures
     union all
     select * from journey_exposures
+    union all
+    select * from programme_exposures
 )
 
 select

@@ -158,9 +158,11 @@
     insert into analytics.stale_users
     select user_id from {{ target }} where not is_window_over and closes_at <= newest.as_of
     union
-    select user_id from experiences.assignments where experience = any(new_goals)
+    select user_id from experiences.assignments where experience = any(new_goals) or 'programme' = any(new_goals)
     union
-    select user_id from journeys.entries where journey = any(new_goals)
+    select user_id from journeys.entries where journey = any(new_goals) or 'programme' = any(new_goals)
+    union
+    select user_id from experiences.held_out where 'programme' = any(new_goals)
     union
     select user_id from invalidated
     union
@@ -195,6 +197,8 @@
     select user_id from experiences.assignments
     union
     select user_id from journeys.entries
+    union
+    select user_id from experiences.held_out
     union
     select user_id from {{ target }}
 {%- endmacro %}

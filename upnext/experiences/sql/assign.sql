@@ -26,6 +26,15 @@ delete from experiences.definitions where experience <> all(:experiences);
 -- After a merge the earliest assignment of a person applies. `is_in_both_arms` marks a person of two arms.
 with merged as (select absorbed, user_id from segments.merges_since(:consumed_tick)),
 
+held_out as (
+    insert into experiences.held_out (user_id, since)
+    select merged.user_id, min(held_out.since)
+    from merged
+    inner join experiences.held_out on held_out.user_id = merged.absorbed
+    group by merged.user_id
+    on conflict (user_id) do nothing
+),
+
 assigned as (
     select assignments.experience, merged.user_id, assignments.variant, assignments.assigned_at
     from merged
@@ -70,18 +79,30 @@ candidates as (
         on members.segment = changes.segment and members.user_id = changes.user_id
     inner join running on running.segment = members.segment
     where changes.tick_id > :consumed_tick and running.experience <> all(:changed)
+),
+
+placed as (
+    select *, upnext.bucket('global holdout', user_id) < :global_holdout as is_held_out from candidates
+),
+
+kept_out as (
+    insert into experiences.held_out (user_id, since)
+    select distinct user_id, cast(:as_of as timestamptz) from placed
+    where is_held_out
+    on conflict (user_id) do nothing
 )
 
 insert into experiences.assignments (experience, user_id, variant, assigned_at)
 select candidates.experience, candidates.user_id, arms.variant, :as_of
-from candidates
+from placed as candidates
 inner join running on running.experience = candidates.experience
 inner join lateral jsonb_to_recordset(running.ranges)
     as arms (variant text, low double precision, high double precision)
     on upnext.bucket('experience:' || candidates.experience, candidates.user_id) >= arms.low
     and upnext.bucket('experience:' || candidates.experience, candidates.user_id) < arms.high
 where
-    not exists (
+    not candidates.is_held_out
+    and not exists (
         select from experiences.assignments
         where assignments.experience = candidates.experience and assignments.user_id = candidates.user_id
     )
