@@ -369,6 +369,21 @@ def stop_experience(experience: str) -> None:
     print(f"stopped: {experience} is shown to nobody")
 
 
+@commands.command("plan")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan_experiment(name: str, as_json: bool) -> None:
+    """Show how long a journey, a broadcast or an experience will take until its results say what to do."""
+    from upnext import operations  # noqa: PLC0415
+    from upnext.analytics.report import plan_in_words  # noqa: PLC0415
+
+    found = asdict(operations.plan_experiment(_project(), name))
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(plan_in_words(name, found))
+
+
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list, with all that is known.")
 def results(as_json: bool) -> None:

@@ -11,8 +11,10 @@ import msgspec
 from sqlalchemy.exc import ProgrammingError
 
 from upnext import dbt
+from upnext.analytics.plan import Design, Plan, plan
 from upnext.clock import utc_now
 from upnext.declarations import line_of
+from upnext.durations import minutes
 from upnext.errors import UpnextError, nearest
 from upnext.features.declared import TABLES
 from upnext.features.definition import example
@@ -215,6 +217,46 @@ def _messages_for(
                 path = file_of(project.settings.campaigns, name, journey)
                 raise UpnextError(f"{path}:{line_of(path, ['steps', position])}: {rendered.reason}")
             yield label, rendered
+
+
+def plan_experiment(project: Project, name: str) -> Plan:
+    """Return what to expect of a journey, a broadcast or an experience before it starts."""
+    if name not in {*project.journeys, *project.experiences}:
+        known = [*project.journeys, *project.experiences]
+        raise UpnextError(f"no journey or experience is called '{name}'{nearest(name, known)}")
+    as_of = last_published_as_of(project.engine)
+    if as_of is None:
+        raise UpnextError("there has been no tick yet: run `upnext tick`, then plan again")
+    with project.engine.connect() as connection:
+        return plan(connection, _design(project, name), as_of=as_of)
+
+
+def _design(project: Project, name: str) -> Design:
+    experience = project.experiences.get(name)
+    if experience is not None:
+        return Design(
+            segment=experience.segment,
+            entry=None,
+            goal=msgspec.to_builtins(experience.goal),
+            within=timedelta(minutes=minutes(experience.goal.within)),
+            control=experience.control,
+            arms=len(experience.variants),
+            minimum_lift=experience.minimum_lift,
+            starts_with_members=True,
+        )
+    journey = project.journeys[name]
+    if journey.goal.any_of is None:
+        raise UpnextError(f"journey '{name}': only a goal of events can be planned, because the log has no others")
+    return Design(
+        segment=journey.segment,
+        entry=msgspec.to_builtins(journey.event) if journey.event is not None else None,
+        goal=msgspec.to_builtins(journey.goal),
+        within=timedelta(minutes=minutes(journey.goal.within)),
+        control=journey.holdout,
+        arms=1,
+        minimum_lift=journey.minimum_lift or 0.1,
+        starts_with_members=journey.existing_members == "enroll",
+    )
 
 
 def explain_journey(project: Project, name: str, user_id: str) -> list[Line]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import yaml
 
 from tests.conftest import AS_OF, rows
+from tests.journeys import HOUR, Journeys, journey, mail
 from tests.outcomes import Event, experience, forget, store
 from upnext.analytics.health import run_checks
 from upnext.dbt import Dbt
@@ -359,3 +360,47 @@ def test_dropping_who_saw_both_arms_would_turn_the_sign(ticked: Project) -> None
     )  # fmt: skip
     assert covered(ticked, truth=0.5) <= 10
     assert rows(ticked, lifts, as_of=AS_OF)[0][0] < 0
+
+
+def test_the_variants_of_a_mail_are_compared_with_each_other(journeys: Journeys) -> None:
+    users = [f"user{number:03}" for number in range(400)]
+    journeys.person(*users)
+    variants = {"long": {"weight": 50}, "short": {"weight": 50, "subject": "Hi"}}
+    goal = {"any_of": ["subscribed to premium plan"], "within": "5 days"}
+    steps = (mail("hello", variants=variants), mail("plain", after="1 day"))
+    values = {"goal": goal, "holdout": 0.1, "existing_members": "enroll", "exit_on_leaving": False}
+    journeys.declare(spring=journey(*steps, **values))
+    journeys.tick(AS_OF + HOUR, "entered", *users)
+    journeys.dispatch(AS_OF + HOUR)
+    sent = rows(journeys.project, "select user_id, variant, message_id from journeys.messages where status = 'sent'")
+    assert {variant for _, variant, _ in sent} == {"long", "short"}
+    converted: dict[str, set[str]] = {"long": set(), "short": set()}
+    clicked: dict[str, set[str]] = {"long": set(), "short": set()}
+    for nth, (user, variant, message_id) in enumerate(sorted(sent)):
+        if nth % 2 == 0 if variant == "short" else nth % 7 == 0:
+            journeys.product.track(user, "subscribed to premium plan", AS_OF + 2 * DAY)
+            converted[variant].add(user)
+        if nth % 5 == 0:
+            journeys.product.track("provider", "message clicked", AS_OF + DAY, properties={"message_id": message_id})
+            clicked[variant].add(user)
+    late, *_ = sorted({user for user, _, _ in sent} - converted["long"] - converted["short"])
+    journeys.product.track(late, "subscribed to premium plan", AS_OF + 7 * DAY)
+    journeys.tick(AS_OF + 9 * DAY, "entered")
+    journeys.dispatch(AS_OF + 9 * DAY)
+    analyse_results(journeys.project, AS_OF + 9 * DAY)
+    ranked = rows(
+        journeys.project,
+        "select variant, exposed, clicked, converted, goal_rank, is_best_by_goals, is_best_by_clicks"
+        " from analytics.copy_ranking where experiment = 'spring/hello' order by goal_rank",
+    )
+    count = {name: sum(variant == name for _, variant, _ in sent) for name in ("short", "long")}
+    assert ranked == [
+        (name, count[name], len(clicked[name]), len(converted[name]), rank, rank == 1, False)
+        for rank, name in enumerate(("short", "long"), start=1)
+    ]
+    [(sent_, rate, low, high)] = rows(
+        journeys.project,
+        "select sent, goal_rate, goal_low, goal_high from analytics.journey_funnel where step = 'hello'",
+    )
+    assert sent_ == len(sent)
+    assert low < rate < high

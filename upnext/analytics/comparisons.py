@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from math import sqrt
 from typing import Any, TypeVar
 
 from upnext.analytics.statistics import (
@@ -24,6 +25,8 @@ CONTROL = "control"
 GOAL = "goal"
 CLICKED = "clicked"
 ALPHA = 0.05
+FULL_WEEK = 7
+NOVELTY_Z = 1.96
 Row = dict[str, Any]
 
 
@@ -130,6 +133,42 @@ def with_decision(row: Row, earlier: float | None, *, arms: int) -> Row:
     return {**row, "decision": decision}
 
 
+def with_note(row: Row, halves: Iterable[Row]) -> Row:
+    """Return a result with what to know beside `ship`: less than a full week, or an effect that wears off.
+
+    `halves` are users and conversions of both arms, by whether they came in the later half of the time.
+    """
+    if row["metric"] != GOAL or row.get("decision") != "ship":
+        return {**row, "note": None}
+    found = {
+        (half["arm"] == CONTROL, half["is_late"]): half
+        for half in halves
+        if half["experiment"] == row["experiment"] and half["arm"] in (CONTROL, row["arm"])
+    }
+    note = None
+    if found and max(half["days"] for half in found.values()) < FULL_WEEK:
+        note = "less than a full week of users so far, and weekdays differ"
+    elif len(found) == 4:
+        note = _worn_off(found)
+    return {**row, "note": note}
+
+
+def _worn_off(halves: Mapping[tuple[bool, bool], Row]) -> str | None:
+    """Return that later users gained less than earlier ones, if chance hardly explains it."""
+    diffs, error = [], 0.0
+    for is_late in (False, True):
+        control, arm = halves[True, is_late], halves[False, is_late]
+        if not control["users"] or not arm["users"]:
+            return None
+        shares = [side["conversions"] / side["users"] for side in (control, arm)]
+        diffs.append(shares[1] - shares[0])
+        error += sum(p * (1 - p) / side["users"] for p, side in zip(shares, (control, arm), strict=True))
+    early, late = diffs
+    if error == 0 or (early - late) / sqrt(error) < NOVELTY_Z:
+        return None
+    return f"the effect may wear off: later users gained {100 * late:+.1f} points, earlier ones {100 * early:+.1f}"
+
+
 def compare_segments(counts: Iterable[Row], generic: Mapping[str, set[str]]) -> list[Row]:
     """Compare the goal in each segment: every arm with control, and personal copy with the `generic` arms there are.
 
@@ -202,6 +241,26 @@ def rank_copies(counts: Iterable[Row]) -> list[Row]:
             for (experiment, variant), rows in copies.items()
         ]
     return sorted(ranked, key=lambda row: (row["segment"], row["rank"], row["experiment"], row["variant"]))
+
+
+def with_rates(funnel: Iterable[Row]) -> list[Row]:
+    """Return steps of journeys with the shares of what was sent that was opened, clicked, and followed by the goal.
+
+    Rows of `analytics.journey_funnel`, with Wilson's intervals; None where nothing was sent.
+    """
+    return [{**row, **_rates(row)} for row in funnel]
+
+
+def _rates(row: Row) -> Row:
+    rates: Row = {}
+    for name, count in (("open", "opened"), ("click", "clicked"), ("goal", "converted")):
+        low, high = wilson(n=row["sent"], x=row[count]) or (None, None)
+        rates |= {
+            f"{name}_rate": row[count] / row["sent"] if row["sent"] else None,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
+    return rates
 
 
 _COMPARED = tuple(asdict(Comparison()))

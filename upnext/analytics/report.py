@@ -19,7 +19,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             f"{row['experiment']}: {row['arm']}",
-            row["decision"] if row["reason"] is None else f"{row['decision']} ({row['reason']})",
+            f"{row['decision']} ({'; '.join(told)})" if (told := _beside(row)) else row["decision"],
             _percent(row["lift"]) + _interval(row),
             _p_value(row["p_adjusted"]),
             f"{_share(row['mean_control'])}, {_share(row['mean_arm'])}",
@@ -48,6 +48,22 @@ def _more(row: Mapping[str, Any], key: str, asked: str, unit: str) -> str:
         return f"Nobody knows yet how {asked} they brought."
     bounds = "too few to tell" if low is None or high is None else f"{low:,.0f} to {high:,.0f}, always valid"
     return f"They brought {value:,.0f} {unit} more ({bounds})."
+
+
+def plan_in_words(name: str, plan: Mapping[str, Any]) -> str:
+    """Return a `Plan` in sentences."""
+    known = [f"{plan['members']:,} users could take part now, and {plan['entrants_a_day']:,.1f} a day enter."]
+    if plan["baseline"] is not None:
+        known.append(f"Of {plan['past_entrants']:,} past entrants, {100 * plan['baseline']:.2f} % reached the goal.")
+    least = f"a lift of {100 * plan['minimum_lift']:g} %"
+    if plan["days"] is not None:
+        days = f"{plan['users']:,} users, which takes about {plan['days']:,} days, decide on {least} (in 4 of 5 cases)."
+        known.append(f"{days} The results say so by themselves: look as often as you like.")
+    elif plan["users"] is not None:
+        known.append(f"{plan['users']:,} users decide on {least}, but {plan['reason']}.")
+    else:
+        known.append(f"To decide on {least}: {plan['reason']}.")
+    return f"{name}: " + "\n".join(known)
 
 
 def markdown(lines: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS) -> str:
@@ -83,6 +99,10 @@ def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
     return picture.getvalue()
+
+
+def _beside(row: Mapping[str, Any]) -> list[str]:
+    return [row[name] for name in ("reason", "note") if row[name] is not None]
 
 
 def _interval(row: Mapping[str, Any]) -> str:

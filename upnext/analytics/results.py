@@ -19,6 +19,8 @@ from upnext.analytics.comparisons import (
     compare_segments,
     rank_copies,
     with_decision,
+    with_note,
+    with_rates,
 )
 from upnext.analytics.sql import SQL
 
@@ -52,10 +54,12 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
             )
             for row in compared
         ]
+        halves = _rows(connection, "halves")
+        results = [with_note(row, halves) for row in results]
         generic = {row["experience"]: set(row["arms"]) for row in _rows(connection, "generic_arms")}
         segments = compare_segments(_rows(connection, "segment_counts"), generic)
         copies = rank_copies(_rows(connection, "copy_counts"))
-        funnel = _rows(connection, "funnel")
+        funnel = with_rates(_rows(connection, "funnel"))
         for table, rows in (
             ("experiment_results", results),
             ("segment_results", segments),

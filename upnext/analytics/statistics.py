@@ -434,6 +434,38 @@ def days_left(
     return max(0, ceil(counted * (enough - 1) / per_day - 1e-6))
 
 
+def users_needed(
+    *, share_control: float, share_arm: float, mean_control: float, lift: float,
+    arms: int = 1, alpha: float = 0.05, power: float = 0.8,
+) -> int | None:  # fmt: skip
+    """Return how many users, of all arms, let a `lift` of a share of users be called with `power`, by `decide`.
+
+    `share_control` and `share_arm` are the parts of the users in control and in one of the `arms`. None if no number
+    of users is enough.
+
+    >>> users_needed(share_control=0.5, share_arm=0.5, mean_control=0.1, lift=0.1)
+    66540
+    """
+    smallest = min(share_control, share_arm)
+    if smallest <= 0:
+        return None
+    with_lift = min(1.0, mean_control * (1 + lift))
+    pair = (share_control + share_arm) / smallest
+    more = days_left(
+        n_control=share_control / smallest,
+        n_arm=share_arm / smallest,
+        mean_control=mean_control,
+        var_control=max(mean_control * (1 - mean_control), with_lift * (1 - with_lift)),
+        users=round(pair),
+        per_day=1,
+        lift=lift,
+        arms=arms,
+        alpha=alpha,
+        power=power,
+    )
+    return None if more is None else ceil((round(pair) + more) / (share_control + share_arm))
+
+
 def decide(
     *,
     compared: Comparison,

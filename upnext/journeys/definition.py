@@ -396,6 +396,8 @@ class Journey(Declaration, frozen=True, kw_only=True):
     goal: Goal
     exits: list[Exit] = []
     holdout: Share
+    minimum_lift: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    """The least lift of the goal that is worth having; a tenth by default."""
     exclusive_group: Name | None = None
     priority: int = 0
     takes_over: bool = False

@@ -15,7 +15,7 @@ journeys as (
         'journey' as kind,
         coalesce(definition ->> 'segment', '') as segment,
         definition -> 'goal' as goal,
-        cast(0.1 as double precision) as minimum_lift
+        coalesce(cast(definition ->> 'minimum_lift' as double precision), 0.1) as minimum_lift
     from {{ source('journeys', 'definitions') }}
     order by journey asc, first_dispatched_at desc
 ),

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from upnext.analytics.comparisons import Arm, Moments, compare_experiments, compare_segments, rank_copies, with_decision
+from upnext.analytics.comparisons import (
+    Arm,
+    Moments,
+    compare_experiments,
+    compare_segments,
+    rank_copies,
+    with_decision,
+    with_note,
+)
 from upnext.analytics.statistics import compare_means_cuped, compare_ratios
 
 AS_OF = datetime(2026, 3, 31, tzinfo=UTC)
@@ -184,3 +192,29 @@ def test_the_first_of_equals_is_not_the_best() -> None:
     rows = rank_copies([copies(f"v{n}", 400, 20 + n) for n in range(12)])
     assert rows[0]["variant"] == "v11"
     assert not any(row["is_best_by_clicks"] for row in rows)
+
+
+def half(arm: str, users: int, conversions: int, *, is_late: bool, days: int = 14) -> dict[str, Any]:
+    return {"experiment": "e", "arm": arm, "days": days, "is_late": is_late, "users": users, "conversions": conversions}
+
+
+def noted(early: int, late: int, *, days: int = 14, decision: str = "ship") -> str | None:
+    halves = [
+        half("control", 5000, 500, is_late=False, days=days), half("a", 5000, early, is_late=False, days=days),
+        half("control", 5000, 500, is_late=True, days=days), half("a", 5000, late, is_late=True, days=days),
+        half("b", 5000, 5000, is_late=True, days=days),
+    ]  # fmt: skip
+    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": decision}
+    note = with_note(row, halves)["note"]
+    assert note is None or isinstance(note, str)
+    return note
+
+
+def test_what_to_know_beside_ship() -> None:
+    assert noted(700, 690) is None
+    assert noted(560, 700) is None, "more than at first is no novelty"
+    assert noted(900, 560) == "the effect may wear off: later users gained +1.2 points, earlier ones +8.0"
+    assert noted(900, 560, days=6) == "less than a full week of users so far, and weekdays differ"
+    assert noted(900, 560, decision="keep going") is None
+    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship"}
+    assert with_note(row, [])["note"] is None

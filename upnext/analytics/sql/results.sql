@@ -33,6 +33,35 @@ from analytics.experiment_moments;
 -- name: arms
 select * from analytics.experiment_arms order by experiment, split, arm;
 
+-- name: halves
+-- Users by the half of the time in which they were exposed, and on how many days users were.
+with days as (
+    select experiment, arm, exposed_on, sum(users) as users, sum(conversions) as conversions
+    from analytics.daily_moments
+    where metric = 'goal'
+    group by experiment, arm, exposed_on
+),
+
+spans as (
+    select
+        experiment,
+        min(exposed_on) + (max(exposed_on) - min(exposed_on)) / 2 as middle,
+        max(exposed_on) - min(exposed_on) + 1 as days
+    from days
+    group by experiment
+)
+
+select
+    days.experiment,
+    days.arm,
+    spans.days,
+    days.exposed_on > spans.middle as is_late,
+    cast(sum(days.users) as bigint) as users,
+    cast(sum(days.conversions) as bigint) as conversions
+from days
+inner join spans on spans.experiment = days.experiment
+group by days.experiment, days.arm, spans.days, is_late;
+
 -- name: generic_arms
 select
     experience,
