@@ -48,6 +48,16 @@ def check_length(length: str | None) -> None:
         raise ValueError(f"'{length}' is more than 1000 years")
 
 
+def seconds(length: str) -> int:
+    """Return a length of time in seconds, by the units of windows.
+
+    >>> seconds("1 month")
+    2592000
+    """
+    number, unit = length.split()
+    return int(number) * _SECONDS[unit.removesuffix("s")]
+
+
 def minutes(duration: str) -> int:
     """Return a declared length of time in minutes.
 

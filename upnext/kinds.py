@@ -102,7 +102,7 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
     resumed: Annotated[Selected | None, Kind(_WINDOWED | {"after"}, needs=("after",), example=True)] = None
     sequence: Annotated[
         list[str | Step] | None,
-        Kind(_TESTED | {"in", "order", "without", "keyed_by"}, needs=("in",), example=True),
+        Kind(_TESTED | {"in", "order", "without", "keyed_by"}, needs=("in",), is_of_metrics=True, example=True),
     ] = None
     unfinished: Annotated[
         str | Step | None, Kind(_TESTED | {"finished", "in", "keyed_by"}, needs=("finished", "in"), **_COUNT)

@@ -404,3 +404,44 @@ def test_the_variants_of_a_mail_are_compared_with_each_other(journeys: Journeys)
     )
     assert sent_ == len(sent)
     assert low < rate < high
+
+
+METRICS = """\
+      - name: object_value
+        description: The size of a created object.
+        config: {meta: {sum_of: size, of: created object, per: created object}}
+      - name: is_back
+        description: Whether the user signed in from the second to the fourth day.
+        config: {meta: {ever: login, begins: 1 day, ends: 4 days}}
+      - name: has_gone_through
+        description: Whether the user looked at the plans, and subscribed within a day.
+        config: {meta: {sequence: [viewed upgrade plan, subscribed to premium plan], in: 1 day}}
+"""
+
+
+def test_order_values_retention_and_funnels(content: Path, ticked: Project) -> None:
+    with (content / "models" / "analytics" / "_metrics.yml").open("a") as file:
+        file.write(METRICS)
+    ticked.dbt.invoke(["run", "--select", "analytics"])
+    stored(ticked)
+    control, arm = (arms(ticked)[name] for name in ("control", "a"))
+    at = AS_OF - 10 * DAY
+    events: list[Event] = [viewed(user, None, at) for user in [*control[:3], *arm[:3]]]
+    for user, name, when, properties in (
+        (arm[0], "created object", at + DAY, {"size": "3"}), (arm[0], "created object", at + DAY, {"size": "5"}),
+        (arm[1], "created object", at + DAY, {"size": "x"}), (control[0], "created object", at + DAY, {"size": "1"}),
+        (arm[0], "login", at + DAY, {}), (arm[1], "login", at + DAY + SECOND, {}), (arm[2], "login", at + 4 * DAY, {}),
+        (control[0], "login", at + 4 * DAY + SECOND, {}),
+        (arm[0], "viewed upgrade plan", at + DAY, {}), (arm[0], GOAL, at + 2 * DAY, {}),
+        (arm[1], GOAL, at + DAY, {}), (arm[1], "viewed upgrade plan", at + 2 * DAY, {}),
+        (control[1], "viewed upgrade plan", at - SECOND, {}), (control[1], GOAL, at + DAY / 2, {}),
+    ):  # fmt: skip
+        events.append((user, name, when, properties))
+    stored(ticked, *events)
+    values = result(ticked, "object_value")
+    assert (values["type"], values["mean_control"]) == ("ratio", 1)
+    assert values["mean_arm"] == 8 / 3
+    back = result(ticked, "is_back")
+    assert (back["type"], back["mean_control"], back["mean_arm"]) == ("proportion", 0, 2 / 3)
+    through = result(ticked, "has_gone_through")
+    assert (through["type"], through["mean_control"], through["mean_arm"]) == ("proportion", 0, 1 / 3)

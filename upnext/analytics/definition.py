@@ -6,6 +6,7 @@ import msgspec
 
 from upnext.conditions import check_conditions
 from upnext.declarations import Keys, Percent, Problem
+from upnext.durations import Window, seconds
 from upnext.kinds import KINDS, Measure, Selected, unknown_events
 from upnext.reserved import RESERVED_WORDS
 
@@ -17,12 +18,15 @@ _KINDS = [name for name, kind in KINDS.items() if kind.is_of_metrics]
 
 
 class Metric(Measure, frozen=True):
-    """A kind of a feature that is a number for each user, with `where`; `per` makes a ratio of two counts.
+    """A kind of a feature that is a number for each user, with `where`; `per` makes a ratio of a count or a sum.
 
     `cap: 99.9 %` limits each user's value to that percentile over users, so that one user does not decide the result.
     """
 
     cap: Percent | None = None
+    begins: Window | None = None
+    ends: Window | None = None
+    """So long after the exposure, within the time of the goal: `ever: login, begins: 7 days` is retention."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,15 +37,20 @@ class Metric(Measure, frozen=True):
         for name in ("within", "type"):
             if getattr(self, name) is not None:
                 raise ValueError(f"'{name}' does not go with a metric, which counts within the goal's window")
-        if self.per is not None and self.count_of is None:
-            raise ValueError("per goes with count_of")
-        if self.cap is not None and (self.ever is not None or self.per is not None):
+        if self.per is not None and self.count_of is None and self.sum_of is None:
+            raise ValueError("per goes with count_of and with sum_of")
+        if self.sequence is not None and (self.in_ == "session" or self.order == "strict"):
+            raise ValueError("a metric reads the events of its steps alone: it takes no in: session, no order: strict")
+        if self.begins is not None and self.ends is not None and seconds(self.begins) >= seconds(self.ends):
+            raise ValueError(f"begins {self.begins} after the exposure, and ends {self.ends} after it; turn them round")
+        is_share = self.ever is not None or self.sequence is not None
+        if self.cap is not None and (is_share or self.per is not None):
             raise ValueError("cap goes with count_of without per, with sum_of and with days_of")
 
     @property
     def goes_with(self) -> frozenset[str]:
         """The keys that may stand beside its kind."""
-        return super().goes_with | {"per"}
+        return super().goes_with | {"per", "begins", "ends"}
 
     @property
     def selected(self) -> list[Selected]:

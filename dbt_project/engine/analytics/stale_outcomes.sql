@@ -79,10 +79,10 @@ left join lateral (
         ) as has_reached_goal
         {%- for metric in metrics %}
         {%- set meta = metric.config.meta %},
-        {{ metric_value(meta, during) }} as {{ metric.name }}
+        {{ metric_value(meta, metric_time(meta)) }} as {{ metric.name }}
         {%- if meta.per %},
-        {{ metric_value({'count_of': meta.per}, during) }} as {{ metric.name }}__per
-        {%- elif not meta.ever %},
+        {{ metric_value({'count_of': meta.per}, metric_time(meta)) }} as {{ metric.name }}__per
+        {%- elif not is_share(meta) %},
         {{ metric_value(meta, before) }} as {{ metric.name }}__before
         {%- endif %}
         {%- endfor %}

@@ -9,11 +9,21 @@
     {{ of_kind(meta, 'metric')(of_kind(meta, 'value')(meta, event_condition(meta) ~ ' and ' ~ condition, '')) }}
 {%- endmacro %}
 
+{# Whether a metric is a share of the users: who did something, or all steps of a funnel. #}
+{% macro is_share(meta) -%} {{ return(meta.ever or meta.sequence) }} {%- endmacro %}
+
+{# The condition for the time in which a metric counts: the goal's, or a part of it (`begins`, `ends`). #}
+{% macro metric_time(meta) -%}
+    events.occurred_at > exposures.exposed_at {%- if meta.begins %} + {{ interval_of(meta.begins) }} {%- endif %}
+    and events.occurred_at <= exposures.closes_at
+    {%- if meta.ends %} and events.occurred_at <= exposures.exposed_at + {{ interval_of(meta.ends) }} {%- endif %}
+{%- endmacro %}
+
 {# The names of the events that metrics are about. #}
 {% macro metric_events(metrics) -%}
     {%- set names = [] -%}
     {%- for metric in metrics -%}
-        {%- for name in events_of(metric.config.meta) + names_of(metric.config.meta.per or []) -%}
+        {%- for name in events_of((of_kind(metric.config.meta, 'about') or same)(metric.config.meta)) + names_of(metric.config.meta.per or []) -%}
             {%- if name not in names -%} {%- do names.append(name) -%} {%- endif -%}
         {%- endfor -%}
     {%- endfor -%}
@@ -49,7 +59,7 @@ with summed as (
         {%- endif %}
         {%- for metric in metrics %}
         {%- set meta = metric.config.meta -%}
-        {%- if meta.ever %},
+        {%- if is_share(meta) %},
         cast(sum({{ metric.name }}) as bigint) as {{ metric.name }}
         {%- else -%}
         {%- set paired = metric.name ~ ('__per' if meta.per else '__before') %}
@@ -74,7 +84,7 @@ cross join lateral (
     {%- for metric in metrics %}
     {%- set meta = metric.config.meta %}
     {{ ',' if with_outcomes or not loop.first }}
-    {%- if meta.ever %}
+    {%- if is_share(meta) %}
     ('{{ metric.name }}', 'proportion', summed.{{ metric.name }}, {{ nulls(5) }})
     {%- else %}
     (

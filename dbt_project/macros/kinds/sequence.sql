@@ -27,6 +27,8 @@
     )
 {%- endmacro %}
 
+{% macro sequence__metric(value) -%} cast(cast({{ value }} as integer) as double precision) {%- endmacro %}
+
 {% macro sequence__empty(meta) -%} false {%- endmacro %}
 
 {% macro sequence__about(meta) -%}

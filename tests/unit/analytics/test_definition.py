@@ -39,7 +39,13 @@ def test_the_metrics_of_the_product() -> None:
             "5: names two kinds, count_of and ever; it",
         ),
         ("count_of: login", "sum_of: total", "5: sum_of needs 'of'"),
-        ("count_of: login", "ever: login, per: login", "5: per goes with count_of"),
+        ("count_of: login", "ever: login, per: login", "5: per goes with count_of and with sum_of"),
+        (
+            "count_of: login",
+            "ever: login, begins: 7 days, ends: 7 days",
+            "5: begins 7 days after the exposure, and ends",
+        ),
+        ("count_of: login", "sequence: [login, login], in: session", "5: a metric reads the events of its steps alone"),
         ("count_of: login", "count_off: login", "5: unknown key 'count_off'; did you mean 'count_of'?"),
         (
             "count_of: login",
