@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import AS_OF, Hold, Product, SmtpServer, rows
+from tests.conftest import AS_OF, Hold, Product, SmtpServer, rows, start
 from tests.integration.test_journeys import users
 from upnext.errors import UpnextError
 from upnext.journeys.policy import Channel, Policy
@@ -34,7 +34,30 @@ from upnext.loop import dispatch_journeys
 from upnext.project import Project
 
 project = Project(Settings.from_environment())
-dispatch_journeys(project, datetime.fromisoformat(sys.argv[1]), only={"earn_upgrade"})
+dispatch_journeys(project, datetime.fromisoformat(sys.argv[1]), only={sys.argv[2]})
+"""
+CART = """
+description: One run for each cart.
+owner: growth@otto.example
+event: {any_of: [book demo]}
+keyed_by: cart_id
+reentry: never
+goal: {any_of: [subscribed to premium plan], within: 3 days}
+holdout: 0
+steps:
+  - {name: hello, do: email, after: 0 days, subject: "Cart {{ event.cart_id }}", template: catch_up}
+"""
+NEWS = """
+description: News, to all at once.
+owner: growth@otto.example
+segment: busy_users
+at: "AS_OF"
+goal: {any_of: [subscribed to premium plan], within: 3 days}
+holdout: 0
+rate: 100 per hour
+pause_when: {failed: 50 %}
+steps:
+  - {name: hello, do: email, after: 0 days, subject: News, template: catch_up}
 """
 
 
@@ -45,6 +68,7 @@ class Outbox:
         self.project = project
         self.product = product
         self.home = home
+        self.journey = "earn_upgrade"
 
     def due(self, count: int) -> list[str]:
         names = users(held_out=False, count=count)
@@ -52,6 +76,26 @@ class Outbox:
             self.product.power_user(name, AS_OF)
         build(self.project, AS_OF, is_explicit=True)
         return names
+
+    def due_in_a_keyed_run(self) -> None:
+        """A cart that lets its user in since the last dispatch."""
+        self.declare("journeys", "cart", CART)
+        (name,) = users(held_out=False, count=1)
+        self.product.identify(name, AS_OF - HOUR, email=f"{name}@customer.example")
+        build(self.project, AS_OF - HOUR, is_explicit=True)
+        dispatch_journeys(self.project, AS_OF - HOUR, only={"cart"})
+        self.product.track(name, "book demo", AS_OF - HOUR / 2, properties={"cart_id": "c-1"})
+
+    def due_in_a_broadcast(self) -> None:
+        self.declare("broadcasts", "news", NEWS.replace("AS_OF", f"{AS_OF:%Y-%m-%d %H:%M}Z"))
+        self.due(1)
+
+    def declare(self, folder: str, name: str, text: str) -> None:
+        path = self.project.settings.campaigns / folder / f"{name}.yml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        start(self.project, name)
+        self.journey = name
 
     def start(self) -> subprocess.Popen[bytes]:
         environment = {
@@ -61,10 +105,10 @@ class Outbox:
             "UPNEXT_SMTP_URL": self.project.settings.smtp_url or "",
             "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
         }
-        return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat()], env=environment)
+        return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat(), self.journey], env=environment)
 
     def dispatch(self, hours: float = 0) -> None:
-        dispatch_journeys(self.project, AS_OF + hours * HOUR, only={"earn_upgrade"})
+        dispatch_journeys(self.project, AS_OF + hours * HOUR, only={self.journey})
 
     def statuses(self) -> list[tuple[str, str | None]]:
         return rows(self.project, "select status, reason from journeys.messages order by user_id, due_at")
@@ -91,7 +135,7 @@ class Outbox:
 
 
 @pytest.fixture
-def outbox(project: Project, product: Product, tmp_path: Path) -> Outbox:
+def outbox(content: Path, project: Project, product: Product, tmp_path: Path) -> Outbox:
     project.policy = Policy(cap=project.policy.cap, email=Channel(connections=2, timeout_seconds=1))
     return Outbox(project, product, tmp_path)
 
@@ -168,6 +212,27 @@ def test_a_killed_sender_sends_nothing_twice(
         outbox.dispatch()
     assert len(smtp.accepted) == mails
     assert [found for found, _ in outbox.statuses()] == [status]
+
+
+@pytest.mark.parametrize("due", [Outbox.due_in_a_keyed_run, Outbox.due_in_a_broadcast])
+@pytest.mark.parametrize(("killed", "mails", "status"), POINTS.values(), ids=POINTS)
+def test_killed_in_a_keyed_run_or_a_broadcast(
+    outbox: Outbox,
+    smtp: SmtpServer,
+    due: Callable[[Outbox], None],
+    killed: Callable[[Outbox, SmtpServer], None],
+    mails: int,
+    status: str,
+) -> None:
+    due(outbox)
+    killed(outbox, smtp)
+    outbox.let_leases_expire()
+    for _ in range(2):
+        outbox.dispatch()
+    assert len(smtp.accepted) == mails
+    entered = rows(outbox.project, "select count(*) from journeys.entries where journey = :name", name=outbox.journey)
+    found = rows(outbox.project, "select status from journeys.messages where journey = :name", name=outbox.journey)
+    assert (entered, found) == ([(1,)], [(status,)])
 
 
 def test_a_sender_that_was_stopped_past_its_lease_cannot_write(outbox: Outbox, smtp: SmtpServer) -> None:
