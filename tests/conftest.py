@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import functools
 import gzip
+import json
 import os
 import pwd
 import secrets
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -322,6 +323,21 @@ class Product:
         """Store `times` equal track events; `ids` are anonymous_id and account_id."""
         for _ in range(times):
             self.store("track", at, user_id=user_id, event=event, properties=properties, **ids)
+
+    def track_all(self, users: Sequence[str], event: str, at: datetime, properties: dict[str, Any]) -> None:
+        """Store a track event of each of many users, in one load."""
+        first = self._count
+        self._count += len(users) + 1
+        self.store("track", at, user_id="a load of many", event=event)
+        statement = (
+            "insert into raw.events (source, message_id, type, user_id, event, occurred_at, properties, load_id)"
+            " select 'test', 'many ' || (:first + nth), 'track', user_id, :event, :at, cast(:properties as jsonb),"
+            " (select max(load_id) from raw.loads)"
+            " from unnest(cast(:users as text[])) with ordinality as t (user_id, nth)"
+        )
+        values = {"first": first, "event": event, "at": at, "users": list(users), "properties": json.dumps(properties)}
+        with self._project.engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
 
     def identify(self, user_id: str, at: datetime, **traits: Any) -> None:
         """Store an identify with traits."""

@@ -56,15 +56,16 @@ class Journeys:
             self.change(tick, dict.fromkeys(users, change), segment)
 
     def change(self, tick: Tick, changes: dict[str, str], segment: str = "upgrade_seekers") -> None:
-        values = {"tick_id": tick.tick_id, "segment": segment, "as_of": tick.as_of}
-        for user, change in changes.items():
-            self.write(
-                "insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)"
-                " values (:tick_id, :segment, :user_id, :change, :as_of)",
-                user_id=user,
-                change=change,
-                **values,
-            )
+        self.write(
+            "insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)"
+            " select :tick_id, :segment, user_id, change, :as_of"
+            " from unnest(cast(:users as text[]), cast(:changes as text[])) as t (user_id, change)",
+            users=list(changes),
+            changes=list(changes.values()),
+            tick_id=tick.tick_id,
+            segment=segment,
+            as_of=tick.as_of,
+        )
 
     def merge(self, at: datetime, changes: dict[str, str] | None = None, **survivors: str) -> None:
         """Publish that users are others, whatever that changes in the segment."""

@@ -345,7 +345,7 @@ def resume(journey: str) -> None:
 
 @commands.group()
 def experiences() -> None:
-    """Start and stop experiences."""
+    """Start and stop experiences, and learn which copy is for whom."""
 
 
 @experiences.command("start")
@@ -357,6 +357,18 @@ def start_experience(experience: str) -> None:
     operations.start(_project(), "experience", experience, by=switches.this_user())
     _let_the_ui_see()
     print(f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it")
+
+
+@experiences.command("learn")
+@click.argument("experience")
+def learn_experience(experience: str) -> None:
+    """Propose which copy of an experience to show to whom, from its results so far, in a file to review."""
+    from upnext import operations  # noqa: PLC0415
+
+    sentence, path = operations.learn_experience(_project(), experience)
+    print(sentence)
+    if path is not None:
+        print(f"{path} has the rules. Nothing follows them until you have read and kept the file.")
 
 
 @experiences.command("stop")

@@ -110,6 +110,18 @@ def is_relative(conditions: Conditions | None) -> bool:
     return next(_relative(conditions or {}), None) is not None
 
 
+def paths_of(conditions: Conditions) -> Iterator[str]:
+    """Yield the path of each test, however deep."""
+    for path, test in conditions.items():
+        if path in ("any", "all"):
+            for one in test:
+                yield from paths_of(one)
+        elif path == "not":
+            yield from paths_of(test)
+        else:
+            yield path
+
+
 class _Tested(msgspec.Struct):
     test: Scalar | Test
 

@@ -16,6 +16,7 @@ from upnext.clock import utc_now
 from upnext.declarations import line_of
 from upnext.durations import minutes
 from upnext.errors import UpnextError, nearest
+from upnext.experiences.learn import in_words, learn, write
 from upnext.features.declared import TABLES
 from upnext.features.definition import example
 from upnext.journeys.channels.channel import Outcome
@@ -257,6 +258,25 @@ def _design(project: Project, name: str) -> Design:
         minimum_lift=journey.minimum_lift or 0.1,
         starts_with_members=journey.existing_members == "enroll",
     )
+
+
+def learn_experience(project: Project, name: str) -> tuple[str, Path | None]:
+    """Learn which variant of an experience is for whom; return a sentence, and the file that was written, if any."""
+    _declared(project, "experience", name)
+    experience = project.experiences[name]
+    if experience.policy != "learn":
+        raise UpnextError(
+            f"experience '{name}' keeps no features to learn from: set `policy: learn` in its file, and wait for users"
+        )
+    as_of = last_published_as_of(project.engine)
+    if as_of is None:
+        raise UpnextError("there has been no tick yet: run `upnext tick`, then learn again")
+    proposal, variants = learn(project.engine, name, list(experience.variants))
+    if not proposal.rules:
+        return in_words(proposal, variants), None
+    path = project.settings.campaigns / "policies" / f"{name}.yml"
+    write(path, name, proposal, variants, as_of=as_of)
+    return in_words(proposal, variants), path
 
 
 def explain_journey(project: Project, name: str, user_id: str) -> list[Line]:

@@ -159,7 +159,9 @@ class Project:
     def experiences(self) -> dict[str, Experience]:
         """The declared experiences by name."""
         return load_experiences(
-            Names(self.segments, self.events, self.slots, self.journeys), self.settings.campaigns / "experiences"
+            Names(self.segments, self.events, self.slots, self.journeys),
+            self.settings.campaigns / "experiences",
+            set(self.features.get("user_features", {})),
         )
 
     def _mistakes_of_programme(self) -> Iterator[Problem]:

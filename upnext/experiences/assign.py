@@ -49,12 +49,12 @@ def assign(
         if published_tick:
             connection.execute(SQL["merge"], {"consumed_tick": consumed_tick})
         changed = _changed(connection, CONSUMER, as_of)
-        assigned = connection.execute(
+        assigned = connection.scalar(
             SQL["assign"],
             {"as_of": as_of, "changed": changed, "consumed_tick": consumed_tick, "global_holdout": global_holdout},
-        ).rowcount
+        )
         record_consumed(connection, CONSUMER, published_tick, as_of)
-    return assigned
+    return int(assigned or 0)
 
 
 def _consumed_tick(connection: Connection, consumer: str) -> int:

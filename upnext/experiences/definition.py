@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from upnext.conditions import Conditions, check_conditions, paths_of
 from upnext.declarations import Declaration, Link, Name, Problem, Share, markup, unknown
 from upnext.durations import Duration, minutes
 from upnext.wording import worded
@@ -105,6 +106,31 @@ class Slots(Declaration, frozen=True):
     slots: dict[Name, Slot]
 
 
+class LearnedRule(Declaration, frozen=True, kw_only=True):
+    """Users whose features meet these conditions see a variant; without conditions, all others do."""
+
+    when: Conditions | None = None
+    show: Name
+
+    def __post_init__(self) -> None:
+        check_conditions(self.when, "when", may_be_relative=False)
+
+
+class Learned(Declaration, frozen=True, kw_only=True):
+    """One file of `campaigns/policies/*.yml`, named like its experience: who sees which variant.
+
+    A share of the users, `chance`, keeps being drawn at chance. Of the others, half follow the rules and half see the
+    best `single` variant, so that the rules are measured.
+    """
+
+    learned_until: datetime | None = None
+    users: int | None = None
+    gain: list[float] = []
+    chance: Annotated[float, msgspec.Meta(ge=0.05, le=0.9)] = 0.2
+    single: Name
+    rules: Annotated[list[LearnedRule], msgspec.Meta(min_length=1)]
+
+
 class Experience(Declaration, frozen=True):
     """One file of `campaigns/experiences/*.yml`; the file's name is the experience's.
 
@@ -126,6 +152,9 @@ class Experience(Declaration, frozen=True):
     minimum_lift: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     starts_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     ends_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    policy: Literal["learn"] | None = None
+    """`learn` keeps the features of users when they are assigned, so that rules can be learned."""
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +183,24 @@ def find_mistakes(name: str, experience: Experience, known: Names) -> Iterator[P
         )
     if experience.starts_at and experience.ends_at and experience.ends_at <= experience.starts_at:
         yield Problem(["ends_at"], "it ends before it starts")
+    if experience.learned is not None:
+        yield Problem(["learned"], f"what was learned stands in a file of its own, campaigns/policies/{name}.yml")
+    if experience.policy is not None and len(experience.variants) < 2:
+        yield Problem(["policy"], "there is nothing to choose from with one variant alone")
     yield from _mistakes_of_variants(experience)
+
+
+def find_mistakes_of_rules(learned: Learned, experience: Experience, features: Collection[str]) -> Iterator[Problem]:
+    """Yield what makes rules impossible."""
+    yield from unknown(["single"], "variant", [learned.single], experience.variants)
+    for nth, rule in enumerate(learned.rules):
+        yield from unknown(["rules", nth, "show"], "variant", [rule.show], experience.variants)
+        for path in paths_of(rule.when or {}):
+            yield from unknown(["rules", nth, "when"], "feature", [path.partition(".")[0]], features)
+        if rule.when is None and nth < len(learned.rules) - 1:
+            yield Problem(["rules", nth], "it holds for all, so no rule after it is ever read; put it last")
+    if learned.rules[-1].when is not None:
+        yield Problem(["rules", len(learned.rules) - 1], "the last rule is for all others: leave out its `when`")
 
 
 def _mistakes_of_variants(experience: Experience) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from upnext.conditions import paths_of
 from upnext.declarations import Keys, Problem, markup, unknown
 from upnext.durations import minutes
 from upnext.errors import nearest
@@ -171,19 +172,8 @@ def _mistakes_of_ends(journey: Journey, known: Names) -> Iterator[Problem]:
 def _mistakes_of_names(asked: Question | Goal | Audience, known: Names) -> Iterator[Problem]:
     yield from unknown(["any_of"], "event", getattr(asked, "any_of", None) or [], known.events)
     yield from unknown(["segment"], "segment", filter(None, [asked.segment]), known.segments)
-    for path in _paths(asked.features or {}):
+    for path in paths_of(asked.features or {}):
         yield from unknown(["features"], "feature", [path.partition(".")[0]], known.features)
-
-
-def _paths(conditions: Any) -> Iterator[str]:
-    for path, test in conditions.items():
-        if path in ("any", "all"):
-            for one in test:
-                yield from _paths(one)
-        elif path == "not":
-            yield from _paths(test)
-        else:
-            yield path
 
 
 def _mistakes_of_question(journey: Journey, question: Question, known: Names) -> Iterator[Problem]:

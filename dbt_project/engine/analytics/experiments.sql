@@ -30,12 +30,27 @@ programme as (
     from {{ source('analytics', 'programme') }}
 ),
 
+{# The rules of an experience against the best single copy for all, and against chance. #}
+learned as (
+    select
+        experience || '/' || measured.against as experiment,
+        'policy' as kind,
+        definition ->> 'segment' as segment,
+        definition -> 'goal' as goal,
+        cast(definition ->> 'minimum_lift' as double precision) as minimum_lift
+    from {{ source('experiences', 'definitions') }}
+    cross join (values ('rules_over_single'), ('rules_over_chance')) as measured (against)
+    where definition ->> 'learned' is not null
+),
+
 experiments as (
     select * from experiences
     union all
     select * from journeys
     union all
     select * from programme
+    union all
+    select * from learned
 )
 
 select

@@ -62,6 +62,7 @@ assignments as (
         on assigned.experience = shares.experience
         and assigned.assigned_at >= shares.since
         and assigned.assigned_at < shares.until
+    where assigned.mode = 'chance'
 ),
 
 {# The arm that was shown counts, not the assigned one. Of two arms that a user saw, the first counts. #}
@@ -178,6 +179,64 @@ reached as (
     inner join held_out on stale_users.user_id = held_out.user_id
 ),
 
+{# Users of the present rules: of the two ways that a user's variant can have been chosen, one is the control group. #}
+chosen as (
+    select
+        assigned.experience || '/' || measured.against as experiment,
+        assigned.experience,
+        assigned.user_id,
+        case when assigned.mode = 'rules' then 'rules' else 'control' end as arm,
+        assigned.assigned_at,
+        jsonb_build_object(
+            'control', measured.share / (measured.share + (1 - measured.chance) / 2),
+            'rules', 1 - measured.share / (measured.share + (1 - measured.chance) / 2)
+        ) as weights
+    from stale_users
+    cross join lateral (
+        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
+    ) as assigned
+    inner join {{ source('experiences', 'definitions') }} as declared
+        on assigned.experience = declared.experience
+        and assigned.rules = md5(cast(nullif(declared.definition -> 'learned', 'null') as text))
+    cross join lateral (
+        select
+            ways.against,
+            ways.mode,
+            cast(declared.definition -> 'learned' ->> 'chance' as double precision) as chance,
+            case
+                when ways.mode = 'chance'
+                    then cast(declared.definition -> 'learned' ->> 'chance' as double precision)
+                else (1 - cast(declared.definition -> 'learned' ->> 'chance' as double precision)) / 2
+            end as share
+        from (values ('rules_over_single', 'single'), ('rules_over_chance', 'chance')) as ways (against, mode)
+    ) as measured
+    where assigned.variant <> 'control' and assigned.mode in ('rules', measured.mode)
+),
+
+policy_exposures as (
+    select
+        chosen.experiment,
+        chosen.user_id,
+        chosen.arm,
+        min(events.occurred_at) as exposed_at,
+        false as is_in_both_arms,
+        chosen.weights
+    from chosen
+    cross join clock
+    cross join lateral (
+        select user_events.occurred_at
+        from user_events
+        where
+            user_events.user_id = chosen.user_id
+            and user_events.event = 'experience viewed'
+            and user_events.properties ->> 'experience' = chosen.experience
+            and user_events.occurred_at >= chosen.assigned_at
+            and user_events.occurred_at <= clock.as_of
+        offset 0
+    ) as events
+    group by chosen.experiment, chosen.user_id, chosen.arm, chosen.weights
+),
+
 programme_shares as (
     select
         share,
@@ -209,6 +268,8 @@ exposures as (
     select * from journey_exposures
     union all
     select * from programme_exposures
+    union all
+    select * from policy_exposures
 )
 
 select

@@ -62,7 +62,8 @@ set
 
 -- name: assign
 with running as (
-    select experience, definition ->> 'segment' as segment, definition -> 'ranges' as ranges
+    select experience, definition ->> 'segment' as segment, definition -> 'ranges' as ranges,
+        nullif(definition -> 'learned', 'null') as learned, definition ->> 'policy' as policy
     from experiences.definitions
     where experiences.is_running(definition, :as_of)
 ),
@@ -90,23 +91,95 @@ kept_out as (
     select distinct user_id, cast(:as_of as timestamptz) from placed
     where is_held_out
     on conflict (user_id) do nothing
+),
+
+-- Control is the same whatever chooses the variant. The rules, or the best single variant, act on users who are
+-- assigned from now on.
+drawn as (
+    select
+        candidates.experience,
+        candidates.user_id,
+        arms.variant,
+        running.learned,
+        running.policy,
+        case
+            when running.learned is null then 'chance'
+            when policy.draw < cast(running.learned ->> 'chance' as double precision) then 'chance'
+            when policy.draw < (1 + cast(running.learned ->> 'chance' as double precision)) / 2 then 'single'
+            else 'rules'
+        end as mode
+    from placed as candidates
+    inner join running on running.experience = candidates.experience
+    inner join lateral jsonb_to_recordset(running.ranges)
+        as arms (variant text, low double precision, high double precision)
+        on upnext.bucket('experience:' || candidates.experience, candidates.user_id) >= arms.low
+        and upnext.bucket('experience:' || candidates.experience, candidates.user_id) < arms.high
+    cross join lateral (
+        select upnext.bucket('policy:' || candidates.experience, candidates.user_id) as draw
+    ) as policy
+    where
+        not candidates.is_held_out
+        and not exists (
+            select from experiences.assignments
+            where assignments.experience = candidates.experience and assignments.user_id = candidates.user_id
+        )
+),
+
+assigned as (
+    insert into experiences.assignments (experience, user_id, variant, assigned_at, mode, rules)
+    select
+        drawn.experience,
+        drawn.user_id,
+        case
+            when drawn.variant = 'control' or drawn.mode = 'chance' then drawn.variant
+            when drawn.mode = 'single' then drawn.learned ->> 'single'
+            else rule.variant
+        end,
+        :as_of,
+        drawn.mode,
+        md5(cast(drawn.learned as text))
+    from drawn
+    left join lateral (
+        select rules.rule ->> 'show' as variant
+        from jsonb_array_elements(drawn.learned -> 'rules') with ordinality as rules (rule, nth)
+        left join features.user_features on user_features.user_id = drawn.user_id
+        where upnext.holds(to_jsonb(user_features), rules.rule -> 'when')
+        order by rules.nth
+        limit 1
+    ) as rule on drawn.mode = 'rules'
+    on conflict (experience, user_id) do nothing
+    returning experience, user_id
+),
+
+seen as (
+    insert into experiences.seen_features (experience, user_id, features)
+    select assigned.experience, assigned.user_id, to_jsonb(user_features)
+    from assigned
+    inner join drawn on drawn.experience = assigned.experience and drawn.user_id = assigned.user_id
+    inner join features.user_features on user_features.user_id = assigned.user_id
+    where drawn.policy = 'learn'
+    on conflict (experience, user_id) do nothing
 )
 
-insert into experiences.assignments (experience, user_id, variant, assigned_at)
-select candidates.experience, candidates.user_id, arms.variant, :as_of
-from placed as candidates
-inner join running on running.experience = candidates.experience
-inner join lateral jsonb_to_recordset(running.ranges)
-    as arms (variant text, low double precision, high double precision)
-    on upnext.bucket('experience:' || candidates.experience, candidates.user_id) >= arms.low
-    and upnext.bucket('experience:' || candidates.experience, candidates.user_id) < arms.high
+select count(*) from assigned;
+
+-- name: sample
+-- Users whose variant was drawn at chance, with their features at that time; `draw` tells halves and folds apart.
+select
+    users.arm,
+    users.has_reached_goal,
+    users.weights,
+    seen.features,
+    upnext.bucket('learn:' || users.experiment, users.user_id) as draw
+from analytics.experiment_users as users
+inner join experiences.seen_features as seen
+    on seen.experience = users.experiment and seen.user_id = users.user_id
 where
-    not candidates.is_held_out
-    and not exists (
-        select from experiences.assignments
-        where assignments.experience = candidates.experience and assignments.user_id = candidates.user_id
-    )
-on conflict (experience, user_id) do nothing;
+    users.experiment = :experience
+    and users.arm <> 'control'
+    and users.is_window_over
+    and not users.is_in_both_arms
+order by users.user_id;
 
 -- name: show
 -- Recompute only users with a change, each by an index look-up, which `offset 0` forces. Compare all open offers of
