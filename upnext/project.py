@@ -22,7 +22,7 @@ from upnext.features.definition import Feature, never_negative
 from upnext.journeys.channels.smtp import parse_smtp_url
 from upnext.journeys.channels.webhook import parse_networks
 from upnext.journeys.copy.emails import check_sender
-from upnext.journeys.copy.message import CannotRenderError, Sender
+from upnext.journeys.copy.message import Body, CannotRenderError, Sender
 from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Journey
@@ -148,6 +148,11 @@ class Project:
             self.policy.utm,
             self.policy.postal_address,
             self.policy.language_trait,
+            {
+                name: Body(endpoint.format, endpoint.body)
+                for name, endpoint in self.policy.endpoints.items()
+                if endpoint.body is not None
+            },
         )
 
     @cached_property

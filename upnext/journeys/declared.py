@@ -39,7 +39,7 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
 
 def _problems_of_endpoints(policy: PolicyFile, networks: list[Network]) -> Iterator[Problem]:
     for name, endpoint in policy.endpoints.items():
-        mistake = mistake_of(endpoint.url, networks)
+        mistake = mistake_of(re.sub(r"\$\{UPNEXT_[A-Z0-9_]+\}", "x", endpoint.url), networks)
         if mistake is not None:
             yield Problem(["endpoints", name, "url"], f"the url of endpoint '{name}' {mistake}")
 
@@ -47,6 +47,8 @@ def _problems_of_endpoints(policy: PolicyFile, networks: list[Network]) -> Itera
 def _problems_of_utm(policy: PolicyFile) -> Iterator[Problem]:
     given = ("journey", "step", "variant")
     for name, text in policy.utm.items():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,40}", name):
+            yield Problem(["utm", name], f"'{name}' is no name of a parameter such as utm_source")
         for used in re.findall(r"\{([^}]*)\}", text):
             if used not in given:
                 yield Problem(["utm", name], f"'{{{used}}}' is none of {', '.join(given)}{nearest(used, given)}")

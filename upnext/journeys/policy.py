@@ -1,19 +1,18 @@
 """The policy for all journeys: the global holdout, the frequency cap, how each channel sends. Pure."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import msgspec
 
+from upnext.conditions import Path
 from upnext.declarations import Declaration, Name, Share
 from upnext.durations import Duration
 from upnext.errors import nearest
 from upnext.wording import worded
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
-
-
-UtmName = Annotated[str, worded(r"^[a-z][a-z0-9_]{0,40}$", "the name of a parameter such as utm_source")]
 
 
 class Cap(Declaration, frozen=True):
@@ -58,13 +57,39 @@ class Programme(Declaration, frozen=True, kw_only=True):
     minimum_lift: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
 
 
-class Endpoint(Declaration, frozen=True):
-    """Where webhooks go; the secret (`whsec_...`) is in the environment variable that `secret` names."""
+EnvironmentName = Annotated[
+    str, worded(r"^UPNEXT_[A-Z0-9_]+$", "the name of an environment variable such as UPNEXT_CRM_SECRET")
+]
+
+
+class Login(Declaration, frozen=True, kw_only=True):
+    """The environment variables that hold the user and the password of basic authentication."""
+
+    user: EnvironmentName
+    password: EnvironmentName
+
+
+class Endpoint(Declaration, frozen=True, kw_only=True):
+    """Where webhooks go, and how they are written.
+
+    `${UPNEXT_...}` in `url` and `headers` stands for an environment variable. `secret` names the one that signs calls
+    by Standard Webhooks. Each text of `body` is a template; a text of one expression keeps the type of its value.
+    `keep` are fields of the answer that later steps can read, by their paths.
+    """
 
     url: str
-    secret: Annotated[
-        str, worded(r"^UPNEXT_[A-Z0-9_]+$", "the name of an environment variable such as UPNEXT_CRM_SECRET")
-    ]
+    secret: EnvironmentName | None = None
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    headers: dict[str, str] = {}
+    login: Login | None = None
+    format: Literal["json", "form"] = "json"
+    body: dict[str, Any] | None = None
+    keep: dict[Name, Path] = {}
+
+    def __post_init__(self) -> None:
+        for name in self.headers:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name):
+                raise ValueError(f"'{name}' is no name of a header such as Authorization - at `$.headers`")
 
 
 class Topic(Declaration, frozen=True, kw_only=True):
@@ -93,7 +118,7 @@ class PolicyFile(Declaration, frozen=True):
     email: Channel = Channel()
     webhook: Channel = Channel(timeout_seconds=15)
     endpoints: dict[Name, Endpoint] = {}
-    utm: dict[UtmName, str] = {}
+    utm: dict[str, str] = {}
     """Parameters that links get, in which `{journey}`, `{step}` and `{variant}` are replaced."""
     postal_address: str | None = None
     """Where the sender is, which marketing mails have to state."""

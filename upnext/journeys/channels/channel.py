@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from upnext.journeys.copy.message import Rendered
 
@@ -19,13 +19,17 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """The receiver's answer. `retry_after` is the requested wait; a dead or gone address gets no more messages."""
+    """The receiver's answer. `retry_after` is the requested wait; a dead or gone address gets no more messages.
+
+    `kept` are fields of it that later steps can read.
+    """
 
     outcome: Outcome
     reason: str | None = None
     retry_after: timedelta | None = None
     is_address_dead: bool = False
     is_endpoint_gone: bool = False
+    kept: dict[str, Any] | None = None
 
 
 class Connection(Protocol):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, groupby
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection as Database
 from sqlalchemy.engine import Engine
@@ -201,6 +202,7 @@ def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
         traits=row.traits,
         features=row.features or {},
         event=row.event or {},
+        answers=row.answers or {},
         date=as_of,
     )
 
@@ -248,6 +250,7 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
         "retry_after": wait,
         "is_attempt": is_attempt,
         "as_of": values["as_of"],
+        "answer": msgspec.json.encode(answer.kept).decode() if answer.kept is not None else None,
     }
     with database.begin():
         is_recorded = database.scalar(SQL["record_outcome"], outcome)

@@ -1,7 +1,7 @@
 """The webhook channel, by the Standard Webhooks specification (https://www.standardwebhooks.com).
 
 Upnext resolves and checks an endpoint's address before a call. It refuses internal networks, unless
-`UPNEXT_WEBHOOK_NETWORKS` names them. It follows no redirect and keeps nothing of an answer's body.
+`UPNEXT_WEBHOOK_NETWORKS` names them. It follows no redirect, and keeps of an answer what the endpoint names.
 """
 
 import http.client
@@ -11,13 +11,16 @@ import re
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
 from standardwebhooks import Webhook
 
 from upnext.errors import UpnextError
@@ -26,7 +29,8 @@ from upnext.journeys.copy.message import Rendered
 from upnext.journeys.policy import Endpoint
 
 MAX_RETRY_AFTER = timedelta(days=1)
-_READ_BYTES = 4096
+_READ_BYTES = 65_536
+_VARIABLE = re.compile(r"\$\{(UPNEXT_[A-Z0-9_]+)\}")
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -35,23 +39,60 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint with its secret."""
+    """An endpoint with its secrets."""
 
     url: SplitResult
-    secret: str
+    secret: str | None
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 def targets(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str] = os.environ) -> dict[str, Target]:
     """Return the endpoints with their secrets. Raises `UpnextError` for a secret that is not there or none."""
-    found = {}
-    for name, endpoint in endpoints.items():
+    return {name: _target(name, endpoint, environment) for name, endpoint in endpoints.items()}
+
+
+def _target(name: str, endpoint: Endpoint, environment: Mapping[str, str]) -> Target:
+    def value(variable: str) -> str:
+        if not environment.get(variable):
+            raise UpnextError(f"endpoint '{name}': the environment variable {variable} is not set")
+        return environment[variable]
+
+    def filled(text: str) -> str:
+        return _VARIABLE.sub(lambda found: value(found[1]), text)
+
+    secret = None
+    if endpoint.secret is not None:
         secret = environment.get(endpoint.secret, "")
         if not _SECRET.fullmatch(secret):
             raise UpnextError(
                 f"endpoint '{name}': {endpoint.secret} is not a secret such as whsec_<base64 of 24 to 64 bytes>"
             )
-        found[name] = Target(urlsplit(endpoint.url), secret)
-    return found
+    headers = {key.lower(): filled(text) for key, text in endpoint.headers.items()}
+    if endpoint.login is not None:
+        login = f"{value(endpoint.login.user)}:{value(endpoint.login.password)}"
+        headers["authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+    for text in headers.values():
+        if not text.isprintable() or not text.isascii():
+            raise UpnextError(f"endpoint '{name}': a header would hold what no header can, such as a line break")
+    return Target(urlsplit(filled(endpoint.url)), secret, endpoint.method, headers, endpoint.keep)
+
+
+def kept(content: bytes, keep: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the fields of an answer in JSON that are to be kept, by name; None for none."""
+    try:
+        answer = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return None
+    found = {}
+    for name, path in keep.items():
+        value: Any = answer
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            found[name] = value
+    return found or None
 
 
 def parse_networks(text: str) -> list[Network]:
@@ -134,26 +175,28 @@ class WebhookConnection:
         now = self._clock()
         headers = {
             "host": target.url.netloc,
-            "content-type": "application/json",
+            "content-type": message.content_type,
             "user-agent": "Upnext",
             "webhook-id": message.message_id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": Webhook(target.secret).sign(message.message_id, now, message.content.decode()),
+            **target.headers,
         }
+        if target.secret is not None:
+            signature = Webhook(target.secret).sign(message.message_id, now, message.content.decode())
+            headers |= {"webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
         try:
-            kept = self._open.pop(message.recipient, None)
+            open_one = self._open.pop(message.recipient, None)
             try:
-                if kept is None:
+                if open_one is None:
                     raise http.client.NotConnected
-                response = self._call(kept, target, message, headers)
+                response, body = self._call(open_one, target, message, headers)
             except (http.client.NotConnected, http.client.RemoteDisconnected, ConnectionError):
-                response = self._call(self._connect(target.url), target, message, headers)
+                response, body = self._call(self._connect(target.url), target, message, headers)
         except _NotAllowedError as error:
             return Answer(Outcome.FAILED, str(error))
         except (OSError, http.client.HTTPException) as error:
             return Answer(Outcome.RETRY, f"webhook: {type(error).__name__}")
         if 200 <= response.status < 300:
-            return Answer(Outcome.SENT)
+            return Answer(Outcome.SENT, kept=kept(body, target.keep) if target.keep else None)
         reason = f"http {response.status}"
         if response.status == http.client.GONE:
             return Answer(Outcome.FAILED, reason, is_endpoint_gone=True)
@@ -167,18 +210,19 @@ class WebhookConnection:
 
     def _call(
         self, connection: http.client.HTTPConnection, target: Target, message: Rendered, headers: dict[str, str]
-    ) -> http.client.HTTPResponse:
-        """Send one request and read the head of its answer, in the time there is for both together."""
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Send one request and read the beginning of its answer, in the time there is for both together."""
         late = threading.Timer(self._timeout_seconds, _hang_up, [connection.sock])
         late.start()
         try:
             path = target.url.path or "/"
             connection.request(
-                "POST", f"{path}?{target.url.query}" if target.url.query else path, message.content, headers
+                target.method, f"{path}?{target.url.query}" if target.url.query else path, message.content, headers
             )
             response = connection.getresponse()
+            body = b""
             with suppress(OSError, http.client.HTTPException):
-                response.read(_READ_BYTES)
+                body = response.read(_READ_BYTES)
         except BaseException:
             connection.close()
             raise
@@ -188,7 +232,7 @@ class WebhookConnection:
             self._open[message.recipient] = connection
         else:
             connection.close()
-        return response
+        return response, body
 
     def _connect(self, url: SplitResult) -> http.client.HTTPConnection:
         """Connect to the checked address, not to a name that can resolve to another address a moment later."""

@@ -13,7 +13,8 @@ class CannotRenderError(Exception):
 class Request(msgspec.Struct, frozen=True):
     """The input of a message: the step's definition, the recipient (traits, and the row of features), and the event.
 
-    `event` are the properties of the event that let the user in; none in a journey of a segment.
+    `event` are the properties of the event that let the user in; none in a journey of a segment. `answers` are what
+    endpoints have answered to earlier steps, by step.
     """
 
     message_id: str
@@ -25,6 +26,14 @@ class Request(msgspec.Struct, frozen=True):
     features: dict[str, Any]
     event: dict[str, Any]
     date: datetime
+    answers: dict[str, Any] = {}
+
+
+class Body(msgspec.Struct, frozen=True):
+    """How the body of a call to an endpoint is written: as JSON, or as the fields of a form."""
+
+    format: str
+    template: dict[str, Any]
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -40,6 +49,7 @@ class Sender(msgspec.Struct, frozen=True):
     utm: dict[str, str] = {}
     postal_address: str | None = None
     language_trait: str = "language"
+    bodies: dict[str, Body] = {}
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -55,3 +65,4 @@ class Rendered(msgspec.Struct, frozen=True):
     links: dict[str, str] = {}
     reason: str | None = None
     cc: list[str] = []
+    content_type: str = "application/json"

@@ -1,11 +1,13 @@
 """Renders a step for one user: an email, a call of a webhook, or an event. Pure."""
 
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
 from upnext.journeys.copy.emails import email
-from upnext.journeys.copy.message import CannotRenderError, Rendered, Request, Sender
+from upnext.journeys.copy.message import Body, CannotRenderError, Rendered, Request, Sender
 from upnext.journeys.copy.templates import filled, values_of
 
 
@@ -27,12 +29,25 @@ def render(request: Request, sender: Sender) -> Rendered:
 def _webhook(request: Request, sender: Sender) -> Rendered:
     values = values_of(request)
     data = filled(f"{_name_of(request)}, data", request.step.get("data", {}), values)
+    endpoint = request.step["endpoint"]
+    if endpoint in sender.bodies:
+        return _call(request, sender.bodies[endpoint], {**values, "data": data})
     body = {
         "type": f"journey.{request.journey}.{request.step['name']}",
         "timestamp": request.date.isoformat(),
         "data": {"user_id": request.user_id, "message_id": request.message_id, **data},
     }
-    return Rendered(request.message_id, msgspec.json.encode(body), recipient=request.step["endpoint"])
+    return Rendered(request.message_id, msgspec.json.encode(body), recipient=endpoint)
+
+
+def _call(request: Request, body: Body, values: dict[str, Any]) -> Rendered:
+    """Return a call whose body the endpoint of the policy defines."""
+    given = {"user_id": request.user_id, "message_id": request.message_id, "journey": request.journey}
+    filled_body = filled(f"endpoint {request.step['endpoint']}, body", body.template, {**values, **given})
+    content, kind = msgspec.json.encode(filled_body), "application/json"
+    if body.format == "form":
+        content, kind = urlencode(filled_body, doseq=True).encode(), "application/x-www-form-urlencoded"
+    return Rendered(request.message_id, content, recipient=request.step["endpoint"], content_type=kind)
 
 
 def _event(request: Request, sender: Sender) -> Rendered:

@@ -23,8 +23,8 @@ MAX_CHARACTERS = 500_000
 # What a template is given.
 GIVEN = frozenset(
     {
-        "user", "features", "event", "subject", "preheader", "postal_address", "link", "open_url", "unsubscribe_url",
-        "preferences_url", "view_url",
+        "user", "features", "event", "answers", "subject", "preheader", "postal_address", "link", "open_url",
+        "unsubscribe_url", "preferences_url", "view_url",
     }
 )  # fmt: skip
 _HREF = re.compile(r"""\bhref\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
@@ -285,4 +285,4 @@ def values_of(request: Request) -> dict[str, Any]:
     traits, event = (
         {name: value for name, value in given.items() if value is not None} for given in (request.traits, request.event)
     )
-    return {"user": traits, "features": request.features, "event": event}
+    return {"user": traits, "features": request.features, "event": event, "answers": request.answers}

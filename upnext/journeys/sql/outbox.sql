@@ -55,7 +55,8 @@ select
     end as allowed_at,
     traits.traits,
     to_jsonb(user_features) as features,
-    trigger.properties as event
+    trigger.properties as event,
+    answers.by_step as answers
 from page as messages
 inner join journeys.entries on entries.entry_id = messages.entry_id
 inner join journeys.steps
@@ -63,6 +64,11 @@ inner join journeys.steps
 left join features.user_features on user_features.user_id = messages.user_id
 left join lateral journeys.trigger_of(entries.trigger_source, entries.trigger_id) as trigger on true
 cross join lateral journeys.traits_of(messages.user_id, :as_of) as traits
+cross join lateral (
+    select jsonb_object_agg(answered.step, answered.answer order by answered.visit) as by_step
+    from journeys.messages as answered
+    where answered.entry_id = messages.entry_id and answered.answer is not null
+) as answers
 cross join lateral journeys.stop_reason(
     messages.message_id, traits.traits ->> 'email', :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
         :opt_in_topics
@@ -183,6 +189,7 @@ with recorded as (
         sent_at = case when :status = 'sent' then cast(:as_of as timestamptz) end,
         attempts = attempts + cast(:is_attempt as integer),
         lease_until = null,
+        answer = coalesce(cast(:answer as jsonb), answer),
         retry_at = clock_timestamp() + cast(:retry_after as interval)
     where message_id = :message_id and status = 'sending' and fence = :fence
     returning entry_id, step, sent_at
