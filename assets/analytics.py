@@ -34,7 +34,7 @@ def _spec(name: str, reads: list[str], description: str) -> dg.AssetSpec:
     )
 
 
-# What an analysis recomputed and has to recompute. The models write it, and the views before them read it.
+# What an analysis recomputed and has to recompute, and what the programme is. The views of the models read it.
 stale = [
     dg.AssetSpec(
         ["analytics", name],
@@ -46,6 +46,8 @@ stale = [
     for name, description in (
         ("stale_users", "One row per user whose exposures and outcomes the newest analysis recomputed."),
         ("stale_days", "One row per experiment and day of first exposure whose moments are to be recomputed."),
+        ("programme", "One row per programme: its goal, none if the policy declares none."),
+        ("programme_shares", "One row per size of the global holdout, with the time from which it applies."),
     )
 ]
 

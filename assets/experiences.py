@@ -13,6 +13,7 @@ from upnext.ticks.lifecycle import last_published_as_of
 
 _TABLES = {
     "definitions": "One row per experience as declared: segment, slot, trigger, copy and shares.",
+    "held_out": "One row per user whom the global holdout keeps from experiences.",
     "shares": "One row per experience and change of its traffic split: the shares, and when they took effect.",
 }
 

@@ -401,7 +401,7 @@ def plan_experiment(name: str, as_json: bool) -> None:
 def results(as_json: bool) -> None:
     """Show the effect of each experiment on its goal at the newest analysis, and what to do."""
     from upnext.analytics.programme import read as read_programme  # noqa: PLC0415
-    from upnext.analytics.report import HEADINGS, programme_sentence, table  # noqa: PLC0415
+    from upnext.analytics.report import HEADINGS, notes, programme_sentence, table  # noqa: PLC0415
     from upnext.analytics.results import read_results  # noqa: PLC0415
 
     project = _project()
@@ -424,6 +424,8 @@ def results(as_json: bool) -> None:
     for line in lines[1:]:
         shown.add_row(*line)
     _console(at_least=sum(column.min_width or 0 for column in shown.columns) + len(HEADINGS)).print(shown)
+    for note in notes(found):
+        print(note)
     if (programme := read_programme(project.engine)) is not None:
         print(f"\n{programme_sentence(programme)}")
 

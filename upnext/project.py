@@ -153,6 +153,7 @@ class Project:
                 for name, endpoint in self.policy.endpoints.items()
                 if endpoint.body is not None
             },
+            self.policy.mail_headers,
         )
 
     @cached_property

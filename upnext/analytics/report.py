@@ -19,7 +19,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             f"{row['experiment']}: {row['arm']}",
-            f"{row['decision']} ({'; '.join(told)})" if (told := _beside(row)) else row["decision"],
+            row["decision"] if row["reason"] is None else f"{row['decision']} ({row['reason']})",
             _percent(row["lift"]) + _interval(row),
             _p_value(row["p_adjusted"]),
             f"{_share(row['mean_control'])}, {_share(row['mean_arm'])}",
@@ -28,6 +28,11 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         )
         for row in results
     ]
+
+
+def notes(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what to know beside the decisions, a line for each result that has a note."""
+    return [f"{row['experiment']}: {row['arm']}: {row['note']}" for row in results if row["note"] is not None]
 
 
 def programme_sentence(row: Mapping[str, Any]) -> str:
@@ -99,10 +104,6 @@ def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
     return picture.getvalue()
-
-
-def _beside(row: Mapping[str, Any]) -> list[str]:
-    return [row[name] for name in ("reason", "note") if row[name] is not None]
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from upnext.events.declared import known_source
 from upnext.events.event import Event, Reject
 from upnext.events.files import Content, LandedFile, Measured, Refused
 from upnext.events.ledger import ReadSoFar
+from upnext.events.providers import PROVIDERS
 from upnext.events.records import Batch, Position, Rejected, read_csv, read_header, read_lines, read_parquet
 from upnext.events.source import OWN, OWN_SOURCE, Decode, Source, decoder
 from upnext.events.sql import SQL
@@ -120,7 +121,7 @@ def _load_lines(
     read = ReadSoFar(Position(size, len(lines)), path)
     load_id = ledger.open_load(connection, file, fingerprint=path, read=read, loaded_at=loaded_at)
     batch = Batch([(nth, line) for nth, (_, line) in enumerate(lines, start=1)], [], read.position)
-    store = Store(connection, source=name, load_id=load_id)
+    store = Store(connection, source=name, load_id=load_id, is_of_provider=source.format in PROVIDERS)
     done = _write(store, _decode(batch, decoder(source, loaded_at=loaded_at)))
     ledger.close_load(connection, load_id, done.counts, read, fingerprint=path, look_again_at=None)
     return done
@@ -147,7 +148,7 @@ def _load(
     load_id = ledger.open_load(
         connection, file, fingerprint=now.fingerprint, read=unread, loaded_at=loaded_at, change=change
     )
-    store = Store(connection, source=file.source, load_id=load_id)
+    store = Store(connection, source=file.source, load_id=load_id, is_of_provider=source.format in PROVIDERS)
     decode = decoder(source, loaded_at=loaded_at)
     total, end, look_again_at = Ingested(), begin, None
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from upnext.events.declared import known_source
 from upnext.events.event import Event, Reject
+from upnext.events.providers import PROVIDERS
 from upnext.events.records import UNREADABLE
 from upnext.events.source import Source, decoder
 from upnext.events.sql import SQL
@@ -56,9 +57,11 @@ def replay(
 
 
 def _replay_load(connection: Connection, load: Any, sources: Mapping[str, Source], chosen: dict[str, Any]) -> Replayed:
-    decode = decoder(known_source(sources, load.source), loaded_at=load.loaded_at)
+    source = known_source(sources, load.source)
+    decode = decoder(source, loaded_at=load.loaded_at)
     replay_id = connection.scalar(SQL["open_replay"], {"load_id": load.load_id})
-    store = Store(connection, source=load.source, load_id=replay_id)
+    is_of_provider = source.format in PROVIDERS
+    store = Store(connection, source=load.source, load_id=replay_id, is_of_provider=is_of_provider)
     total, after = Replayed(), 0
     while lines := connection.execute(
         SQL["lines"], {**chosen, "load_id": load.load_id, "after": after, "limit": LINES_AT_ONCE}

@@ -23,6 +23,7 @@ from upnext.events.event import (
     json_object,
     short,
 )
+from upnext.events.providers import PROVIDERS, decode_provider
 from upnext.wording import worded
 
 _SAMPLE = datetime(2026, 11, 23, 14, 5, 6, tzinfo=UTC)
@@ -69,14 +70,14 @@ class EventTime(Declaration, frozen=True):
 
 
 class Source(Declaration, frozen=True):
-    """One file of `sources/`. `format: segment` needs nothing else; `json`, `csv` and `parquet` need the mapping.
+    """One file of `sources/`. `json`, `csv` and `parquet` need the mapping; `segment` and the providers of mail do not.
 
     A line without `message_id` fields is known by its content. `delimiter` and `settles_after` are for csv: a last row
     without a newline may be half written, so it is loaded only when the file has not changed for so long.
     """
 
     description: str
-    format: Literal["segment", "json", "csv", "parquet"]
+    format: Literal["segment", "json", "csv", "parquet", "ses", "sendgrid", "postmark", "mailgun", "resend"]
     message_id: list[str] = []
     user_id: str | None = None
     anonymous_id: str | None = None
@@ -89,7 +90,7 @@ class Source(Declaration, frozen=True):
 
     def __post_init__(self) -> None:
         is_mapped = self.occurred_at and self.event and (self.user_id or self.anonymous_id)
-        if self.format != "segment" and not is_mapped:
+        if self.format not in ("segment", *PROVIDERS) and not is_mapped:
             raise ValueError(f"format {self.format} needs occurred_at, event, and user_id or anonymous_id")
 
     @property
@@ -113,6 +114,8 @@ def decoder(source: Source, *, loaded_at: datetime) -> Decode:
     """Return the function that turns a line of `source` into an event or raises `Reject`."""
     if source.format == "segment":
         return partial(decode_segment, loaded_at=loaded_at)
+    if source.format in PROVIDERS:
+        return partial(decode_provider, provider=source.format, loaded_at=loaded_at)
     return partial(decode_mapped, source=source, loaded_at=loaded_at)
 
 

@@ -15,6 +15,7 @@ from psycopg.errors import NumericValueOutOfRange, UniqueViolation
 from sqlalchemy.engine import Connection
 
 from upnext.events.event import Event, Reject
+from upnext.events.providers import message_of
 from upnext.events.records import Rejected
 
 _TYPES = {
@@ -29,6 +30,7 @@ _KNOWN = """
     select message_id from raw.events
     where source = %s and message_id = any(array(select jsonb_array_elements_text(%s::jsonb)))
 """
+_USERS = "select message_id, user_id from journeys.messages where message_id = any(%s)"
 _COPY = f"copy raw.events (source, load_id, {', '.join(_TYPES)}) from stdin (format binary)"
 _STAGE = """
     create temporary table if not exists repeated_events on commit drop
@@ -70,12 +72,13 @@ class Stored:
 class Store:
     """Writes the events of one load within the connection's transaction."""
 
-    def __init__(self, connection: Connection, *, source: str, load_id: int) -> None:
+    def __init__(self, connection: Connection, *, source: str, load_id: int, is_of_provider: bool = False) -> None:
         driver: Any = connection.connection.driver_connection
         self._driver = driver
         self._cursor = driver.cursor()
         self._source = source
         self._load_id = load_id
+        self._is_of_provider = is_of_provider
         self._expects_new = False
 
     def add(self, events: list[tuple[int, Event]]) -> Stored:
@@ -83,6 +86,8 @@ class Store:
 
         Halving the batch isolates events that Postgres cannot hold, so that their neighbours are stored.
         """
+        if self._is_of_provider:
+            events = self._of_users(events)
         try:
             with self._driver.transaction():
                 return self._add(events)
@@ -93,6 +98,15 @@ class Store:
         half = len(events) // 2
         first, second = self.add(events[:half]), self.add(events[half:])
         return Stored(first.count + second.count, first.rejects | second.rejects)
+
+    def _of_users(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
+        """Return events of mail providers as those of the users whom the messages went to, where these are known."""
+        ids = [message_of(event) for _, event in events]
+        users = dict(self._cursor.execute(_USERS, (ids,)).fetchall())
+        return [
+            (line, event._replace(user_id=users[one], anonymous_id=None) if one in users else event)
+            for (line, event), one in zip(events, ids, strict=True)
+        ]
 
     def _add(self, events: list[tuple[int, Event]]) -> Stored:
         repeated = self._copy_new(events) if self._expects_new else None

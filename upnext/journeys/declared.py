@@ -31,6 +31,7 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
     policy = load(path, PolicyFile) if path.exists() else PolicyFile()
     check(path, _problems_of_endpoints(policy, networks))
     check(path, _problems_of_utm(policy))
+    check(path, _problems_of_headers(policy))
     if policy.programme is not None and policy.global_holdout == 0:
         mistake = "without a global_holdout there is nobody to compare with; hold out a share such as 0.05"
         check(path, [Problem(["programme"], mistake)])
@@ -42,6 +43,14 @@ def _problems_of_endpoints(policy: PolicyFile, networks: list[Network]) -> Itera
         mistake = mistake_of(re.sub(r"\$\{UPNEXT_[A-Z0-9_]+\}", "x", endpoint.url), networks)
         if mistake is not None:
             yield Problem(["endpoints", name, "url"], f"the url of endpoint '{name}' {mistake}")
+
+
+def _problems_of_headers(policy: PolicyFile) -> Iterator[Problem]:
+    for name, value in policy.mail_headers.items():
+        if not re.fullmatch(r"(X-|Feedback-ID$)[A-Za-z0-9_-]*", name, re.IGNORECASE):
+            yield Problem(["mail_headers", name], f"'{name}' is no header of one's own, such as X-PM-KeepID")
+        if not value.isprintable() or not value.isascii():
+            yield Problem(["mail_headers", name], f"'{name}' holds what no header can, such as a line break")
 
 
 def _problems_of_utm(policy: PolicyFile) -> Iterator[Problem]:

@@ -123,6 +123,8 @@ class PolicyFile(Declaration, frozen=True):
     postal_address: str | None = None
     """Where the sender is, which marketing mails have to state."""
     language_trait: str = "language"
+    mail_headers: dict[str, str] = {}
+    """Headers of every mail, in which `{message_id}` is replaced, such as the metadata of a provider."""
 
     def __post_init__(self) -> None:
         if self.time_zone not in available_timezones():

@@ -14,6 +14,7 @@ from upnext.analytics.comparisons import (
     with_decision,
     with_note,
 )
+from upnext.analytics.report import notes
 from upnext.analytics.statistics import compare_means_cuped, compare_ratios
 
 AS_OF = datetime(2026, 3, 31, tzinfo=UTC)
@@ -218,3 +219,8 @@ def test_what_to_know_beside_ship() -> None:
     assert noted(900, 560, decision="keep going") is None
     row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship"}
     assert with_note(row, [])["note"] is None
+
+
+def test_notes_stand_below_the_table() -> None:
+    rows = [{"experiment": "e", "arm": "a", "note": "weekdays differ"}, {"experiment": "e", "arm": "b", "note": None}]
+    assert notes(rows) == ["e: a: weekdays differ"]

@@ -101,6 +101,8 @@ def email(request: Request, sender: Sender) -> Rendered:
         message["List-Unsubscribe"] = f"<{unsubscribe}>"
         if links.unsubscribe:
             message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    for header, value in sender.headers.items():
+        message[header] = value.replace("{message_id}", request.message_id)
     message.set_content(text)
     message.add_alternative(html, subtype="html")
     for file in step.get("attachments") or []:

@@ -50,6 +50,7 @@ class Sender(msgspec.Struct, frozen=True):
     postal_address: str | None = None
     language_trait: str = "language"
     bodies: dict[str, Body] = {}
+    headers: dict[str, str] = {}
 
 
 class Rendered(msgspec.Struct, frozen=True):
