@@ -393,6 +393,27 @@ def test_a_goal_can_be_a_segment_a_feature_or_an_event_under_conditions(journeys
     ]
 
 
+def test_a_goal_of_features_is_reached_after_the_last_step_too_in_both_arms(journeys: Journeys) -> None:
+    users = [f"user{number}" for number in range(8)]
+    journeys.person(*users)
+    goal = {"features": {"logins_30d": {"at_least": 1}}, "within": "3 days"}
+    journeys.declare(used=by_event(mail("b"), goal=goal, holdout=0.5))
+    journeys.dispatch()
+    book(journeys, *users)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    assert {status for _, status, _ in journeys.entries()} == {"completed", "held_out"}
+    journeys.product.track_all(users[:7], "login", AS_OF + 3 * HOUR, {})
+    build(journeys.project, AS_OF + DAY, is_explicit=True)
+    journeys.dispatch(AS_OF + DAY)
+    journeys.product.track(users[7], "login", AS_OF + 4 * DAY)
+    build(journeys.project, AS_OF + 5 * DAY, is_explicit=True)
+    journeys.dispatch(AS_OF + 5 * DAY)
+    reached = rows(
+        journeys.project, "select user_id from journeys.entries where goal_reached_at is not null order by 1"
+    )
+    assert [user for (user,) in reached] == users[:7]
+
+
 def test_a_step_has_hours_of_its_own_and_may_skip_what_is_out_of_them(journeys: Journeys) -> None:
     journeys.person("ada")
     journeys.declare(

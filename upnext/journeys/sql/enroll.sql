@@ -22,9 +22,22 @@ union
 select user_id from segments.published_changes
 where segment = any(cast(:followed as text [])) and tick_id > :consumed_tick
 union
--- Any user's traits and features may have changed with a tick.
-select user_id from journeys.entries
-where journey = :journey and ended_at is null and :follows_users;
+-- Any user's traits and features may have changed with a tick. The time for the goal may outlast the entry.
+select entries.user_id
+from journeys.entries
+inner join journeys.definitions
+    on definitions.journey = entries.journey and definitions.version = entries.version
+where
+    :follows_users
+    and entries.journey = :journey
+    and (
+        entries.ended_at is null
+        or (
+            entries.status in ('completed', 'held_out')
+            and entries.goal_reached_at is null
+            and entries.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval) >= :consumed_as_of
+        )
+    );
 
 -- name: published_since
 select tick_id, as_of from segments.published_ticks
