@@ -1,4 +1,4 @@
-"""Files that arrive in the landing folder start a tick."""
+"""Files that arrive in the landing folder, and lines that arrive in the inbox, start a tick."""
 
 from datetime import datetime
 
@@ -8,17 +8,20 @@ from assets.runs import TICK_JOB
 from sensors.job_state import JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.events.files import find_landed
-from upnext.events.ledger import not_loaded
+from upnext.events.ledger import has_lines_waiting, not_loaded
+from upnext.events.source import OWN
 from upnext.project import Project
 from upnext.ticks.lifecycle import loads_to_take_in
 
 
-def decide(*, arrived: int, loaded: int, state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a tick if files or unprocessed loads wait, and no tick is running.
+def decide(
+    *, arrived: int, loaded: int, state: JobState, now: datetime, has_lines: bool = False
+) -> dg.RunRequest | dg.SkipReason:
+    """Request a tick if files, lines or unprocessed loads wait, and no tick is running.
 
     The request sets no `as_of`. The tick sets it after loading, so that it includes what just arrived.
     """
-    if arrived == 0 and loaded == 0:
+    if arrived == 0 and loaded == 0 and not has_lines:
         return dg.SkipReason("no new files in landing")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
@@ -28,9 +31,11 @@ def decide(*, arrived: int, loaded: int, state: JobState, now: datetime) -> dg.R
 
 @dg.sensor(job_name=TICK_JOB, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
 def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
-    """Start a tick when files arrive."""
+    """Start a tick when files or lines of the inbox arrive."""
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()
     with project.engine.connect() as connection:
         arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
         loaded = loads_to_take_in(connection)
-    return decide(arrived=arrived, loaded=loaded, state=read_job_state(context.instance, TICK_JOB), now=now)
+        has_lines = has_lines_waiting(connection, [*project.sources, OWN])
+    state = read_job_state(context.instance, TICK_JOB)
+    return decide(arrived=arrived, loaded=loaded, has_lines=has_lines, state=state, now=now)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import AS_OF, SmtpServer, rows
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
+from upnext.events.ledger import has_lines_waiting
+from upnext.events.source import OWN
 from upnext.experiences.definition import bucket
 from upnext.journeys.definition import Journey
 from upnext.loop import build, ingest_landing
@@ -233,6 +235,9 @@ def test_events_and_traits_that_a_journey_sets_come_with_the_next_tick(journeys:
     assert set(journeys.messages("step, channel, status")) == {
         ("set", "event", "sent"), ("tell", "event", "sent"),
     }  # fmt: skip
+    with journeys.project.engine.connect() as connection:
+        assert has_lines_waiting(connection, [OWN])
+        assert not has_lines_waiting(connection, ["segment"])
     done = ingest_landing(journeys.project)
     assert (done.received, done.stored, done.rejected) == (2 * len(treated), 2 * len(treated), 0)
     stored = rows(

@@ -1,7 +1,7 @@
 """The ledger of files: those loaded, how far each was read, and those refused."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,11 @@ def not_loaded(connection: Connection, files: list[LandedFile], *, now: datetime
         for file in files
         if (file.name, file.source, file.size, file.modified_at, file.inode, file.changed_at) not in known
     ]
+
+
+def has_lines_waiting(connection: Connection, sources: Collection[str]) -> bool:
+    """Return whether lines of these sources wait in the inbox."""
+    return bool(connection.scalar(SQL["has_lines_waiting"], {"sources": list(sources)}))
 
 
 def newest(connection: Connection, file: LandedFile) -> ReadSoFar | None:

@@ -27,6 +27,7 @@ def test_without_new_files_nothing_starts() -> None:
 
 def test_what_a_failed_tick_has_loaded_starts_another() -> None:
     assert isinstance(arrivals.decide(arrived=0, loaded=1, state=IDLE, now=NOW), dg.RunRequest)
+    assert isinstance(arrivals.decide(arrived=0, loaded=0, has_lines=True, state=IDLE, now=NOW), dg.RunRequest)
 
 
 def test_the_first_of_several_failures_is_told() -> None:

@@ -81,6 +81,9 @@ set
     reason = excluded.reason,
     refused_at = excluded.refused_at;
 
+-- name: has_lines_waiting
+select exists (select from edge.inbox where source = any(:sources));
+
 -- name: take_from_inbox
 delete from edge.inbox
 where inbox_id in (
