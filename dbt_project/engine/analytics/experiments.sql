@@ -1,11 +1,15 @@
-with experiences as (
+with declared as (
+    select * from {{ source('experiences', 'definitions') }}
+),
+
+experiences as (
     select
         experience as experiment,
         'experience' as kind,
         definition ->> 'segment' as segment,
         definition -> 'goal' as goal,
         cast(definition ->> 'minimum_lift' as double precision) as minimum_lift
-    from {{ source('experiences', 'definitions') }}
+    from declared
 ),
 
 {# The newest version defines the goal, whichever version a user entered with. #}
@@ -33,14 +37,14 @@ programme as (
 {# The rules of an experience against the best single copy for all, and against chance. #}
 learned as (
     select
-        experience || '/' || measured.against as experiment,
+        declared.experience || '/' || measured.against as experiment,
         'policy' as kind,
-        definition ->> 'segment' as segment,
-        definition -> 'goal' as goal,
-        cast(definition ->> 'minimum_lift' as double precision) as minimum_lift
-    from {{ source('experiences', 'definitions') }}
+        declared.definition ->> 'segment' as segment,
+        declared.definition -> 'goal' as goal,
+        cast(declared.definition ->> 'minimum_lift' as double precision) as minimum_lift
+    from declared
     cross join (values ('rules_over_single'), ('rules_over_chance')) as measured (against)
-    where definition ->> 'learned' is not null
+    where declared.definition ->> 'learned' is not null
 ),
 
 experiments as (

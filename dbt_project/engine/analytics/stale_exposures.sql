@@ -30,6 +30,10 @@ programme as (
     select * from {{ source('analytics', 'programme') }}
 ),
 
+declared as not materialized (
+    select * from {{ source('experiences', 'definitions') }}
+),
+
 held_out as not materialized (
     select * from {{ source('experiences', 'held_out') }}
 ),
@@ -195,7 +199,7 @@ chosen as (
     cross join lateral (
         select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
     ) as assigned
-    inner join {{ source('experiences', 'definitions') }} as declared
+    inner join declared
         on assigned.experience = declared.experience
         and assigned.rules = md5(cast(nullif(declared.definition -> 'learned', 'null') as text))
     cross join lateral (
