@@ -83,7 +83,8 @@ with due as (
             entries.user_id, entries.trigger_source, entries.trigger_id, steps.definition -> 'until',
             entries.reached_at, :time_zone_trait, :time_zone, :as_of
         ) as ends_at
-    ) as delay on steps.kind = 'delay' and steps.definition ->> 'until' is not null
+        where steps.kind = 'delay' and steps.definition ->> 'until' is not null
+    ) as delay on true
     left join lateral (
         select
             due_on,
