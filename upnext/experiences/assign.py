@@ -49,10 +49,12 @@ def assign(
         if published_tick:
             connection.execute(SQL["merge"], {"consumed_tick": consumed_tick})
         changed = _changed(connection, CONSUMER, as_of)
-        assigned = connection.scalar(
-            SQL["assign"],
-            {"as_of": as_of, "changed": changed, "consumed_tick": consumed_tick, "global_holdout": global_holdout},
-        )
+        values = {
+            "as_of": as_of, "changed": changed, "consumed_tick": consumed_tick, "global_holdout": global_holdout
+        }  # fmt: skip
+        if global_holdout:
+            connection.execute(SQL["keep_out"], values)
+        assigned = connection.scalar(SQL["assign"], values)
         record_consumed(connection, CONSUMER, published_tick, as_of)
     return int(assigned or 0)
 

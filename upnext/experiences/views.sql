@@ -88,3 +88,28 @@ select distinct on (user_id, surface, slot)
     user_id, surface, slot, source, source_kind, variant, copy, url, starts_at, ends_at, trigger
 from winners
 order by user_id, surface, slot, priority desc, source, starts_at desc;
+
+-- Members whom a running experience may assign now: all of them for those that `changed`, for others those who have
+-- entered since a tick.
+create or replace function experiences.candidates(at_instant timestamptz, changed text [], since_tick bigint)
+returns table (experience text, user_id text)
+language sql stable
+as $$
+    with running as (
+        select definitions.experience, definitions.definition ->> 'segment' as segment
+        from experiences.definitions
+        where experiences.is_running(definitions.definition, at_instant)
+    )
+
+    select running.experience, members.user_id
+    from running
+    inner join segments.current_members as members on members.segment = running.segment
+    where running.experience = any(changed)
+    union all
+    select running.experience, members.user_id
+    from segments.published_changes as changes
+    inner join segments.current_members as members
+        on members.segment = changes.segment and members.user_id = changes.user_id
+    inner join running on running.segment = members.segment
+    where changes.tick_id > since_tick and running.experience <> all(changed)
+$$;

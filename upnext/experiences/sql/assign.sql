@@ -60,37 +60,21 @@ set
     assigned_at = excluded.assigned_at,
     is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms;
 
+-- name: keep_out
+-- Users of the global holdout who would be assigned now. Those who have a variant keep it.
+insert into experiences.held_out (user_id, since)
+select distinct candidates.user_id, cast(:as_of as timestamptz)
+from experiences.candidates(:as_of, :changed, :consumed_tick) as candidates
+where
+    upnext.bucket('global holdout', candidates.user_id) < :global_holdout
+    and not exists (select from experiences.assignments where assignments.user_id = candidates.user_id)
+on conflict (user_id) do nothing;
+
 -- name: assign
 with running as (
-    select experience, definition ->> 'segment' as segment, definition -> 'ranges' as ranges,
+    select experience, definition -> 'ranges' as ranges,
         nullif(definition -> 'learned', 'null') as learned, definition ->> 'policy' as policy
     from experiences.definitions
-    where experiences.is_running(definition, :as_of)
-),
-
-candidates as (
-    select running.experience, members.user_id
-    from running
-    inner join segments.current_members as members on members.segment = running.segment
-    where running.experience = any(:changed)
-    union all
-    select running.experience, members.user_id
-    from segments.published_changes as changes
-    inner join segments.current_members as members
-        on members.segment = changes.segment and members.user_id = changes.user_id
-    inner join running on running.segment = members.segment
-    where changes.tick_id > :consumed_tick and running.experience <> all(:changed)
-),
-
-placed as (
-    select *, upnext.bucket('global holdout', user_id) < :global_holdout as is_held_out from candidates
-),
-
-kept_out as (
-    insert into experiences.held_out (user_id, since)
-    select distinct user_id, cast(:as_of as timestamptz) from placed
-    where is_held_out
-    on conflict (user_id) do nothing
 ),
 
 -- Control is the same whatever chooses the variant. The rules, or the best single variant, act on users who are
@@ -101,14 +85,13 @@ drawn as (
         candidates.user_id,
         arms.variant,
         running.learned,
-        running.policy,
         case
             when running.learned is null then 'chance'
             when policy.draw < cast(running.learned ->> 'chance' as double precision) then 'chance'
             when policy.draw < (1 + cast(running.learned ->> 'chance' as double precision)) / 2 then 'single'
             else 'rules'
         end as mode
-    from placed as candidates
+    from experiences.candidates(:as_of, :changed, :consumed_tick) as candidates
     inner join running on running.experience = candidates.experience
     inner join lateral jsonb_to_recordset(running.ranges)
         as arms (variant text, low double precision, high double precision)
@@ -118,7 +101,7 @@ drawn as (
         select upnext.bucket('policy:' || candidates.experience, candidates.user_id) as draw
     ) as policy
     where
-        not candidates.is_held_out
+        (:global_holdout = 0 or upnext.bucket('global holdout', candidates.user_id) >= :global_holdout)
         and not exists (
             select from experiences.assignments
             where assignments.experience = candidates.experience and assignments.user_id = candidates.user_id
@@ -143,10 +126,10 @@ assigned as (
         select rules.rule ->> 'show' as variant
         from jsonb_array_elements(drawn.learned -> 'rules') with ordinality as rules (rule, nth)
         left join features.user_features on user_features.user_id = drawn.user_id
-        where upnext.holds(to_jsonb(user_features), rules.rule -> 'when')
+        where drawn.mode = 'rules' and upnext.holds(to_jsonb(user_features), rules.rule -> 'when')
         order by rules.nth
         limit 1
-    ) as rule on drawn.mode = 'rules'
+    ) as rule on true
     on conflict (experience, user_id) do nothing
     returning experience, user_id
 ),
@@ -155,9 +138,9 @@ seen as (
     insert into experiences.seen_features (experience, user_id, features)
     select assigned.experience, assigned.user_id, to_jsonb(user_features)
     from assigned
-    inner join drawn on drawn.experience = assigned.experience and drawn.user_id = assigned.user_id
+    inner join running on running.experience = assigned.experience
     inner join features.user_features on user_features.user_id = assigned.user_id
-    where drawn.policy = 'learn'
+    where running.policy = 'learn'
     on conflict (experience, user_id) do nothing
 )
 

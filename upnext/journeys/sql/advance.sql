@@ -65,7 +65,7 @@ with due as (
             entries.user_id, entries.key, entries.entry_id, entries.trigger_source, entries.trigger_id,
             arms.arm -> 'asks', entries.entered_at, :as_of
         ) as answer
-        where case steps.kind
+        where steps.arms is not null and case steps.kind
             when 'split' then (
                 select draw.bucket >= cast(arms.arm ->> 'low' as double precision)
                 and draw.bucket < cast(arms.arm ->> 'high' as double precision)
@@ -77,7 +77,7 @@ with due as (
         end
         order by arms.nth
         limit 1
-    ) as arm on steps.arms is not null
+    ) as arm on true
     left join lateral (
         select journeys.end_of_delay(
             entries.user_id, entries.trigger_source, entries.trigger_id, steps.definition -> 'until',
