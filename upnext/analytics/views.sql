@@ -18,7 +18,7 @@ create or replace function analytics.invalidate_late_assignments() returns trigg
 begin
     insert into analytics.invalidated_users
     select distinct user_id from written
-    where assigned_at < (select max(as_of) from segments.published_ticks) or analytics.has_programme();
+    where assigned_at < (select max(as_of) from segments.published_ticks) or (select analytics.has_programme());
     return null;
 end
 $$;

@@ -217,7 +217,9 @@ def _move_group(
         _record(connection, name, journey, values[name])
         values[name]["events"] = connection.scalars(SQL["events_of"], {"journey": name}).all()
         followed = connection.execute(SQL["followed"], {"journey": name}).one()
-        values[name].update(followed=followed.segments, follows_users=followed.users)
+        values[name].update(
+            followed=followed.segments, follows_users=followed.users, has_rules=followed.has_rules
+        )  # fmt: skip
     newcomers = [name for name in journeys if since[name] is None]
     first = min((known.tick_id for known in since.values() if known is not None), default=published)
     span = {"consumed_tick": first, "published_tick": published}
@@ -245,7 +247,8 @@ def _move_group(
         _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "start", "tick_id": None}).all())
         connection.execute(SQL["take_starts"], at)
         done.converted += connection.execute(SQL["convert"], at).rowcount
-        done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
+        if at["has_rules"]:
+            done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
         if connection.scalar(SQL["is_paused"], at) is None:
             _advance(connection, {**at, "is_replay": is_replay}, done)
         connection.execute(SQL["skip_ended"], at)
@@ -262,7 +265,8 @@ def _enter_and_leave(
     if journey.segment is not None and not isinstance(journey, Broadcast):
         _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "change"}).all())
     done.converted += connection.execute(SQL["convert"], at).rowcount
-    done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
+    if at["has_rules"]:
+        done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
     if journey.exit_on_leaving:
         done.left += connection.execute(SQL["leave"], at).rowcount
 
@@ -270,14 +274,17 @@ def _enter_and_leave(
 def _advance(connection: Connection, at: dict[str, Any], done: DispatchResult) -> None:
     """Advance users step by step until no step is due."""
     steps = connection.execute(SQL["steps_of"], at).one()
+    has_ctas = False
     while True:
         if steps.can_wait:
             connection.execute(SQL["wake"], at)
         moved = connection.execute(SQL["advance"], {**at, "can_come_round": steps.can_come_round}).one()
         done.due += moved.due
+        has_ctas = has_ctas or moved.has_ctas
         if not moved.moved:
             break
-    connection.execute(SQL["show_ctas"], at)
+    if has_ctas:
+        connection.execute(SQL["show_ctas"], at)
 
 
 def _find_affected(connection: Connection, at: dict[str, Any]) -> None:

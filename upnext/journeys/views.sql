@@ -272,25 +272,29 @@ as $$
         and up_to <= since + cast(goal ->> 'within' as interval)
 $$;
 
--- The reason of the first rule that ends an entry beside the goal; no row where none does.
+-- The reason of the first rule that ends an entry beside the goal; no row where none does. In plpgsql because few
+-- journeys have rules: the planner would inline a SQL function into the claim of every message.
 create or replace function journeys.exit_of(
     of_user text, of_key text, of_entry bigint, of_source text, of_id text, rules jsonb, since timestamptz,
     up_to timestamptz
 ) returns table (reason text)
-language sql stable rows 1
+language plpgsql stable rows 1
 as $$
+begin
+    return query
     select coalesce(
-        rules.rule ->> 'reason',
+        each.rule ->> 'reason',
         'exit: ' || nullif(
-            array_to_string(array(select jsonb_array_elements_text(nullif(rules.rule -> 'any_of', 'null'))), ', '), ''
+            array_to_string(array(select jsonb_array_elements_text(nullif(each.rule -> 'any_of', 'null'))), ', '), ''
         ),
         'exit'
     )
-    from jsonb_array_elements(nullif(rules, 'null')) with ordinality as rules (rule, nth)
-    cross join lateral journeys.answers(of_user, of_key, of_entry, of_source, of_id, rules.rule, since, up_to) as answer
+    from jsonb_array_elements(nullif(rules, 'null')) with ordinality as each (rule, nth)
+    cross join lateral journeys.answers(of_user, of_key, of_entry, of_source, of_id, each.rule, since, up_to) as answer
     where answer.is_so
-    order by rules.nth
-    limit 1
+    order by each.nth
+    limit 1;
+end
 $$;
 
 -- The instant that a delay ends at, or that it ended at before it was reached; null for a date that is missing or none.
@@ -389,7 +393,7 @@ as $$
                     messages.user_id, entries.key, definitions.definition -> 'goal', entries.entered_at, at_instant
                 )
             ) then 'converted'
-            when exists (
+            when definitions.definition -> 'exits' -> 0 is not null and exists (
                 select
                 from journeys.exit_of(
                     messages.user_id, entries.key, entries.entry_id, entries.trigger_source, entries.trigger_id,

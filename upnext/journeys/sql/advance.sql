@@ -84,6 +84,8 @@ with due as (
             entries.reached_at, :time_zone_trait, :time_zone, :as_of
         ) as ends_at
         where steps.kind = 'delay' and steps.definition ->> 'until' is not null
+        -- Keeps the planner from computing the end for entries at other steps.
+        offset 0
     ) as delay on true
     left join lateral (
         select
@@ -226,14 +228,17 @@ written as (
     ) as visits
     where reached.kind in ('email', 'webhook', 'cta', 'identify', 'track', 'start')
     order by reached.due_at, reached.user_id
-    returning 1
+    returning channel
 )
 
-select (select count(*) from moved) as moved, (select count(*) from written) as due;
+select
+    (select count(*) from moved) as moved,
+    (select count(*) from written) as due,
+    exists (select from written where channel = 'cta') as has_ctas;
 
 -- name: show_ctas
 -- A call to action needs no sender: it is shown from now on, for as long as its step defines.
-with judged as (
+with judged as materialized (
     select
         messages.message_id,
         stop.reason as stopped_by,

@@ -41,15 +41,16 @@ select unnest(any_of) from journeys.steps
 where journey = :journey and kind = 'wait';
 
 -- name: followed
--- The segments that may move a user in the journey, and whether traits and features may, in any of its versions.
+-- The segments that may move a user in the journey, whether traits and features may, and whether a rule may end an
+-- entry, in any of its versions.
 with questions as (
-    select definition -> 'goal' as question from journeys.definitions
+    select definition -> 'goal' as question, false as is_rule from journeys.definitions
     where journey = :journey
     union all
-    select jsonb_array_elements(nullif(definition -> 'exits', 'null')) from journeys.definitions
+    select jsonb_array_elements(nullif(definition -> 'exits', 'null')), true from journeys.definitions
     where journey = :journey
     union all
-    select asks from journeys.steps
+    select asks, false from journeys.steps
     where journey = :journey and kind = 'wait'
 )
 
@@ -57,7 +58,8 @@ select
     coalesce(array_agg(question ->> 'segment') filter (where question ->> 'segment' is not null), '{}') as segments,
     coalesce(
         bool_or(jsonb_typeof(question -> 'user') = 'object' or jsonb_typeof(question -> 'features') = 'object'), false
-    ) as users
+    ) as users,
+    coalesce(bool_or(is_rule), false) as has_rules
 from questions;
 
 -- name: steps_of

@@ -158,7 +158,8 @@ with locked as (
     for update skip locked
 ),
 
-judged as (
+-- Materialised, or the reasons would be looked for once for each column that they decide.
+judged as materialized (
     select locked.message_id, stop.reason as stopped_by
     from locked
     cross join lateral journeys.stop_reason(
