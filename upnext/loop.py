@@ -109,6 +109,7 @@ def dispatch_journeys(
                 sent = send_due(
                     engine, project.policy, project.sender, connections,
                     channel=channel, journeys=moved, as_of=as_of,
+                    is_told="message sent" in project.catalogue.events,
                 )  # fmt: skip
             except UpnextError as error:
                 failures.append(error)

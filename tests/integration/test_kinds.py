@@ -1,5 +1,6 @@
 """Kinds of features on edge cases: traits of accounts, dates that come and pass, ratios, values that are nonsense."""
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import AS_OF, Product, rows
+from tests.conftest import AS_OF, Product, SmtpServer, rows
+from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from upnext import dbt
-from upnext.loop import build, rebuild
+from upnext.journeys.policy import Policy
+from upnext.loop import build, ingest_landing, rebuild
 from upnext.project import Project
 
-DAY = timedelta(days=1)
 pytestmark = pytest.mark.usefixtures("content")
 
 
@@ -230,3 +232,50 @@ def test_a_segment_follows_a_feature_whose_definition_has_changed(
     declare(content, "user_features", {"visits": {"count_of": "login", "within": "5 days"}})
     build_at(project, timedelta(hours=1))
     assert rows(project, "select user_id from segments.visitors") == [("ann",)]
+
+
+def test_who_was_sent_and_who_clicked_a_mail_are_features(
+    content: Path, project: Project, product: Product, smtp: SmtpServer
+) -> None:
+    catalogue = content / "models" / "events" / "_catalogue.yml"
+    declared = yaml.safe_load(catalogue.read_text())
+    events = declared["models"][0]["config"]["meta"]["events"]
+    events["message sent"] = {"description": "A mail was sent.", "owner": "growth"}
+    catalogue.write_text(yaml.safe_dump(declared))
+    hello = {"journey": "spring", "step": "hello"}
+    declare(content, "user_features", {
+        "hellos_sent_7d": {"count_of": "message sent", "within": "7 days", "where": hello},
+        "has_clicked_hello": {"ever": "message clicked", "where": hello},
+        "has_clicked_bye": {"ever": "message clicked", "where": {**hello, "step": "bye"}},
+    })  # fmt: skip
+    journeys = Journeys(project, product)
+    project.policy = Policy()
+    journeys.person("ann", "bob")
+    build_at(project, timedelta())
+    steps = [mail("hello", variants={"a": {"weight": 100, "subject": "A"}}), mail("bye", wait="1 day")]
+    journeys.declare(spring=journey(*steps, existing_members="enroll"))
+    journeys.tick(AS_OF + HOUR, "entered", "ann", "bob")
+    journeys.dispatch(AS_OF + HOUR)
+    [clicked] = [str(one["Message-ID"])[1:].split("@")[0] for one in smtp.accepted if "ann" in str(one["To"])]
+    line = {
+        "type": "track", "event": "message clicked", "messageId": "1", "userId": "ann",
+        "timestamp": (AS_OF + 2 * HOUR).isoformat(), "properties": {"message_id": clicked},
+    }  # fmt: skip
+    (project.settings.landing / "segment").mkdir(parents=True)
+    (project.settings.landing / "segment" / "clicks.jsonl").write_text(json.dumps(line) + "\n")
+    ingest_landing(project)
+    build_at(project, 3 * HOUR)
+    told = "select event, user_id, properties - 'message_id' from raw.events where event like 'message %' order by 1, 2"
+    of_step = {**hello, "variant": "a"}
+    assert rows(project, told) == [
+        ("message clicked", "ann", of_step),
+        ("message sent", "ann", {**of_step, "channel": "email"}),
+        ("message sent", "bob", {**of_step, "channel": "email"}),
+    ]
+    columns = "user_id, hellos_sent_7d, has_clicked_hello, has_clicked_bye"
+    assert rows(project, f"select {columns} from features.user_features order by 1") == [
+        ("ann", 1, True, False), ("bob", 1, False, False),
+    ]  # fmt: skip
+    build_at(project, 8 * DAY)
+    assert rows(project, f"select {columns} from features.user_features order by 1")[1] == ("bob", 0, False, False)
+    assert not any(rebuild(project).values())

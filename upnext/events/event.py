@@ -131,7 +131,7 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
     is_track = parsed.type == "track"
     if is_track and not parsed.event:
         raise Reject("no_event", "a track without the name of its event")
-    user_id = identifier(parsed.user_id, field="userId")
+    user_id = user_identifier(parsed.user_id, field="userId")
     anonymous_id = identifier(parsed.anonymous_id, field="anonymousId")
     if user_id is None and anonymous_id is None:
         raise Reject("no_user", "neither userId nor anonymousId")
@@ -162,7 +162,7 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
         user_id=user_id,
         anonymous_id=anonymous_id,
         account_id=account_id,
-        previous_id=identifier(parsed.previous_id, field="previousId"),
+        previous_id=user_identifier(parsed.previous_id, field="previousId"),
         occurred_at=moment,
         timestamp=timestamp,
         original_timestamp=original_timestamp,
@@ -207,6 +207,14 @@ def identifier(value: Id, *, field: str) -> str | None:
             raise Reject("invalid_id", f"{field} is a number too large to be exact")
         value = int(value) if value.is_integer() else value
     return short(str(value), field=field)
+
+
+def user_identifier(value: Id, *, field: str) -> str | None:
+    """Return the id of a user as text. Raises `Reject` for one like those that visitors have (`upnext.person`)."""
+    found = identifier(value, field=field)
+    if found is not None and found.startswith("visitor:"):
+        raise Reject("invalid_id", f"{field} begins with 'visitor:', as the ids of visitors do; no user's id may")
+    return found
 
 
 def short(text: str, *, field: str) -> str:

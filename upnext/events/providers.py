@@ -181,6 +181,13 @@ PROVIDERS: dict[str, Callable[[dict[str, Any]], Told]] = {
 """The providers by the `format` of a source."""
 
 
-def message_of(event: Event) -> str:
-    """Return the id of the message that an event of a provider is about."""
-    return str(msgspec.json.decode(event.properties)["message_id"])
+ABOUT_MESSAGES = frozenset(
+    f"message {what}" for what in ("opened", "clicked", "bounced", "complained", "unsubscribed", "resubscribed")
+)
+"""The events about a message of a journey, which their property `message_id` names."""
+
+
+def message_of(event: Event) -> str | None:
+    """Return the id of the message that an event is about; None where it names none."""
+    named = msgspec.json.decode(event.properties).get("message_id")
+    return named if isinstance(named, str) else None

@@ -22,6 +22,7 @@ from upnext.events.event import (
     instant,
     json_object,
     short,
+    user_identifier,
 )
 from upnext.events.providers import PROVIDERS, decode_provider
 from upnext.wording import worded
@@ -130,7 +131,7 @@ def decode_mapped(line: bytes, *, source: Source, loaded_at: datetime) -> Event:
     name = record.get(source.event.field)
     if not isinstance(name, str) or not name:
         raise Reject("no_event", f"{source.event.field} does not name an event")
-    user_id = _id(record, source.user_id)
+    user_id = user_identifier(_id(record, source.user_id), field=str(source.user_id))
     anonymous_id = _id(record, source.anonymous_id)
     if user_id is None and anonymous_id is None:
         raise Reject("no_user", " and ".join(filter(None, (source.user_id, source.anonymous_id))) + " hold nobody")

@@ -15,7 +15,7 @@ from psycopg.errors import NumericValueOutOfRange, UniqueViolation
 from sqlalchemy.engine import Connection
 
 from upnext.events.event import Event, Reject
-from upnext.events.providers import message_of
+from upnext.events.providers import ABOUT_MESSAGES, message_of
 from upnext.events.records import Rejected
 
 _TYPES = {
@@ -30,7 +30,7 @@ _KNOWN = """
     select message_id from raw.events
     where source = %s and message_id = any(array(select jsonb_array_elements_text(%s::jsonb)))
 """
-_USERS = "select message_id, user_id from journeys.messages where message_id = any(%s)"
+_MESSAGES = "select message_id, user_id, journey, step, variant from journeys.messages where message_id = any(%s)"
 _COPY = f"copy raw.events (source, load_id, {', '.join(_TYPES)}) from stdin (format binary)"
 _STAGE = """
     create temporary table if not exists repeated_events on commit drop
@@ -86,8 +86,7 @@ class Store:
 
         Halving the batch isolates events that Postgres cannot hold, so that their neighbours are stored.
         """
-        if self._is_of_provider:
-            events = self._of_users(events)
+        events = self._about_messages(events)
         try:
             with self._driver.transaction():
                 return self._add(events)
@@ -99,14 +98,23 @@ class Store:
         first, second = self.add(events[:half]), self.add(events[half:])
         return Stored(first.count + second.count, first.rejects | second.rejects)
 
-    def _of_users(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
-        """Return events of mail providers as those of the users whom the messages went to, where these are known."""
-        ids = [message_of(event) for _, event in events]
-        users = dict(self._cursor.execute(_USERS, (ids,)).fetchall())
+    def _about_messages(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
+        """Return the events with the journey, step and variant of the messages that they are about, where known.
+
+        Those of mail providers become events of the users whom the messages went to.
+        """
+        ids = {line: message_of(event) for line, event in events if event.event in ABOUT_MESSAGES}
+        if not ids:
+            return events
+        known = {row[0]: row[1:] for row in self._cursor.execute(_MESSAGES, (list(filter(None, ids.values())),))}
         return [
-            (line, event._replace(user_id=users[one], anonymous_id=None) if one in users else event)
-            for (line, event), one in zip(events, ids, strict=True)
+            (line, self._about(event, *known[ids[line]]) if ids.get(line) in known else event) for line, event in events
         ]
+
+    def _about(self, event: Event, user_id: str, journey: str, step: str, variant: str | None) -> Event:
+        of = {"journey": journey, "step": step, **({"variant": variant} if variant is not None else {})}
+        event = event._replace(properties=msgspec.json.encode({**of, **msgspec.json.decode(event.properties)}))
+        return event._replace(user_id=user_id, anonymous_id=None) if self._is_of_provider else event
 
     def _add(self, events: list[tuple[int, Event]]) -> Stored:
         repeated = self._copy_new(events) if self._expects_new else None

@@ -513,10 +513,10 @@ as $$
         and not exists (
             select from events.identity_links as links
             inner join segments.membership_changes as exits
-                on exits.user_id = links.id and exits.segment = changes.segment and exits.tick_id = changes.tick_id
+                on exits.user_id = upnext.person(links.kind, links.id)
+                and exits.segment = changes.segment and exits.tick_id = changes.tick_id
             where
-                links.kind = 'user' and links.user_id = changes.user_id and links.id <> changes.user_id
-                and exits.change = 'exited'
+                links.user_id = changes.user_id and exits.user_id <> changes.user_id and exits.change = 'exited'
         )
 $$;
 
@@ -563,6 +563,7 @@ as $$
     where
         events.event = any(array(select jsonb_array_elements_text(entry -> 'any_of')))
         and upnext.is_asked_for(events.properties, events.context, entry, null)
+        and not upnext.is_visitor(events.user_id)
         and events.occurred_at <= up_to
         and events.occurred_at > (
             select coalesce(consumer_offsets.begun_at, '-infinity') from segments.consumer_offsets

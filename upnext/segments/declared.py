@@ -8,6 +8,7 @@ from upnext.declarations import NAME, Problem, check, load
 from upnext.errors import UpnextError, nearest
 from upnext.reserved import RESERVED_WORDS
 from upnext.segments.definition import SegmentsFile, find_cycle, find_mistakes, references
+from upnext.segments.template import read
 
 
 def segment_files(models: Path) -> dict[str, Path]:
@@ -23,6 +24,19 @@ def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
     if path.suffix == ".sql" and path.is_file():
         return path.resolve()
     raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
+
+
+def includes_anonymous(file: Path) -> bool:
+    """Whether a segment's meta includes visitors, in its own file or in a description beside it."""
+    described = [
+        model.config.meta
+        for description in file.parent.glob("*.yml")
+        for model in load(description, SegmentsFile).models
+        if model.name == file.stem
+    ]
+    return bool((read(file.read_text(encoding="utf-8")).meta or {}).get("include_anonymous")) or any(
+        meta is not None and meta.include_anonymous for meta in described
+    )
 
 
 def check_segments(

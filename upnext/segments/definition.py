@@ -36,12 +36,16 @@ class Limit(Declaration, frozen=True):
 
 
 class Meta(Declaration, frozen=True):
-    """The `meta` of a segment. One of a user's segments of an `exclusive_group` is primary, by `priority`."""
+    """The `meta` of a segment. One of a user's segments of an `exclusive_group` is primary, by `priority`.
+
+    With `include_anonymous`, visitors who are not identified yet may be members.
+    """
 
     owner: str | None = None
     priority: float = 0
     exclusive_group: str | None = None
     limit: Limit | None = None
+    include_anonymous: bool = False
     dagster: dict[str, Any] | None = None
 
 

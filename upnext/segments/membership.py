@@ -15,7 +15,7 @@ _PREVIEW = """
         select distinct selected.{unit} as id from (
             {sql}
         ) as selected
-        where selected.{unit} is not null
+        where selected.{unit} is not null and {people}
     ),
 
     members as materialized (
@@ -117,7 +117,9 @@ def release(engine: Engine, segment: str) -> int | None:
     return changes
 
 
-def preview(connection: Connection, segment: str, sql: str, *, with_ids: bool) -> Preview:
+def preview(
+    connection: Connection, segment: str, sql: str, *, with_ids: bool, includes_anonymous: bool = False
+) -> Preview:
     """Run a compiled SELECT and compare it with the members of `segment`; the transaction must be read-only."""
     # A percent sign would be taken for a parameter.
     sql = sql.replace("%", "%%")
@@ -125,6 +127,7 @@ def preview(connection: Connection, segment: str, sql: str, *, with_ids: bool) -
     unit = columns[0] if len(columns) == 1 else ""
     if unit not in _MEMBERS:
         raise ValueError(f"selects {', '.join(columns)}; it must select user_id alone, or account_id alone")
-    statement = _PREVIEW.format(unit=unit, members=_MEMBERS[unit], sql=sql)
+    people = "true" if includes_anonymous or unit == "account_id" else "not upnext.is_visitor(selected.user_id)"
+    statement = _PREVIEW.format(unit=unit, members=_MEMBERS[unit], sql=sql, people=people)
     row = connection.exec_driver_sql(statement, {"segment": segment, "with_ids": with_ids}).one()
     return Preview(segment=segment, unit=unit, **row._mapping)

@@ -34,16 +34,19 @@ from (
     group by changes.segment, day
 ) as days;
 
--- Users who were merged into another since a tick, and the survivor of each.
+-- Users who were merged into another since a tick, and the survivor of each; also visitors who were identified.
 create or replace function segments.merges_since(tick bigint) returns table (absorbed text, user_id text)
 language sql stable
 as $$
-    select links.id, links.user_id
-    from events.identity_links as links
-    where
-        links.kind = 'user'
-        and links.user_id <> links.id
-        and links.id in (select merged_users.user_id from segments.merged_users where merged_users.tick_id > tick)
+    select merged.user_id, links.user_id
+    from (select distinct merged_users.user_id from segments.merged_users where merged_users.tick_id > tick) as merged
+    inner join events.identity_links as links
+        on links.kind = case when upnext.is_visitor(merged.user_id) then 'visitor' else 'user' end
+        and links.id = case
+            when upnext.is_visitor(merged.user_id) then substr(merged.user_id, length('visitor:') + 1)
+            else merged.user_id
+        end
+    where links.user_id <> merged.user_id
 $$;
 
 -- The experiences, or journeys, that were edited, added or removed since `of_consumer` last acted on them.

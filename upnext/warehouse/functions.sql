@@ -5,6 +5,16 @@ create or replace function upnext.bucket(salt text, unit text) returns double pr
 language sql immutable strict parallel safe
 return ('x' || substr(md5(salt || '/' || unit), 1, 8))::bit(32)::bigint / 4294967296.0::double precision;
 
+-- The id under which somebody has features: a user's own, and for a visitor who is not identified one with a prefix,
+-- which no user's id may have.
+create or replace function upnext.person(kind text, id text) returns text
+language sql immutable parallel safe
+return case when kind = 'visitor' then 'visitor:' || id else id end;
+
+create or replace function upnext.is_visitor(person text) returns boolean
+language sql immutable parallel safe
+return starts_with(person, 'visitor:');
+
 -- A JSON number, or a text that is written like one, as CSV's are; null for anything else. Not STRICT, which would keep
 -- the planner from inlining it: four times the time.
 create or replace function upnext.number(value jsonb) returns numeric

@@ -3,12 +3,15 @@
     macros/engine/identity.sql). An id belongs to the first person that it was linked to. A link that closes a circle is
     refused, and so is one to a person with too many ids.
 #}
+-- A visitor who is linked to no user is {{ 'a person' if has_visitors() else 'nobody' }}.
 with recursive links as (
     select
         *,
         row_number() over said_order as nth,
         row_number() over (
-            partition by kind, id order by occurred_at, source collate "C", message_id collate "C", linked_to
+            partition by kind, id
+            order by
+                upnext.is_visitor(linked_to), occurred_at, source collate "C", message_id collate "C", linked_to
         ) as nth_of_id
     from claims
     window said_order as (
@@ -64,6 +67,7 @@ resolved as (
         coalesce(survivors.user_id, links.linked_to) as survivor
     from links
     left join survivors on survivors.id = case when links.kind = 'user' then links.id else links.linked_to end
+    where links.nth_of_id = 1 or not upnext.is_visitor(links.linked_to)
 ),
 
 counted as (

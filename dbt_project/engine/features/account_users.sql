@@ -28,7 +28,9 @@ events as not materialized (
         user_events.is_derived
     from user_events
     left join user_accounts on user_events.user_id = user_accounts.user_id
-    where coalesce(user_events.account_id, user_accounts.account_id) is not null
+    where
+        coalesce(user_events.account_id, user_accounts.account_id) is not null
+        {%- if has_visitors() %} and not upnext.is_visitor(user_events.user_id) {%- endif %}
 )
 
 {{ features_of_events() }}

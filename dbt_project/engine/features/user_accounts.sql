@@ -15,6 +15,7 @@ with events as not materialized (
         is_derived
     from {{ ref('user_events') }}
     where type = 'group' and account_id is not null
+        {%- if has_visitors() %} and not upnext.is_visitor(user_id) {%- endif %}
 )
 
 {{ features_of_events() }}

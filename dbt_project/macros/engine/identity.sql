@@ -1,7 +1,8 @@
 {#
     The materialization of identity_links. The model's SQL resolves the links of the temporary table `claims`: those of
     all identify and alias calls, or in a tick those within the connected components of the ids with a new call. It logs
-    the users who gain or lose the activity of an id.
+    the users who gain or lose the activity of an id. Where a segment includes anonymous visitors, each event of a
+    visitor claims that the visitor is a person of its own, which any other claim overrules.
 #}
 {% materialization identity, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
@@ -60,6 +61,16 @@
         select 'user' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
         from calls
         where type = 'alias' and previous_id is not null
+        {%- if has_visitors() %}
+        {%- for condition in conditions %}
+        union all
+        select
+            'visitor' as kind, anonymous_id as id, upnext.person('visitor', anonymous_id) as linked_to, occurred_at,
+            source, message_id
+        from raw.events as events
+        where user_id is null and anonymous_id not like 'mail provider %' and {{ condition }}
+        {%- endfor %}
+        {%- endif %}
     )
 
     select distinct on (kind, id, linked_to) *

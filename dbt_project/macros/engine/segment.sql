@@ -22,7 +22,8 @@
     {%- do run_pre_hooks() -%}
 
     {%- set last = last_evaluation(model.name, view, tick_id) -%}
-    {%- set is_same = last is not none and last.definition == local_md5(sql) and last.id is not none -%}
+    {%- set is_same = last is not none and last.id is not none
+        and last.definition == local_md5(of_its_people(sql, {'id': last.id})) -%}
     {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
     {%- set unit = unit_of(columns) -%}
     {%- if unit is none -%}
@@ -35,7 +36,7 @@
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
     {%- else -%}
-        {%- do evaluate_segment(model.name, unit, sql, tick_id | int, last) -%}
+        {%- do evaluate_segment(model.name, unit, of_its_people(sql, unit), tick_id | int, last) -%}
     {%- endif -%}
     {%- set view_sql = members_view(model.name, unit) -%}
     {% if last is none or last.view_definition != local_md5(view_sql) %}
@@ -66,6 +67,25 @@
 #}
 {% macro share(unit, percent, name=none) -%}
     upnext.bucket({{ quoted([name or model.name]) }}, {{ unit if unit is string else 'user_id' }}) < {{ percent / 100 }}
+{%- endmacro %}
+
+{# Whether visitors are persons of their own before they are identified: a segment includes them. #}
+{% macro has_visitors() -%}
+    {%- if not execute -%} {{ return(false) }} {%- endif -%}
+    {{ return(graph.nodes.values() | selectattr('config.materialized', 'equalto', 'segment')
+        | selectattr('config.meta.include_anonymous') | list | length > 0) }}
+{%- endmacro %}
+
+{# A segment's SELECT, without visitors where it does not include them. #}
+{% macro of_its_people(sql, unit) -%}
+    {%- if unit.id == 'user_id' and has_visitors() and not (config.get('meta', {}) or {}).include_anonymous -%}
+        select people.user_id
+        from (
+            {{ sql }}
+        ) as people
+        where not upnext.is_visitor(people.user_id)
+    {%- else -%} {{ sql }}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Segments with an exclusive group. #}

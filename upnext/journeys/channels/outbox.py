@@ -77,13 +77,15 @@ def send_due(
     channel: str,
     journeys: list[str],
     as_of: datetime,
+    is_told: bool,
 ) -> Counter[str]:
     """Send the due messages of one channel, and return the number of messages by status.
 
-    `connections` yields connection factories. Raises `UpnextError` if no connection opens; due messages then wait.
+    `connections` yields connection factories. Where `is_told`, each message that is sent is an event of the user.
+    Raises `UpnextError` if no connection opens; due messages then wait.
     """
     settings = policy.channel(channel)
-    values = {**stop_parameters(policy, as_of), "journeys": journeys, "channel": channel}
+    values = {**stop_parameters(policy, as_of), "journeys": journeys, "channel": channel, "is_told": is_told}
     with engine.connect() as database:
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
     if not waiting:
@@ -250,6 +252,7 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
         "retry_after": wait,
         "is_attempt": is_attempt,
         "as_of": values["as_of"],
+        "is_told": values["is_told"],
         "answer": msgspec.json.encode(answer.kept).decode() if answer.kept is not None else None,
     }
     with database.begin():

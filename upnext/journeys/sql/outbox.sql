@@ -181,7 +181,7 @@ returning messages.message_id, messages.status, messages.fence;
 
 -- name: record_outcome
 -- Only the holder of the newest fence may write. If nothing was handed over, it does not count as an attempt. A wait
--- for this message to be opened starts now.
+-- for this message to be opened starts now. Where the catalogue lists `message sent`, it is an event of the user.
 with recorded as (
     update journeys.messages
     set
@@ -193,7 +193,31 @@ with recorded as (
         answer = coalesce(cast(:answer as jsonb), answer),
         retry_at = clock_timestamp() + cast(:retry_after as interval)
     where message_id = :message_id and status = 'sending' and fence = :fence
-    returning entry_id, step, sent_at
+    returning message_id, entry_id, user_id, journey, step, variant, channel, sent_at
+),
+
+told as (
+    insert into edge.inbox (source, line)
+    select
+        'upnext',
+        convert_to(
+            cast(
+                jsonb_build_object(
+                    'type', 'track',
+                    'event', 'message sent',
+                    'messageId', 'sent ' || message_id,
+                    'userId', user_id,
+                    'timestamp', sent_at,
+                    'properties', jsonb_strip_nulls(jsonb_build_object(
+                        'message_id', message_id, 'journey', journey, 'step', step, 'variant', variant,
+                        'channel', channel
+                    ))
+                ) as text
+            ),
+            'UTF8'
+        )
+    from recorded
+    where sent_at is not null and cast(:is_told as boolean) and channel in ('email', 'webhook')
 ),
 
 waiting as (
