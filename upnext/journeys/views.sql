@@ -432,6 +432,8 @@ as $$
         messages.channel, messages.user_id, to_address, messages.is_transactional
     ) as suppressed (reason)
     where messages.message_id = of_message
+    -- Keeps the planner from joining all messages with each other where it asks for many.
+    offset 0
 $$;
 
 -- Whether a journey has sent as many messages as it may in the time that its rate names.
