@@ -10,7 +10,15 @@ from upnext.declarations import Keys, Problem, check, load, load_folder
 from upnext.errors import UpnextError, nearest
 from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.emails import attachment_path
-from upnext.journeys.copy.templates import copy_sources, mentions, names_used, template_files, template_names
+from upnext.journeys.copy.templates import (
+    copy_sources,
+    languages,
+    languages_of,
+    mentions,
+    names_used,
+    template_files,
+    template_names,
+)
 from upnext.journeys.copy.templates import find_mistakes as find_template_mistakes
 from upnext.journeys.definition import Broadcast, Email, EmailVariant, Journey, StartJourney
 from upnext.journeys.mistakes import Names, find_circle, find_mistakes, find_mistakes_of_broadcast
@@ -117,32 +125,51 @@ def load_journeys(
 
 
 def _mistakes_of_files(journey: Journey, policy: Policy, templates: Path) -> Iterator[Problem]:
-    """Yield what is wrong with the files that mails are made of: attachments, and values that no template prints."""
+    """Yield what is wrong with the files that mails are made of: attachments and templates."""
     for position, step in enumerate(journey.steps):
-        if not isinstance(step, Email):
-            continue
-        keys: Keys = ["steps", position]
-        sizes = {}
-        for nth, file in enumerate(step.attachments):
-            path = attachment_path(templates, file)
-            if not path.is_file():
-                there = [other.name for other in path.parent.glob("*")]
-                yield Problem([*keys, "attachments", nth], f"{path} is not there{nearest(file, there)}")
-            else:
-                sizes[file] = path.stat().st_size
-        if sum(sizes.values()) > MAX_ATTACHMENTS:
-            megabytes = sum(sizes.values()) / 1_000_000
-            most = MAX_ATTACHMENTS // 1_000_000
-            mistake = f"{megabytes:,.1f} MB in all; mail servers refuse more than about {most} MB: link to the file"
-            yield Problem([*keys, "attachments"], mistake)
-        copies: list[Email | EmailVariant] = [step, *step.variants.values()]
-        wanted = ["preheader"] if any(copy.preheader is not None for copy in copies) else []
-        if policy.postal_address is not None and not is_transactional(journey, step):
-            wanted.append("postal_address")
-        for template in {copy.template for copy in copies if copy.template is not None}:
-            for name in wanted:
-                if not mentions(templates, f"{template}.mjml", name):
-                    yield Problem([*keys, "template"], f"template {template}.mjml does not print {{{{ {name} }}}}")
+        if isinstance(step, Email):
+            keys: Keys = ["steps", position]
+            yield from _mistakes_of_attachments([*keys, "attachments"], step, templates)
+            yield from _mistakes_of_languages([*keys, "subject"], step, templates)
+            if policy.postal_address is not None and not is_transactional(journey, step):
+                yield from _not_printed([*keys, "template"], step, templates, "postal_address")
+            if any(copy.preheader is not None for copy in _copies(step)):
+                yield from _not_printed([*keys, "template"], step, templates, "preheader")
+
+
+def _copies(step: Email) -> list[Email | EmailVariant]:
+    return [step, *step.variants.values()]
+
+
+def _mistakes_of_attachments(keys: Keys, step: Email, templates: Path) -> Iterator[Problem]:
+    sizes = {}
+    for nth, file in enumerate(step.attachments):
+        path = attachment_path(templates, file)
+        if not path.is_file():
+            there = [other.name for other in path.parent.glob("*")]
+            yield Problem([*keys, nth], f"{path} is not there{nearest(file, there)}")
+        else:
+            sizes[file] = path.stat().st_size
+    if sum(sizes.values()) > MAX_ATTACHMENTS:
+        megabytes = sum(sizes.values()) / 1_000_000
+        most = MAX_ATTACHMENTS // 1_000_000
+        mistake = f"{megabytes:,.1f} MB in all; mail servers refuse more than about {most} MB: link to the file"
+        yield Problem(keys, mistake)
+
+
+def _mistakes_of_languages(keys: Keys, step: Email, templates: Path) -> Iterator[Problem]:
+    for copy in _copies(step):
+        template = copy.template or step.template
+        for language in sorted(copy.subject) if isinstance(copy.subject, dict) else ():
+            if language != "default" and not set(languages(language)) & set(languages_of(templates, template)):
+                mistake = f"is in '{language}', but the template is not: add {template}.{language}.txt and .mjml"
+                yield Problem(keys, mistake)
+
+
+def _not_printed(keys: Keys, step: Email, templates: Path, name: str) -> Iterator[Problem]:
+    for template in sorted({copy.template for copy in _copies(step) if copy.template is not None}):
+        if not mentions(templates, f"{template}.mjml", name):
+            yield Problem(keys, f"template {template}.mjml does not print {{{{ {name} }}}}")
 
 
 def file_of(campaigns: Path, name: str, journey: Journey) -> Path:

@@ -138,6 +138,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a subject in no language": (
         {"steps": [email("a", subject={"default": "Hello", "German": "Hallo"})]}, "'German' is no language such as de",
     ),
+    "a subject in a language that the template lacks": (
+        {"steps": [email("a", template="plain", subject={"default": "Hello", "de": "Hallo"})]},
+        "is in 'de', but the template is not: add plain.de.txt and .mjml",
+    ),
     "a sender that is none": ({"steps": [email("a", **{"from": "Otto"})]}, "'Otto' is not an address such as Otto <"),
     "a reply to nobody": ({"reply_to": "Otto <help@otto.example>"}, "is not an address such as help@otto.example"),
     "a copy to nobody": ({"steps": [email("a", cc=["help@"])]}, "'help@' is not an address such as"),
