@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 from sqlalchemy.engine import URL
 
 from upnext import dbt
+from upnext.edge.server import check_port
 from upnext.errors import UpnextError
 from upnext.settings import IS_CHECKOUT, PROJECT, Settings
 from upnext.warehouse.engine import connect, database_url
@@ -45,17 +46,22 @@ def prepare(settings: Settings) -> dict[str, str]:
     }
 
 
-def serve(settings: Settings, *, port: int) -> int:
-    """Run the UI on loopback, and the daemon with it, until they end; return their status.
+def serve(settings: Settings, *, port: int, edge_port: int) -> int:
+    """Run the UI on loopback, and the daemon and the edge with it, until they end; return the status of the UI.
 
-    Raises `UpnextError` where they run in this home already, or the port is taken.
+    Raises `UpnextError` where they run in this home already, or a port is taken.
     """
     if not IS_CHECKOUT:
         raise UpnextError("the UI needs a checkout of Upnext: what Dagster sees is no part of the package")
     with _only_one(settings, port):
+        check_port("127.0.0.1", edge_port, option="--edge-port")
         environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
+        edge = subprocess.Popen(
+            [str(Path(sys.executable).parent / "upnext"), "edge", "--port", f"{edge_port}"],
+            env={**os.environ, "UPNEXT_HOME": str(settings.home)},
+        )  # fmt: skip
         dagster = str(Path(sys.executable).parent / "dagster")
         # A process that a script starts in the background ignores Ctrl-C, and Dagster would then ignore SIGTERM too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,7 +73,11 @@ def serve(settings: Settings, *, port: int) -> int:
         # Ctrl-C reaches both processes; wait until Dagster has shut down.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        return process.wait()
+        try:
+            return process.wait()
+        finally:
+            edge.terminate()
+            edge.wait()
 
 
 def running_on(settings: Settings) -> int | None:

@@ -22,6 +22,7 @@ def read_status(
         counts = connection.execute(SQL["load_counts"]).one()
         last = connection.execute(SQL["last_tick"]).first()
         as_of = connection.scalar(SQL["published_as_of"])
+        inbox = connection.execute(SQL["inbox"]).one()
         members = {row.segment: row.members for row in connection.execute(SQL["members"])}
         return {
             "watermarks": {
@@ -31,6 +32,10 @@ def read_status(
                 "as_of_age": None if as_of is None else age(now - as_of),
             },
             "events": {name: int(getattr(counts, name)) for name in ("received", "stored", "duplicate", "rejected")},
+            "inbox": {
+                "waiting": inbox.waiting,
+                "oldest": None if inbox.oldest_at is None else age(now - inbox.oldest_at),
+            },
             "refused_files": connection.scalar(SQL["count_refused_files"]),
             "members": {**dict.fromkeys(sorted(segments), 0), **members},
             "messages": {row.status: row.messages for row in connection.execute(SQL["messages"])},

@@ -152,7 +152,7 @@ def test_an_empty_home_says_what_to_do(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port} is taken; choose another: upnext dev --port {port + 1}" in cli.fails(
-            "dev", "--port", str(port)
+            "dev", "--port", str(port), "--edge-port", str(free_port())
         )
 
 

@@ -43,7 +43,7 @@ def dev(home: Path, database: URL, smtp_url: str, port: int) -> Iterator[subproc
         "UPNEXT_SMTP_URL": smtp_url,
         "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
     }
-    command = [str(Path(sys.executable).parent / "upnext"), "dev", "--port", str(port)]
+    command = [str(Path(sys.executable).parent / "upnext"), "dev", "--port", str(port), "--edge-port", str(free_port())]
     with (home / "dev.log").open("wb") as log:
         # As a script starts it in the background: Ctrl-C is ignored.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -105,7 +105,7 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
         write_power_user(landing / "bob.jsonl", bob, datetime.now(UTC) - timedelta(hours=1))
         assert smtp.arrived.wait(DEADLINE_SECONDS), (tmp_path / "dev.log").read_text()[-5000:]
         cli = Cli(tmp_path, database)
-        assert cli.fails("dev", "--port", str(free_port())) == (
+        assert cli.fails("dev", "--port", str(free_port()), "--edge-port", str(free_port())) == (
             f"upnext: Upnext runs in this home already, on http://127.0.0.1:{port}\n"
         )
         assert "would lose its database; end it first" in cli.fails("down")

@@ -188,7 +188,7 @@ def test_a_sender_that_died_leaves_unknown_and_its_late_word_is_refused(
 
     late = {
         "message_id": claim.message_id, "status": "sent", "reason": None, "retry_after": None, "as_of": AS_OF,
-        "is_attempt": True, "answer": None,
+        "is_attempt": True, "answer": None, "is_told": False,
     }  # fmt: skip
     with project.engine.begin() as connection:
         assert connection.scalar(SQL["record_outcome"], {**late, "fence": claim.fence}) is False

@@ -75,6 +75,8 @@ class _Line(msgspec.Struct, rename="camel", gc=False):
     properties: msgspec.Raw = msgspec.Raw(b"null")
     traits: msgspec.Raw = msgspec.Raw(b"null")
     context: msgspec.Raw = msgspec.Raw(b"null")
+    name: msgspec.Raw = msgspec.Raw(b"null")
+    category: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Context(msgspec.Struct, rename="camel"):
@@ -84,6 +86,7 @@ class _Context(msgspec.Struct, rename="camel"):
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_context = msgspec.json.Decoder(_Context).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _REASONS = {
     **dict.fromkeys(("messageId", "userId", "anonymousId", "groupId", "previousId"), "invalid_id"),
@@ -168,12 +171,24 @@ def decode_segment(line: bytes, *, loaded_at: datetime) -> Event:
         original_timestamp=original_timestamp,
         sent_at=sent_at,
         received_at=received_at,
-        properties=json_object(
-            parsed.traits if parsed.type in ("identify", "group") else parsed.properties, field="properties"
-        ),
+        properties=_properties_of(parsed),
         context=context,
         flags=flags or None,
     )
+
+
+def _properties_of(parsed: _Line) -> bytes:
+    """Return what is kept as properties: the traits of identify and group calls, and the name of a page among others.
+
+    Servers state the name and category of a page beside its properties, browsers within them.
+    """
+    is_of_traits = parsed.type in ("identify", "group")
+    properties = json_object(parsed.traits if is_of_traits else parsed.properties, field="properties")
+    named = (("name", parsed.name), ("category", parsed.category))
+    stated = {key: value for key, value in named if bytes(value) != b"null"}
+    if parsed.type not in ("page", "screen") or not stated:
+        return properties
+    return msgspec.json.encode({**stated, **_decode_fields(properties)})
 
 
 def occurred_at(

@@ -33,6 +33,10 @@ BOUNDS = {
     "files_only_grow": Bound(
         "changed_files", "No file of the last day was cut or replaced after it was loaded.", most=0
     ),
+    "the_inbox_is_drained": Bound(
+        "inbox_seconds", "No line waits in the inbox for over a minute; `upnext status` shows how many wait.",
+        most=60,
+    ),
     "no_file_is_refused": Bound("refused_files", "No file is refused as a whole; raw.refused_files says why.", most=0),
 }  # fmt: skip
 
@@ -108,7 +112,11 @@ def health(as_of: datetime) -> str:
             totals.duplicate / totals.received as duplicate_share,
             skewed.events / totals.stored as skewed_share,
             totals.changed_files,
-            (select count(*) from raw.refused_files) as refused_files
+            (select count(*) from raw.refused_files) as refused_files,
+            (
+                select coalesce(greatest(extract(epoch from {moment} - min(received_at)), 0), 0)::float8
+                from edge.inbox
+            ) as inbox_seconds
         from totals
         cross join skewed
         cross join usual

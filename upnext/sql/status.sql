@@ -38,6 +38,9 @@ cross join lateral (
     where events.event = event_names.event and occurred_at <= now()
 ) as last;
 
+-- name: inbox
+select count(*) as waiting, min(received_at) as oldest_at from edge.inbox;
+
 -- name: count_refused_files
 select count(*) from raw.refused_files;
 

@@ -1,0 +1,354 @@
+"""The application: paths, what they answer, and what a process of the edge holds while it runs."""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+import zlib
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+import psycopg
+from falcon.asgi import Request, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from psycopg.rows import namedtuple_row
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from upnext.clock import utc_now
+from upnext.edge import origins
+from upnext.edge.collector import BATCHES, TYPES, Rules, is_bot, lines_of, read
+from upnext.edge.config import Config
+from upnext.edge.inbox import Inbox
+from upnext.edge.keys import Key, KeyRing, key_of_header
+from upnext.edge.limits import Limits
+from upnext.edge.refusal import Refusals, Refused
+from upnext.edge.sql import SQL
+
+MAX_BODY = 500 * 1024
+"""Bytes of a body, as sent and as inflated."""
+BODY_WITHIN = 10.0
+"""Seconds for a body to arrive."""
+CODES = {404: "not_found", 405: "method_not_allowed"}
+_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+STATEMENTS = {name: str(statement.compile(dialect=_DIALECT)) for name, statement in SQL.items()}
+_SUCCESS = b'{"success":true}'
+_log = logging.getLogger("upnext.edge")
+
+
+class Edge:
+    """What one process holds: connections, the queue of the moment, and counts that are not written yet."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.rules = Rules(config.strips_queries, config.consent)
+        self.refusals = Refusals()
+        self.limits = Limits(processes=config.processes)
+        self.inbox = Inbox(self._connect, self.refusals, STATEMENTS)
+        self.keys = KeyRing(self._load_keys)
+        self.registry = CollectorRegistry()
+        self.answers = Counter("upnext_edge_answers", "Answers by status.", ["status"], registry=self.registry)
+        Gauge("upnext_edge_waiting_lines", "Lines that wait for a commit.", registry=self.registry).set_function(
+            lambda: self.inbox.waiting
+        )
+        Gauge("upnext_edge_written_lines", "Lines written since the start.", registry=self.registry).set_function(
+            lambda: self.inbox.written
+        )
+        self.pool: AsyncConnectionPool[Any]
+        self._writer: asyncio.Task[None]
+
+    async def start(self) -> None:
+        """Begin to write; the warehouse may still be away."""
+        self.pool = AsyncConnectionPool(
+            self.config.database, min_size=1, max_size=4, open=False, timeout=3.0,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={"autocommit": True, "row_factory": namedtuple_row, "connect_timeout": 5,
+                    "options": "-c timezone=UTC -c statement_timeout=3s"},
+        )  # fmt: skip
+        await self.pool.open()
+        self._writer = asyncio.create_task(self.inbox.run())
+
+    async def stop(self) -> None:
+        """Write what waits, and close the connections."""
+        self.inbox.close()
+        await self._writer
+        await self.pool.close()
+
+    async def fetch(self, name: str, **values: Any) -> list[Any]:
+        """Return the rows of a statement. Raises `psycopg.Error` or `OSError` while the warehouse is away."""
+        async with asyncio.timeout(5), self.pool.connection() as connection:
+            cursor = await connection.execute(STATEMENTS[name], values)
+            return list(await cursor.fetchall())
+
+    async def key_for(self, request: Request, stated: str | None) -> Key:
+        """Return the key of a request, from its header or else from its body. Raises `Refused` for none in use."""
+        named = (
+            key_of_header(request.get_header("Authorization"))
+            or request.get_header("X-Write-Key")
+            or request.get_param("writeKey")
+            or stated
+        )
+        try:
+            key = await self.keys.find(named)
+        except (psycopg.Error, OSError):
+            raise Refused(503, "unavailable", "keys cannot be checked now", retry_after=2) from None
+        if key is None:
+            raise Refused(401, "unauthorized", "no key, or one that is unknown or disabled")
+        origin = request.get_header("Origin")
+        if origin is not None:
+            listed = self.config.origins | set(key.origins)
+            is_listed = origins.is_allowed(origin, host=request.netloc, listed=listed)
+            if not is_listed or key.kind == "server":
+                raise Refused(403, "forbidden_origin", "this origin may not use this key")
+        request.context.key = key
+        return key
+
+    async def is_allowed(self, origin: str, host: str) -> bool:
+        """Whether pages of an origin may read answers: the origin is listed for the edge, or for any key."""
+        try:
+            listed = self.config.origins | await self.keys.origins()
+        except (psycopg.Error, OSError):
+            listed = self.config.origins
+        return origins.is_allowed(origin, host=host, listed=listed)
+
+    async def _connect(self) -> Any:
+        return await psycopg.AsyncConnection.connect(
+            self.config.database, connect_timeout=5, options="-c timezone=UTC -c statement_timeout=12s"
+        )
+
+    async def _load_keys(self) -> list[Any]:
+        return await self.fetch("keys_in_use")
+
+
+class Process:
+    """Starts and stops the edge with its process, and adds to answers what belongs to all of them."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def process_startup(self, _scope: Any, _event: Any) -> None:
+        """Start."""
+        await self._edge.start()
+
+    async def process_shutdown(self, _scope: Any, _event: Any) -> None:
+        """Stop."""
+        await self._edge.stop()
+
+    async def process_request(self, request: Request, response: Response) -> None:
+        """Answer preflights, which ask for no path in particular."""
+        request.context.key = None
+        origin = request.get_header("Origin")
+        if request.method == "OPTIONS" and origin is not None:
+            response.status = 204
+            if await self._edge.is_allowed(origin, request.netloc):
+                response.set_headers(origins.headers_of(origin, is_preflight=True))
+            response.complete = True
+
+    async def process_response(self, request: Request, response: Response, _resource: Any, _is_served: bool) -> None:
+        """Let the pages of listed origins read the answer, whatever it is."""
+        response.append_header("Vary", "Origin")
+        response.set_header("X-Content-Type-Options", "nosniff")
+        origin = request.get_header("Origin") if request.method != "OPTIONS" else None
+        if origin is not None and await self._edge.is_allowed(origin, request.netloc):
+            response.set_headers(origins.headers_of(origin, is_preflight=False))
+        self._edge.answers.labels(response.status_code).inc()
+
+
+class Collect:
+    """A path of the collector."""
+
+    def __init__(self, edge: Edge, kind: str) -> None:
+        self._edge = edge
+        self._kind = kind
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        """Store the events, and answer after the commit."""
+        edge = self._edge
+        received_at = utc_now()
+        call = read(await body_of(request), self._kind)
+        key = await edge.key_for(request, call.key)
+        wait = edge.limits.take(key.key_id, key.events_per_second, len(call.items))
+        if wait is not None:
+            raise Refused(429, "too_many_requests", "this key sends faster than it may", retry_after=wait)
+        lines = lines_of(
+            call, edge.rules, received_at=received_at, ids=_ids(), address=self._address(request),
+            is_bot=key.kind == "write" and is_bot(request.user_agent),
+        )  # fmt: skip
+        for _ in range(len(call.items) - len(lines)):
+            edge.refusals.add(received_at, key.key_id, "no_consent")
+        await edge.inbox.put([(key.source, received_at, line) for line in lines])
+        response.data = _SUCCESS
+        response.content_type = falcon.MEDIA_JSON
+
+    def _address(self, request: Request) -> str | None:
+        config = self._edge.config
+        if not config.keeps_ip:
+            return None
+        return config.client_of(request.remote_addr, request.get_header("X-Forwarded-For"))
+
+
+class ClientSettings:
+    """What Segment's browser client asks for before it sends anything."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def on_get(self, request: Request, response: Response, key: str) -> None:
+        """Point the client to this edge."""
+        if await self._edge.keys.find(key) is None:
+            raise Refused(401, "unauthorized", "no key, or one that is unknown or disabled")
+        host = f"{request.forwarded_host}{self._edge.config.prefix}/v1"
+        response.data = msgspec.json.encode({
+            "integrations": {"Segment.io": {"apiKey": key, "apiHost": host, "protocol": request.forwarded_scheme}},
+            "plan": {"track": {"__default": {"enabled": True}}},
+            "metrics": {"sampleRate": 0},
+        })  # fmt: skip
+        response.content_type = falcon.MEDIA_JSON
+        response.cache_control = ["public", "max-age=300"]
+
+
+class ClientMetrics:
+    """Where a client tells about itself; nobody asks."""
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        """Keep nothing."""
+        await body_of(request)
+        response.data = _SUCCESS
+        response.content_type = falcon.MEDIA_JSON
+
+
+class Health:
+    """Whether the process lives, and whether it can store events."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def on_get(self, _request: Request, response: Response) -> None:
+        """It lives."""
+        response.media = {"status": "ok"}
+
+    async def on_get_ready(self, _request: Request, response: Response) -> None:
+        """It can commit."""
+        try:
+            (row,) = await self._edge.fetch("is_ready")
+            is_ready = row.can_commit
+        except (psycopg.Error, OSError):
+            is_ready = False
+        if not is_ready:
+            raise Refused(503, "unavailable", "the warehouse cannot be written to", retry_after=2)
+        response.media = {"status": "ok"}
+
+
+class Metrics:
+    """Counts for Prometheus, for this machine alone."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        """Write the counts of this process."""
+        is_forwarded = request.get_header("X-Forwarded-For") is not None
+        if is_forwarded or not ip_address(request.remote_addr).is_loopback:
+            raise Refused(404, "not_found", "there is nothing here")
+        response.data = generate_latest(self._edge.registry)
+        response.content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Robots:
+    """What search engines may read: nothing."""
+
+    async def on_get(self, _request: Request, response: Response) -> None:
+        """Disallow all."""
+        response.text = "User-agent: *\nDisallow: /\n"
+        response.content_type = falcon.MEDIA_TEXT
+
+
+async def body_of(request: Request) -> bytes:
+    """Return a request's body, inflated. Raises `Refused` for one that is too large, too slow, or no gzip."""
+    encoding = (request.get_header("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise Refused(415, "unsupported_encoding", "a body is sent as it is, or by gzip")
+    too_large = Refused(413, "too_large", f"at most {MAX_BODY} bytes, also when inflated")
+    if (request.content_length or 0) > MAX_BODY:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            async for part in request.stream:
+                parts.append(part)
+                size += len(part)
+                if size > MAX_BODY:
+                    raise too_large
+    except TimeoutError:
+        raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
+    body = b"".join(parts)
+    if encoding == "identity":
+        return body
+    inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        inflated = inflating.decompress(body, MAX_BODY + 1)
+    except zlib.error:
+        raise Refused(400, "invalid_gzip", "the body is no gzip") from None
+    if len(inflated) > MAX_BODY:
+        raise too_large
+    if not inflating.eof:
+        raise Refused(400, "invalid_gzip", "the body's gzip is cut off")
+    return inflated
+
+
+def _ids() -> Iterator[str]:
+    while True:
+        yield f"edge-{uuid.uuid4()}"
+
+
+def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
+    """Return the application of one process."""
+    edge = Edge(config or Config.from_environment())
+    app = falcon.asgi.App(middleware=[Process(edge)])
+    app.req_options.strip_url_path_trailing_slash = True
+    prefix = edge.config.prefix
+    for kind in (*TYPES, *BATCHES):
+        for path in (f"/v1/{kind}", f"/{kind}"):
+            app.add_route(prefix + path, Collect(edge, kind))
+    app.add_route(prefix + "/v1/projects/{key}/settings", ClientSettings(edge))
+    app.add_route(prefix + "/v1/m", ClientMetrics())
+    health = Health(edge)
+    app.add_route(prefix + "/healthz", health)
+    app.add_route(prefix + "/readyz", health, suffix="ready")
+    app.add_route(prefix + "/metrics", Metrics(edge))
+    app.add_route(prefix + "/robots.txt", Robots())
+
+    async def refuse(request: Request, response: Response, refused: Refused, _params: Any, **_: Any) -> None:
+        key = getattr(request.context, "key", None)
+        edge.refusals.add(utc_now(), key.key_id if key is not None else 0, refused.code)
+        _answer(response, refused.status, refused.code, refused.message)
+        if refused.retry_after is not None:
+            response.set_header("Retry-After", f"{refused.retry_after}")
+
+    async def refuse_path(
+        _request: Request, response: Response, error: falcon.HTTPError, _params: Any, **_: Any
+    ) -> None:
+        _answer(response, error.status_code, CODES.get(error.status_code, "bad_request"), error.title or "")
+        response.set_headers(error.headers or {})
+
+    async def fail(_request: Request, response: Response, error: Exception, _params: Any, **_: Any) -> None:
+        # The message of an error may hold what the client has sent.
+        _log.error("%s", type(error).__name__, exc_info=error.with_traceback(error.__traceback__))
+        _answer(response, 500, "internal", "the edge has a bug")
+
+    app.add_error_handler(Exception, fail)
+    app.add_error_handler(falcon.HTTPError, refuse_path)
+    app.add_error_handler(Refused, refuse)
+    return app
+
+
+def _answer(response: Response, status: int, code: str, message: str) -> None:
+    response.status = status
+    response.data = msgspec.json.encode({"code": code, "message": message})
+    response.content_type = falcon.MEDIA_JSON
+    with contextlib.suppress(AttributeError):
+        response.text = None

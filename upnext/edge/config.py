@@ -1,0 +1,89 @@
+"""The edge's settings, from the environment that its processes share."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from upnext.edge.origins import ANY
+from upnext.errors import UpnextError
+
+DATABASE = "UPNEXT_EDGE_DATABASE"
+"""The warehouse's connection string, which `upnext edge` sets for its processes."""
+PROCESSES = "UPNEXT_EDGE_PROCESSES"
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the edge serves: whose pages it answers, under which path, and what it keeps of whom."""
+
+    database: str = ""
+    processes: int = 1
+    origins: frozenset[str] = frozenset()
+    prefix: str = ""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    keeps_ip: bool = False
+    strips_queries: bool = True
+    consent: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
+        """Read the `UPNEXT_EDGE_*` variables. Raises `UpnextError` with the name of a wrong one."""
+        prefix = environment.get("UPNEXT_EDGE_PREFIX", "").strip("/")
+        return cls(
+            database=environment.get(DATABASE, ""),
+            processes=int(environment.get(PROCESSES) or 1),
+            origins=frozenset(_origin(one) for one in _words(environment, "UPNEXT_EDGE_ORIGINS")),
+            prefix=f"/{prefix}" if prefix else "",
+            trusted_proxies=tuple(_network(one) for one in _words(environment, "UPNEXT_EDGE_TRUSTED_PROXIES")),
+            keeps_ip=_is_on(environment, "UPNEXT_EDGE_KEEP_IP", default=False),
+            strips_queries=_is_on(environment, "UPNEXT_EDGE_STRIP_QUERY", default=True),
+            consent=environment.get("UPNEXT_EDGE_CONSENT") or None,
+        )
+
+    def client_of(self, peer: str, forwarded: str | None) -> str:
+        """Return the address that a request comes from: the last one that no trusted proxy has forwarded."""
+        address = peer
+        for stated in reversed((forwarded or "").split(",")):
+            try:
+                if not any(ip_address(address) in network for network in self.trusted_proxies) or not stated.strip():
+                    return address
+                address = str(ip_address(stated.strip()))
+            except ValueError:
+                return address
+        return address
+
+
+def check_origin(stated: str) -> str:
+    """Return an origin as browsers send it. Raises `UpnextError` for what is none."""
+    parts = urlsplit(stated)
+    is_origin = parts.scheme in ("http", "https") and parts.netloc and parts.path in ("", "/") and not parts.query
+    if not is_origin or "*" in stated or "@" in parts.netloc:
+        raise UpnextError(f"'{stated}' is no origin of pages, such as https://otto.example")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _origin(stated: str) -> str:
+    try:
+        return stated if stated == ANY else check_origin(stated)
+    except UpnextError as error:
+        raise UpnextError(f"UPNEXT_EDGE_ORIGINS: {error}") from None
+
+
+def _network(stated: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(stated)
+    except ValueError:
+        raise UpnextError(f"UPNEXT_EDGE_TRUSTED_PROXIES: '{stated}' is no network such as 10.0.0.0/8") from None
+
+
+def _words(environment: Mapping[str, str], name: str) -> list[str]:
+    return environment.get(name, "").replace(",", " ").split()
+
+
+def _is_on(environment: Mapping[str, str], name: str, *, default: bool) -> bool:
+    stated = environment.get(name, "").lower()
+    if stated not in ("", "1", "0", "true", "false", "on", "off"):
+        raise UpnextError(f"{name} is '{stated}'; it must be on or off")
+    return stated in ("1", "true", "on") if stated else default

@@ -1,0 +1,96 @@
+"""Keys: who may send events, and ask for calls to action. The warehouse keeps their hashes alone."""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import time
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+
+Kind = Literal["write", "server"]
+PREFIXES: dict[Kind, str] = {"write": "wk_", "server": "sk_"}
+MAX_KEY = 200
+REFRESHED_AFTER = 10.0
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key in use: `write` keys are for clients that anybody can read, `server` keys are secrets."""
+
+    key_id: int
+    kind: Kind
+    source: str
+    origins: tuple[str, ...] = ()
+    identity: Literal["required", "optional"] = "required"
+    events_per_second: int = 500
+
+
+def new_key(kind: Kind) -> str:
+    """Return a new key, which is shown once."""
+    return PREFIXES[kind] + secrets.token_urlsafe(24)
+
+
+def hash_of(key: str) -> bytes:
+    """Return what the warehouse keeps of a key. Keys are random, so a plain hash is enough."""
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+
+
+def key_of_header(authorization: str | None) -> str | None:
+    """Return the key that a client states as the user of basic authentication, or as a bearer token."""
+    scheme, _, stated = (authorization or "").partition(" ")
+    if scheme.lower() == "bearer":
+        return stated.strip() or None
+    if scheme.lower() != "basic" or len(stated) > 2 * MAX_KEY:
+        return None
+    try:
+        return b64decode(stated, validate=True).decode().partition(":")[0] or None
+    except (Base64Error, UnicodeDecodeError, ValueError):
+        return None
+
+
+class KeyRing:
+    """The keys in use, read again when they are 10 seconds old. While the warehouse is away the last ones hold."""
+
+    def __init__(
+        self, load: Callable[[], Awaitable[Sequence[Any]]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._load = load
+        self._clock = clock
+        self._keys: dict[bytes, Key] = {}
+        self._read_at: float | None = None
+        self._first = asyncio.Lock()
+
+    async def find(self, key: str | None) -> Key | None:
+        """Return the key in use that a client states; None for one that is unknown or disabled."""
+        await self._refresh()
+        return self._keys.get(hash_of(key)) if key is not None and len(key) <= MAX_KEY else None
+
+    async def origins(self) -> set[str]:
+        """Return the origins of all keys in use."""
+        await self._refresh()
+        return {origin for key in self._keys.values() for origin in key.origins}
+
+    async def _refresh(self) -> None:
+        if self._read_at is None:
+            async with self._first:
+                if self._read_at is None:
+                    self._keys = _by_hash(await self._load())
+                    self._read_at = self._clock()
+        elif self._clock() - self._read_at >= REFRESHED_AFTER:
+            # Whoever asks meanwhile goes by the keys that were read before.
+            self._read_at = self._clock()
+            with contextlib.suppress(psycopg.Error, OSError):
+                self._keys = _by_hash(await self._load())
+
+
+def _by_hash(rows: Sequence[Any]) -> dict[bytes, Key]:
+    return {
+        bytes(row.hash): Key(row.key_id, row.kind, row.source, tuple(row.origins), row.identity, row.events_per_second)
+        for row in rows
+    }
