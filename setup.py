@@ -8,5 +8,5 @@ SHIPPED = {f"upnext.{folder}": folder for folder in ("dbt_project", "campaigns",
 setup(
     packages=[*find_packages(include=["upnext", "upnext.*"]), *SHIPPED],
     package_dir=SHIPPED,
-    package_data={"": ["**/*.sql", "**/*.yml", "**/*.mjml", "**/*.txt"]},
+    package_data={"": ["**/*.sql", "**/*.yml", "**/*.mjml", "**/*.txt", "**/*.html", "**/*.css", "**/*.js"]},
 )

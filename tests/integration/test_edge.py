@@ -74,8 +74,8 @@ def basic(key: str) -> str:
 
 
 @contextmanager
-def running(project: Project, *, workers: int = 1, **environment: str) -> Iterator[Edge]:
-    port = free_port()
+def running(project: Project, *, workers: int = 1, port: int | None = None, **environment: str) -> Iterator[Edge]:
+    port = port or free_port()
     url = project.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     command = [UPNEXT, "edge", "--port", str(port), "--workers", str(workers)]
     variables = {**os.environ, "UPNEXT_HOME": str(project.settings.home), "UPNEXT_DATABASE_URL": url, **environment}

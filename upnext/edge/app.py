@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import uuid
-import zlib
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -15,9 +14,6 @@ import msgspec
 import psycopg
 from falcon.asgi import Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from psycopg.rows import namedtuple_row
-from psycopg_pool import AsyncConnectionPool
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from upnext.clock import utc_now
 from upnext.edge import origins
@@ -26,16 +22,12 @@ from upnext.edge.config import Config
 from upnext.edge.inbox import Inbox
 from upnext.edge.keys import Key, KeyRing, key_of_header
 from upnext.edge.limits import Limits
+from upnext.edge.links import Links
 from upnext.edge.refusal import Refusals, Refused
-from upnext.edge.sql import SQL
+from upnext.edge.requests import body_of
+from upnext.edge.warehouse import STATEMENTS, Warehouse
 
-MAX_BODY = 500 * 1024
-"""Bytes of a body, as sent and as inflated."""
-BODY_WITHIN = 10.0
-"""Seconds for a body to arrive."""
 CODES = {404: "not_found", 405: "method_not_allowed"}
-_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
-STATEMENTS = {name: str(statement.compile(dialect=_DIALECT)) for name, statement in SQL.items()}
 _SUCCESS = b'{"success":true}'
 _log = logging.getLogger("upnext.edge")
 
@@ -48,8 +40,9 @@ class Edge:
         self.rules = Rules(config.strips_queries, config.consent)
         self.refusals = Refusals()
         self.limits = Limits(processes=config.processes)
-        self.inbox = Inbox(self._connect, self.refusals, STATEMENTS)
-        self.keys = KeyRing(self._load_keys)
+        self.warehouse = Warehouse(config.database)
+        self.inbox = Inbox(self.warehouse.connect, self.refusals, STATEMENTS)
+        self.keys = KeyRing(lambda: self.warehouse.ask("keys_in_use"))
         self.registry = CollectorRegistry()
         self.answers = Counter("upnext_edge_answers", "Answers by status.", ["status"], registry=self.registry)
         Gauge("upnext_edge_waiting_lines", "Lines that wait for a commit.", registry=self.registry).set_function(
@@ -58,31 +51,18 @@ class Edge:
         Gauge("upnext_edge_written_lines", "Lines written since the start.", registry=self.registry).set_function(
             lambda: self.inbox.written
         )
-        self.pool: AsyncConnectionPool[Any]
         self._writer: asyncio.Task[None]
 
     async def start(self) -> None:
         """Begin to write; the warehouse may still be away."""
-        self.pool = AsyncConnectionPool(
-            self.config.database, min_size=1, max_size=4, open=False, timeout=3.0,
-            check=AsyncConnectionPool.check_connection,
-            kwargs={"autocommit": True, "row_factory": namedtuple_row, "connect_timeout": 5,
-                    "options": "-c timezone=UTC -c statement_timeout=3s"},
-        )  # fmt: skip
-        await self.pool.open()
+        await self.warehouse.open()
         self._writer = asyncio.create_task(self.inbox.run())
 
     async def stop(self) -> None:
         """Write what waits, and close the connections."""
         self.inbox.close()
         await self._writer
-        await self.pool.close()
-
-    async def fetch(self, name: str, **values: Any) -> list[Any]:
-        """Return the rows of a statement. Raises `psycopg.Error` or `OSError` while the warehouse is away."""
-        async with asyncio.timeout(5), self.pool.connection() as connection:
-            cursor = await connection.execute(STATEMENTS[name], values)
-            return list(await cursor.fetchall())
+        await self.warehouse.close()
 
     async def key_for(self, request: Request, stated: str | None) -> Key:
         """Return the key of a request, from its header or else from its body. Raises `Refused` for none in use."""
@@ -114,14 +94,6 @@ class Edge:
         except (psycopg.Error, OSError):
             listed = self.config.origins
         return origins.is_allowed(origin, host=host, listed=listed)
-
-    async def _connect(self) -> Any:
-        return await psycopg.AsyncConnection.connect(
-            self.config.database, connect_timeout=5, options="-c timezone=UTC -c statement_timeout=12s"
-        )
-
-    async def _load_keys(self) -> list[Any]:
-        return await self.fetch("keys_in_use")
 
 
 class Process:
@@ -234,7 +206,7 @@ class Health:
     async def on_get_ready(self, _request: Request, response: Response) -> None:
         """It can commit."""
         try:
-            (row,) = await self._edge.fetch("is_ready")
+            (row,) = await self._edge.warehouse.ask("is_ready")
             is_ready = row.can_commit
         except (psycopg.Error, OSError):
             is_ready = False
@@ -267,39 +239,6 @@ class Robots:
         response.content_type = falcon.MEDIA_TEXT
 
 
-async def body_of(request: Request) -> bytes:
-    """Return a request's body, inflated. Raises `Refused` for one that is too large, too slow, or no gzip."""
-    encoding = (request.get_header("Content-Encoding") or "identity").strip().lower()
-    if encoding not in ("identity", "gzip"):
-        raise Refused(415, "unsupported_encoding", "a body is sent as it is, or by gzip")
-    too_large = Refused(413, "too_large", f"at most {MAX_BODY} bytes, also when inflated")
-    if (request.content_length or 0) > MAX_BODY:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_WITHIN):
-            async for part in request.stream:
-                parts.append(part)
-                size += len(part)
-                if size > MAX_BODY:
-                    raise too_large
-    except TimeoutError:
-        raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
-    body = b"".join(parts)
-    if encoding == "identity":
-        return body
-    inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        inflated = inflating.decompress(body, MAX_BODY + 1)
-    except zlib.error:
-        raise Refused(400, "invalid_gzip", "the body is no gzip") from None
-    if len(inflated) > MAX_BODY:
-        raise too_large
-    if not inflating.eof:
-        raise Refused(400, "invalid_gzip", "the body's gzip is cut off")
-    return inflated
-
-
 def _ids() -> Iterator[str]:
     while True:
         yield f"edge-{uuid.uuid4()}"
@@ -307,10 +246,11 @@ def _ids() -> Iterator[str]:
 
 def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
     """Return the application of one process."""
-    edge = Edge(config or Config.from_environment())
+    config = config or Config.from_environment()
+    edge = Edge(config)
     app = falcon.asgi.App(middleware=[Process(edge)])
     app.req_options.strip_url_path_trailing_slash = True
-    prefix = edge.config.prefix
+    prefix = config.prefix
     for kind in (*TYPES, *BATCHES):
         for path in (f"/v1/{kind}", f"/{kind}"):
             app.add_route(prefix + path, Collect(edge, kind))
@@ -321,6 +261,9 @@ def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
     app.add_route(prefix + "/readyz", health, suffix="ready")
     app.add_route(prefix + "/metrics", Metrics(edge))
     app.add_route(prefix + "/robots.txt", Robots())
+    links = Links(edge.warehouse, edge.inbox, config.signing_keys, config.topics)
+    for path, suffix in (("o", "open"), ("c", "click"), ("u", "unsubscribe"), ("p", "preferences")):
+        app.add_route(f"{prefix}/{path}/{{token}}", links, suffix=suffix)
 
     async def refuse(request: Request, response: Response, refused: Refused, _params: Any, **_: Any) -> None:
         key = getattr(request.context, "key", None)

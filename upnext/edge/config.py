@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from upnext.edge.origins import ANY
 from upnext.errors import UpnextError
+from upnext.journeys.copy.signing import signing_keys
+from upnext.journeys.declared import load_topics
+from upnext.journeys.policy import Topic
+from upnext.settings import Settings
 
 DATABASE = "UPNEXT_EDGE_DATABASE"
 """The warehouse's connection string, which `upnext edge` sets for its processes."""
@@ -26,11 +30,14 @@ class Config:
     keeps_ip: bool = False
     strips_queries: bool = True
     consent: str | None = None
+    signing_keys: tuple[str, ...] = ()
+    topics: Mapping[str, Topic] = field(default_factory=dict)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
         """Read the `UPNEXT_EDGE_*` variables. Raises `UpnextError` with the name of a wrong one."""
         prefix = environment.get("UPNEXT_EDGE_PREFIX", "").strip("/")
+        settings = Settings.from_environment(environment)
         return cls(
             database=environment.get(DATABASE, ""),
             processes=int(environment.get(PROCESSES) or 1),
@@ -40,6 +47,8 @@ class Config:
             keeps_ip=_is_on(environment, "UPNEXT_EDGE_KEEP_IP", default=False),
             strips_queries=_is_on(environment, "UPNEXT_EDGE_STRIP_QUERY", default=True),
             consent=environment.get("UPNEXT_EDGE_CONSENT") or None,
+            signing_keys=tuple(signing_keys(settings)),
+            topics=load_topics(settings.campaigns / "topics.yml"),
         )
 
     def client_of(self, peer: str, forwarded: str | None) -> str:

@@ -23,10 +23,15 @@ from upnext.journeys.copy.templates import find_mistakes as find_template_mistak
 from upnext.journeys.definition import Broadcast, Email, EmailVariant, Journey, StartJourney
 from upnext.journeys.mistakes import Names, find_circle, find_mistakes, find_mistakes_of_broadcast
 from upnext.journeys.plan import is_transactional, starts
-from upnext.journeys.policy import Policy, PolicyFile, TopicsFile
+from upnext.journeys.policy import Policy, PolicyFile, Topic, TopicsFile
 
 MAX_ATTACHMENTS = 10_000_000
 """Bytes of all attachments of a mail."""
+
+
+def load_topics(path: Path) -> dict[str, Topic]:
+    """Read `topics.yml`; without it there are none. Raises `UpnextError` with file and line."""
+    return load(path, TopicsFile).topics if path.exists() else {}
 
 
 def load_policy(networks: list[Network], path: Path) -> Policy:
@@ -34,8 +39,7 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
 
     Raises `UpnextError` with file and line.
     """
-    topics_path = path.with_name("topics.yml")
-    topics = load(topics_path, TopicsFile).topics if topics_path.exists() else {}
+    topics = load_topics(path.with_name("topics.yml"))
     policy = load(path, PolicyFile) if path.exists() else PolicyFile()
     check(path, _problems_of_endpoints(policy, networks))
     check(path, _problems_of_utm(policy))

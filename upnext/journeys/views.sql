@@ -139,6 +139,7 @@ as $$
         and (
             question ->> 'of_step' is null
             or events.properties ->> 'message_id' = journeys.newest_message(of_entry, question ->> 'of_step')
+            and events.properties ->> 'machine' is distinct from 'true'
         )
     order by events.occurred_at
     limit 1

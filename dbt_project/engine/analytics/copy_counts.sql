@@ -25,7 +25,7 @@ steps as (
 clicks as (
     select distinct properties ->> 'message_id' as message_id
     from events
-    where event = 'message clicked'
+    where event = 'message clicked' and properties ->> 'machine' is distinct from 'true'
 ),
 
 {#

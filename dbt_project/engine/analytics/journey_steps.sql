@@ -29,7 +29,7 @@ reactions as (
         bool_or(event = 'message opened') as is_opened,
         bool_or(event = 'message clicked') as is_clicked
     from events
-    where event in ('message opened', 'message clicked')
+    where event in ('message opened', 'message clicked') and properties ->> 'machine' is distinct from 'true'
     group by properties ->> 'message_id'
 ),
 

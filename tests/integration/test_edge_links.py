@@ -1,0 +1,165 @@
+"""The links of mails, followed over HTTP by people and by machines."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from email.message import Message
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from tests.conftest import AS_OF, SmtpServer, free_port, rows
+from tests.integration.test_edge import Answer, Edge, running
+from tests.journeys import DAY, HOUR, Journeys, journey, mail
+from upnext.journeys.copy.links import serializer
+from upnext.journeys.copy.signing import signing_keys
+from upnext.journeys.policy import Policy, Topic
+from upnext.loop import build, ingest_landing
+
+PERSON = {"User_Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/133.0"}
+
+
+@pytest.fixture
+def base(journeys: Journeys) -> Iterator[Edge]:
+    """An edge, and mails whose links lead to it."""
+    port = free_port()
+    project = journeys.project
+    project.settings = replace(project.settings, base_url=f"http://127.0.0.1:{port}")
+    project.__dict__.pop("sender", None)
+    with running(project, port=port) as edge:
+        yield edge
+
+
+def mails(journeys: Journeys, smtp: SmtpServer, *users: str, **values: Any) -> dict[str, Message]:
+    """Send `hello` to users, and return the mails."""
+    journeys.person(*users)
+    journeys.declare(spring=journey(mail("hello", **values), mail("again", wait="1 day"), existing_members="enroll"))
+    journeys.tick(AS_OF + HOUR, "entered", *users)
+    journeys.dispatch(AS_OF + HOUR)
+    return {str(one["To"]).split("@")[0]: one for one in smtp.accepted}
+
+
+def link(message: Message, path: str) -> str:
+    """The path of a link of a mail."""
+    if path == "u":
+        return urlsplit(str(message["List-Unsubscribe"])[1:-1]).path
+    parts = [part.get_payload(decode=True) for part in message.walk() if part.get_content_type() == "text/html"]
+    found = re.search(rf'http://127\.0\.0\.1:\d+(/{path}/[^"\s<]+)', b"".join(map(bytes, parts)).decode())
+    assert found is not None, path
+    return found[1]
+
+
+def told(journeys: Journeys) -> list[Any]:
+    """What the edge has told of messages, after the next ingest."""
+    ingest_landing(journeys.project)
+    shown = "event, user_id, properties ->> 'step', coalesce(properties ->> 'machine', 'false')"
+    return rows(journeys.project, f"select {shown} from raw.events where source = 'upnext' order by event, user_id, 4")
+
+
+def test_opens_and_clicks(journeys: Journeys, smtp: SmtpServer, base: Edge) -> None:
+    sent = mails(journeys, smtp, "ann", "bob")
+    pixel = link(sent["ann"], "o")
+    for _ in range(2):
+        opened = base.ask("GET", pixel, **PERSON)
+        assert (opened.status, opened.headers["content-type"], len(opened.body)) == (200, "image/gif", 43)
+    assert opened.headers["cache-control"] == "no-store, private"
+    clicked = base.ask("GET", link(sent["ann"], "c"), **PERSON)
+    assert clicked.status == 302
+    assert clicked.headers["location"].startswith("https://")
+    assert clicked.headers["referrer-policy"] == "no-referrer"
+    for headers in ({"User_Agent": "GoogleImageProxy"}, {"Sec_Purpose": "prefetch", **PERSON}):
+        assert base.ask("GET", link(sent["bob"], "o"), **headers).status == 200
+    assert base.ask("HEAD", link(sent["bob"], "c"), **PERSON).status == 302
+    events = told(journeys)
+    assert set(events) == {
+        ("message clicked", "ann", "hello", "false"), ("message clicked", "bob", "hello", "true"),
+        ("message opened", "ann", "hello", "false"), ("message opened", "bob", "hello", "true"),
+    }  # fmt: skip
+    assert [event for event in events if event[1] == "ann"] == sorted({event for event in events if event[1] == "ann"})
+    build(journeys.project, AS_OF + 2 * HOUR, is_explicit=True)
+    steps = "select opened, clicked from analytics.journey_steps where journey = 'spring' and step = 'hello'"
+    assert rows(journeys.project, steps) == [(1, 1)]
+
+
+def test_a_link_that_nobody_has_signed_leads_nowhere(journeys: Journeys, smtp: SmtpServer, base: Edge) -> None:
+    sent = mails(journeys, smtp, "ann")
+    keys = signing_keys(journeys.project.settings)
+    unknown = serializer(keys, "click").dumps(["00000000-0000-0000-0000-000000000000", "0" * 16])
+    no_such_link = serializer(keys, "click").dumps([str(sent["ann"]["Message-ID"])[1:].split("@")[0], "0" * 16])
+    for token in ("x", f"{link(sent['ann'], 'c')[3:]}x", link(sent["ann"], "o")[3:], unknown, no_such_link):
+        for path in ("c", "u", "p"):
+            assert base.ask("GET", f"/{path}/{token}", **PERSON).status == 404
+    assert base.ask("POST", "/u/x", b"List-Unsubscribe=One-Click", **PERSON).status == 404
+    for token in ("x", unknown):
+        bad = base.ask("GET", f"/o/{token}", **PERSON)
+        assert (bad.status, len(bad.body)) == (200, 43)
+    redirect = base.ask("GET", f"{link(sent['ann'], 'c')}?url=https://evil.example", **PERSON)
+    assert "evil" not in redirect.headers["location"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"List-Unsubscribe=One-Click", "application/x-www-form-urlencoded"),
+        (b'--x\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--x--\r\n',
+         "multipart/form-data; boundary=x"),
+        (b"", "application/x-www-form-urlencoded"),
+    ],
+)  # fmt: skip
+def test_one_click_stops_the_next_mail_at_once(
+    journeys: Journeys, smtp: SmtpServer, base: Edge, body: bytes, kind: str
+) -> None:
+    sent = mails(journeys, smtp, "ann", "bob")
+    path = link(sent["ann"], "u")
+    page: Answer = base.ask("GET", path, **PERSON)
+    assert (page.status, b"<script" in page.body) == (200, False)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert rows(journeys.project, "select * from journeys.suppressions") == [], "a GET changes nothing"
+    for _ in range(2):
+        assert base.ask("POST", path, body, Content_Type=kind).status == 200
+    stopped = "select user_id, channel, address, reason, source from journeys.suppressions"
+    assert rows(journeys.project, stopped) == [("ann", "email", "ann@customer.example", "unsubscribed", "link")]
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert journeys.sent("again") == ["bob"], "before any tick has read the line"
+    assert told(journeys) == [("message unsubscribed", "ann", "hello", "false")]
+    journeys.dispatch(AS_OF + 3 * DAY)
+    assert rows(journeys.project, stopped) == [("ann", "email", "ann@customer.example", "unsubscribed", "link")]
+
+
+def test_preferences(journeys: Journeys, smtp: SmtpServer) -> None:
+    port = free_port()
+    project = journeys.project
+    topics = {
+        "news": Topic(description="What is new <b>in Otto</b>.", default="opt_out"),
+        "tips": Topic(description="How others work.", default="opt_in"),
+    }
+    content = project.settings.home / "edited"
+    (content / "campaigns").mkdir(parents=True)
+    (content / "sources").mkdir()
+    (content / "models").mkdir()
+    (content / "campaigns" / "topics.yml").write_text(
+        "topics:\n  news: {description: What is new <b>in Otto</b>., default: opt_out}\n"
+        "  tips: {description: How others work., default: opt_in}\n"
+    )
+    project.policy = Policy(topics=topics)
+    project.settings = replace(project.settings, base_url=f"http://127.0.0.1:{port}")
+    project.__dict__.pop("sender", None)
+    with running(project, port=port, UPNEXT_CONTENT=str(content)) as edge:
+        mails(journeys, smtp, "ann", topic="news")
+        (message,) = rows(project, "select message_id from journeys.messages where step = 'hello'")[0]
+        path = f"/p/{serializer(signing_keys(project.settings), 'preferences').dumps(message)}"
+        page = edge.ask("GET", path, **PERSON).body.decode()
+        assert re.findall(r'value="(\w+)"( checked)?', page) == [("news", " checked"), ("tips", "")]
+        assert "&lt;b&gt;in Otto" in page
+        form = {"Content_Type": "application/x-www-form-urlencoded"}
+        saved = edge.ask("POST", path, urlencode({"topic": "tips"}).encode(), **form)
+        assert re.findall(r'value="(\w+)"( checked)?', saved.body.decode()) == [("news", ""), ("tips", " checked")]
+        said = "select topic, is_granted, source from journeys.consents order by 1"
+        assert rows(project, said) == [("news", False, "preferences"), ("tips", True, "preferences")]
+        assert edge.ask("POST", link(smtp.accepted[0], "u"), b"List-Unsubscribe=One-Click", **form).status == 200
+        assert rows(project, "select * from journeys.suppressions") == [], "it concerns the topic of the mail alone"
+        events = [event for event, *_ in told(journeys)]
+        assert events == ["message unsubscribed", "topic subscribed", "topic unsubscribed"]
+        journeys.dispatch(AS_OF + 2 * DAY)
+        assert rows(project, said)[1] == ("tips", True, "preferences")

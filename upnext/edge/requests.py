@@ -1,0 +1,46 @@
+"""The body of a request, within limits of size and time."""
+
+import asyncio
+import zlib
+
+from falcon.asgi import Request
+
+from upnext.edge.refusal import Refused
+
+MAX_BODY = 500 * 1024
+"""Bytes of a body, as sent and as inflated."""
+BODY_WITHIN = 10.0
+"""Seconds for a body to arrive."""
+
+
+async def body_of(request: Request) -> bytes:
+    """Return a request's body, inflated. Raises `Refused` for one that is too large, too slow, or no gzip."""
+    encoding = (request.get_header("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise Refused(415, "unsupported_encoding", "a body is sent as it is, or by gzip")
+    too_large = Refused(413, "too_large", f"at most {MAX_BODY} bytes, also when inflated")
+    if (request.content_length or 0) > MAX_BODY:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            async for part in request.stream:
+                parts.append(part)
+                size += len(part)
+                if size > MAX_BODY:
+                    raise too_large
+    except TimeoutError:
+        raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
+    body = b"".join(parts)
+    if encoding == "identity":
+        return body
+    inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        inflated = inflating.decompress(body, MAX_BODY + 1)
+    except zlib.error:
+        raise Refused(400, "invalid_gzip", "the body is no gzip") from None
+    if len(inflated) > MAX_BODY:
+        raise too_large
+    if not inflating.eof:
+        raise Refused(400, "invalid_gzip", "the body's gzip is cut off")
+    return inflated

@@ -1,0 +1,92 @@
+-- What the links of messages read and write.
+
+-- name: message
+select messages.user_id, messages.sent_at, links.url
+from journeys.messages
+left join journeys.links on links.link_id = :link_id
+where messages.message_id = :message_id;
+
+-- name: unsubscribe
+-- What is said to a message of a topic concerns that topic alone. The line and what it stops are written together: a
+-- word that waited for the next tick would let one more mail out.
+with told as (
+    select
+        messages.user_id, messages.channel, coalesce(messages.address, '') as address,
+        steps.definition ->> 'topic' as topic
+    from journeys.messages
+    inner join journeys.entries on entries.entry_id = messages.entry_id
+    inner join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+    where messages.message_id = :message_id
+),
+
+stopped as (
+    insert into journeys.suppressions (user_id, channel, address, reason, source, since)
+    select user_id, channel, address, 'unsubscribed', :source, :now from told
+    where topic is null
+    on conflict (user_id, channel, address) do update
+    set reason = excluded.reason, source = excluded.source, since = excluded.since
+    where suppressions.reason = 'bounced'
+),
+
+refused as (
+    insert into journeys.consents as known (user_id, topic, is_granted, source, since)
+    select user_id, topic, false, :source, :now from told
+    where topic is not null
+    on conflict (user_id, topic) do update
+    set is_granted = false, source = excluded.source, since = excluded.since
+    where known.is_granted and excluded.since >= known.since
+)
+
+insert into edge.inbox (source, received_at, line)
+select 'upnext', :now, :line from told
+returning inbox_id;
+
+-- name: preferences
+-- What a user has said about topics, and whether no mail goes there at all.
+select
+    messages.user_id,
+    coalesce(
+        (
+            select jsonb_object_agg(consents.topic, consents.is_granted) from journeys.consents
+            where consents.user_id = messages.user_id
+        ),
+        '{}'
+    ) as said,
+    exists (
+        select from journeys.suppressions
+        where
+            suppressions.user_id = messages.user_id and suppressions.channel = messages.channel
+            and suppressions.reason = 'unsubscribed'
+    ) as is_stopped
+from journeys.messages
+where messages.message_id = :message_id;
+
+-- name: choose
+with chosen as (
+    insert into journeys.consents as known (user_id, topic, is_granted, source, since)
+    values (:user_id, :topic, :is_granted, 'preferences', :now)
+    on conflict (user_id, topic) do update
+    set is_granted = excluded.is_granted, source = excluded.source, since = excluded.since
+    where excluded.since >= known.since
+)
+
+insert into edge.inbox (source, received_at, line) values ('upnext', :now, :line);
+
+-- name: resubscribe
+with told as (
+    select messages.user_id, messages.channel, messages.address from journeys.messages
+    where messages.message_id = :message_id
+),
+
+lifted as (
+    delete from journeys.suppressions
+    using told
+    where
+        suppressions.channel = told.channel
+        and (suppressions.user_id = told.user_id or suppressions.address = told.address and told.address <> '')
+)
+
+insert into edge.inbox (source, received_at, line)
+select 'upnext', :now, :line from told
+returning inbox_id;
