@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import AS_OF, SmtpServer, free_port, rows
 from tests.integration.test_edge import Answer, Edge, running
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
+from upnext.clock import utc_now
 from upnext.journeys.copy.links import serializer
 from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.policy import Policy, Topic
@@ -71,13 +72,11 @@ def test_opens_and_clicks(journeys: Journeys, smtp: SmtpServer, base: Edge) -> N
     for headers in ({"User_Agent": "GoogleImageProxy"}, {"Sec_Purpose": "prefetch", **PERSON}):
         assert base.ask("GET", link(sent["bob"], "o"), **headers).status == 200
     assert base.ask("HEAD", link(sent["bob"], "c"), **PERSON).status == 302
-    events = told(journeys)
-    assert set(events) == {
+    assert set(told(journeys)) == {
         ("message clicked", "ann", "hello", "false"), ("message clicked", "bob", "hello", "true"),
         ("message opened", "ann", "hello", "false"), ("message opened", "bob", "hello", "true"),
     }  # fmt: skip
-    assert [event for event in events if event[1] == "ann"] == sorted({event for event in events if event[1] == "ann"})
-    build(journeys.project, AS_OF + 2 * HOUR, is_explicit=True)
+    build(journeys.project, utc_now(), is_explicit=False)
     steps = "select opened, clicked from analytics.journey_steps where journey = 'spring' and step = 'hello'"
     assert rows(journeys.project, steps) == [(1, 1)]
 
