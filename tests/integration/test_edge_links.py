@@ -16,7 +16,7 @@ from upnext.clock import utc_now
 from upnext.journeys.copy.links import serializer
 from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.policy import Policy, Topic
-from upnext.loop import build, ingest_landing
+from upnext.loop import analyse_results, build, ingest_landing
 
 PERSON = {"User_Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/133.0"}
 
@@ -76,7 +76,8 @@ def test_opens_and_clicks(journeys: Journeys, smtp: SmtpServer, base: Edge) -> N
         ("message clicked", "ann", "hello", "false"), ("message clicked", "bob", "hello", "true"),
         ("message opened", "ann", "hello", "false"), ("message opened", "bob", "hello", "true"),
     }  # fmt: skip
-    build(journeys.project, utc_now(), is_explicit=False)
+    tick = build(journeys.project, utc_now(), is_explicit=False)
+    analyse_results(journeys.project, tick.as_of)
     steps = "select opened, clicked from analytics.journey_steps where journey = 'spring' and step = 'hello'"
     assert rows(journeys.project, steps) == [(1, 1)]
 
