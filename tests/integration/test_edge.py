@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from segment.analytics.client import Client
 from sqlalchemy.engine import URL
 
 from tests.conftest import AS_OF, UPNEXT, create_database, free_port, rows, settings_for, wait_for
@@ -436,3 +437,37 @@ def test_it_comes_up_without_what_it_does_not_need() -> None:
     loads = "import sys, upnext.edge.app; print(*{'dagster', 'dbt', 'pandas', 'upnext.project'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("is_gzipped", [False, True])
+def test_segments_python_client_as_it_is(edge: Edge, *, is_gzipped: bool) -> None:
+    failures: list[Any] = []
+    client = Client(
+        edge.add_key(), host=f"http://127.0.0.1:{edge.port}", gzip=is_gzipped, on_error=lambda *of: failures.append(of)
+    )
+    client.identify("ann", {"plan": "basic"})
+    for number in range(150):
+        client.track("ann", "login", {"number": number})
+    client.page("ann", "Docs", "Pricing", {"url": "https://otto.example/pricing?email=ann@otto.example"})
+    client.group("ann", "acme", {"seats": 5})
+    client.alias("old", "ann")
+    client.flush()
+    client.join()
+    assert failures == []
+    done = ingest_landing(edge.project)
+    assert (done.stored, done.rejected) == (154, 0)
+    counts = "select type, count(*) from raw.events group by 1 order by 1"
+    assert rows(edge.project, counts) == [("alias", 1), ("group", 1), ("identify", 1), ("page", 1), ("track", 150)]
+    page = {"name": "Pricing", "category": "Docs", "url": "https://otto.example/pricing"}
+    assert rows(edge.project, "select properties from raw.events where type = 'page'") == [(page,)]
+
+
+def test_segments_python_client_tells_what_was_refused(shared_edge: Edge) -> None:
+    failures: list[Any] = []
+    client = Client(
+        "wk_unknown", host=f"http://127.0.0.1:{shared_edge.port}", on_error=lambda error, _: failures.append(error)
+    )
+    client.track("ann", "login")
+    client.flush()
+    client.join()
+    assert [(error.status, error.code) for error in failures] == [(401, "unauthorized")]

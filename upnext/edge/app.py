@@ -19,12 +19,14 @@ from upnext.clock import utc_now
 from upnext.edge import origins
 from upnext.edge.collector import BATCHES, TYPES, Rules, is_bot, lines_of, read
 from upnext.edge.config import Config
+from upnext.edge.decisions import Decisions, LookUps
 from upnext.edge.inbox import Inbox
 from upnext.edge.keys import Key, KeyRing, key_of_header
 from upnext.edge.limits import Limits
 from upnext.edge.links import Links
 from upnext.edge.refusal import Refusals, Refused
 from upnext.edge.requests import body_of
+from upnext.edge.tokens import Tokens
 from upnext.edge.warehouse import STATEMENTS, Warehouse
 
 CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -66,9 +68,12 @@ class Edge:
 
     async def key_for(self, request: Request, stated: str | None) -> Key:
         """Return the key of a request, from its header or else from its body. Raises `Refused` for none in use."""
+        # A bearer may be a key or a user's token, which has two dots.
+        header = key_of_header(request.get_header("Authorization"))
         named = (
-            key_of_header(request.get_header("Authorization"))
+            (header if header is None or "." not in header else None)
             or request.get_header("X-Write-Key")
+            or request.get_header("X-API-Key")
             or request.get_param("writeKey")
             or stated
         )
@@ -261,6 +266,12 @@ def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
     app.add_route(prefix + "/readyz", health, suffix="ready")
     app.add_route(prefix + "/metrics", Metrics(edge))
     app.add_route(prefix + "/robots.txt", Robots())
+    decisions = Decisions(
+        LookUps(lambda users: edge.warehouse.ask("decide", users=users)), Tokens(config.token_keys), config.flags,
+        Limits(processes=config.processes), edge.key_for,
+    )  # fmt: skip
+    app.add_route(prefix + "/ofrep/v1/evaluate/flags", decisions)
+    app.add_route(prefix + "/ofrep/v1/evaluate/flags/{key}", decisions, suffix="one")
     links = Links(edge.warehouse, edge.inbox, config.signing_keys, config.topics)
     for path, suffix in (("o", "open"), ("c", "click"), ("u", "unsubscribe"), ("p", "preferences")):
         app.add_route(f"{prefix}/{path}/{{token}}", links, suffix=suffix)

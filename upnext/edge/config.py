@@ -7,7 +7,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from upnext.edge.origins import ANY
+from upnext.edge.tokens import TokenKey, keys_of
 from upnext.errors import UpnextError
+from upnext.experiences.declared import load_slots
 from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.declared import load_topics
 from upnext.journeys.policy import Topic
@@ -32,6 +34,9 @@ class Config:
     consent: str | None = None
     signing_keys: tuple[str, ...] = ()
     topics: Mapping[str, Topic] = field(default_factory=dict)
+    token_keys: list[TokenKey] = field(default_factory=list)
+    flags: frozenset[str] = frozenset()
+    """The slots on their surfaces, such as `web.homepage_banner`."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
@@ -49,6 +54,12 @@ class Config:
             consent=environment.get("UPNEXT_EDGE_CONSENT") or None,
             signing_keys=tuple(signing_keys(settings)),
             topics=load_topics(settings.campaigns / "topics.yml"),
+            token_keys=keys_of(environment),
+            flags=frozenset(
+                f"{surface}.{name}"
+                for name, slot in load_slots(settings.campaigns / "slots.yml").items()
+                for surface in slot.surfaces
+            ),
         )
 
     def client_of(self, peer: str, forwarded: str | None) -> str:

@@ -9,6 +9,8 @@ from upnext.edge.refusal import Refused
 
 MAX_BODY = 500 * 1024
 """Bytes of a body, as sent and as inflated."""
+MOST_DISCARDED = 4 * MAX_BODY
+"""Bytes that are read of a body that is too large: a client that still sends would not read the answer."""
 BODY_WITHIN = 10.0
 """Seconds for a body to arrive."""
 
@@ -19,18 +21,19 @@ async def body_of(request: Request) -> bytes:
     if encoding not in ("identity", "gzip"):
         raise Refused(415, "unsupported_encoding", "a body is sent as it is, or by gzip")
     too_large = Refused(413, "too_large", f"at most {MAX_BODY} bytes, also when inflated")
-    if (request.content_length or 0) > MAX_BODY:
-        raise too_large
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_WITHIN):
             async for part in request.stream:
-                parts.append(part)
                 size += len(part)
-                if size > MAX_BODY:
+                if size <= MAX_BODY:
+                    parts.append(part)
+                elif size > MOST_DISCARDED:
                     raise too_large
     except TimeoutError:
         raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
+    if size > MAX_BODY:
+        raise too_large
     body = b"".join(parts)
     if encoding == "identity":
         return body

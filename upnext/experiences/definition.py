@@ -155,6 +155,8 @@ class Experience(Declaration, frozen=True):
     policy: Literal["learn"] | None = None
     """`learn` keeps the features of users when they are assigned, so that rules can be learned."""
     learned: Learned | None = None
+    public: bool = False
+    """Whether pages may show it to a user without proof of who the user is."""
 
 
 @dataclass(frozen=True)

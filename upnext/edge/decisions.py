@@ -1,0 +1,184 @@
+"""Decisions: which call to action a user sees in each slot, by OpenFeature's remote evaluation (OFREP)."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import falcon
+import msgspec
+import psycopg
+from falcon.asgi import Request, Response
+
+from upnext.clock import utc_now
+from upnext.edge.collector import is_bot
+from upnext.edge.keys import Key, key_of_header
+from upnext.edge.limits import Limits
+from upnext.edge.refusal import Refused
+from upnext.edge.requests import body_of
+from upnext.edge.tokens import Tokens
+
+ANSWERED_WITHIN = timedelta(seconds=60)
+"""How old an answer may be that is given again while the warehouse is away."""
+MOST_REMEMBERED = 50_000
+PER_EVENT = 10
+"""Decisions that a key may ask for, for each event that it may send."""
+NOTHING: dict[str, Any] = {"reason": "DEFAULT", "variant": "none", "value": {"variant": "none"}, "metadata": {}}
+
+
+class LookUps:
+    """Looks up all users who wait in one query, and then those who came meanwhile."""
+
+    def __init__(self, ask: Callable[[list[str]], Awaitable[Sequence[Any]]]) -> None:
+        self._ask = ask
+        self._waiting: dict[str, list[asyncio.Future[list[Any]]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._last: OrderedDict[str, tuple[datetime, list[Any]]] = OrderedDict()
+
+    async def of(self, user: str) -> list[Any]:
+        """Return the calls to action of a user. Raises `Refused` where neither the warehouse nor the memory has any."""
+        found: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(user, []).append(found)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return await found
+
+    async def _run(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            now = utc_now()
+            try:
+                rows = await self._ask(list(waiting))
+            except (psycopg.Error, OSError):
+                for user, futures in waiting.items():
+                    at, known = self._last.get(user, (now, None))
+                    self._answer(futures, known if now - at <= ANSWERED_WITHIN else None)
+                continue
+            by_user: dict[str, list[Any]] = {user: [] for user in waiting}
+            for row in rows:
+                by_user[row.user_id].append(row)
+            for user, futures in waiting.items():
+                self._last[user] = (now, by_user[user])
+                self._last.move_to_end(user)
+                self._answer(futures, by_user[user])
+            while len(self._last) > MOST_REMEMBERED:
+                self._last.popitem(last=False)
+
+    def _answer(self, futures: list[asyncio.Future[list[Any]]], rows: list[Any] | None) -> None:
+        for future in futures:
+            if future.cancelled():
+                continue
+            if rows is None:
+                future.set_exception(Refused(503, "unavailable", "nothing can be looked up now", retry_after=2))
+            else:
+                future.set_result(rows)
+
+
+class Decisions:
+    """Flags are slots on a surface (`web.homepage_banner`); their values are calls to action."""
+
+    def __init__(
+        self, look_ups: LookUps, tokens: Tokens, flags: Collection[str], limits: Limits,
+        key_for: Callable[[Request, str | None], Awaitable[Key]],
+    ) -> None:  # fmt: skip
+        self._look_ups = look_ups
+        self._tokens = tokens
+        self._flags = sorted(flags)
+        self._limits = limits
+        self._key_for = key_for
+
+    async def on_post(self, request: Request, response: Response) -> None:
+        """Answer all flags, or 304 where the asker has this answer already."""
+        user, found = await self._evaluate(request, response, None)
+        if found is None:
+            return
+        flags = [{"key": flag, **found.get(flag, NOTHING)} for flag in self._flags]
+        content = msgspec.json.encode({"flags": flags})
+        tag = hashlib.sha256(user.encode() + b"\0" + content).hexdigest()[:32]
+        response.set_header("ETag", f'"{tag}"')
+        if f'"{tag}"' in (request.get_header("If-None-Match") or ""):
+            response.status = 304
+            return
+        response.data = content
+
+    async def on_post_one(self, request: Request, response: Response, key: str) -> None:
+        """Answer one flag."""
+        if key not in self._flags:
+            _fail(response, 404, "FLAG_NOT_FOUND", "no slot of slots.yml is called so on this surface", key)
+            return
+        _, found = await self._evaluate(request, response, key)
+        if found is not None:
+            response.data = msgspec.json.encode({"key": key, **found.get(key, NOTHING)})
+
+    async def _evaluate(
+        self, request: Request, response: Response, flag: str | None
+    ) -> tuple[str, Mapping[str, Any] | None]:
+        """Return the user and what the user sees, by flag; None where the answer is an error already."""
+        response.content_type = falcon.MEDIA_JSON
+        response.set_header("Cache-Control", "private, no-store")
+        try:
+            body = msgspec.json.decode(await body_of(request), type=dict[str, Any])
+            context = body.get("context", {})
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            _fail(response, 400, "PARSE_ERROR", "the body is no JSON object", flag)
+            return "", None
+        if not isinstance(context, dict):
+            _fail(response, 400, "INVALID_CONTEXT", "the context is no object", flag)
+            return "", None
+        key = await self._key_for(request, _text(context.get("writeKey")))
+        wait = self._limits.take(key.key_id, key.events_per_second * PER_EVENT, 1)
+        if wait is not None:
+            raise Refused(429, "too_many_requests", "this key asks faster than it may", retry_after=wait)
+        user = context.get("targetingKey")
+        if not isinstance(user, str) or not user:
+            _fail(response, 400, "TARGETING_KEY_MISSING", "the context names no user as its targetingKey", flag)
+            return "", None
+        is_signed = self._check_user(request, key, user, _text(context.get("upnextToken")))
+        if key.kind == "write" and is_bot(request.user_agent):
+            return user, {}
+        now = utc_now()
+        return user, {
+            row.flag: seen(row)
+            for row in await self._look_ups.of(user)
+            if row.starts_at <= now and (row.ends_at is None or row.ends_at > now) and (is_signed or row.is_public)
+        }
+
+    def _check_user(self, request: Request, key: Key, user: str, token: str | None) -> bool:
+        """Whether the asker may see all that a user sees. Raises `Refused` where it may not ask for this user."""
+        if key.kind == "server":
+            return True
+        stated = request.get_header("X-Upnext-Token") or token or _token_of(request.get_header("Authorization"))
+        if stated is None:
+            if key.identity == "required":
+                raise Refused(401, "token_missing", "this key needs the user's token")
+            return False
+        if self._tokens.user_of(stated, now=utc_now()) != user:
+            raise Refused(403, "another_user", "the token is of another user")
+        return True
+
+
+def seen(row: Any) -> dict[str, Any]:
+    """Return what a row of `experiences.live_ctas` is as a flag. Control has a value too, whose copy is null."""
+    value = {
+        "source": row.source, "source_kind": row.source_kind, "variant": row.variant, "copy": row.copy, "url": row.url,
+        "trigger": row.trigger, "ends_at": row.ends_at,
+    }  # fmt: skip
+    reason = "SPLIT" if row.source_kind == "experience" else "TARGETING_MATCH"
+    return {"reason": reason, "variant": row.variant, "value": value, "metadata": {"source": row.source}}
+
+
+def _token_of(authorization: str | None) -> str | None:
+    stated = key_of_header(authorization) if (authorization or "").lower().startswith("bearer ") else None
+    return stated if stated is not None and stated.count(".") == 2 else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _fail(response: Response, status: int, code: str, details: str, flag: str | None) -> None:
+    response.status = status
+    # The Python provider fails where one of these is left out.
+    response.data = msgspec.json.encode({"key": flag or "", "errorCode": code, "errorDetails": details})
