@@ -3,7 +3,9 @@
 import json
 import logging
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -505,6 +507,21 @@ def dev(port: int, edge_port: int) -> None:
     from upnext.dev import serve  # noqa: PLC0415
 
     sys.exit(serve(Settings.from_environment(), port=port, edge_port=edge_port))
+
+
+@commands.command()
+@click.option("--once", is_flag=True, help="End as soon as nothing waits.")
+def live(once: bool) -> None:
+    """Tick in one warm process as soon as events wait, and dispatch as soon as steps fall due."""
+    from upnext.live import live as work  # noqa: PLC0415
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    print("Watching the inbox, the landing folder and the journeys (Ctrl-C ends it)", flush=True)
+    for did in work(Settings.from_environment(), stop=stop, on_failure=_warn, once=once):
+        changes = ", ".join(f"{what} {count:,}" for what, count in did.changes.items() if count)
+        print(f"{did.as_of:%H:%M:%S} {did.what}{': ' if changes else ''}{changes}", flush=True)
 
 
 @commands.command()

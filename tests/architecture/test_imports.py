@@ -21,7 +21,7 @@ FLOORS = (
     ("upnext.dbt",),
     ("upnext.project",),
     ("upnext.loop",),
-    ("upnext.operations", "upnext.dev"),
+    ("upnext.operations", "upnext.dev", "upnext.live"),
     ("upnext.cli",),
     ("assets",),
     ("sensors",),

@@ -1,0 +1,118 @@
+"""The warm process: what waits is done at once, whatever fails in between."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import UPNEXT, rows, wait_for
+from tests.integration.test_edge import OTTO, Edge, running
+from upnext.clock import utc_now
+from upnext.loop import build
+from upnext.project import Project
+
+SEEKERS = "select user_id from segments.members where segment = 'upgrade_seekers' order by 1"
+
+
+@contextmanager
+def at_work(project: Project) -> Iterator[subprocess.Popen[str]]:
+    url = project.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    variables = {**os.environ, "UPNEXT_HOME": str(project.settings.home), "UPNEXT_DATABASE_URL": url}
+    variables["UPNEXT_SMTP_URL"] = project.settings.smtp_url or ""
+    variables["UPNEXT_MAIL_FROM"] = project.settings.mail_from or ""
+    with subprocess.Popen(
+        [UPNEXT, "live"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def seeker(user: str) -> list[dict[str, Any]]:
+    """What makes somebody an upgrade seeker."""
+    now = utc_now().isoformat()
+    return [
+        {"type": "track", "userId": user, "event": event, "messageId": f"{user} {event}", "timestamp": now}
+        for event in ("viewed upgrade plan", "subscribed newsletter")
+    ]
+
+
+@pytest.fixture
+def edge(project: Project) -> Iterator[Edge]:
+    build(project, utc_now(), is_explicit=False)
+    with running(project) as running_edge:
+        yield running_edge
+
+
+def send(edge: Edge, user: str) -> None:
+    assert edge.post("/v1/batch", {"batch": seeker(user)}, Origin=OTTO).status == 200
+
+
+def members(project: Project) -> list[str]:
+    return [user for (user,) in rows(project, SEEKERS)]
+
+
+def test_an_event_moves_its_user_at_once_and_the_process_ends_when_told(edge: Edge, content: Path) -> None:
+    project = edge.project
+    with at_work(project) as process:
+        send(edge, "ann")
+        wait_for(lambda: members(project) == ["ann"], "ann")
+        folder = project.settings.landing / "segment"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{line}\n" for line in (str(one).replace("'", '"') for one in seeker("bob")))
+        (folder / "bob.jsonl").write_text(lines)
+        wait_for(lambda: members(project) == ["ann", "bob"], "bob")
+        newest = content / "models" / "segments" / "all_seekers.sql"
+        newest.write_text("select user_id from {{ ref('user_features') }} where upgrade_plan_views_5d >= 1\n")
+        send(edge, "cid")
+        wait_for(lambda: rows(project, "select to_regclass('segments.all_seekers')") != [(None,)], "the new segment")
+        wait_for(lambda: rows(project, "select count(*) from segments.all_seekers") == [(3,)], "its members")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert "upgrade_seekers entered 1" in output
+
+
+def test_it_goes_on_when_the_warehouse_is_back(edge: Edge) -> None:
+    project = edge.project
+    other = sa.create_engine(project.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    database = project.engine.url.database
+    with at_work(project) as process, other.connect() as connection:
+        send(edge, "ann")
+        wait_for(lambda: members(project) == ["ann"], "ann")
+        connection.exec_driver_sql(f'alter database "{database}" allow_connections false')
+        ends = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %(name)s"
+        connection.exec_driver_sql(ends, {"name": database})
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        connection.exec_driver_sql(f'alter database "{database}" allow_connections true')
+        wait_for(lambda: edge.post("/v1/batch", {"batch": seeker("bob")}).status == 200, "the edge")
+        wait_for(lambda: members(project) == ["ann", "bob"], "bob")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    assert told.startswith("upnext: ")
+    other.dispose()
+
+
+def test_killed_in_a_tick_the_next_process_goes_on(edge: Edge) -> None:
+    project = edge.project
+    with project.engine.begin() as held, at_work(project) as process:
+        # The tick waits for this row's lock as soon as it begins to write.
+        held.execute(sa.text("lock table segments.evaluations in access exclusive mode"))
+        send(edge, "ann")
+        waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%model.upnext.%'"
+        with project.engine.connect() as other:
+            wait_for(lambda: bool(other.scalar(sa.text(waits))), "the tick to wait")
+        process.kill()
+        process.wait()
+    assert members(project) == []
+    with at_work(project):
+        wait_for(lambda: members(project) == ["ann"], "ann")

@@ -1,0 +1,115 @@
+"""The warm process: it ticks as soon as events wait, and dispatches as soon as steps fall due.
+
+Python, dbt and the parsed project stay loaded from tick to tick. A change of the content is noticed at the next look.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError
+
+from upnext import dbt
+from upnext.clock import utc_now
+from upnext.errors import UpnextError, without_values
+from upnext.events.files import find_landed
+from upnext.events.ledger import has_lines_waiting, not_loaded
+from upnext.events.source import OWN
+from upnext.journeys.dispatch import journeys_with_work
+from upnext.loop import dispatch_journeys, show_ctas, tick
+from upnext.project import Project
+from upnext.settings import Settings
+from upnext.ticks.lifecycle import loads_to_take_in
+
+LOOKS_EVERY = 0.25
+"""Seconds between two looks at what waits."""
+LONGEST_WAIT = 60.0
+"""Seconds to the next try after many failures."""
+
+
+@dataclass(frozen=True)
+class Did:
+    """One piece of work: a tick or a dispatch, and what it changed."""
+
+    what: str
+    as_of: datetime
+    changes: dict[str, int]
+
+
+def live(
+    settings: Settings, *, stop: threading.Event, on_failure: Callable[[str], None], once: bool = False
+) -> Iterator[Did]:
+    """Yield each piece of work that was done, until told to stop; with `once`, until nothing waits any more.
+
+    A failure is told and tried again, after a wait that doubles.
+    """
+    project, seen, failures = Project(settings), fingerprint(settings), 0
+    while not stop.is_set():
+        try:
+            now = fingerprint(settings)
+            if now != seen:
+                project.engine.dispose()
+                project, seen = Project(settings), now
+            did = work(project)
+        except (UpnextError, DBAPIError, OSError) as error:
+            failures += 1
+            on_failure(without_values(str(error)).splitlines()[0])
+            if once:
+                raise
+            stop.wait(wait_after(failures))
+            continue
+        failures = 0
+        if did is not None:
+            yield did
+        elif once:
+            break
+        else:
+            stop.wait(LOOKS_EVERY)
+    project.engine.dispose()
+
+
+def work(project: Project) -> Did | None:
+    """Do what waits: a tick for events, else a dispatch of what is due; None where nothing waits."""
+    now = utc_now()
+    if has_events(project, now):
+        ticked = tick(project, now, is_explicit=False)
+        return Did("tick", ticked.as_of, {"events": ticked.ingest["stored"], **ticked.segments})
+    due = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
+    if due:
+        done = dispatch_journeys(project, now, only=due)
+        show_ctas(project)
+        return Did("dispatch", now, done.messages)
+    return None
+
+
+def has_events(project: Project, now: datetime) -> bool:
+    """Whether lines of the inbox, files, or loads wait that no tick has taken in."""
+    landed = find_landed(project.settings.landing, project.sources)
+    with project.engine.connect() as connection:
+        return (
+            has_lines_waiting(connection, [*project.sources, OWN])
+            or (bool(landed) and bool(not_loaded(connection, landed, now=now)))
+            or loads_to_take_in(connection) > 0
+        )
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return a hash that changes when a file of the content does."""
+    found = hashlib.sha256()
+    for folder in (settings.campaigns, settings.sources, settings.lists, dbt.own_models(settings)):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                stated = path.stat()
+                found.update(f"{path}\0{stated.st_mtime_ns}\0{stated.st_size}\0".encode())
+    return found.hexdigest()
+
+
+def wait_after(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row.
+
+    >>> [wait_after(failures) for failures in (1, 2, 3, 10)]
+    [1.0, 2.0, 4.0, 60.0]
+    """
+    return float(min(2 ** (failures - 1), LONGEST_WAIT))
