@@ -109,8 +109,7 @@ def test_killed_in_a_tick_the_next_process_goes_on(edge: Edge) -> None:
         held.execute(sa.text("lock table segments.evaluations in access exclusive mode"))
         send(edge, "ann")
         waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%model.upnext.%'"
-        with project.engine.connect() as other:
-            wait_for(lambda: bool(other.scalar(sa.text(waits))), "the tick to wait")
+        wait_for(lambda: rows(project, waits) != [(0,)], "the tick to wait")
         process.kill()
         process.wait()
     assert members(project) == []
