@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-statistics bench-analytics bench-demo docs dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-statistics bench-analytics bench-demo docs web dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 
 docs: setup ## regenerate the tables and pictures of README and guides (needs chromium)
 	$(BIN)/python -m demo.docs
+
+web: ## rebuild the browser script (needs Node)
+	cd upnext/edge/web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	@$(BIN)/upnext dev

@@ -26,6 +26,7 @@ from upnext.edge.limits import Limits
 from upnext.edge.links import Links
 from upnext.edge.refusal import Refusals, Refused
 from upnext.edge.requests import body_of
+from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
 from upnext.edge.warehouse import STATEMENTS, Warehouse
 
@@ -272,6 +273,7 @@ def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
     )  # fmt: skip
     app.add_route(prefix + "/ofrep/v1/evaluate/flags", decisions)
     app.add_route(prefix + "/ofrep/v1/evaluate/flags/{key}", decisions, suffix="one")
+    app.add_route(prefix + "/js/u.js", Script())
     links = Links(edge.warehouse, edge.inbox, config.signing_keys, config.topics)
     for path, suffix in (("o", "open"), ("c", "click"), ("u", "unsubscribe"), ("p", "preferences")):
         app.add_route(f"{prefix}/{path}/{{token}}", links, suffix=suffix)

@@ -35,8 +35,8 @@ class Config:
     signing_keys: tuple[str, ...] = ()
     topics: Mapping[str, Topic] = field(default_factory=dict)
     token_keys: list[TokenKey] = field(default_factory=list)
-    flags: frozenset[str] = frozenset()
-    """The slots on their surfaces, such as `web.homepage_banner`."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """The kind of each slot on its surfaces, by names such as `web.homepage_banner`."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
@@ -55,11 +55,11 @@ class Config:
             signing_keys=tuple(signing_keys(settings)),
             topics=load_topics(settings.campaigns / "topics.yml"),
             token_keys=keys_of(environment),
-            flags=frozenset(
-                f"{surface}.{name}"
+            flags={
+                f"{surface}.{name}": slot.kind
                 for name, slot in load_slots(settings.campaigns / "slots.yml").items()
                 for surface in slot.surfaces
-            ),
+            },
         )
 
     def client_of(self, peer: str, forwarded: str | None) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -80,12 +80,12 @@ class Decisions:
     """Flags are slots on a surface (`web.homepage_banner`); their values are calls to action."""
 
     def __init__(
-        self, look_ups: LookUps, tokens: Tokens, flags: Collection[str], limits: Limits,
+        self, look_ups: LookUps, tokens: Tokens, flags: Mapping[str, str], limits: Limits,
         key_for: Callable[[Request, str | None], Awaitable[Key]],
     ) -> None:  # fmt: skip
         self._look_ups = look_ups
         self._tokens = tokens
-        self._flags = sorted(flags)
+        self._flags = flags
         self._limits = limits
         self._key_for = key_for
 
@@ -94,7 +94,7 @@ class Decisions:
         user, found = await self._evaluate(request, response, None)
         if found is None:
             return
-        flags = [{"key": flag, **found.get(flag, NOTHING)} for flag in self._flags]
+        flags = [{"key": flag, **found.get(flag, NOTHING)} for flag in sorted(self._flags)]
         content = msgspec.json.encode({"flags": flags})
         tag = hashlib.sha256(user.encode() + b"\0" + content).hexdigest()[:32]
         response.set_header("ETag", f'"{tag}"')
@@ -140,7 +140,7 @@ class Decisions:
             return user, {}
         now = utc_now()
         return user, {
-            row.flag: seen(row)
+            row.flag: seen(row, self._flags.get(row.flag))
             for row in await self._look_ups.of(user)
             if row.starts_at <= now and (row.ends_at is None or row.ends_at > now) and (is_signed or row.is_public)
         }
@@ -159,14 +159,19 @@ class Decisions:
         return True
 
 
-def seen(row: Any) -> dict[str, Any]:
+def seen(row: Any, kind: str | None) -> dict[str, Any]:
     """Return what a row of `experiences.live_ctas` is as a flag. Control has a value too, whose copy is null."""
     value = {
         "source": row.source, "source_kind": row.source_kind, "variant": row.variant, "copy": row.copy, "url": row.url,
         "trigger": row.trigger, "ends_at": row.ends_at,
     }  # fmt: skip
     reason = "SPLIT" if row.source_kind == "experience" else "TARGETING_MATCH"
-    return {"reason": reason, "variant": row.variant, "value": value, "metadata": {"source": row.source}}
+    return {
+        "reason": reason,
+        "variant": row.variant,
+        "value": value,
+        "metadata": {"source": row.source, "kind": kind or "banner"},
+    }
 
 
 def _token_of(authorization: str | None) -> str | None:

@@ -94,10 +94,11 @@ Trigger = PageView | FeatureUsed | FeatureHovered | Click | TimeOnPage | ScrollD
 
 
 class Slot(Declaration, frozen=True):
-    """A place of the product that can show a CTA, and on which surfaces."""
+    """A place of the product that can show a CTA, on which surfaces, and how it looks there."""
 
     description: str
     surfaces: Annotated[list[Surface], msgspec.Meta(min_length=1)]
+    kind: Literal["banner", "footer", "module", "panel", "button", "modal"] = "banner"
 
 
 class Slots(Declaration, frozen=True):

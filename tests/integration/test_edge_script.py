@@ -1,0 +1,245 @@
+"""The browser script, in a real browser, on a page with a strict policy."""
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy.engine import URL
+
+from tests.conftest import create_database, rows, settings_for, wait_for
+from tests.integration.test_edge import Edge, running
+from upnext.clock import utc_now
+from upnext.edge import script
+from upnext.project import Project
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WEB = Path(script.__file__).parent / "web"
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0 Safari/537.36"
+SEEN: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "banner": ("homepage_banner", "Upgrade <b onclick=x()>now</b>", {"when": "page_view", "page": "/"}),
+    "footer": ("pricing_page_sticky_footer", "Compare plans", {"when": "page_view", "page": "/pricing"}),
+    "button": ("nav_bar_button", "Try it", {"when": "click", "element": "plans", "times_in_session": 3}),
+    "scroll": ("limited_time_offer", "Two days left", {"when": "scroll_depth", "percent": 60}),
+    "hover": ("success_session", "Talk to us", {"when": "feature_hovered", "feature": "reports"}),
+    "used": ("product_tour", "More reports", {"when": "feature_used", "feature": "export"}),
+}
+"""By the user who sees it: the slot, the copy and the trigger."""
+BODY = """<!doctype html><title>Otto</title><div id="app">
+<nav><button data-upnext-element="plans">Plans</button><span data-upnext-slot="nav_bar_button"></span></nav>
+<div data-upnext-slot="homepage_banner"></div><div data-upnext-slot="limited_time_offer"></div>
+<div data-upnext-slot="success_session"></div><div data-upnext-slot="product_tour"></div>
+<button data-upnext-feature="reports">Reports</button><a href="#" data-upnext-feature="export">Export</a>
+<div class="tall"></div><div data-upnext-slot="pricing_page_sticky_footer"></div></div>
+<link rel="stylesheet" href="/site.css"><script async src="{edge}/js/u.js" data-key="{key}" data-user="{user}"></script>
+"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+class Site:
+    """Otto's pages, which let nothing in but the edge."""
+
+    def __init__(self, edge: Edge, key: str) -> None:
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path, _, user = self.path.partition("?")
+                is_style = path == "/site.css"
+                content = ".tall{height:4000px}" if is_style else BODY.format(edge=site.edge_url, key=key, user=user)
+                self.send_response(200)
+                self.send_header("Content-Type", "text/css" if is_style else "text/html; charset=utf-8")
+                self.send_header(
+                    "Content-Security-Policy",
+                    f"default-src 'none'; script-src {site.edge_url}; style-src 'self'; connect-src {site.edge_url};"
+                    " require-trusted-types-for 'script'",
+                )
+                self.end_headers()
+                self.wfile.write(content.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.edge_url = f"http://127.0.0.1:{edge.port}"
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.origin = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def edge(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    project = Project(settings_for(tmp_path_factory.mktemp("script"), create_database(embedded_url, "upnext_script")))
+    statement = (
+        "insert into experiences.live_ctas (user_id, surface, slot, source, source_kind, variant, copy, url, trigger,"
+        " starts_at) values (:user, :surface, :slot, 'spring', 'experience', :variant, :copy, :url,"
+        " cast(:trigger as jsonb), :at)"
+    )
+    at = utc_now() - timedelta(hours=1)
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("insert into experiences.definitions values ('spring', '{\"public\": true}')"))
+        for user, (slot, copy, trigger) in SEEN.items():
+            values = {"slot": slot, "trigger": json.dumps(trigger), "at": at, "surface": "web"}
+            url = "javascript:alert(1)" if user == "banner" else "/up"
+            shown = {**values, "user": user, "variant": "a", "copy": copy, "url": url}
+            control = {**values, "user": f"control-{user}", "variant": "control", "copy": None, "url": None}
+            connection.execute(sa.text(statement), [shown, control])
+    with running(project, UPNEXT_EDGE_ORIGINS="*") as running_edge:
+        yield running_edge
+    project.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def site(edge: Edge) -> Iterator[Site]:
+    site = Site(edge, edge.add_key(identity="optional"))
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site, edge: Edge) -> Iterator[Callable[[str, str], Page]]:
+    """Opens a page as a user; whatever the console says is a failure."""
+    wait_for(lambda: edge.ask("GET", "/readyz").status == 200, "the edge")
+    context = browser.new_context(user_agent=AGENT)
+    said: list[str] = []
+
+    def opened(user: str, path: str = "/") -> Page:
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"{site.origin}{path}?{user}")
+        page.wait_for_function("window.upnext")
+        return page
+
+    yield opened
+    context.close()
+    assert said == []
+
+
+def told(edge: Edge, user: str, event: str = "experience viewed") -> list[dict[str, Any]]:
+    """What the edge has heard of a user."""
+    lines = rows(edge.project, "select convert_from(line, 'UTF8') from edge.inbox order by inbox_id")
+    heard = [json.loads(line) for (line,) in lines]
+    return [line for line in heard if line.get("userId") == user and line["event"] == event]
+
+
+def test_a_banner_is_text_leads_nowhere_bad_and_is_reported(edge: Edge, visit: Any) -> None:
+    page = visit("banner")
+    link = page.get_by_role("link", name="Upgrade <b onclick=x()>now</b>")
+    link.wait_for()
+    assert link.get_attribute("href") == "#"
+    link.click()
+    wait_for(lambda: len(told(edge, "banner", "experience clicked")) == 1, "the click")
+    (seen,) = told(edge, "banner")
+    assert seen["properties"] == {"experience": "spring", "variant": "a", "slot": "homepage_banner"}
+    assert seen["anonymousId"]
+    page.get_by_role("button", name="Close").click()
+    assert page.locator("upnext-cta").count() == 0
+
+
+def test_control_sees_nothing_and_is_reported_alike(edge: Edge, visit: Any) -> None:
+    page = visit("control-banner")
+    wait_for(lambda: len(told(edge, "control-banner")) == 1, "the view")
+    assert page.locator("upnext-cta").count() == 0
+    assert told(edge, "control-banner")[0]["properties"]["variant"] == "control"
+
+
+def test_each_trigger_fires_and_not_too_early(edge: Edge, visit: Any) -> None:
+    acts: dict[str, tuple[Callable[[Page], None], Callable[[Page], None]]] = {
+        "button": (
+            lambda page: [page.get_by_text("Plans").click() for _ in range(2)] and None,
+            lambda page: page.get_by_text("Plans").click(),
+        ),
+        "scroll": (
+            lambda page: page.evaluate("scrollTo(0, 500)"),
+            lambda page: page.evaluate("scrollTo(0, 3500)"),
+        ),
+        "hover": (lambda page: page.get_by_text("Export").hover(), lambda page: page.get_by_text("Reports").focus()),
+        "used": (lambda page: page.get_by_text("Reports").click(), lambda page: page.get_by_text("Export").click()),
+    }
+    for user, (early, enough) in acts.items():
+        page = visit(user)
+        page.wait_for_load_state("networkidle")
+        early(page)
+        page.wait_for_timeout(50)
+        assert (page.locator("upnext-cta").count(), told(edge, user)) == (0, []), user
+        enough(page)
+        page.get_by_role("link", name=SEEN[user][1]).wait_for()
+        wait_for(lambda user=user: len(told(edge, user)) == 1, user)  # type: ignore[misc]
+
+
+def test_a_move_within_the_page_is_another_page(edge: Edge, visit: Any) -> None:
+    page = visit("footer")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("upnext-cta").count() == 0
+    page.evaluate("history.pushState({}, '', '/pricing')")
+    page.get_by_role("link", name="Compare plans").wait_for()
+    page.evaluate("history.pushState({}, '', '/docs')")
+    page.wait_for_function("document.querySelectorAll('upnext-cta').length === 0")
+    assert len(told(edge, "footer")) == 1
+
+
+def test_a_slot_that_comes_later_is_filled_and_another_user_is_another_look(edge: Edge, visit: Any) -> None:
+    page = visit("nobody")
+    page.evaluate("document.querySelector('[data-upnext-slot=homepage_banner]').remove()")
+    page.evaluate("upnext.identify('banner')")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("upnext-cta").count() == 0
+    page.evaluate("""() => {
+        const slot = document.createElement('div');
+        slot.dataset.upnextSlot = 'homepage_banner';
+        document.getElementById('app').append(slot);
+    }""")
+    page.get_by_role("link", name="Upgrade").wait_for()
+    page.evaluate("upnext.identify(undefined)")
+    page.wait_for_function("document.querySelectorAll('upnext-cta').length === 0")
+
+
+def test_without_the_edge_the_page_is_as_it_was(browser: Browser, site: Site) -> None:
+    context = browser.new_context(user_agent=AGENT)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.route("**/ofrep/**", lambda route: route.abort())
+    page.goto(f"{site.origin}/?banner")
+    page.wait_for_function("window.upnext")
+    page.wait_for_load_state("networkidle")
+    page.evaluate("upnext.refresh()")
+    assert (errors, page.locator("upnext-cta").count(), page.get_by_text("Plans").is_visible()) == ([], 0, True)
+    context.close()
+
+
+def test_the_script_is_served_with_what_browsers_need(edge: Edge) -> None:
+    served = edge.ask("GET", "/js/u.js", Accept_Encoding="gzip")
+    assert (served.status, served.headers["content-encoding"]) == (200, "gzip")
+    assert served.headers["access-control-allow-origin"] == "*"
+    assert len(served.body) <= 4096
+    assert edge.ask("GET", "/js/u.js", If_None_Match=served.headers["etag"]).status == 304
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
+def test_the_built_script_is_that_of_the_source(tmp_path: Path) -> None:
+    copied = shutil.copytree(WEB, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "built"))
+    npm = shutil.which("npm") or ""
+    for command in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
+        subprocess.run([npm, *command], cwd=copied, check=True, capture_output=True)
+    assert (copied / "built" / "u.js").read_bytes() == (WEB / "built" / "u.js").read_bytes(), "make web"
