@@ -73,8 +73,8 @@ docs: setup ## regenerate the tables and pictures of README and guides (needs ch
 web: ## rebuild the browser script (needs Node)
 	cd upnext/edge/web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
-dev: setup ## the Dagster UI with its daemon on http://127.0.0.1:3000
-	@$(BIN)/upnext dev
+dev: setup ## the Dagster UI on http://127.0.0.1:3000, the edge on :8790, Otto's website on :8791
+	@$(BIN)/python -m demo.dev
 
 down: ## stop the embedded Postgres
 	$(BIN)/upnext down

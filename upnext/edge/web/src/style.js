@@ -10,6 +10,7 @@ export const css = `
 :host(:not([kind=modal])),dialog{color:var(--ink)}
 :host(:not([kind=modal]):not([kind=button])){display:flex;align-items:center;gap:1em;padding:.75em 1em}
 dialog{background:var(--ground);border:0;border-radius:var(--upnext-radius,8px);padding:1.5em;max-width:min(28em,90vw)}
+dialog[open]{display:flex;align-items:start;gap:1em}
 dialog::backdrop{background:#0008}
 a{color:inherit;flex:1;font-weight:600;text-underline-offset:.2em}
 :host([kind=button]) a{display:block;padding:.5em 1em;text-decoration:none}

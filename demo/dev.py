@@ -1,0 +1,82 @@
+"""`make dev`: Dagster's UI, the edge, the warm process, and Otto's website, until Ctrl-C."""
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import click
+
+from demo.site.app import Site, create
+from upnext.clock import utc_now
+from upnext.dev import serve
+from upnext.edge.manage import add_key
+from upnext.edge.server import check_port
+from upnext.errors import UpnextError
+from upnext.project import Project
+from upnext.settings import Settings
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, help="Of Dagster's UI.")
+@click.option("--edge-port", default=8790, show_default=True)
+@click.option("--site-port", default=8791, show_default=True)
+def main(port: int, edge_port: int, site_port: int) -> None:
+    """Run all that Upnext runs, and Otto's website with it, on 127.0.0.1."""
+    settings = Settings.from_environment()
+    try:
+        check_port("127.0.0.1", site_port, option="--site-port")
+        project = Project(settings)
+        secret = kept(settings.home / "otto_token_secret", secrets.token_urlsafe(32))
+        key = key_of_site(project, f"http://127.0.0.1:{site_port}")
+    except UpnextError as error:
+        sys.exit(f"upnext: {error}")
+    os.environ["UPNEXT_EDGE_TOKEN_KEYS"] = secret
+    site = Site(project.engine, f"http://127.0.0.1:{edge_port}", key, secret)
+    server = make_server("127.0.0.1", site_port, create(site), handler_class=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"Otto is on http://127.0.0.1:{site_port}", flush=True)
+    live = subprocess.Popen(
+        [str(Path(sys.executable).parent / "upnext"), "live"], env={**os.environ, "UPNEXT_HOME": str(settings.home)}
+    )
+    try:
+        sys.exit(serve(settings, port=port, edge_port=edge_port))
+    except UpnextError as error:
+        sys.exit(f"upnext: {error}")
+    finally:
+        live.terminate()
+        live.wait()
+
+
+def kept(path: Path, new: str) -> str:
+    """Return the text of a file that only its owner reads; it is made with a new one if it is not there."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(new)
+    return path.read_text().strip()
+
+
+def key_of_site(project: Project, origin: str) -> str:
+    """Return the write key of Otto's pages, made at the first start on this port."""
+    path = project.settings.home / f"otto_write_key_{origin.rpartition(':')[2]}"
+    if path.exists():
+        return path.read_text().strip()
+    _, key = add_key(
+        project.engine, kind="write", source="segment", origins=[origin], identity="optional", events_per_second=500,
+        now=utc_now(),
+    )  # fmt: skip
+    return kept(path, key)
+
+
+class Quiet(WSGIRequestHandler):
+    """A handler that writes no log."""
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+if __name__ == "__main__":
+    main()
