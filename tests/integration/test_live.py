@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import UPNEXT, rows, wait_for
+from tests.conftest import UPNEXT, Product, rows, wait_for
 from tests.integration.test_edge import OTTO, Edge, running
 from upnext.clock import utc_now
-from upnext.loop import build
+from upnext.loop import build, tick
 from upnext.project import Project
 
 SEEKERS = "select user_id from segments.members where segment = 'upgrade_seekers' order by 1"
@@ -115,3 +115,11 @@ def test_killed_in_a_tick_the_next_process_goes_on(edge: Edge) -> None:
     assert members(project) == []
     with at_work(project):
         wait_for(lambda: members(project) == ["ann"], "ann")
+
+
+def test_what_occurs_while_a_tick_begins_is_in_it(project: Project, product: Product) -> None:
+    asked = utc_now()
+    product.track("ann", "login", utc_now())
+    ticked = tick(project, asked, is_explicit=False)
+    assert ticked.as_of > asked
+    assert rows(project, "select user_id, logins_30d from features.user_features") == [("ann", 1)]
