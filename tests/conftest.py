@@ -303,6 +303,22 @@ def smtp() -> Iterator[SmtpServer]:
     controller.stop()
 
 
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clients for Node and browsers that nobody wrote for Upnext."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm on this machine")
+    folder = tmp_path_factory.mktemp("clients")
+    for path in (Path(__file__).parent / "clients").iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
+        pytest.skip("npm reaches no packages")
+    return folder
+
+
 class Product:
     """Writes events straight into `raw.events`, for tests of what follows from them."""
 

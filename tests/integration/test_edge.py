@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -267,7 +268,7 @@ def test_paths_and_methods(shared_edge: Edge) -> None:
     ):  # fmt: skip
         try:
             answer = raw(shared_edge.port, sent)
-        except ConnectionError:
+        except OSError:
             continue
         assert answer == b"" or int(answer.split()[1]) in status, (sent[:60], answer[:200])
     assert shared_edge.ask("GET", "/healthz").status == 200
@@ -471,3 +472,14 @@ def test_segments_python_client_tells_what_was_refused(shared_edge: Edge) -> Non
     client.flush()
     client.join()
     assert [(error.status, error.code) for error in failures] == [(401, "unauthorized")]
+
+
+def test_segments_node_client_as_it_is(edge: Edge, clients: Path) -> None:
+    command = [shutil.which("node") or "", "send.mjs", f"http://127.0.0.1:{edge.port}", edge.key]
+    done = subprocess.run(command, cwd=clients, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    ingested = ingest_landing(edge.project)
+    assert (ingested.stored, ingested.rejected) == (54, 0)
+    counts = "select type, count(*) from raw.events group by 1 order by 1"
+    assert rows(edge.project, counts) == [("alias", 1), ("group", 1), ("identify", 1), ("page", 1), ("track", 50)]
+    assert rows(edge.project, "select properties ->> 'name' from raw.events where type = 'page'") == [("Pricing",)]

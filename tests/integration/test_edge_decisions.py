@@ -2,6 +2,8 @@
 
 import hmac
 import json
+import shutil
+import subprocess
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -227,6 +229,19 @@ def test_openfeatures_python_provider_as_it_is(edge: Edge) -> None:
     assert (unknown.value, unknown.error_code) == ({"variant": "default"}, ErrorCode.FLAG_NOT_FOUND)
     assert client.get_boolean_value(BANNER, True, EvaluationContext("ann")) is True
     api.shutdown()
+
+
+def test_openfeatures_node_provider_as_it_is(edge: Edge, clients: Path) -> None:
+    server = edge.add_key("server")
+    wait_for(lambda: ask(edge, "ann", X_API_Key=server, X_Write_Key="").status == 200, "the key")
+    command = [shutil.which("node") or "", "decide.mjs", f"http://127.0.0.1:{edge.port}", server]
+    done = subprocess.run(command, cwd=clients, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {
+        "ann": {"copy": "Upgrade <b>now</b>", "variant": "a", "reason": "SPLIT"},
+        "bob": {"copy": None, "variant": "control", "reason": "SPLIT"},
+        "nobody": {"variant": "none", "reason": "DEFAULT"},
+        "unknown": {"value": {"given": 1}, "errorCode": "FLAG_NOT_FOUND"},
+    }
 
 
 def test_a_key_file_that_is_none_is_named(tmp_path: Path) -> None:

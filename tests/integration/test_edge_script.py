@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 
 
 class Site:
-    """Otto's pages, which let nothing in but the edge."""
+    """Otto's pages, which let nothing in but the edge; `/open` lets in anything."""
 
     def __init__(self, edge: Edge, key: str) -> None:
         site = self
@@ -58,11 +58,12 @@ class Site:
                 content = ".tall{height:4000px}" if is_style else BODY.format(edge=site.edge_url, key=key, user=user)
                 self.send_response(200)
                 self.send_header("Content-Type", "text/css" if is_style else "text/html; charset=utf-8")
-                self.send_header(
-                    "Content-Security-Policy",
-                    f"default-src 'none'; script-src {site.edge_url}; style-src 'self'; connect-src {site.edge_url};"
-                    " require-trusted-types-for 'script'",
-                )
+                if path != "/open":
+                    self.send_header(
+                        "Content-Security-Policy",
+                        f"default-src 'none'; script-src {site.edge_url}; style-src 'self';"
+                        f" connect-src {site.edge_url}; require-trusted-types-for 'script'",
+                    )
                 self.end_headers()
                 self.wfile.write(content.encode())
 
@@ -234,6 +235,32 @@ def test_the_script_is_served_with_what_browsers_need(edge: Edge) -> None:
     assert served.headers["access-control-allow-origin"] == "*"
     assert len(served.body) <= 4096
     assert edge.ask("GET", "/js/u.js", If_None_Match=served.headers["etag"]).status == 304
+
+
+def test_segments_browser_client_as_it_is(browser: Browser, edge: Edge, site: Site, clients: Path) -> None:
+    """A page that knows the edge as its `cdnURL` alone, from another origin."""
+    bundle = (clients / "node_modules" / "@segment" / "analytics-next" / "dist" / "umd" / "index.js").read_text()
+    context = browser.new_context(user_agent=AGENT)
+    page = context.new_page()
+    page.goto(f"{site.origin}/open")
+    page.add_script_tag(content=bundle)
+    page.evaluate(
+        """([cdnURL, writeKey]) => {
+            const analytics = window.AnalyticsNext.AnalyticsBrowser.load({ writeKey, cdnURL });
+            analytics.identify("segments-own", { plan: "basic" });
+            analytics.track("viewed upgrade plan", { from: "the menu" });
+            analytics.page("Pricing");
+            analytics.group("acme");
+        }""",
+        [site.edge_url, edge.key],
+    )
+    heard = "select convert_from(line, 'UTF8') from edge.inbox where convert_from(line, 'UTF8') like '%segments-own%'"
+    wait_for(lambda: len(rows(edge.project, heard)) == 4, "four calls")
+    calls = {(line := json.loads(text))["type"]: line for (text,) in rows(edge.project, heard)}
+    assert calls.keys() == {"identify", "track", "page", "group"}
+    assert calls["track"]["event"] == "viewed upgrade plan"
+    assert not [line for line in calls.values() if "writeKey" in line or edge.key in json.dumps(line)]
+    context.close()
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
