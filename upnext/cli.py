@@ -136,7 +136,7 @@ def tick(as_of: str | None, as_json: bool) -> None:
     project = _project()
     if leap := loop.leap(project.engine, asked):
         _warn(leap)
-    done = loop.tick(project, asked, is_explicit=as_of is not None)
+    done = loop.tick(project, None if as_of is None else asked)
     for change in beyond_limits(project.engine):
         _warn(f"{change}")
     for segment, error in held_out(project.engine).items():

@@ -74,7 +74,7 @@ def work(project: Project) -> Did | None:
     """Do what waits: a tick for events, else a dispatch of what is due; None where nothing waits."""
     now = utc_now()
     if has_events(project, now):
-        ticked = tick(project, now, is_explicit=False)
+        ticked = tick(project, None)
         return Did("tick", ticked.as_of, {"events": ticked.ingest["stored"], **ticked.segments})
     due = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
     if due:

@@ -178,14 +178,14 @@ class Ticked:
     analytics: dict[str, int]
 
 
-def tick(project: Project, asked: datetime, *, is_explicit: bool = True, is_replay: bool = False) -> Ticked:
+def tick(project: Project, asked: datetime | None, *, is_explicit: bool = True, is_replay: bool = False) -> Ticked:
     """Run every stage once: ingest of the landing folder, dbt, publication, experiences, journeys, analytics.
 
-    A tick that nobody dates is as of after its ingest: what occurred while it began would else wait for the next one.
+    Without an instant it is as of after its ingest: what occurred while it began would else wait for the next one.
     """
     project.check()
     ingested = ingest_landing(project)
-    built = build(project, asked if is_explicit else max(asked, utc_now()), is_explicit=is_explicit)
+    built = build(project, utc_now() if asked is None else asked, is_explicit=is_explicit and asked is not None)
     assigned = assign_experiences(project, built.as_of)
     dispatched = dispatch_journeys(project, built.as_of, is_replay=is_replay)
     shown = show_ctas(project)

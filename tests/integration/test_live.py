@@ -13,8 +13,10 @@ import sqlalchemy as sa
 
 from tests.conftest import UPNEXT, Product, rows, wait_for
 from tests.integration.test_edge import OTTO, Edge, running
+from upnext import loop
 from upnext.clock import utc_now
-from upnext.loop import build, tick
+from upnext.events.ingest import Ingested
+from upnext.loop import build, ingest_landing
 from upnext.project import Project
 
 SEEKERS = "select user_id from segments.members where segment = 'upgrade_seekers' order by 1"
@@ -117,9 +119,15 @@ def test_killed_in_a_tick_the_next_process_goes_on(edge: Edge) -> None:
         wait_for(lambda: members(project) == ["ann"], "ann")
 
 
-def test_what_occurs_while_a_tick_begins_is_in_it(project: Project, product: Product) -> None:
-    asked = utc_now()
-    product.track("ann", "login", utc_now())
-    ticked = tick(project, asked, is_explicit=False)
-    assert ticked.as_of > asked
+def test_what_occurs_while_a_tick_begins_is_in_it(
+    project: Project, product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = utc_now()
+
+    def arrived(now: Project) -> Ingested:
+        product.track("ann", "login", utc_now())
+        return ingest_landing(now)
+
+    monkeypatch.setattr(loop, "ingest_landing", arrived)
+    assert loop.tick(project, None).as_of > begun
     assert rows(project, "select user_id, logins_30d from features.user_features") == [("ann", 1)]
