@@ -5,6 +5,8 @@ import secrets
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -25,30 +27,39 @@ from upnext.settings import Settings
 @click.option("--edge-port", default=8790, show_default=True)
 @click.option("--site-port", default=8791, show_default=True)
 def main(port: int, edge_port: int, site_port: int) -> None:
-    """Run all that Upnext runs, and Otto's website with it, on 127.0.0.1."""
+    """Run all that Upnext runs on 127.0.0.1, and Otto's website with it unless you have a content of your own."""
     settings = Settings.from_environment()
     try:
-        check_port("127.0.0.1", site_port, option="--site-port")
-        project = Project(settings)
-        secret = kept(settings.home / "otto_token_secret", secrets.token_urlsafe(32))
-        key = key_of_site(project, f"http://127.0.0.1:{site_port}")
+        if settings.content is None:
+            serve_site(settings, port=site_port, edge_port=edge_port)
+        with live(settings):
+            sys.exit(serve(settings, port=port, edge_port=edge_port))
     except UpnextError as error:
         sys.exit(f"upnext: {error}")
+
+
+@contextmanager
+def live(settings: Settings) -> Iterator[None]:
+    """Run the warm process."""
+    command = [str(Path(sys.executable).parent / "upnext"), "live"]
+    with subprocess.Popen(command, env={**os.environ, "UPNEXT_HOME": str(settings.home)}) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def serve_site(settings: Settings, *, port: int, edge_port: int) -> None:
+    """Serve Otto's website in a thread, and let the edge know the secret that it signs with."""
+    check_port("127.0.0.1", port, option="--site-port")
+    project = Project(settings)
+    key = key_of_site(project, f"http://127.0.0.1:{port}")
+    secret = kept(settings.home / "otto_token_secret", secrets.token_urlsafe(32))
     os.environ["UPNEXT_EDGE_TOKEN_KEYS"] = secret
     site = Site(project.engine, f"http://127.0.0.1:{edge_port}", key, secret)
-    server = make_server("127.0.0.1", site_port, create(site), handler_class=Quiet)
+    server = make_server("127.0.0.1", port, create(site), handler_class=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"Otto is on http://127.0.0.1:{site_port}", flush=True)
-    live = subprocess.Popen(
-        [str(Path(sys.executable).parent / "upnext"), "live"], env={**os.environ, "UPNEXT_HOME": str(settings.home)}
-    )
-    try:
-        sys.exit(serve(settings, port=port, edge_port=edge_port))
-    except UpnextError as error:
-        sys.exit(f"upnext: {error}")
-    finally:
-        live.terminate()
-        live.wait()
+    print(f"Otto is on http://127.0.0.1:{port}", flush=True)
 
 
 def kept(path: Path, new: str) -> str:
