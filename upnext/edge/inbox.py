@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
 from upnext.edge.refusal import Refusals, Refused
 
 MOST_WAITING = 20_000
@@ -74,7 +72,7 @@ class Inbox:
                     if connection is None or connection.closed:
                         connection = await self._connect()
                     await self._write(connection, lines, counts)
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except Exception as error:
                 _log.warning("cannot store events: %s", type(error).__name__)
                 self._refusals.put_back(counts)
                 if connection is not None:
@@ -117,6 +115,6 @@ class Inbox:
 
 async def _abandon(connection: Any) -> None:
     """Close a connection that may hang, without waiting for the other side."""
-    with contextlib.suppress(psycopg.Error, OSError, TimeoutError):
+    with contextlib.suppress(Exception):
         async with asyncio.timeout(1):
             await connection.close()
