@@ -40,8 +40,8 @@ def main(port: int, edge_port: int, site_port: int) -> None:
 
 @contextmanager
 def live(settings: Settings) -> Iterator[None]:
-    """Run the warm process."""
-    command = [str(Path(sys.executable).parent / "upnext"), "live"]
+    """Run the warm process. Files are for Dagster, so that the UI shows what becomes of them."""
+    command = [str(Path(sys.executable).parent / "upnext"), "live", "--leave-files"]
     with subprocess.Popen(command, env={**os.environ, "UPNEXT_HOME": str(settings.home)}) as process:
         try:
             yield

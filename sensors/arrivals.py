@@ -10,19 +10,25 @@ from upnext.clock import utc_now
 from upnext.events.files import find_landed
 from upnext.events.ledger import has_lines_waiting, not_loaded
 from upnext.events.source import OWN
+from upnext.live import LOCK
 from upnext.project import Project
 from upnext.ticks.lifecycle import loads_to_take_in
+from upnext.warehouse.locks import is_held
 
 
 def decide(
-    *, arrived: int, loaded: int, state: JobState, now: datetime, has_lines: bool = False
+    *, arrived: int, loaded: int, state: JobState, now: datetime, has_lines: bool = False, is_live: bool = False
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a tick if files, lines or unprocessed loads wait, and no tick is running.
+
+    Lines alone are left to the warm process where one is at work.
 
     The request sets no `as_of`. The tick sets it after loading, so that it includes what just arrived.
     """
     if arrived == 0 and loaded == 0 and not has_lines:
         return dg.SkipReason("no new files in landing")
+    if is_live and arrived == 0 and loaded == 0:
+        return dg.SkipReason("upnext live takes them in")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
         return dg.SkipReason(f"{arrived} new files, {loaded} loads that no tick has taken in; {waiting_for}")
@@ -37,5 +43,6 @@ def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Proj
         arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
         loaded = loads_to_take_in(connection)
         has_lines = has_lines_waiting(connection, [*project.sources, OWN])
+        is_live = is_held(connection, LOCK)
     state = read_job_state(context.instance, TICK_JOB)
-    return decide(arrived=arrived, loaded=loaded, has_lines=has_lines, state=state, now=now)
+    return decide(arrived=arrived, loaded=loaded, has_lines=has_lines, state=state, now=now, is_live=is_live)

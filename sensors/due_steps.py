@@ -9,13 +9,19 @@ from assets.runs import DISPATCH_JOB, as_of_tags
 from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.journeys.dispatch import journeys_with_work
+from upnext.live import LOCK
 from upnext.project import Project
+from upnext.warehouse.locks import is_held
 
 
-def decide(*, journeys: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a dispatch of the journeys with work, if no dispatch is running."""
+def decide(
+    *, journeys: Collection[str], state: JobState, now: datetime, is_live: bool = False
+) -> dg.RunRequest | dg.SkipReason:
+    """Request a dispatch of the journeys with work, if no dispatch is running and no warm process is at work."""
     if not journeys:
         return dg.SkipReason("no step is due")
+    if is_live:
+        return dg.SkipReason("upnext live dispatches them")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
         return dg.SkipReason(f"{len(journeys)} journeys have steps due; {waiting_for}")
@@ -28,4 +34,6 @@ def due_steps(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Pro
     """Start a dispatch when steps fall due."""
     now = utc_now()
     journeys = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
-    return decide(journeys=journeys, state=read_job_state(context.instance, DISPATCH_JOB), now=now)
+    with project.engine.connect() as connection:
+        is_live = is_held(connection, LOCK)
+    return decide(journeys=journeys, state=read_job_state(context.instance, DISPATCH_JOB), now=now, is_live=is_live)

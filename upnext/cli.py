@@ -511,15 +511,18 @@ def dev(port: int, edge_port: int) -> None:
 
 @commands.command()
 @click.option("--once", is_flag=True, help="End as soon as nothing waits.")
-def live(once: bool) -> None:
+@click.option("--leave-files", is_flag=True, help="Leave files of the landing folder to Dagster's sensor.")
+def live(once: bool, leave_files: bool) -> None:
     """Tick in one warm process as soon as events wait, and dispatch as soon as steps fall due."""
     from upnext.live import live as work  # noqa: PLC0415
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    print("Watching the inbox, the landing folder and the journeys (Ctrl-C ends it)", flush=True)
-    for did in work(Settings.from_environment(), stop=stop, on_failure=_warn, once=once):
+    folder = "" if leave_files else ", the landing folder"
+    print(f"Watching the inbox{folder} and the journeys (Ctrl-C ends it)", flush=True)
+    settings = Settings.from_environment()
+    for did in work(settings, stop=stop, on_failure=_warn, once=once, leaves_files=leave_files):
         changes = ", ".join(f"{what} {count:,}" for what, count in did.changes.items() if count)
         print(f"{did.as_of:%H:%M:%S} {did.what}{': ' if changes else ''}{changes}", flush=True)
 

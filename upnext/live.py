@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from upnext import dbt
@@ -22,9 +24,14 @@ from upnext.loop import dispatch_journeys, show_ctas, tick
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.ticks.lifecycle import loads_to_take_in
+from upnext.warehouse.locks import taken
 
 LOOKS_EVERY = 0.25
 """Seconds between two looks at what waits."""
+LOCK = "live"
+"""The lock of the process that works; the sensors leave events and steps to it."""
+STANDS_BY = 1.0
+"""Seconds between two tries to take the place of another process."""
 LONGEST_WAIT = 60.0
 """Seconds to the next try after many failures."""
 
@@ -39,21 +46,38 @@ class Did:
 
 
 def live(
-    settings: Settings, *, stop: threading.Event, on_failure: Callable[[str], None], once: bool = False
+    settings: Settings,
+    *,
+    stop: threading.Event,
+    on_failure: Callable[[str], None],
+    once: bool = False,
+    leaves_files: bool = False,
 ) -> Iterator[Did]:
     """Yield each piece of work that was done, until told to stop; with `once`, until nothing waits any more.
 
-    A failure is told and tried again, after a wait that doubles.
+    With `leaves_files`, files of the landing folder are left to Dagster's sensor, whose runs people watch. A failure is
+    told and tried again, after a wait that doubles. Of several such processes one works, by a lock, and the others
+    stand by.
     """
     project, seen, failures = Project(settings), fingerprint(settings), 0
+    seat: Connection | None = None
     while not stop.is_set():
         try:
+            seat = seat or taken(project.engine, LOCK)
+            if seat is not None:
+                # Notices that the session that holds the lock is lost.
+                seat.execute(sa.text("select 1"))
+            elif not once:
+                stop.wait(STANDS_BY)
+                continue
             now = fingerprint(settings)
             if now != seen:
-                project.engine.dispose()
                 project, seen = Project(settings), now
-            did = work(project)
+            did = work(project, leaves_files=leaves_files)
         except (UpnextError, DBAPIError, OSError) as error:
+            if seat is not None and isinstance(error, DBAPIError):
+                seat.invalidate()
+                seat = None
             failures += 1
             on_failure(without_values(str(error)).splitlines()[0])
             if once:
@@ -67,13 +91,15 @@ def live(
             break
         else:
             stop.wait(LOOKS_EVERY)
+    if seat is not None:
+        seat.close()
     project.engine.dispose()
 
 
-def work(project: Project) -> Did | None:
+def work(project: Project, *, leaves_files: bool) -> Did | None:
     """Do what waits: a tick for events, else a dispatch of what is due; None where nothing waits."""
     now = utc_now()
-    if has_events(project, now):
+    if has_lines(project) or (not leaves_files and has_files(project, now)):
         ticked = tick(project, None)
         return Did("tick", ticked.as_of, {"events": ticked.ingest["stored"], **ticked.segments})
     due = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
@@ -84,15 +110,17 @@ def work(project: Project) -> Did | None:
     return None
 
 
-def has_events(project: Project, now: datetime) -> bool:
-    """Whether lines of the inbox, files, or loads wait that no tick has taken in."""
+def has_lines(project: Project) -> bool:
+    """Whether lines of the inbox wait."""
+    with project.engine.connect() as connection:
+        return has_lines_waiting(connection, [*project.sources, OWN])
+
+
+def has_files(project: Project, now: datetime) -> bool:
+    """Whether files wait, or loads that no tick has taken in."""
     landed = find_landed(project.settings.landing, project.sources)
     with project.engine.connect() as connection:
-        return (
-            has_lines_waiting(connection, [*project.sources, OWN])
-            or (bool(landed) and bool(not_loaded(connection, landed, now=now)))
-            or loads_to_take_in(connection) > 0
-        )
+        return (bool(landed) and bool(not_loaded(connection, landed, now=now))) or loads_to_take_in(connection) > 0
 
 
 def fingerprint(settings: Settings) -> str:

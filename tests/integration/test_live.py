@@ -131,3 +131,21 @@ def test_what_occurs_while_a_tick_begins_is_in_it(
     monkeypatch.setattr(loop, "ingest_landing", arrived)
     assert loop.tick(project, None).as_of > begun
     assert rows(project, "select user_id, logins_30d from features.user_features") == [("ann", 1)]
+
+
+def test_of_two_processes_one_stands_by_and_takes_over(edge: Edge) -> None:
+    project = edge.project
+    holder = "select count(*) from pg_locks where locktype = 'advisory' and upnext.is_locked('live')"
+    with at_work(project) as first:
+        wait_for(lambda: rows(project, holder) != [(0,)], "the first")
+        with at_work(project) as second:
+            send(edge, "ann")
+            wait_for(lambda: members(project) == ["ann"], "ann")
+            first.kill()
+            first.wait()
+            send(edge, "bob")
+            wait_for(lambda: members(project) == ["ann", "bob"], "bob")
+            second.terminate()
+            output, errors = second.communicate(timeout=60)
+    assert errors == ""
+    assert output.count(" tick") == 1, "the second did nothing while the first worked"

@@ -42,8 +42,22 @@ def exclusive(engine: Engine, name: str) -> Iterator[Connection]:
                 connection.execute(sa.text("select pg_advisory_unlock(hashtextextended(:key, 0))"), key)
 
 
+def taken(engine: Engine, name: str) -> Connection | None:
+    """Take the warehouse-wide lock `name` without waiting; return the connection that holds it, None if others do."""
+    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    taken = sa.text("select pg_try_advisory_lock(hashtextextended(:key, 0))")
+    if connection.scalar(taken, {"key": f"upnext:{name}"}):
+        return connection
+    connection.close()
+    return None
+
+
+def is_held(connection: Connection, name: str) -> bool:
+    """Whether anybody holds the warehouse-wide lock `name`."""
+    return bool(connection.scalar(sa.text("select upnext.is_locked(:lock)"), {"lock": name}))
+
+
 def is_at_work(engine: Engine, run_id: str) -> bool:
     """Whether the process of a run is alive."""
     with engine.connect() as connection:
-        held = connection.scalar(sa.text("select upnext.is_locked(:lock)"), {"lock": f"run {run_id}"})
-    return bool(held)
+        return is_held(connection, f"run {run_id}")

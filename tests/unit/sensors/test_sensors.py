@@ -28,6 +28,9 @@ def test_without_new_files_nothing_starts() -> None:
 def test_what_a_failed_tick_has_loaded_starts_another() -> None:
     assert isinstance(arrivals.decide(arrived=0, loaded=1, state=IDLE, now=NOW), dg.RunRequest)
     assert isinstance(arrivals.decide(arrived=0, loaded=0, has_lines=True, state=IDLE, now=NOW), dg.RunRequest)
+    left = arrivals.decide(arrived=0, loaded=0, has_lines=True, state=IDLE, now=NOW, is_live=True)
+    assert isinstance(left, dg.SkipReason)
+    assert isinstance(arrivals.decide(arrived=1, loaded=0, state=IDLE, now=NOW, is_live=True), dg.RunRequest)
 
 
 def test_the_first_of_several_failures_is_told() -> None:
@@ -80,3 +83,5 @@ def test_due_steps_start_their_journeys() -> None:
         dg.AssetKey(["experiences", "live_ctas"]),
     ]
     assert isinstance(due_steps.decide(journeys=set(), state=IDLE, now=NOW), dg.SkipReason)
+    left = due_steps.decide(journeys={"earn_upgrade"}, state=IDLE, now=NOW, is_live=True)
+    assert isinstance(left, dg.SkipReason)
