@@ -5,6 +5,7 @@ where there is none; it leaves out the key. Whatever is wrong with one event is 
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ TYPES = {
 }  # fmt: skip
 """The type of event that a path states, by its last part."""
 BATCHES = ("batch", "b", "import")
+# As upnext/edge/keys.py makes them.
+_KEY = re.compile(r"[ws]k_[A-Za-z0-9_-]{32}")
 BOTS = ("bot", "crawler", "spider", "headlesschrome")
 
 Fields = dict[str, msgspec.Raw]
@@ -120,11 +123,18 @@ def lines_of(
     under = _merged(_encode({"ip": address} if address else {}), call.context) if call.context or address else None
     over = msgspec.Raw(b'{"upnext":{"bot":true}}') if is_bot else None
     return [
-        # Where an event is kept as it came, it may hold the key.
-        _line(item, rules, added, under, over, ids).replace((call.key or "\0").encode(), b"")
+        _without_key(_line(item, rules, added, under, over, ids), call.key)
         for item in call.items
         if not _objects(bytes(item), rules.consent)
     ]
+
+
+def _without_key(line: bytes, key: str | None) -> bytes:
+    """Return a line without the key, which an event that is kept as it came may hold.
+
+    A text that only stands in the place of a key is left, because removing it could change what the event says.
+    """
+    return line.replace(key.encode(), b"") if key is not None and _KEY.fullmatch(key) else line
 
 
 def _line(

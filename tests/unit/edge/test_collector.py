@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from upnext.edge.collector import BATCHES, Rules, is_bot, lines_of, read, without_query
+from upnext.edge.keys import new_key
 from upnext.edge.refusal import Refused
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -63,6 +64,15 @@ def test_the_first_part_of_a_too_large_event_is_kept() -> None:
     found = lines_of(read(f'{{"batch": [{large}]}}'.encode(), "b"), Rules(), received_at=NOW, ids=iter([]))
     assert [len(line) for line in found] == [64 * 1024]
     assert large.encode().startswith(found[0])
+
+
+def test_a_key_is_taken_out_of_what_is_kept_as_it_came_and_a_mere_text_is_not() -> None:
+    key = new_key("write")
+    large = json.dumps({"writeKey": key, "messageId": "m", "properties": {"text": "e" * 40_000}}).encode()
+    (kept,) = lines_of(read(large, "t"), Rules(), received_at=NOW, ids=iter([]))
+    assert (key.encode() in kept, b"messageId" in kept) == (False, True)
+    batch = {"writeKey": "e", "batch": [{"type": "track", "event": "seen here", "messageId": "m"}]}
+    assert lines(batch)[0]["event"] == "seen here"
 
 
 @pytest.mark.parametrize(
