@@ -326,6 +326,17 @@ def test_what_a_browser_client_asks_for_first(shared_edge: Edge) -> None:
         "apiKey": shared_edge.key, "apiHost": f"127.0.0.1:{shared_edge.port}/v1", "protocol": "http"
     }  # fmt: skip
     assert found.headers["cache-control"] == "public, max-age=300"
+    path = f"/v1/projects/{shared_edge.key}/settings"
+    for header in ({"X_Forwarded_Host": "evil.example"}, {"Forwarded": "host=evil.example;proto=https"}):
+        assert shared_edge.ask("GET", path, **header).body == found.body, "nobody else's edge, by a header of anybody"
+
+
+def test_a_trusted_proxy_says_by_which_name_the_edge_is_asked(project: Project) -> None:
+    with running(project, UPNEXT_EDGE_TRUSTED_PROXIES="127.0.0.0/8") as edge:
+        path = f"/v1/projects/{edge.key}/settings"
+        found = edge.ask("GET", path, X_Forwarded_Host="edge.otto.example", X_Forwarded_Proto="https").body
+        segment = found["integrations"]["Segment.io"]
+        assert (segment["apiHost"], segment["protocol"]) == ("edge.otto.example/v1", "https")
 
 
 class Load:

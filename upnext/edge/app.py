@@ -179,9 +179,12 @@ class ClientSettings:
         """Point the client to this edge."""
         if await self._edge.keys.find(key) is None:
             raise Refused(401, "unauthorized", "no key, or one that is unknown or disabled")
-        host = f"{request.forwarded_host}{self._edge.config.prefix}/v1"
+        # Anybody can state these headers, and a cache would give the answer to others.
+        is_forwarded = self._edge.config.is_trusted(request.remote_addr)
+        host = f"{request.forwarded_host if is_forwarded else request.netloc}{self._edge.config.prefix}/v1"
+        scheme = request.forwarded_scheme if is_forwarded else request.scheme
         response.data = msgspec.json.encode({
-            "integrations": {"Segment.io": {"apiKey": key, "apiHost": host, "protocol": request.forwarded_scheme}},
+            "integrations": {"Segment.io": {"apiKey": key, "apiHost": host, "protocol": scheme}},
             "plan": {"track": {"__default": {"enabled": True}}},
             "metrics": {"sampleRate": 0},
         })  # fmt: skip

@@ -62,12 +62,16 @@ class Config:
             },
         )
 
+    def is_trusted(self, address: str) -> bool:
+        """Whether an address is of a trusted proxy. Raises `ValueError` for what is no address."""
+        return any(ip_address(address) in network for network in self.trusted_proxies)
+
     def client_of(self, peer: str, forwarded: str | None) -> str:
         """Return the address that a request comes from: the last one that no trusted proxy has forwarded."""
         address = peer
         for stated in reversed((forwarded or "").split(",")):
             try:
-                if not any(ip_address(address) in network for network in self.trusted_proxies) or not stated.strip():
+                if not self.is_trusted(address) or not stated.strip():
                     return address
                 address = str(ip_address(stated.strip()))
             except ValueError:
