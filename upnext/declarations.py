@@ -21,6 +21,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Percent = Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")]
 """A part of all, in per cent."""
 
+Date = Annotated[str, worded(r"^\d{4}-\d{2}-\d{2}$", 'a date in quotes such as "2026-04-05"')]
+
 Link = Annotated[
     str,
     worded(

@@ -40,6 +40,9 @@ def explain(message: str, where: str, value: Any, kind: type[msgspec.Struct]) ->
             keys[depth] = _misfit(declared, value)
         declared, value = _below(declared, keys[depth]), _value_below(value, keys[depth])
     declared = _chosen(declared, value)
+    if where.startswith("`key` in ") and isinstance(declared, inspect.DictType):
+        key = next(str(key) for key in value if not _fits(declared.key_type, key))
+        return [*keys, key], f"'{key}' is no key of '{keys[-1]}'; each must be {describe(declared.key_type)}"
     if found := re.match(r"Object missing required field `(.+)`", message):
         return keys, f"'{found[1]}' is missing; it is {describe(_below(declared, found[1]))}"
     if found := re.match(r"Object contains unknown field `(.+)`", message):

@@ -12,6 +12,8 @@ from tests.conftest import AS_OF, Cli, SmtpServer, rows
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from upnext.errors import UpnextError
 from upnext.journeys.definition import Broadcast
+from upnext.journeys.dispatch import journeys_with_work, run_checks
+from upnext.journeys.policy import Channel, Policy
 from upnext.loop import analyse_results, build
 from upnext.operations import render_journey, resume_journey, send_test
 from upnext.operations import start as start_one
@@ -92,10 +94,64 @@ def test_no_more_than_its_rate_in_any_hour(journeys: Journeys, smtp: SmtpServer)
     assert len(set(smtp.ids)) == len(smtp.ids) == 2 * len(USERS)
 
 
+def days_of(warm_up: dict[str, Any], journeys: Journeys, smtp: SmtpServer) -> list[tuple[int, int]]:
+    """Dispatch twice on each of four days; return how many mails each day brought, and to how many of Gmail."""
+    policy = {"time_zone": "America/New_York", "email": {"connections": 3, "warm_up": warm_up}}
+    journeys.project.policy = msgspec.convert(policy, Policy)
+    counted = []
+    for day in range(4):
+        before = len(smtp.accepted)
+        # The second is an hour before the day ends in New York.
+        for at in (NOON + day * DAY, NOON.replace(hour=3) + (day + 1) * DAY):
+            journeys.dispatch(at)
+        new = smtp.accepted[before:]
+        counted.append((len(new), sum(message["To"].endswith("@gmail.com") for message in new)))
+    assert len(set(smtp.ids)) == len(smtp.ids)
+    return counted
+
+
+@pytest.mark.parametrize(("warm_up", "expected"), [
+    ({"starts_on": "2026-03-31", "per_day": [2, 3, 4]}, [2, 3, 4, 3]),
+    ({"starts_on": "2026-04-01", "per_day": [2, 3, 4]}, [2, 2, 3, 4]),
+    ({"starts_on": "2026-03-31", "domains": {"gmail.com": [1, 2]}}, [7, 2, 3, 0]),
+    ({"starts_on": "2026-03-31", "per_day": [5, 6], "domains": {"gmail.com": [1, 2]}}, [5, 4, 3, 0]),
+])  # fmt: skip
+def test_a_channel_sends_more_each_day_of_its_warm_up(
+    journeys: Journeys, smtp: SmtpServer, warm_up: dict[str, Any], expected: list[int]
+) -> None:
+    for number, user in enumerate(USERS):
+        domain = "GMail.com" if number % 2 else "customer.example"
+        journeys.product.identify(user, AS_OF - DAY, email=f"{user}@{domain}")
+    journeys.tick(AS_OF + timedelta(minutes=1), "entered", *USERS)
+    journeys.declare(news=broadcast(mail("news", late="send")))
+    assert [count for count, _ in days_of(warm_up, journeys, smtp)] == expected
+    assert statuses(journeys).get("pending", 0) == len(USERS) - sum(expected)
+
+
+def test_what_is_transactional_does_not_wait_for_the_warm_up_and_takes_its_place(
+    journeys: Journeys, smtp: SmtpServer
+) -> None:
+    join(journeys, *USERS)
+    receipts = journey(mail("receipt"), existing_members="enroll", transactional=True)
+    journeys.declare(news=broadcast(), receipts=receipts)
+    journeys.project.policy = msgspec.convert(
+        {"email": {"warm_up": {"starts_on": f"{NOON:%Y-%m-%d}", "per_day": [5, 15]}}}, Policy
+    )
+    done = journeys.dispatch(NOON)
+    assert (len(journeys.sent("receipt")), journeys.sent("news")) == (len(USERS), [])
+    assert done.messages == {"sent": len(USERS), "postponed": len(USERS)}
+    assert rows(journeys.project, "select domain, taken from journeys.warm_up") == [("", len(USERS))]
+    assert run_checks(journeys.project.engine, now=NOON + 6 * HOUR)["steps_are_not_overdue"] == {}
+    assert journeys_with_work(journeys.project.engine, {"news", "receipts"}, now=NOON + 6 * HOUR) == set()
+    journeys.dispatch(NOON.replace(hour=1) + DAY)
+    assert journeys.sent("news") == USERS
+
+
 def test_a_broadcast_that_fails_pauses_itself_until_somebody_resumes_it(journeys: Journeys, smtp: SmtpServer) -> None:
     join(journeys, *USERS)
     limits = {"failed": "20 %", "of_at_least": 4}
     journeys.declare(news=broadcast(rate="5 per hour", pause_when=limits))
+    journeys.project.policy = Policy(email=Channel(connections=1))
     smtp.answers = ["550 no such user"] * 2
     journeys.dispatch(NOON)
     assert statuses(journeys) == {"failed": 2, "sent": 5, "pending": 5}

@@ -298,6 +298,35 @@ def test_a_step_starts_another_journey_by_the_rules_of_that_one(journeys: Journe
     assert set(journeys.entries("journey, status")) >= {("demo", "completed")}
 
 
+def test_a_journey_that_a_step_starts_runs_once_for_each_key(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    wait = {"do": "wait", "name": "until_ordered", "any_of": ["subscribed to premium plan"], "within": "2 days",
+            "then": "thanks", "otherwise": "nudge"}  # fmt: skip
+    journeys.declare(
+        demo=by_event({"do": "start", "name": "on", "journey": "review"}),
+        review=journey(wait, mail("thanks", wait="0 days", next="end"), mail("nudge", wait="0 days"), segment=None,
+                       existing_members=None, exit_on_leaving=False, reentry="never", keyed_by="cart.id"),
+    )  # fmt: skip
+    journeys.dispatch()
+    for minutes, cart in enumerate(("c-1", "c-2", "c-1")):
+        book(journeys, "ada", at=AS_OF + HOUR + timedelta(minutes=minutes), cart={"id": cart})
+        journeys.dispatch(AS_OF + HOUR + timedelta(minutes=minutes))
+    book(journeys, "bob")
+    journeys.dispatch(AS_OF + 5 * DAY)
+    runs = rows(journeys.project, "select user_id, key from journeys.entries where journey = 'review' order by key")
+    assert runs == [("ada", "c-1"), ("ada", "c-2")]
+    refused = rows(journeys.project, "select user_id, reason from journeys.messages where step = 'on' and"
+                                     " status = 'skipped' order by 1")  # fmt: skip
+    assert refused == [
+        ("ada", "may not enter the journey, or not again"),
+        ("bob", "the event that began demo has no cart.id"),
+    ]
+    ordered = {"cart": {"id": "c-2"}}
+    journeys.product.track("ada", "subscribed to premium plan", AS_OF + 2 * HOUR, properties=ordered)
+    journeys.dispatch(AS_OF + 6 * DAY)
+    assert (journeys.sent("thanks"), journeys.sent("nudge")) == ([], ["ada", "ada"])
+
+
 def test_a_journey_that_is_not_started_lets_nobody_in(journeys: Journeys) -> None:
     journeys.person("ada")
     parent = by_event({"do": "start", "name": "on", "journey": "review"})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from upnext.conditions import Conditions, Path, check_conditions
-from upnext.declarations import Declaration, Link, Name, Percent, Share
+from upnext.declarations import Date, Declaration, Link, Name, Percent, Share
 from upnext.durations import Duration
 from upnext.wording import worded
 
@@ -106,9 +106,6 @@ Instant = Annotated[
         'a time in quotes: "2026-04-05 09:00" by each user\'s own clock, or with a zone, "2026-04-05 09:00Z"',
     ),
 ]
-
-Date = Annotated[str, worded(r"^\d{4}-\d{2}-\d{2}$", 'a date in quotes such as "2026-04-05"')]
-"""A day in UTC."""
 
 FileName = Annotated[str, worded(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", "the name of a file such as terms.pdf")]
 Rate = Annotated[str, worded(r"^[1-9][0-9]{0,6} per (minute|hour|day)$", "a rate such as 5000 per hour")]

@@ -150,8 +150,8 @@ def _mistakes_of_entry(name: str, journey: Journey, known: Names) -> Iterator[Pr
         yield Problem(["existing_members"], "an event has no members; leave it out")
     elif journey.exit_on_leaving:
         yield Problem(["exit_on_leaving"], "an event cannot be left; leave it out")
-    if journey.keyed_by is not None and journey.event is None:
-        yield Problem(["keyed_by"], "keyed_by goes with an event that lets people in")
+    if journey.keyed_by is not None and journey.event is None and name not in known.started:
+        yield Problem(["keyed_by"], "keyed_by goes with an event that lets people in, or a journey that others start")
     if journey.event is not None:
         yield from unknown(["event", "any_of"], "event", journey.event.any_of, known.events)
     if journey.audience is not None:

@@ -10,6 +10,7 @@ from upnext.conditions import Path
 from upnext.declarations import Declaration, Name, Share
 from upnext.durations import Duration
 from upnext.errors import nearest
+from upnext.journeys.warm_up import WarmUp
 from upnext.wording import worded
 
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
@@ -32,10 +33,14 @@ class Cap(Declaration, frozen=True):
 
 
 class Channel(Declaration, frozen=True):
-    """How a channel sends: over so many connections, no faster than so many a second (null: as fast as it goes)."""
+    """How a channel sends: over so many connections, no faster than so many a second (null: as fast as it goes).
+
+    `warm_up` limits its first days.
+    """
 
     connections: Annotated[int, msgspec.Meta(gt=0, le=64)] = 4
     per_second: Count | None = None
+    warm_up: WarmUp | None = None
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=110)] = 30
 
 
@@ -131,6 +136,8 @@ class PolicyFile(Declaration, frozen=True):
             raise ValueError(
                 f"time_zone: no zone is called '{self.time_zone}'{nearest(self.time_zone, available_timezones())}"
             )
+        if self.webhook.warm_up is not None and self.webhook.warm_up.domains:
+            raise ValueError("domains are those of email addresses; a webhook has none - at `$.webhook.warm_up`")
 
 
 class Policy(PolicyFile, frozen=True):

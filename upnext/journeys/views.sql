@@ -578,8 +578,9 @@ as $$
         )
 $$;
 
--- Users who wait to be let in, because a step of another journey starts this one. They keep the event of that journey.
-create or replace function journeys.entering_by_start(of_journey text)
+-- Users who wait to be let in, because a step of another journey starts this one. They keep the event of that journey,
+-- and its value of `keyed_by` is the key of the run.
+create or replace function journeys.entering_by_start(of_journey text, keyed_by text)
 returns table (
     user_id text, entered_at timestamptz, cause text, change_id bigint, key text, trigger_source text, trigger_id text
 )
@@ -590,13 +591,14 @@ as $$
         messages.due_at,
         'message ' || messages.message_id,
         cast(null as bigint),
-        cast(null as text),
+        trigger.properties #>> string_to_array(keyed_by, '.'),
         entries.trigger_source,
         entries.trigger_id
     from journeys.messages
     inner join journeys.entries on entries.entry_id = messages.entry_id
     inner join journeys.steps
         on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+    left join lateral journeys.trigger_of(entries.trigger_source, entries.trigger_id) as trigger on true
     where
         messages.channel = 'start' and messages.status = 'pending' and steps.definition ->> 'journey' = of_journey
 $$;

@@ -377,6 +377,22 @@ def test_topics_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
         load_policy([], tmp_path / "policy.yml")
 
 
+@pytest.mark.parametrize(("channel", "message"), [
+    ("email: {warm_up: {per_day: [5]}}", "'starts_on' is missing; it is a date in quotes"),
+    ("email: {warm_up: {starts_on: '2026-02-30', per_day: [5]}}", "'2026-02-30' is no day of the calendar"),
+    ("email: {warm_up: {starts_on: '2026-02-03'}}", r"per_day is missing, such as per_day: \[50, 100, 500\]"),
+    ("email: {warm_up: {starts_on: '2026-02-03', per_day: []}}", "'per_day' is .*a list, with one entry at least"),
+    ("email: {warm_up: {starts_on: '2026-02-03', per_day: [0]}}", "0; it must be a whole number above 0"),
+    ("email: {warm_up: {starts_on: '2026-02-03', domain: {}}}", "unknown key 'domain'; did you mean 'domains'"),
+    ("email: {warm_up: {starts_on: '2026-02-03', domains: {Gmail: [1]}}}", "a domain in lower case such as gmail.com"),
+    ("webhook: {warm_up: {starts_on: '2026-02-03', domains: {a.b: [1]}}}", "domains are those of email addresses"),
+])  # fmt: skip
+def test_a_mistake_in_a_warm_up_has_its_line(tmp_path: Path, channel: str, message: str) -> None:
+    (tmp_path / "policy.yml").write_text(f"late_after: 6 hours\n{channel}\n")
+    with pytest.raises(UpnextError, match=rf"policy.yml:2: .*{message}"):
+        load_policy([], tmp_path / "policy.yml")
+
+
 def test_a_time_zone_of_the_policy_is_one_that_there_is(tmp_path: Path) -> None:
     (tmp_path / "policy.yml").write_text("late_after: 6 hours\ntime_zone: Europe/Berln\n")
     with pytest.raises(UpnextError, match=r"no zone is called 'Europe/Berln'; did you mean 'Europe/Berlin'"):

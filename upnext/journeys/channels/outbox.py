@@ -26,6 +26,7 @@ from upnext.journeys.copy.message import Rendered, Request, Sender
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.policy import Policy
 from upnext.journeys.sql import SQL
+from upnext.journeys.warm_up import ALL, WarmUp, day_at, domain_of
 
 PAGE = 200
 _AFTER = ("after_due_at", "after_user_id", "after_position", "after_message_id")
@@ -52,6 +53,7 @@ class Ready:
     due_at: datetime
     attempts: int
     is_limited: bool
+    is_transactional: bool
     rendered: Rendered
 
 
@@ -66,6 +68,13 @@ def stop_parameters(policy: Policy, as_of: datetime) -> dict[str, Any]:
         "cap_per": cap.per if cap is not None else None,
         "opt_in_topics": [name for name, topic in policy.topics.items() if topic.default == "opt_in"],
     }
+
+
+def warm_up_parameters(warm_up: WarmUp | None, as_of: datetime, time_zone: str) -> dict[str, Any]:
+    """Return the limits of a warm-up on the day of `as_of`, by domain, and when the next day begins."""
+    day, until = day_at(as_of, time_zone)
+    limits = warm_up.limits(day) if warm_up is not None else {}
+    return {"domains": list(limits), "limits": list(limits.values()), "day": day, "until": until}
 
 
 def send_due(
@@ -85,7 +94,13 @@ def send_due(
     Raises `UpnextError` if no connection opens; due messages then wait.
     """
     settings = policy.channel(channel)
-    values = {**stop_parameters(policy, as_of), "journeys": journeys, "channel": channel, "is_told": is_told}
+    values = {
+        **stop_parameters(policy, as_of),
+        **warm_up_parameters(settings.warm_up, as_of, policy.time_zone),
+        "journeys": journeys,
+        "channel": channel,
+        "is_told": is_told,
+    }
     with engine.connect() as database:
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
     if not waiting:
@@ -162,19 +177,17 @@ def _written_pages(
     while True:
         with database.begin():
             database.execute(SQL["pause_failing"], values)
+            full = _warmed_up(database, values)
+            if ALL in full:
+                done["postponed"] += database.execute(SQL["postpone_all"], values).rowcount
+                return
             page = database.execute(SQL["prepare"], {**values, **after, "page": PAGE}).all()
-            for row in page:
-                if row.stopped_by is not None:
-                    done["skipped"] += _skip(database, row.message_id, row.stopped_by)
-                elif row.allowed_at > values["as_of"]:
-                    database.execute(SQL["postpone"], {"message_id": row.message_id, "until": row.allowed_at})
+            ready = [row for row in page if _may_go(database, row, values, full, done)]
         if not page:
             return
         last = page[-1]
         after = dict(zip(_AFTER, (last.due_at, last.user_id, last.position, last.message_id), strict=True))
-        for row in page:
-            if row.stopped_by is not None or row.allowed_at > values["as_of"]:
-                continue
+        for row in ready:
             message = process.render(request_of(row, values["as_of"]))
             if message is None:
                 continue
@@ -186,7 +199,35 @@ def _written_pages(
                 if message.reason is not None:
                     done["skipped"] += _skip(database, row.message_id, message.reason)
             if message.reason is None:
-                yield Ready(row.channel, row.user_id, row.due_at, row.attempts, row.is_limited, message)
+                yield Ready(
+                    row.channel, row.user_id, row.due_at, row.attempts, row.is_limited, values["are_transactional"],
+                    message,
+                )  # fmt: skip
+
+
+def _may_go(database: Database, row: sa.Row[Any], values: dict[str, Any], full: set[str], done: Counter[str]) -> bool:
+    """Skip a due message with its reason, or postpone it; True if neither is so."""
+    if row.stopped_by is not None:
+        done["skipped"] += _skip(database, row.message_id, row.stopped_by)
+    elif row.allowed_at > values["as_of"]:
+        database.execute(SQL["postpone"], {"message_id": row.message_id, "until": row.allowed_at})
+    elif domain_of(str(row.traits.get("email"))) in full:
+        done["postponed"] += _postpone(database, row.message_id, values)
+    else:
+        return True
+    return False
+
+
+def _warmed_up(database: Database, values: dict[str, Any]) -> set[str]:
+    """Return what has sent its most for the day, of the limits that hold for messages that may wait."""
+    if not values["domains"] or values["are_transactional"]:
+        return set()
+    return set(database.scalars(SQL["warmed_up"], values))
+
+
+def _postpone(database: Database, message_id: str, values: dict[str, Any]) -> int:
+    """Let a message wait for the next day of the warm-up."""
+    return database.execute(SQL["postpone"], {"message_id": message_id, "until": values["until"]}).rowcount
 
 
 def _skip(database: Database, message_id: str, reason: str) -> int:
@@ -227,7 +268,7 @@ def _work(engine: Engine, outside: Connection, messages: Iterator[list[Ready]], 
 def _send(database: Database, outside: Connection, message: Ready, values: dict[str, Any]) -> str:
     """Claim one message, send it and record what became of it; return its status, empty where another has it."""
     message_id = message.rendered.message_id
-    with database.begin():
+    with database.begin() as transaction:
         if values["cap_messages"] is not None:
             database.execute(SQL["lock_user"], {"user_id": message.user_id})
         record_consent(database)
@@ -235,6 +276,12 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
         if message.is_limited:
             database.execute(SQL["lock_journey"], named)
         claim = database.execute(SQL["claim"], {**values, **named}).one_or_none()
+        has_place = claim is None or claim.status == "skipped" or _take_place(database, message, values)
+        if not has_place:
+            transaction.rollback()
+    if not has_place:
+        with database.begin():
+            return "postponed" if _postpone(database, message_id, values) else ""
     if claim is None:
         return ""
     if claim.status == "skipped":
@@ -264,6 +311,14 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
             gone = {"endpoint": message.rendered.recipient, "as_of": values["as_of"], "reason": answer.reason}
             database.execute(SQL["disable_endpoint"], gone)
     return status if is_recorded else ""
+
+
+def _take_place(database: Database, message: Ready, values: dict[str, Any]) -> bool:
+    """Count a message in the warm-up of its channel; False where the day has no place left for it."""
+    if not values["domains"]:
+        return True
+    named = {"domain": domain_of(address_of(message)), "is_transactional": message.is_transactional}
+    return bool(database.scalar(SQL["take_warm_up"], {**values, **named}))
 
 
 def address_of(message: Ready) -> str | None:

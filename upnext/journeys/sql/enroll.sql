@@ -57,14 +57,14 @@ with entered as (
     )
     where :entering_by = 'event'
     union all
-    select * from journeys.entering_by_start(:journey) where :entering_by = 'start'
+    select * from journeys.entering_by_start(:journey, :keyed_by) where :entering_by = 'start'
 ),
 
 eligible as (
     select distinct on (user_id, key) *
     from entered
     where
-        (cast(:keyed_by as text) is null or key is not null or :entering_by <> 'event')
+        (cast(:keyed_by as text) is null or key is not null)
         and entered_at >= coalesce(cast(cast(:starts_on as text) as timestamp) at time zone 'UTC', '-infinity')
         and entered_at < coalesce(cast(cast(:ends_on as text) as timestamp) at time zone 'UTC', 'infinity')
         and not exists (
@@ -246,9 +246,14 @@ on conflict (journey, cause) do nothing;
 update journeys.messages
 set
     status = case when entered.entry_id is null then 'skipped' else 'sent' end,
-    reason = case when entered.entry_id is null then 'may not enter the journey, or not again' end,
+    reason = case
+        when entered.entry_id is not null then null
+        when cast(:keyed_by as text) is not null and waiting.key is null 
+            then 'the event that began ' || messages.journey || ' has no ' || :keyed_by
+        else 'may not enter the journey, or not again'
+    end,
     sent_at = case when entered.entry_id is not null then cast(:as_of as timestamptz) end
-from journeys.entering_by_start(:journey) as waiting
+from journeys.entering_by_start(:journey, :keyed_by) as waiting
 left join journeys.entries as entered on entered.journey = :journey and entered.cause = waiting.cause
 where messages.message_id = substr(waiting.cause, 9);
 

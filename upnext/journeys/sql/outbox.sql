@@ -82,6 +82,41 @@ where message_id = :message_id and status = 'pending';
 -- name: postpone
 update journeys.messages set not_before = :until where message_id = :message_id and status = 'pending';
 
+-- name: postpone_all
+-- No more of a channel goes out on a day; what is transactional does.
+update journeys.messages set not_before = :until
+where message_id in (
+    select message_id from journeys.due_messages(:channel, :journeys, :as_of, false)
+);
+
+-- name: warmed_up
+-- The domains, and '' for all, of which a channel has sent as many on a day as it may.
+select counts.domain
+from journeys.warm_up as counts
+inner join unnest(cast(:domains as text []), cast(:limits as integer [])) as tiers (domain, most)
+    on tiers.domain = counts.domain and counts.taken >= tiers.most
+where counts.channel = :channel and counts.day = :day;
+
+-- name: take_warm_up
+-- Counts a message before it is sent, once for all and once for its domain; says of how many of the two a place was
+-- left. A row's lock keeps several senders within its limit together.
+with tiers as (
+    select * from unnest(cast(:domains as text []), cast(:limits as integer [])) as tiers (domain, most)
+    where domain in ('', :domain)
+),
+
+taken as (
+    insert into journeys.warm_up as counts (channel, day, domain, taken)
+    select :channel, :day, domain, 1 from tiers order by domain
+    on conflict (channel, day, domain) do update set taken = counts.taken + 1
+    where
+        cast(:is_transactional as boolean)
+        or counts.taken < (select most from tiers where tiers.domain = excluded.domain)
+    returning domain
+)
+
+select (select count(*) from taken) = (select count(*) from tiers);
+
 -- name: record_links
 insert into journeys.links (link_id, url) values (:link_id, :url) on conflict (link_id) do nothing;
 

@@ -21,7 +21,7 @@ class Clock:
 def instants(work: list[float], per_second: int | None) -> list[float]:
     """Return when each message goes out, after so many seconds of work on each."""
     clock = Clock()
-    messages = [Ready("email", "ada", DUE, 0, False, Rendered(str(number))) for number, _ in enumerate(work)]
+    messages = [Ready("email", "ada", DUE, 0, False, False, Rendered(str(number))) for number, _ in enumerate(work)]
     found = []
     for seconds, _ in zip(work, paced(messages, per_second, clock=lambda: clock.now, sleep=clock.sleep), strict=True):
         found.append(round(clock.now - 100, 3))
@@ -37,7 +37,8 @@ def test_a_channel_is_no_faster_than_its_rate() -> None:
 
 def test_what_is_due_to_one_user_at_one_instant_goes_to_one_sender() -> None:
     messages = [
-        Ready("email", user, DUE, 0, False, Rendered(name)) for user, name in (("ada", "1"), ("ada", "2"), ("bob", "3"))
+        Ready("email", user, DUE, 0, False, False, Rendered(name))
+        for user, name in (("ada", "1"), ("ada", "2"), ("bob", "3"))
     ]
     together = [[message.rendered.message_id for message in one] for one in in_order(messages)]
     assert together == [["1", "2"], ["3"]]
