@@ -13,6 +13,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +219,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], int]] = {
     "too large": (b'{"batch": ["' + b"x" * 600_000 + b'"]}', {}, 413),
     "gzip that is none": (b'{"batch": []}', {"Content-Encoding": "gzip"}, 400),
     "gzip that is cut": (gzip.compress(b'{"batch": []}')[:-9], {"Content-Encoding": "gzip"}, 400),
+    "gzip with something behind": (gzip.compress(b'{"batch": []}') + b"x", {"Content-Encoding": "gzip"}, 400),
     "gzip twice": (gzip.compress(gzip.compress(b'{"batch": []}')), {"Content-Encoding": "gzip"}, 400),
     "a bomb": (BOMB, {"Content-Encoding": "gzip"}, 413),
     "another encoding": (b'{"batch": []}', {"Content-Encoding": "br"}, 415),
@@ -246,7 +248,10 @@ def test_gzip_is_read_whatever_the_content_type_says(edge: Edge) -> None:
     for number, kind in enumerate(("application/json", "text/plain", "application/gzip", "nonsense")):
         body = gzip.compress(json.dumps({"batch": [track(number)]}).encode())
         assert edge.post("/v1/batch", body, Content_Encoding="gzip", Content_Type=kind).status == 200
-    assert ingest_landing(edge.project).stored == 4
+    whole = json.dumps({"batch": [track(5)]}).encode()
+    parts = gzip.compress(whole[:20]) + gzip.compress(whole[20:])
+    assert edge.post("/v1/batch", parts, Content_Encoding="gzip").status == 200
+    assert ingest_landing(edge.project).stored == 5
 
 
 def test_paths_and_methods(shared_edge: Edge) -> None:
@@ -265,6 +270,11 @@ def test_paths_and_methods(shared_edge: Edge) -> None:
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X-A: " + b"a" * 2_000_000 + b"\r\n\r\n", (431,)),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X-A: a\r\n" * 10_000 + b"\r\n", (431,)),
         (b"nonsense\r\n\r\n", (400,)),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", (200,)),
+        (b"GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n", (200,)),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nOrigin: http://[\r\nConnection: close\r\n\r\n", (200,)),
+        (b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (200,)),
+        (b"HEAD /js/u.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (200,)),
     ):  # fmt: skip
         try:
             answer = raw(shared_edge.port, sent)
@@ -273,6 +283,8 @@ def test_paths_and_methods(shared_edge: Edge) -> None:
         assert answer == b"" or int(answer.split()[1]) in status, (sent[:60], answer[:200])
     assert shared_edge.ask("GET", "/healthz").status == 200
     assert shared_edge.waiting() == 0
+    refused = "select count(*) > 0 from edge.refusals where reason in ('not_found', 'method_not_allowed')"
+    wait_for(lambda: rows(shared_edge.project, refused) == [(True,)], "refusals are counted")
 
 
 def test_a_body_that_does_not_come_ends_the_wait(shared_edge: Edge) -> None:
@@ -337,6 +349,22 @@ def test_a_trusted_proxy_says_by_which_name_the_edge_is_asked(project: Project) 
         found = edge.ask("GET", path, X_Forwarded_Host="edge.otto.example", X_Forwarded_Proto="https").body
         segment = found["integrations"]["Segment.io"]
         assert (segment["apiHost"], segment["protocol"]) == ("edge.otto.example/v1", "https")
+        # The proxy adds to what the client states, and does not know `Forwarded`.
+        lies = {
+            "X_Forwarded_Host": "evil.example, edge.otto.example",
+            "Forwarded": "host=evil.example;proto=javascript",
+        }
+        assert edge.ask("GET", path, **lies).body["integrations"]["Segment.io"]["apiHost"] == "edge.otto.example/v1"
+        for stated in ("evil.example/x", "a b", "http://evil.example"):
+            found = edge.ask("GET", path, X_Forwarded_Host=stated, X_Forwarded_Proto="javascript").body
+            segment = found["integrations"]["Segment.io"]
+            assert (segment["apiHost"], segment["protocol"]) == (f"127.0.0.1:{edge.port}/v1", "http")
+        # A page of the name that the proxy serves is of the same origin.
+        own = {"Origin": "https://edge.otto.example", "X_Forwarded_Host": "edge.otto.example"}
+        assert edge.post("/v1/t", track(1), **own).status == 200
+        server = edge.add_key("server")
+        wait_for(lambda: edge.ask("POST", "/v1/t", track(0), Authorization=f"Bearer {server}").status == 200, "the key")
+        assert edge.ask("GET", f"/v1/projects/{server}/settings").status == 401
 
 
 class Load:
@@ -422,24 +450,45 @@ def test_several_processes_drain_and_fill_at_once(project: Project) -> None:
     check(project, load)
 
 
-def test_while_the_warehouse_refuses_clients_are_told_to_wait_and_go_on_by_themselves(project: Project) -> None:
+@contextmanager
+def refusing(project: Project) -> Iterator[None]:
+    """A server that ends the connections of the warehouse, and takes none."""
     database = project.engine.url.database
+    other = sa.create_engine(project.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with other.connect() as connection:
+        connection.exec_driver_sql(f'alter database "{database}" allow_connections false')
+        ends = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %(name)s"
+        connection.exec_driver_sql(ends, {"name": database})
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f'alter database "{database}" allow_connections true')
+    other.dispose()
+
+
+def test_before_any_key_could_be_read_everybody_is_told_to_wait(project: Project) -> None:
+    with running(project) as edge:
+        with refusing(project), ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(edge.post, "/v1/t", track(number), Origin=OTTO) for number in range(6)]
+            asked.append(pool.submit(edge.ask, "GET", f"/v1/projects/{edge.key}/settings"))
+            assert [one.result().status for one in asked] == [503] * 7
+            assert edge.ask("GET", "/healthz", Origin=OTTO).status == 200
+        wait_for(lambda: edge.post("/v1/t", track(9)).status == 200, "the warehouse")
+        assert edge.waiting() == 1
+
+
+def test_while_the_warehouse_refuses_clients_are_told_to_wait_and_go_on_by_themselves(project: Project) -> None:
     with running(project) as edge:
         assert edge.post("/v1/t", track(1)).status == 200
-        other = sa.create_engine(project.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-        with Load(edge) as load, other.connect() as connection:
+        with Load(edge) as load:
             wait_for(lambda: len(load.acknowledged) > 50, "some events")
-            connection.exec_driver_sql(f'alter database "{database}" allow_connections false')
-            ends = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %(name)s"
-            connection.exec_driver_sql(ends, {"name": database})
-            wait_for(lambda: 503 in load.statuses, "a 503")
-            refused = edge.post("/v1/t", track(2))
-            assert (refused.status, refused.headers["retry-after"]) == (503, "2")
-            assert edge.ask("GET", "/readyz").status == 503
-            assert edge.ask("GET", "/healthz").status == 200
-            connection.exec_driver_sql(f'alter database "{database}" allow_connections true')
+            with refusing(project):
+                wait_for(lambda: 503 in load.statuses, "a 503")
+                refused = edge.post("/v1/t", track(2))
+                assert (refused.status, refused.headers["retry-after"]) == (503, "2")
+                assert edge.ask("GET", "/readyz").status == 503
+                assert edge.ask("GET", "/healthz").status == 200
             wait_for(lambda: edge.post("/v1/t", track(3)).status == 200, "the warehouse")
-        other.dispose()
     load.sent.update(("m1", "m2", "m3"))
     check(project, load)
     assert {"m1", "m3"} <= set(stored(project))

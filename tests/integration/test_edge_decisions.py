@@ -99,6 +99,21 @@ def values(answer: Answer) -> dict[str, Any]:
     return {flag["key"]: flag["value"].get("copy", "nothing") for flag in answer.body["flags"]}
 
 
+@pytest.mark.parametrize("user", ["x\0", "x" * 1001, "\u00e9" * 501])
+def test_what_cannot_be_an_id_does_not_disturb_those_who_ask_beside_it(edge: Edge, user: str) -> None:
+    server = edge.add_key("server")
+    headers = {"X_Write_Key": server}
+    wait_for(lambda: ask(edge, "ann", **headers).status == 200, "the key")
+    refused = ask(edge, user, **headers)
+    assert (refused.status, refused.body["errorCode"]) == (400, "INVALID_CONTEXT")
+
+
+@pytest.mark.parametrize("expires", ["soon", 1e18, 1e30, True, None, {}])
+def test_a_token_of_a_time_that_is_none_is_refused(edge: Edge, expires: Any) -> None:
+    claims = json.dumps({"sub": "ann", "aud": "upnext", "exp": expires}).encode()
+    assert ask(edge, "ann", signed=jwt.api_jws.encode(claims, secret(), algorithm="HS256")).status == 401
+
+
 def test_each_slot_is_a_flag_and_control_is_not_nothing(edge: Edge) -> None:
     for user, banner, variant, reason in (
         ("ann", "Upgrade <b>now</b>", "a", "SPLIT"), ("bob", None, "control", "SPLIT"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from email.message import Message
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from tests.conftest import AS_OF, SmtpServer, free_port, rows
-from tests.integration.test_edge import Answer, Edge, running
+from tests.integration.test_edge import Answer, Edge, raw, running
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from upnext.clock import utc_now
 from upnext.journeys.copy.links import serializer
@@ -127,6 +128,35 @@ def test_one_click_stops_the_next_mail_at_once(
     assert rows(journeys.project, stopped) == [("ann", "email", "ann@customer.example", "unsubscribed", "link")]
 
 
+def test_a_click_leads_on_though_it_cannot_be_stored(journeys: Journeys, smtp: SmtpServer, base: Edge) -> None:
+    sent = mails(journeys, smtp, "ann")
+    with journeys.project.engine.begin() as connection:
+        connection.exec_driver_sql("lock table edge.inbox in access exclusive mode")
+        assert base.ask("GET", link(sent["ann"], "c"), **PERSON).status == 302
+        assert base.ask("GET", link(sent["ann"], "o"), **PERSON).status == 200
+        assert base.ask("POST", link(sent["ann"], "u"), b"", **PERSON).status == 503, "this one has to be stored"
+    assert rows(journeys.project, "select * from journeys.suppressions") == []
+
+
+def test_resubscribing_takes_back_what_the_user_said_alone(journeys: Journeys, smtp: SmtpServer, base: Edge) -> None:
+    mails(journeys, smtp, "ann")
+    (message,) = rows(journeys.project, "select message_id from journeys.messages where step = 'hello'")[0]
+    path = f"/p/{serializer(signing_keys(journeys.project.settings), 'preferences').dumps(message)}"
+    said = [("ann", "bounced", "old@customer.example"), ("ann", "unsubscribed", "ann@customer.example"),
+            ("twin", "complained", "ann@customer.example")]  # fmt: skip
+    for user, reason, address in said:
+        journeys.write(
+            "insert into journeys.suppressions (user_id, channel, address, reason, source, since)"
+            " values (:user, 'email', :address, :reason, 'x', now())", user=user, reason=reason, address=address,
+        )  # fmt: skip
+    assert base.ask("POST", path, b"resubscribe=1", Content_Type="application/x-www-form-urlencoded").status == 200
+    stopped = "select user_id, reason from journeys.suppressions order by 1"
+    assert rows(journeys.project, stopped) == [("ann", "bounced"), ("twin", "complained")]
+    ingest_landing(journeys.project)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    assert rows(journeys.project, stopped) == [("ann", "bounced"), ("twin", "complained")]
+
+
 def test_preferences(journeys: Journeys, smtp: SmtpServer) -> None:
     port = free_port()
     project = journeys.project
@@ -161,5 +191,17 @@ def test_preferences(journeys: Journeys, smtp: SmtpServer) -> None:
         assert rows(project, "select * from journeys.suppressions") == [], "it concerns the topic of the mail alone"
         events = [event for event, *_ in told(journeys)]
         assert events == ["message unsubscribed", "topic subscribed", "topic unsubscribed"]
+        # A form that is cut off says nothing about the topics that it does not name.
+        cut = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\n\r\ntopic=news"
+        assert raw(edge.port, cut.encode()).split()[1] in (b"400", b"408")
+        assert rows(project, said)[1] == ("tips", True, "preferences")
+        # A clock that is ahead, or lies, does not outlast the user's next word.
+        journeys.product.track(
+            "ann", "topic subscribed", datetime(2099, 1, 1, tzinfo=UTC), properties={"topic": "news"}
+        )
+        journeys.dispatch(AS_OF + 2 * HOUR)
+        assert rows(project, said)[0] == ("news", True, "topic subscribed")
+        assert edge.ask("POST", link(smtp.accepted[0], "u"), b"List-Unsubscribe=One-Click", **form).status == 200
+        assert rows(project, said)[0] == ("news", False, "link")
         journeys.dispatch(AS_OF + 2 * DAY)
         assert rows(project, said)[1] == ("tips", True, "preferences")

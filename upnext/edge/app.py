@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import re
+import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -30,6 +32,7 @@ from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
 from upnext.edge.warehouse import STATEMENTS, Warehouse
 
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 CODES = {404: "not_found", 405: "method_not_allowed"}
 _SUCCESS = b'{"success":true}'
 _log = logging.getLogger("upnext.edge")
@@ -78,28 +81,46 @@ class Edge:
             or request.get_param("writeKey")
             or stated
         )
-        try:
-            key = await self.keys.find(named)
-        except (psycopg.Error, OSError):
-            raise Refused(503, "unavailable", "keys cannot be checked now", retry_after=2) from None
-        if key is None:
-            raise Refused(401, "unauthorized", "no key, or one that is unknown or disabled")
+        key = await self.find_key(named)
         origin = request.get_header("Origin")
         if origin is not None:
             listed = self.config.origins | set(key.origins)
-            is_listed = origins.is_allowed(origin, host=request.netloc, listed=listed)
+            is_listed = origins.is_allowed(origin, host=self.asked_as(request)[1], listed=listed)
             if not is_listed or key.kind == "server":
                 raise Refused(403, "forbidden_origin", "this origin may not use this key")
         request.context.key = key
         return key
 
-    async def is_allowed(self, origin: str, host: str) -> bool:
+    async def find_key(self, stated: str | None) -> Key:
+        """Return the key in use that a client states. Raises `Refused` where there is none."""
+        try:
+            key = await self.keys.find(stated)
+        except OSError:
+            raise Refused(503, "unavailable", "keys cannot be checked now", retry_after=2) from None
+        if key is None:
+            raise Refused(401, "unauthorized", "no key, or one that is unknown or disabled")
+        return key
+
+    def asked_as(self, request: Request) -> tuple[str, str]:
+        """Return the scheme and the host by which the client asks; those that a trusted proxy forwards win.
+
+        Anybody can state these headers, and a cache would give the answer to others.
+        """
+        scheme, host = request.scheme, request.netloc
+        if self.config.is_trusted(request.remote_addr):
+            stated = _last(request.get_header("X-Forwarded-Proto"))
+            scheme = stated if stated in ("http", "https") else scheme
+            stated = _last(request.get_header("X-Forwarded-Host"))
+            host = stated if _HOST.fullmatch(stated) else host
+        return scheme, host
+
+    async def is_allowed(self, origin: str, request: Request) -> bool:
         """Whether pages of an origin may read answers: the origin is listed for the edge, or for any key."""
         try:
             listed = self.config.origins | await self.keys.origins()
-        except (psycopg.Error, OSError):
+        except OSError:
             listed = self.config.origins
-        return origins.is_allowed(origin, host=host, listed=listed)
+        return origins.is_allowed(origin, host=self.asked_as(request)[1], listed=listed)
 
 
 class Process:
@@ -122,7 +143,7 @@ class Process:
         origin = request.get_header("Origin")
         if request.method == "OPTIONS" and origin is not None:
             response.status = 204
-            if await self._edge.is_allowed(origin, request.netloc):
+            if await self._edge.is_allowed(origin, request):
                 response.set_headers(origins.headers_of(origin, is_preflight=True))
             response.complete = True
 
@@ -131,7 +152,7 @@ class Process:
         response.append_header("Vary", "Origin")
         response.set_header("X-Content-Type-Options", "nosniff")
         origin = request.get_header("Origin") if request.method != "OPTIONS" else None
-        if origin is not None and await self._edge.is_allowed(origin, request.netloc):
+        if origin is not None and await self._edge.is_allowed(origin, request):
             response.set_headers(origins.headers_of(origin, is_preflight=False))
         self._edge.answers.labels(response.status_code).inc()
 
@@ -149,7 +170,7 @@ class Collect:
         received_at = utc_now()
         call = read(await body_of(request), self._kind)
         key = await edge.key_for(request, call.key)
-        wait = edge.limits.take(key.key_id, key.events_per_second, len(call.items))
+        wait = edge.limits.take(key.key_id, key.events_per_second, max(1, len(call.items)))
         if wait is not None:
             raise Refused(429, "too_many_requests", "this key sends faster than it may", retry_after=wait)
         lines = lines_of(
@@ -177,14 +198,13 @@ class ClientSettings:
 
     async def on_get(self, request: Request, response: Response, key: str) -> None:
         """Point the client to this edge."""
-        if await self._edge.keys.find(key) is None:
-            raise Refused(401, "unauthorized", "no key, or one that is unknown or disabled")
-        # Anybody can state these headers, and a cache would give the answer to others.
-        is_forwarded = self._edge.config.is_trusted(request.remote_addr)
-        host = f"{request.forwarded_host if is_forwarded else request.netloc}{self._edge.config.prefix}/v1"
-        scheme = request.forwarded_scheme if is_forwarded else request.scheme
+        if (await self._edge.find_key(key)).kind != "write":
+            raise Refused(401, "unauthorized", "this is a secret of servers; a page needs a write key")
+        scheme, host = self._edge.asked_as(request)
         response.data = msgspec.json.encode({
-            "integrations": {"Segment.io": {"apiKey": key, "apiHost": host, "protocol": scheme}},
+            "integrations": {"Segment.io": {
+                "apiKey": key, "apiHost": f"{host}{self._edge.config.prefix}/v1", "protocol": scheme,
+            }},
             "plan": {"track": {"__default": {"enabled": True}}},
             "metrics": {"sampleRate": 0},
         })  # fmt: skip
@@ -212,6 +232,8 @@ class Health:
         """It lives."""
         response.media = {"status": "ok"}
 
+    on_head = on_get
+
     async def on_get_ready(self, _request: Request, response: Response) -> None:
         """It can commit."""
         try:
@@ -222,6 +244,8 @@ class Health:
         if not is_ready:
             raise Refused(503, "unavailable", "the warehouse cannot be written to", retry_after=2)
         response.media = {"status": "ok"}
+
+    on_head_ready = on_get_ready
 
 
 class Metrics:
@@ -248,16 +272,30 @@ class Robots:
         response.content_type = falcon.MEDIA_TEXT
 
 
+class App(falcon.asgi.App[Request, Response]):
+    """Falcon's application, asked by HTTP/1.0 too, as many proxies do: granian calls it `1`, and falcon knows `1.0`."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # type: ignore[override]
+        """Serve a request."""
+        if scope.get("http_version") == "1":
+            scope["http_version"] = "1.0"
+        await super().__call__(scope, receive, send)
+
+
+def _last(header: str | None) -> str:
+    return (header or "").rpartition(",")[2].strip()
+
+
 def _ids() -> Iterator[str]:
     while True:
         yield f"edge-{uuid.uuid4()}"
 
 
-def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
+def create(config: Config | None = None) -> App:
     """Return the application of one process."""
     config = config or Config.from_environment()
     edge = Edge(config)
-    app = falcon.asgi.App(middleware=[Process(edge)])
+    app = App(middleware=[Process(edge)])
     app.req_options.strip_url_path_trailing_slash = True
     prefix = config.prefix
     for kind in (*TYPES, *BATCHES):
@@ -284,20 +322,19 @@ def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
     async def refuse(request: Request, response: Response, refused: Refused, _params: Any, **_: Any) -> None:
         key = getattr(request.context, "key", None)
         edge.refusals.add(utc_now(), key.key_id if key is not None else 0, refused.code)
-        _answer(response, refused.status, refused.code, refused.message)
+        _answer(response, refused.status, refused.body)
         if refused.retry_after is not None:
             response.set_header("Retry-After", f"{refused.retry_after}")
 
-    async def refuse_path(
-        _request: Request, response: Response, error: falcon.HTTPError, _params: Any, **_: Any
-    ) -> None:
-        _answer(response, error.status_code, CODES.get(error.status_code, "bad_request"), error.title or "")
+    async def refuse_path(request: Request, response: Response, error: falcon.HTTPError, params: Any, **_: Any) -> None:
+        code = CODES.get(error.status_code, "bad_request")
+        await refuse(request, response, Refused(error.status_code, code, error.title or ""), params)
         response.set_headers(error.headers or {})
 
     async def fail(_request: Request, response: Response, error: Exception, _params: Any, **_: Any) -> None:
         # The message of an error may hold what the client has sent.
-        _log.error("%s", type(error).__name__, exc_info=error.with_traceback(error.__traceback__))
-        _answer(response, 500, "internal", "the edge has a bug")
+        _log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+        _answer(response, 500, {"code": "internal", "message": "the edge has a bug"})
 
     app.add_error_handler(Exception, fail)
     app.add_error_handler(falcon.HTTPError, refuse_path)
@@ -305,9 +342,9 @@ def create(config: Config | None = None) -> falcon.asgi.App[Request, Response]:
     return app
 
 
-def _answer(response: Response, status: int, code: str, message: str) -> None:
+def _answer(response: Response, status: int, body: Mapping[str, str]) -> None:
     response.status = status
-    response.data = msgspec.json.encode({"code": code, "message": message})
+    response.data = msgspec.json.encode(body)
     response.content_type = falcon.MEDIA_JSON
     with contextlib.suppress(AttributeError):
         response.text = None

@@ -18,6 +18,8 @@ from upnext.edge.refusal import Refused
 from upnext.events.event import MAX_BYTES
 
 MAX_EVENTS = 2500
+MAX_LINES = 8 * 1024 * 1024
+"""Bytes of the lines that one request becomes: what a batch states for all its events is part of each line."""
 KEPT_OF_TOO_LARGE = 64 * 1024
 TYPES = {
     "t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias",
@@ -26,7 +28,8 @@ TYPES = {
 """The type of event that a path states, by its last part."""
 BATCHES = ("batch", "b", "import")
 # As upnext/edge/keys.py makes them.
-_KEY = re.compile(r"[ws]k_[A-Za-z0-9_-]{32}")
+_KEY = re.compile(rb"[ws]k_[A-Za-z0-9_-]{32}")
+_QUERY = re.compile(rb"[?#]|\\u003f|\\u0023", re.IGNORECASE)
 BOTS = ("bot", "crawler", "spider", "headlesschrome")
 
 Fields = dict[str, msgspec.Raw]
@@ -34,6 +37,7 @@ _fields = msgspec.json.Decoder(Fields).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str | None).decode
 _encode = msgspec.json.encode
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,20 @@ def read(body: bytes, kind: str) -> Call:
     except msgspec.ValidationError as error:
         raise Refused(400, "invalid_shape", f"the body does not have the form of a {kind} call: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return read(_with_halves_as_text(body, kind), kind)
+        return read(_with_broken_as_text(body, kind), kind)
     if len(items) > MAX_EVENTS:
         raise Refused(413, "too_many_events", f"{len(items)} events; at most {MAX_EVENTS} in a request")
-    return Call(key, items, None, fields.get("context"), fields.get("sentAt"))
+    context, sent_at = fields.get("context"), fields.get("sentAt")
+    if len(body) + len(items) * sum(len(bytes(part)) for part in (context, sent_at) if part is not None) > MAX_LINES:
+        raise Refused(413, "too_large", "the context of the batch is too large for so many events")
+    return Call(key, items, None, context, sent_at)
 
 
-def _with_halves_as_text(body: bytes, kind: str) -> bytes:
-    """Return a batch in which each event that escapes half of a surrogate pair is a text. Raises `Refused`.
+def _with_broken_as_text(body: bytes, kind: str) -> bytes:
+    """Return a batch in which each event that holds half of a surrogate pair, or NaN, is a text. Raises `Refused`.
 
-    JSON allows the escape and msgspec refuses the whole body for it. A text is no event, so it alone is rejected.
+    JSON allows to escape a half, Python's clients write NaN, and msgspec refuses the whole body for either. A text is
+    no event, so it alone is rejected.
     """
     refused = Refused(400, "invalid_json", "the body is not JSON")
     try:
@@ -86,18 +94,18 @@ def _with_halves_as_text(body: bytes, kind: str) -> bytes:
         raise refused from None
     stated = parsed.get("batch") if isinstance(parsed, dict) and kind in BATCHES else None
     items = stated if isinstance(stated, list) else []
-    halves = [nth for nth, item in enumerate(items) if not _is_text(item)]
-    if not halves:
+    broken = [nth for nth, item in enumerate(items) if not _is_json(item)]
+    if not broken:
         raise refused
-    for nth in halves:
+    for nth in broken:
         items[nth] = json.dumps(items[nth])
     return json.dumps(parsed).encode()
 
 
-def _is_text(item: Any) -> bool:
+def _is_json(item: Any) -> bool:
     try:
-        json.dumps(item, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        json.dumps(item, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
         return False
     return True
 
@@ -114,45 +122,48 @@ def lines_of(
     """Return the lines of the events to whose storing the user has not objected.
 
     `ids` gives new ids of messages; `address` is the client's where it is kept, and one that the client states wins.
+    Raises `Refused` where the context of the whole batch cannot be read.
     """
     added: dict[str, Any] = {"receivedAt": received_at}
     if call.type is not None:
         added["type"] = call.type
     if call.sent_at is not None:
         added["sentAt"] = call.sent_at
-    under = _merged(_encode({"ip": address} if address else {}), call.context) if call.context or address else None
-    over = msgspec.Raw(b'{"upnext":{"bot":true}}') if is_bot else None
+    try:
+        under: Fields = {**_fields(_encode({"ip": address} if address else {})), **_object(call.context)}
+    except _BROKEN:
+        raise Refused(400, "invalid_shape", "the context of the batch cannot be read") from None
+    over: Fields = {"upnext": msgspec.Raw(b'{"bot":true}')} if is_bot else {}
     return [
-        _without_key(_line(item, rules, added, under, over, ids), call.key)
-        for item in call.items
-        if not _objects(bytes(item), rules.consent)
+        _line(item, rules, added, under, over, ids) for item in call.items if not _objects(bytes(item), rules.consent)
     ]
 
 
-def _without_key(line: bytes, key: str | None) -> bytes:
-    """Return a line without the key, which an event that is kept as it came may hold.
-
-    A text that only stands in the place of a key is left, because removing it could change what the event says.
-    """
-    return line.replace(key.encode(), b"") if key is not None and _KEY.fullmatch(key) else line
-
-
 def _line(
-    item: msgspec.Raw, rules: Rules, added: Mapping[str, Any], under: Any, over: Any, ids: Iterator[str]
+    item: msgspec.Raw, rules: Rules, added: Mapping[str, Any], under: Fields, over: Fields, ids: Iterator[str]
 ) -> bytes:
     if len(bytes(item)) > MAX_BYTES:
-        return bytes(item)[:KEPT_OF_TOO_LARGE]
+        return _without_keys(bytes(item)[:KEPT_OF_TOO_LARGE])
     try:
-        fields: dict[str, Any] = _fields(item)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return bytes(item)
+        return _completed(item, rules, added, under, over, ids)
+    except _BROKEN:
+        return _without_keys(bytes(item))
+
+
+def _without_keys(line: bytes) -> bytes:
+    """Return an event that is kept as it came, without what has the form of a key."""
+    return _KEY.sub(b"", line)
+
+
+def _completed(
+    item: msgspec.Raw, rules: Rules, added: Mapping[str, Any], under: Fields, over: Fields, ids: Iterator[str]
+) -> bytes:
+    fields: dict[str, Any] = _fields(item)
     fields.pop("writeKey", None)
-    if under is not None:
-        fields["context"] = _merged(under, fields.get("context"))
-    if rules.strips_queries and b"?" in bytes(item):
+    if under or over:
+        fields["context"] = msgspec.Raw(_encode({**under, **_object(fields.get("context")), **over}))
+    if rules.strips_queries and _QUERY.search(bytes(item)):
         fields.update(_without_queries(fields))
-    if over is not None:
-        fields["context"] = _merged(fields.get("context"), over)
     if bytes(fields.get("messageId", b"null")) in (b"null", b'""'):
         fields["messageId"] = next(ids)
     # Clients state when it happened by their own clock; with sentAt, the decoder corrects this one.
@@ -161,28 +172,22 @@ def _line(
     return _encode({**fields, **added})
 
 
-def _merged(under: Any, over: Any) -> Any:
-    """Return the fields of two objects, those of `over` where both have one; what is no object gives way."""
-    parts: list[Fields] = []
-    for part in (under, over):
-        try:
-            parts.append(_fields(part if part is not None else b"{}"))
-        except msgspec.DecodeError:
-            parts.append({})
-    return msgspec.Raw(_encode({**parts[0], **parts[1]}))
+def _object(part: msgspec.Raw | None) -> Fields:
+    """Return the fields of an object; none of what is no object. Raises for what is no JSON."""
+    try:
+        return _fields(part if part is not None else b"{}")
+    except msgspec.ValidationError:
+        return {}
 
 
 def _without_queries(fields: Mapping[str, Any]) -> Fields:
     """Return the context and the properties, without the queries of the page's addresses."""
     changed: Fields = {}
     for name in ("context", "properties"):
-        try:
-            values = msgspec.json.decode(fields.get(name, b"null"))
-        except msgspec.DecodeError:
-            continue
+        values = msgspec.json.decode(fields.get(name, b"null"))
         pages = [values, values.get("page")] if isinstance(values, dict) else []
         for page in (page for page in pages if isinstance(page, dict)):
-            for key in ("url", "referrer"):
+            for key in ("url", "referrer", "path"):
                 if isinstance(page.get(key), str):
                     page[key] = without_query(page[key])
             if isinstance(page.get("search"), str):
@@ -225,7 +230,7 @@ def _objects(item: bytes, category: str | None) -> bool:
         return False
     try:
         return _consent(item).context.consent.category_preferences.get(category) is False
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _BROKEN:
         return False
 
 

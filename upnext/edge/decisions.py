@@ -19,6 +19,7 @@ from upnext.edge.limits import Limits
 from upnext.edge.refusal import Refused
 from upnext.edge.requests import body_of
 from upnext.edge.tokens import Tokens
+from upnext.events.event import MAX_KEY_BYTES
 
 ANSWERED_WITHIN = timedelta(seconds=60)
 """How old an answer may be that is given again while the warehouse is away."""
@@ -92,8 +93,6 @@ class Decisions:
     async def on_post(self, request: Request, response: Response) -> None:
         """Answer all flags, or 304 where the asker has this answer already."""
         user, found = await self._evaluate(request, response, None)
-        if found is None:
-            return
         flags = [{"key": flag, **found.get(flag, NOTHING)} for flag in sorted(self._flags)]
         content = msgspec.json.encode({"flags": flags})
         tag = hashlib.sha256(user.encode() + b"\0" + content).hexdigest()[:32]
@@ -105,36 +104,31 @@ class Decisions:
 
     async def on_post_one(self, request: Request, response: Response, key: str) -> None:
         """Answer one flag."""
-        if key not in self._flags:
-            _fail(response, 404, "FLAG_NOT_FOUND", "no slot of slots.yml is called so on this surface", key)
-            return
         _, found = await self._evaluate(request, response, key)
-        if found is not None:
-            response.data = msgspec.json.encode({"key": key, **found.get(key, NOTHING)})
+        response.data = msgspec.json.encode({"key": key, **found.get(key, NOTHING)})
 
-    async def _evaluate(
-        self, request: Request, response: Response, flag: str | None
-    ) -> tuple[str, Mapping[str, Any] | None]:
-        """Return the user and what the user sees, by flag; None where the answer is an error already."""
+    async def _evaluate(self, request: Request, response: Response, flag: str | None) -> tuple[str, Mapping[str, Any]]:
+        """Return the user and what the user sees, by flag. Raises `Refused`."""
         response.content_type = falcon.MEDIA_JSON
         response.set_header("Cache-Control", "private, no-store")
         try:
             body = msgspec.json.decode(await body_of(request), type=dict[str, Any])
             context = body.get("context", {})
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            _fail(response, 400, "PARSE_ERROR", "the body is no JSON object", flag)
-            return "", None
+            raise _failure(400, "PARSE_ERROR", "the body is no JSON object", flag) from None
         if not isinstance(context, dict):
-            _fail(response, 400, "INVALID_CONTEXT", "the context is no object", flag)
-            return "", None
+            raise _failure(400, "INVALID_CONTEXT", "the context is no object", flag)
         key = await self._key_for(request, _text(context.get("writeKey")))
         wait = self._limits.take(key.key_id, key.events_per_second * PER_EVENT, 1)
         if wait is not None:
             raise Refused(429, "too_many_requests", "this key asks faster than it may", retry_after=wait)
         user = context.get("targetingKey")
         if not isinstance(user, str) or not user:
-            _fail(response, 400, "TARGETING_KEY_MISSING", "the context names no user as its targetingKey", flag)
-            return "", None
+            raise _failure(400, "TARGETING_KEY_MISSING", "the context names no user as its targetingKey", flag)
+        if "\0" in user or len(user.encode()) > MAX_KEY_BYTES:
+            raise _failure(400, "INVALID_CONTEXT", "the targetingKey is no id of a user", flag)
+        if flag is not None and flag not in self._flags:
+            raise _failure(404, "FLAG_NOT_FOUND", "no slot of slots.yml is called so on this surface", flag)
         is_signed = self._check_user(request, key, user, _text(context.get("upnextToken")))
         if key.kind == "write" and is_bot(request.user_agent):
             return user, {}
@@ -183,7 +177,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _fail(response: Response, status: int, code: str, details: str, flag: str | None) -> None:
-    response.status = status
+def _failure(status: int, code: str, details: str, flag: str | None) -> Refused:
     # The Python provider fails where one of these is left out.
-    response.data = msgspec.json.encode({"key": flag or "", "errorCode": code, "errorDetails": details})
+    body = {"key": flag or "", "errorCode": code, "errorDetails": details}
+    return Refused(status, code.lower(), details, body=body)

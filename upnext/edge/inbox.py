@@ -14,6 +14,8 @@ from upnext.edge.refusal import Refusals, Refused
 
 MOST_WAITING = 20_000
 """Lines that may wait for a commit in one process."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of such lines."""
 COMMIT_WITHIN = 15.0
 """Seconds after which a commit counts as failed."""
 _COPY = "copy edge.inbox (source, received_at, line) from stdin (format binary)"
@@ -34,6 +36,7 @@ class Inbox:
         self._flush_after = flush_after
         self._waiting: list[tuple[list[Line], asyncio.Future[None]]] = []
         self._lines = 0
+        self._bytes = 0
         self._has_work = asyncio.Event()
         self._is_closing = False
         self.written = 0
@@ -47,11 +50,13 @@ class Inbox:
         """Return when the lines are committed. Raises `Refused` where they are not, or too many wait."""
         if not lines:
             return
-        if self._lines + len(lines) > MOST_WAITING:
+        size = sum(len(line) for _, _, line in lines)
+        if self._lines + len(lines) > MOST_WAITING or self._bytes + size > MOST_BYTES:
             raise Refused(503, "busy", "too many events wait to be stored", retry_after=1)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((list(lines), done))
         self._lines += len(lines)
+        self._bytes += size
         self._has_work.set()
         await done
 
@@ -105,6 +110,7 @@ class Inbox:
     def _answer(self, taken: list[tuple[list[Line], asyncio.Future[None]]], refused: Refused | None) -> None:
         for lines, done in taken:
             self._lines -= len(lines)
+            self._bytes -= sum(len(line) for _, _, line in lines)
             if done.cancelled():
                 continue
             if refused is None:

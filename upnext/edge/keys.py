@@ -1,7 +1,6 @@
 """Keys: who may send events, and ask for calls to action. The warehouse keeps their hashes alone."""
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
 import time
@@ -17,6 +16,7 @@ Kind = Literal["write", "server"]
 PREFIXES: dict[Kind, str] = {"write": "wk_", "server": "sk_"}
 MAX_KEY = 200
 REFRESHED_AFTER = 10.0
+TRIED_AGAIN_AFTER = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,31 +62,42 @@ class KeyRing:
     ) -> None:
         self._load = load
         self._clock = clock
-        self._keys: dict[bytes, Key] = {}
-        self._read_at: float | None = None
-        self._first = asyncio.Lock()
+        self._keys: dict[bytes, Key] | None = None
+        self._due_at = clock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def find(self, key: str | None) -> Key | None:
-        """Return the key in use that a client states; None for one that is unknown or disabled."""
-        await self._refresh()
-        return self._keys.get(hash_of(key)) if key is not None and len(key) <= MAX_KEY else None
+        """Return the key in use that a client states; None for one that is unknown or disabled.
+
+        Raises `OSError` as long as none could be read.
+        """
+        keys = await self._current()
+        return keys.get(hash_of(key)) if key is not None and len(key) <= MAX_KEY else None
 
     async def origins(self) -> set[str]:
-        """Return the origins of all keys in use."""
-        await self._refresh()
-        return {origin for key in self._keys.values() for origin in key.origins}
+        """Return the origins of all keys in use. Raises `OSError` as long as none could be read."""
+        return {origin for key in (await self._current()).values() for origin in key.origins}
 
-    async def _refresh(self) -> None:
-        if self._read_at is None:
-            async with self._first:
-                if self._read_at is None:
-                    self._keys = _by_hash(await self._load())
-                    self._read_at = self._clock()
-        elif self._clock() - self._read_at >= REFRESHED_AFTER:
-            # Whoever asks meanwhile goes by the keys that were read before.
-            self._read_at = self._clock()
-            with contextlib.suppress(psycopg.Error, OSError):
-                self._keys = _by_hash(await self._load())
+    async def _current(self) -> dict[bytes, Key]:
+        is_first = self._reading is None and self._clock() >= self._due_at
+        if is_first:
+            self._reading = asyncio.create_task(self._read())
+        # Whoever asks meanwhile goes by the keys that were read before, if there are any.
+        if self._reading is not None and (is_first or self._keys is None):
+            await asyncio.shield(self._reading)
+        if self._keys is None:
+            raise OSError("no keys could be read")
+        return self._keys
+
+    async def _read(self) -> None:
+        try:
+            self._keys = _by_hash(await self._load())
+        except (psycopg.Error, OSError):
+            self._due_at = self._clock() + TRIED_AGAIN_AFTER
+        else:
+            self._due_at = self._clock() + REFRESHED_AFTER
+        finally:
+            self._reading = None
 
 
 def _by_hash(rows: Sequence[Any]) -> dict[bytes, Key]:

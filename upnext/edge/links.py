@@ -1,5 +1,6 @@
 """The links of messages: opens, clicks, unsubscribing and preferences. A GET changes nothing that a user chose."""
 
+import asyncio
 import contextlib
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 SAME_WITHIN = 10
 """Seconds in which two opens, or two clicks on one link, are one."""
 TOO_SOON = timedelta(seconds=2)
+TOLD_WITHIN = 1.5
+"""Seconds that a reader waits for an open or a click to be stored; then it is not counted."""
+MOST_REMEMBERED = 10_000
 MACHINES = (
     "googleimageproxy", "yahoomailproxy", "bot", "crawler", "spider", "scanner", "barracuda", "proofpoint", "mimecast",
     "headlesschrome", "python-requests", "curl/", "wget/",
@@ -39,6 +43,7 @@ class Links:
         self._inbox = inbox
         self._keys = list(keys)
         self._topics = topics
+        self._told: set[str] = set()
 
     async def on_get_open(self, request: Request, response: Response, token: str) -> None:
         """Answer with a picture of one pixel, whatever the token; a good one tells that the message was opened."""
@@ -89,6 +94,8 @@ class Links:
     async def on_get_preferences(self, request: Request, response: Response, token: str) -> None:
         """Show the topics, and what the user has said about each."""
         await self._show_preferences(response, self._followed("p", token).message_id, is_saved=False)
+
+    on_head_preferences = on_get_preferences
 
     async def on_post_preferences(self, request: Request, response: Response, token: str) -> None:
         """Keep what the user chose."""
@@ -161,11 +168,21 @@ class Links:
         properties = {"message_id": named.message_id, "source": "link", **({"machine": True} if is_machine else {})}
         if message.url is not None:
             properties["url"] = message.url
-        once = [what, named.message_id, named.link_id, "machine" if is_machine else None,
-                f"{int(now.timestamp()) // SAME_WITHIN}"]  # fmt: skip
-        line = _line(f"message {what}", ":".join(filter(None, once)), now, user_id=message.user_id, **properties)
-        await self._inbox.put([(OWN, now, line)])
+        parts = [what, named.message_id, named.link_id, "machine" if is_machine else None,
+                 f"{int(now.timestamp()) // SAME_WITHIN}"]  # fmt: skip
+        once = ":".join(filter(None, parts))
+        line = _line(f"message {what}", once, now, user_id=message.user_id, **properties)
+        if once not in self._told:
+            self._remember(once)
+            with contextlib.suppress(Refused, TimeoutError):
+                async with asyncio.timeout(TOLD_WITHIN):
+                    await self._inbox.put([(OWN, now, line)])
         return str(message.url) if message.url is not None else None
+
+    def _remember(self, once: str) -> None:
+        if len(self._told) >= MOST_REMEMBERED:
+            self._told.clear()
+        self._told.add(once)
 
     async def _ask(self, name: str, **values: Any) -> list[Any]:
         try:

@@ -1,18 +1,26 @@
 """Refusals: what a client is told, and how often it was told so."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """A request that is not served: its status, a short code for machines, and a sentence for people."""
+    """A request that is not served: its status, a short code for machines, and a sentence for people.
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:
+    `body` takes the place of both in the answer, where a client expects another form.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: int | None = None,
+        body: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(code)
         self.status = status
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.body = body if body is not None else {"code": code, "message": message}
 
 
 class Refusals:

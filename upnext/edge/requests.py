@@ -34,16 +34,25 @@ async def body_of(request: Request) -> bytes:
         raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
     if size > MAX_BODY:
         raise too_large
+    if request.content_length is not None and size < request.content_length:
+        raise Refused(400, "cut_off", "the body is shorter than its Content-Length")
     body = b"".join(parts)
-    if encoding == "identity":
-        return body
-    inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        inflated = inflating.decompress(body, MAX_BODY + 1)
-    except zlib.error:
-        raise Refused(400, "invalid_gzip", "the body is no gzip") from None
-    if len(inflated) > MAX_BODY:
-        raise too_large
-    if not inflating.eof:
-        raise Refused(400, "invalid_gzip", "the body's gzip is cut off")
-    return inflated
+    return body if encoding == "identity" else _inflated(body, too_large)
+
+
+def _inflated(body: bytes, too_large: Refused) -> bytes:
+    """Return what a gzip of one or more members holds. Raises `Refused`."""
+    parts, size, rest = [], 0, body
+    while rest:
+        inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            parts.append(inflating.decompress(rest, MAX_BODY + 1 - size))
+        except zlib.error:
+            raise Refused(400, "invalid_gzip", "the body is no gzip") from None
+        size += len(parts[-1])
+        if size > MAX_BODY:
+            raise too_large
+        if not inflating.eof:
+            raise Refused(400, "invalid_gzip", "the body's gzip is cut off")
+        rest = inflating.unused_data
+    return b"".join(parts)

@@ -94,7 +94,10 @@ class Tokens:
                 )  # fmt: skip
             except jwt.InvalidTokenError:
                 continue
-            expires_at = datetime.fromtimestamp(claims["exp"], now.tzinfo)
+            try:
+                expires_at = datetime.fromtimestamp(claims["exp"], now.tzinfo)
+            except (TypeError, ValueError, OverflowError, OSError):
+                raise refused from None
             if expires_at - now > LONGEST + timedelta(minutes=5):
                 raise Refused(401, "invalid_token", "the token is valid for more than 24 hours")
             if claims["sub"]:

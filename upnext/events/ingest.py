@@ -26,6 +26,7 @@ from upnext.warehouse.locks import hold
 # The last line of a file, without its newline, may still be incomplete and change when the file grows.
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
 PAGE = 25_000
+PAGE_BYTES = 64 * 1024 * 1024
 _SUSPICIOUS = ("cut", "replaced")
 
 
@@ -105,7 +106,9 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime)
     while True:
         with engine.begin() as connection:
             hold(connection, "ingest")
-            taken = connection.execute(SQL["take_from_inbox"], {"sources": list(known), "page": PAGE}).all()
+            taken = connection.execute(
+                SQL["take_from_inbox"], {"sources": list(known), "page": PAGE, "bytes": PAGE_BYTES}
+            ).all()
             lines = sorted((line.source, line.inbox_id, line.line) for line in taken)
             for source, ours in groupby(lines, key=lambda line: line[0]):
                 total += _load_lines(connection, source, known[source], [line[1:] for line in ours], loaded_at)

@@ -89,9 +89,11 @@ select
     events.properties ->> 'topic',
     events.event = 'topic subscribed',
     coalesce(events.properties ->> 'source', events.event),
-    events.occurred_at,
+    -- A clock that is ahead, or lies, would keep the user's later words from being heard.
+    least(events.occurred_at, loads.loaded_at),
     events.load_id
 from raw.events
+inner join raw.loads on loads.load_id = events.load_id
 where
     events.event in ('topic subscribed', 'topic unsubscribed')
     and events.user_id is not null

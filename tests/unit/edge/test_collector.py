@@ -66,11 +66,50 @@ def test_the_first_part_of_a_too_large_event_is_kept() -> None:
     assert large.encode().startswith(found[0])
 
 
+def test_what_a_batch_states_for_all_may_not_make_it_large() -> None:
+    for field, value in (("context", {"x": "y" * 40_000}), ("sentAt", "y" * 40_000)):
+        assert len(lines({"batch": [{"messageId": "m"}] * 100, field: value})) == 100
+        with pytest.raises(Refused) as refused:
+            lines({"batch": [{"messageId": "m"}] * 250, field: value})
+        assert refused.value.status == 413
+
+
+def test_an_event_that_cannot_be_read_is_kept_as_it_came_and_its_neighbours_are_not_touched() -> None:
+    for broken in (
+        b'{"messageId":"1","properties":{"url":"https://a/?q","n":"\xff"}}', b'{"messageId":"1","context":{"\xff":1}}',
+    ):  # fmt: skip
+        body = b'{"context":{"app":1},"batch":[' + broken + b',{"messageId":"2"}]}'
+        kept, other = lines_of(read(body, "b"), Rules(), received_at=NOW, ids=iter([]), is_bot=True)
+        assert kept == broken
+        assert json.loads(other)["context"] == {"app": 1, "upnext": {"bot": True}}
+
+
+def test_a_context_of_the_batch_that_cannot_be_read_is_refused() -> None:
+    for context in (b'{"\xff":1}', b'{"a":' * 970 + b"1" + b"}" * 970):
+        with pytest.raises(Refused) as refused:
+            lines(b'{"batch":[{"messageId":"1"}],"context":' + context + b"}")
+        assert refused.value.status == 400
+    assert "context" not in lines({"batch": [{"messageId": "1"}], "context": 5})[0], "what is no object gives way"
+
+
+def test_an_event_with_nan_is_a_text_and_its_neighbours_are_read() -> None:
+    for broken in (b'{"a":NaN}', b'{"a":1e999,"b":"\\ud800"}', b'{"a":"\\ud800"}'):
+        kept, other = lines(b'{"batch":[' + broken + b',{"messageId":"2"}]}')
+        assert isinstance(kept, str)
+        assert other["messageId"] == "2"
+    for body in (b'{"batch":[{"messageId":"2"}],"x":NaN}', b'{"batch":[{"a":NaN}],"x":NaN}'):
+        with pytest.raises(Refused):
+            lines(body)
+
+
 def test_a_key_is_taken_out_of_what_is_kept_as_it_came_and_a_mere_text_is_not() -> None:
     key = new_key("write")
     large = json.dumps({"writeKey": key, "messageId": "m", "properties": {"text": "e" * 40_000}}).encode()
     (kept,) = lines_of(read(large, "t"), Rules(), received_at=NOW, ids=iter([]))
     assert (key.encode() in kept, b"messageId" in kept) == (False, True)
+    batch = b'{"batch":[' + large + b"]}"
+    (kept,) = lines_of(read(batch, "b"), Rules(), received_at=NOW, ids=iter([]))
+    assert key.encode() not in kept, "also where the event alone has it"
     batch = {"writeKey": "e", "batch": [{"type": "track", "event": "seen here", "messageId": "m"}]}
     assert lines(batch)[0]["event"] == "seen here"
 
@@ -102,6 +141,9 @@ def test_queries_are_cut_off_addresses() -> None:
     (line,) = lines(event, "page")
     assert (line["properties"], line["context"]) == ({**clean, "n": "why?"}, {"page": clean, "ip": 1})
     assert lines(event, "page", rules=Rules(strips_queries=False))[0]["properties"]["url"] == page["url"]
+    for address in (b"https://a/\\u003femail=x", b"https://a/#access_token=x"):
+        body = b'{"messageId":"m","properties":{"url":"' + address + b'","path":"/plans?email=x"}}'
+        assert lines(body, "page")[0]["properties"] == {"url": "https://a/", "path": "/plans"}
     assert without_query("http://[bad?x=1") == "http://[bad"
 
 

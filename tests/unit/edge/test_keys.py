@@ -48,19 +48,31 @@ def test_keys_are_read_again_after_ten_seconds_and_hold_while_the_warehouse_is_a
     now[0] = 11
     assert find().source == "web"
     rows[:] = []
-    now[0] = 20
+    now[0] = 12
     assert find().source == "web"
-    now[0] = 22
+    now[0] = 13
     assert find() is None
     assert asyncio.run(ring.find("k" * 100_000)) is None
 
 
-def test_without_any_keys_read_nobody_is_known() -> None:
+def test_who_comes_while_the_first_keys_are_read_waits_for_them_together() -> None:
+    now, tries = [0.0], [0]
+
     async def load() -> list[Any]:
+        tries[0] += 1
+        await asyncio.sleep(0)
         raise OSError
 
-    with pytest.raises(OSError):
-        asyncio.run(KeyRing(load).find("wk_1"))
+    async def scenario() -> list[Any]:
+        ring = KeyRing(load, clock=lambda: now[0])
+        found = await asyncio.gather(*(ring.find("wk_1") for _ in range(5)), return_exceptions=True)
+        found += await asyncio.gather(ring.find("wk_1"), return_exceptions=True)
+        assert tries == [1], "and a failure is remembered for a while"
+        now[0] = 3
+        return found + await asyncio.gather(ring.find("wk_1"), return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(scenario())] == [OSError] * 7
+    assert tries == [2]
 
 
 def _row(key: str) -> Any:

@@ -34,8 +34,8 @@ refused as (
     select user_id, topic, false, :source, :now from told
     where topic is not null
     on conflict (user_id, topic) do update
-    set is_granted = false, source = excluded.source, since = excluded.since
-    where known.is_granted and excluded.since >= known.since
+    set is_granted = false, source = excluded.source, since = greatest(excluded.since, known.since)
+    where known.is_granted
 )
 
 insert into edge.inbox (source, received_at, line)
@@ -67,15 +67,15 @@ with chosen as (
     insert into journeys.consents as known (user_id, topic, is_granted, source, since)
     values (:user_id, :topic, :is_granted, 'preferences', :now)
     on conflict (user_id, topic) do update
-    set is_granted = excluded.is_granted, source = excluded.source, since = excluded.since
-    where excluded.since >= known.since
+    set is_granted = excluded.is_granted, source = excluded.source, since = greatest(excluded.since, known.since)
 )
 
 insert into edge.inbox (source, received_at, line) values ('upnext', :now, :line);
 
 -- name: resubscribe
+-- Lifts what the user has said, not that an address is dead, nor what other users of the address have said.
 with told as (
-    select messages.user_id, messages.channel, messages.address from journeys.messages
+    select messages.user_id, messages.channel from journeys.messages
     where messages.message_id = :message_id
 ),
 
@@ -83,8 +83,9 @@ lifted as (
     delete from journeys.suppressions
     using told
     where
-        suppressions.channel = told.channel
-        and (suppressions.user_id = told.user_id or suppressions.address = told.address and told.address <> '')
+        suppressions.user_id = told.user_id
+        and suppressions.channel = told.channel
+        and suppressions.reason in ('unsubscribed', 'complained')
 )
 
 insert into edge.inbox (source, received_at, line)

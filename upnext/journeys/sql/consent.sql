@@ -5,8 +5,9 @@ select coalesce((select max(load_id) from raw.loads) > (select load_id from jour
 
 -- name: record_consent
 -- A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription or a complaint stops
--- the user and the address. A bounce stops only the address, so it replaces neither. A later resubscription lifts all
--- of them. A soft bounce stops nothing. What is said about a topic concerns the user and that topic alone.
+-- the user and the address. A bounce stops only the address, so it replaces neither. A later resubscription lifts what
+-- the user has said, not a bounce, nor what other users of the address have said. A soft bounce stops nothing. What is
+-- said about a topic concerns the user and that topic alone.
 with read as (
     update journeys.consent_read
     set load_id = newest.load_id
@@ -71,11 +72,9 @@ lifted as (
     using latest
     where
         latest.event = 'message resubscribed'
+        and suppressions.user_id = latest.user_id
         and suppressions.channel = latest.channel
-        and (
-            suppressions.user_id = latest.user_id
-            or suppressions.address = latest.address and latest.address <> ''
-        )
+        and suppressions.reason in ('unsubscribed', 'complained')
 )
 
 insert into journeys.suppressions (user_id, address, channel, reason, source, since)

@@ -3,14 +3,19 @@
 
 import { css } from "./style.js";
 
+// A page that takes our element out again and again wants it gone.
+const MOST_PLACED = 20;
+
 /** Show a call to action in its slot, now or when the slot appears; return what takes it down. */
 export function show(slot, kind, value, clicked) {
   if (kind === "modal") return modal(slot, value, clicked);
   let host;
+  let placed = 0;
   const place = () => {
     const element = document.querySelector(`[data-upnext-slot="${CSS.escape(slot)}"]`);
     if (!element || (host && host.parentNode === element)) return;
     if (host) host.remove();
+    if (++placed > MOST_PLACED) return observer.disconnect();
     host = document.createElement("upnext-cta");
     const root = rootOf(host, kind);
     root.append(...content(value, clicked, kind === "button" ? null : () => remove()));

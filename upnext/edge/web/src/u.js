@@ -6,14 +6,10 @@ import { show } from "./show.js";
 import { anonymousId } from "./storage.js";
 import { arm } from "./triggers.js";
 
-const script = document.currentScript;
-const settings = {
-  base: script.src.replace(/\/js\/u\.js.*$/, ""),
-  key: script.dataset.key,
-  user: script.dataset.user,
-  token: script.dataset.token,
-  surface: script.dataset.surface || "web",
-};
+// A module has no current script.
+const script = document.currentScript || document.querySelector('script[data-key][src*="/js/u.js"]');
+const { key, user, token, surface = "web" } = script ? script.dataset : {};
+const settings = { base: script && script.src.replace(/\/js\/u\.js.*$/, ""), key, user, token, surface };
 
 let stop = () => {};
 let shown = [];
@@ -21,24 +17,30 @@ let look = 0;
 
 /** Take down what is shown and what waits, ask again, and arm the triggers of what the user may see now. */
 async function refresh() {
+  if (!settings.key) return;
   const current = ++look;
   stop();
   for (const remove of shown.splice(0)) remove();
   const flags = await evaluate(settings, settings.user || `visitor:${anonymousId()}`);
   if (current !== look) return;
   const stops = [];
-  for (const { key, value, metadata } of flags) {
-    const [surface, slot] = key.split(".");
-    if (surface !== settings.surface || !value.source) continue;
-    stops.push(arm(value.trigger, () => offer(slot, value, metadata)));
-  }
   stop = () => stops.forEach((one) => one());
+  flags.forEach(
+    safely(({ key, value, metadata }) => {
+      const [surface, slot] = key.split(".");
+      if (surface !== settings.surface || !value.source) return;
+      stops.push(arm(value.trigger, safely(() => offer(slot, value, metadata))));
+    }),
+  );
 }
 
+/** Report a call to action as viewed and show it; for control nothing is shown, and it is reported alike. */
 function offer(slot, value, metadata) {
   const what = value.source_kind === "experience" ? "experience" : "offer";
-  const report = (did) =>
-    beacon(settings, `${what} ${did}`, { [what]: value.source, variant: value.variant, slot });
+  const report = safely((did) =>
+    beacon(settings, `${what} ${did}`, { [what]: value.source, variant: value.variant, slot }),
+  );
+  // Even if it cannot be shown: what is reported may not depend on the arm.
   report("viewed");
   if (value.copy) shown.push(show(slot, metadata.kind, value, () => report("clicked")));
 }
@@ -83,5 +85,5 @@ for (const name of ["pushState", "replaceState"]) {
   };
 }
 addEventListener("popstate", moved);
-addEventListener("pageshow", (event) => event.persisted && window.upnext.refresh());
-window.upnext.refresh();
+addEventListener("pageshow", safely((event) => event.persisted && refresh()));
+safely(refresh)();
