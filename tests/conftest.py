@@ -253,6 +253,7 @@ class SmtpServer:
 
     port: int
     accepted: list[Message] = field(default_factory=list)
+    recipients: list[list[str]] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -285,6 +286,7 @@ class SmtpServer:
         if self.answers:
             return self.answers.pop(0)
         self.accepted.append(message_from_bytes(envelope.content))
+        self.recipients.append(list(envelope.rcpt_tos))
         self.arrived.set()
         if "DATA" in self.holds:
             await self.holds["DATA"].wait()

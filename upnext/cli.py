@@ -119,7 +119,11 @@ def init(folder: Path) -> None:
     from upnext import operations  # noqa: PLC0415
 
     operations.new_content(folder)
-    print(f"written: {folder}\nexport UPNEXT_CONTENT={folder.resolve()}, then `upnext check`")
+    home = folder.resolve().parent / f".upnext-{folder.resolve().name}"
+    print(
+        f"written: {folder}\nIt needs a home of its own, so that it is not taken for a change of other content:\n\n"
+        f"    export UPNEXT_CONTENT={folder.resolve()} UPNEXT_HOME={home}\n    upnext check"
+    )
 
 
 @commands.command()

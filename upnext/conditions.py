@@ -110,16 +110,55 @@ def is_relative(conditions: Conditions | None) -> bool:
     return next(_relative(conditions or {}), None) is not None
 
 
-def paths_of(conditions: Conditions) -> Iterator[str]:
-    """Yield the path of each test, however deep."""
+def tests_of(conditions: Conditions) -> Iterator[tuple[str, Any]]:
+    """Yield each path with its test, however deep."""
     for path, test in conditions.items():
         if path in ("any", "all"):
             for one in test:
-                yield from paths_of(one)
+                yield from tests_of(one)
         elif path == "not":
-            yield from paths_of(test)
+            yield from tests_of(test)
         else:
-            yield path
+            yield path, test
+
+
+def paths_of(conditions: Conditions) -> Iterator[str]:
+    """Yield the path of each test, however deep."""
+    return (path for path, _ in tests_of(conditions))
+
+
+_OF_TEXT = {"contains", "starts_with", "ends_with", "matches", "ignore_case"}
+_OF_NUMBERS = {"at_least", "at_most", "more_than", "less_than", "between"}
+_OF_TIMES = {"before", "after"}
+_NEVER_TRUE = {
+    "number": _OF_TEXT | _OF_TIMES, "boolean": _OF_TEXT | _OF_TIMES | _OF_NUMBERS, "time": _OF_TEXT | _OF_NUMBERS,
+}  # fmt: skip
+
+
+def find_misfits(conditions: Conditions, types: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield what a test asks of a value that is of another type: it would never be true.
+
+    `types` are number, boolean, time or None (any) by path.
+    """
+    for path, test in tests_of(conditions):
+        kind = types.get(path)
+        if kind is None:
+            continue
+        stated = test if isinstance(test, Mapping) else {"equals": test}
+        for name, value in stated.items():
+            values = value if isinstance(value, list) else [value]
+            if name in _NEVER_TRUE[kind] or (
+                name in ("equals", "not", "one_of", "none_of") and not all(_is_of(kind, one) for one in values)
+            ):
+                yield f"'{path}' is a {kind}, and cannot be compared by {name}: {value}"
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind == "number":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str)
 
 
 class _Tested(msgspec.Struct):

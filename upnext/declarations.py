@@ -1,7 +1,7 @@
 """What people declare in YAML, checked on load: errors name the file, the line and the nearest match."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -102,6 +102,13 @@ def unknown(keys: Keys, kind: str, names: Iterable[str], known: Collection[str])
     for name in names:
         if name not in known:
             yield Problem(keys, f"unknown {kind} '{name}'{nearest(name, known)}")
+
+
+def segment_of_users(keys: Keys, name: str, units: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a problem if a segment does not exist or holds accounts; `units` are `user_id` and `account_id`."""
+    yield from unknown(keys, "segment", [name], units)
+    if units.get(name) == "account_id":
+        yield Problem(keys, f"'{name}' is a segment of accounts; this takes one that selects user_id")
 
 
 def markup(keys: Keys, text: str) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ from upnext.journeys.dispatch import (
 )
 from upnext.project import Project
 from upnext.segments.lists import store_lists
+from upnext.segments.membership import check_content
 from upnext.ticks.instants import check_explicit
 from upnext.ticks.lifecycle import Tick, last_as_of, last_published_as_of, published
 from upnext.warehouse.locks import exclusive
@@ -51,6 +52,7 @@ def ingest_landing(project: Project) -> Ingested:
 @contextmanager
 def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterator[Tick]:
     """Yield a tick to build in; it is published if the body succeeds."""
+    check_content(project.engine, project.segments)
     with published(project.engine, asked, segments=project.segments, is_explicit=is_explicit, clock=utc_now) as tick:
         store_lists(project.engine, project.lists)
         yield tick
@@ -97,9 +99,10 @@ def dispatch_journeys(
     """
     engine, journeys = project.engine, project.journeys_at_work
     live = {name for name, journey in project.journeys.items() if journey.state == "live"}
-    end_removed(engine, {*live, *project.experiences}, at=as_of)
+    removed = end_removed(engine, {*live, *project.experiences}, at=as_of)
     chosen = set(journeys) if only is None else only & set(journeys)
     done = dispatch(engine, project.policy, journeys, only=chosen, as_of=as_of, is_replay=is_replay)
+    done.left += removed
     moved = [name for names in groups(journeys, chosen) for name in names]
     failures = []
     if not is_replay:

@@ -22,7 +22,8 @@ from upnext.features.definition import example
 from upnext.journeys.channels.channel import Outcome
 from upnext.journeys.channels.connections import channels
 from upnext.journeys.copy import samples
-from upnext.journeys.copy.message import Rendered
+from upnext.journeys.copy.emails import check_address
+from upnext.journeys.copy.message import CannotRenderError, Rendered
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.copy.templates import copy_sources, names_used
 from upnext.journeys.copy.traits import known_traits, traits_and_features
@@ -170,8 +171,12 @@ def render_journey(project: Project, name: str, folder: Path, *, user_id: str | 
 def send_test(project: Project, name: str, address: str, *, user_id: str | None = None) -> list[str]:
     """Send each mail of a journey to one address, as for a user or a made-up one, and return the steps.
 
-    Nothing is recorded. Raises `UpnextError` where the mail server does not accept one.
+    Nobody else gets a copy, and nothing is recorded. Raises `UpnextError` where the mail server does not accept one.
     """
+    try:
+        check_address(address)
+    except CannotRenderError as error:
+        raise UpnextError(f"--to: {error}") from None
     journey = _declared_journey(project, name)
     person = _made_up(project, traits_of_users(project)) if user_id is None else _person(project, user_id)
     person = person._replace(traits={**person.traits, "email": address})
@@ -183,7 +188,7 @@ def send_test(project: Project, name: str, address: str, *, user_id: str | None 
         connection = connect()
         for step, mail in mails:
             connection.open()
-            answer = connection.send(mail)
+            answer = connection.send(msgspec.structs.replace(mail, cc=[]))
             if answer.outcome is not Outcome.SENT:
                 raise UpnextError(f"{step} was not sent: {answer.reason}")
         connection.close()

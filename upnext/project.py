@@ -18,7 +18,7 @@ from upnext.experiences.declared import load_experiences, load_slots
 from upnext.experiences.definition import Experience, Names, Slot
 from upnext.features.declared import TABLES as FEATURE_TABLES
 from upnext.features.declared import load_features
-from upnext.features.definition import Feature, never_negative
+from upnext.features.definition import Feature, never_negative, type_of
 from upnext.journeys.channels.smtp import parse_smtp_url
 from upnext.journeys.channels.webhook import parse_networks
 from upnext.journeys.copy.emails import check_sender
@@ -28,7 +28,7 @@ from upnext.journeys.declared import load_journeys, load_policy
 from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
 from upnext.segments.declared import check_segments, segment_files
-from upnext.segments.definition import is_row_local
+from upnext.segments.definition import UNITS, is_row_local, unit_of
 from upnext.segments.lists import list_files
 from upnext.settings import Settings
 from upnext.switches import Started, started
@@ -72,6 +72,11 @@ class Project:
         texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
         return sorted(name for name, text in texts.items() if is_row_local(text, segments=texts))
 
+    @cached_property
+    def segment_units(self) -> dict[str, str]:
+        """What each segment has members of: `user_id` or `account_id`."""
+        return {name: unit_of(file.read_text(encoding="utf-8")) for name, file in self.segment_files.items()}
+
     @property
     def lists(self) -> dict[str, Path]:
         """The file of each list of ids."""
@@ -97,6 +102,11 @@ class Project:
         """The declared features of each table."""
         return load_features((dbt.engine_models(), dbt.own_models(self.settings)), self.events)
 
+    @property
+    def feature_types(self) -> dict[str, str | None]:
+        """The type of each feature of users."""
+        return {name: type_of(feature) for name, feature in self.features.get("user_features", {}).items()}
+
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The metrics that every experiment is measured by, beside its goal."""
@@ -111,10 +121,10 @@ class Project:
     def journeys(self) -> dict[str, Journey]:
         """The declared journeys by name."""
         return load_journeys(
-            segments=self.segments,
+            segments=self.segment_units,
             events=self.events,
-            features=set(self.features.get("user_features", {})),
-            slots=set(self.slots),
+            features=self.feature_types,
+            slots=self.surfaces,
             policy=self.policy,
             campaigns=self.settings.campaigns,
         )
@@ -161,11 +171,16 @@ class Project:
         """The places of the product that can show a call to action."""
         return load_slots(self.settings.campaigns / "slots.yml")
 
+    @property
+    def surfaces(self) -> dict[str, list[str]]:
+        """The surfaces that each slot is on."""
+        return {name: list(slot.surfaces) for name, slot in self.slots.items()}
+
     @cached_property
     def experiences(self) -> dict[str, Experience]:
         """The declared experiences by name."""
         return load_experiences(
-            Names(self.segments, self.events, self.slots, self.journeys),
+            Names(self.segment_units, self.events, self.slots, self.journeys),
             self.settings.campaigns / "experiences",
             set(self.features.get("user_features", {})),
         )
@@ -193,6 +208,7 @@ class Project:
         check_segments(
             files,
             known={*FEATURE_TABLES, *self.features, *dbt.model_names(self.settings)},
+            columns={table: {UNITS[table], *features} for table, features in self.features.items() if table in UNITS},
             never_negative=never_negative(self.features),
             lists=self.lists,
         )

@@ -122,10 +122,10 @@ def test_the_journey_of_the_guide(project: Project, tmp_path: Path) -> None:
         path.unlink()
     (campaigns / "journeys" / "win_back.yml").write_text(block("# campaigns/journeys", JOURNEYS_GUIDE))
     project.journeys = load_journeys(
-        segments=project.segments,
+        segments=project.segment_units,
         events=set(project.catalogue.events),
-        features=set(project.features["user_features"]),
-        slots=set(project.slots),
+        features=project.feature_types,
+        slots=project.surfaces,
         policy=project.policy,
         campaigns=campaigns,
     )
@@ -136,7 +136,7 @@ def test_the_journey_of_the_guide(project: Project, tmp_path: Path) -> None:
 def test_the_experience_of_the_guide(tmp_path: Path) -> None:
     (tmp_path / "report_nudge.yml").write_text(block("# campaigns/experiences", EXPERIENCES_GUIDE))
     project = Project(Settings.from_environment({}))
-    known = Names(project.segments, project.events, project.slots, project.journeys)
+    known = Names(project.segment_units, project.events, project.slots, project.journeys)
     nudge = load_experiences(known, tmp_path)["report_nudge"]
     assert [variant.generic for variant in nudge.variants.values()] == [False, False, True]
     for kind in get_args(Trigger):

@@ -63,9 +63,9 @@ def at_work(project: Project, product: Product, smtp: SmtpServer, monkeypatch: p
     endpoint = {"crm": {"url": "https://crm.example/", "secret": "UPNEXT_CRM_SECRET"}}
     project.policy = msgspec.convert({"endpoints": endpoint}, Policy)
     known = Names(
-        segments=project.segments, events=project.events, features=set(project.features["user_features"]),
-        templates={"check_in"}, endpoints=endpoint, slots=set(project.slots), journeys=journeys, started={"another"},
-        topics=(),
+        segments=project.segment_units, events=project.events, features=project.feature_types,
+        templates={"check_in"}, endpoints=endpoint, slots=project.surfaces, journeys=journeys, broadcasts=(),
+        started={"another"}, topics=(),
     )  # fmt: skip
     for name, journey in journeys.items():
         assert list(find_mistakes(name, journey, known)) == []

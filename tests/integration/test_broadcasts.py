@@ -278,8 +278,12 @@ def test_a_test_goes_to_one_address_and_a_preview_is_of_a_real_user(
         list(render_journey(journeys.project, "news", tmp_path / "out", user_id="bob"))
     with pytest.raises(UpnextError, match="no user has the id 'eve' at the newest tick"):
         send_test(journeys.project, "news", "me@growth.example", user_id="eve")
-    with pytest.raises(UpnextError, match="address is not valid"):
+    with pytest.raises(UpnextError, match="--to: 'me@growth@example' is not an address such as"):
         send_test(journeys.project, "news", "me@growth@example")
+    (folder / "news.yml").write_text(NEWS.replace("subject:", "cc: [crm@growth.example], subject:"))
+    journeys.project.__dict__.pop("journeys", None)
+    send_test(journeys.project, "news", "me@growth.example", user_id="ada")
+    assert smtp.recipients[-1] == ["me@growth.example"], "nobody else gets a copy"
     smtp.answers = ["550 no such user"]
     with pytest.raises(UpnextError, match="news was not sent: smtp 550"):
         send_test(journeys.project, "news", "me@growth.example")

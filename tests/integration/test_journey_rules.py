@@ -658,9 +658,12 @@ def test_why_did_this_user_not_get_it(journeys: Journeys) -> None:
         "left the segment",
     ]
     assert words("bob")[2:] == ["a (email) was due: skipped: no address", "b is next"]
-    assert words("nobody") == [
+    journeys.person("cid")
+    assert words("cid") == [
         "has never been in the segment upgrade_seekers, which lets people in", "has not entered",
     ]  # fmt: skip
+    with pytest.raises(UpnextError, match="no user has the id 'nobody' at the newest tick"):
+        words("nobody")
 
 
 def test_explain_says_why_what_waits_would_be_skipped(journeys: Journeys, smtp: SmtpServer) -> None:

@@ -241,7 +241,7 @@ def test_a_preview_touches_nothing(project: Project, product: Product, models: M
     for sql, message in (
         (
             ACTIVE.replace("logins_10d", "logins_1d"),
-            r"draft.sql: column 'logins_1d' does not exist; did you mean 'logins_10d'",
+            r"draft.sql:\d: .* reads 'logins_1d', which user_features does not have; did you mean 'logins_10d'",
         ),
         (ACTIVE.replace("user_features", "user_feature"), r"draft.sql:1: .*did you mean 'user_features'"),
         (

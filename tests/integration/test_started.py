@@ -14,7 +14,7 @@ from tests.integration.test_journeys import users
 from tests.journeys import Journeys, journey, mail
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import dispatch
-from upnext.loop import leap, tick
+from upnext.loop import leap, open_tick, tick
 from upnext.operations import preview_journey, start, status, stop
 from upnext.project import Project
 from upnext.settings import Settings
@@ -130,12 +130,37 @@ def test_a_journey_whose_file_is_gone_ends_and_stays_stopped(journeys: Journeys,
     journeys.tick(AS_OF, "entered", "ada", "bob")
     journeys.dispatch()
     journeys.project.journeys = {"other": journeys.project.journeys["other"]}
-    journeys.dispatch(AS_OF + DAY)
+    assert journeys.dispatch(AS_OF + DAY).left == 2
     assert journeys.entries() == [("ada", "left", "journey removed"), ("bob", "left", "journey removed")]
     journeys.project.journeys = {"hello": hello}
     journeys.dispatch(AS_OF + 2 * DAY)
     assert len(smtp.accepted) == 2
     assert "hello" not in journeys.project.started
+
+
+def test_a_home_of_other_content_is_left_as_it_is(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    with open_tick(journeys.project, AS_OF, is_explicit=True) as opened:
+        journeys.change(opened, {"ada": "entered"}, "busy_users")
+        journeys.change(opened, {"bob": "entered"}, "upgrade_seekers")
+        journeys.write(
+            "insert into segments.evaluations (segment, tick_id, definition, looked_at, members_before, entered,"
+            " exited, is_beyond_limit, is_held) values ('busy_users', :tick, '', 1, 0, 1, 0, false, false)",
+            tick=opened.tick_id,
+        )
+    members = "select segment, user_id from segments.members order by 1"
+    journeys.project.__dict__["segments"] = {"newcomers"}
+    other = r"has members of busy_users, upgrade_seekers, and the content declares none .* UPNEXT_HOME"
+    with (
+        pytest.raises(UpnextError, match=other),
+        open_tick(journeys.project, AS_OF + timedelta(hours=1), is_explicit=True),
+    ):
+        pass
+    assert rows(journeys.project, members) == [("busy_users", "ada"), ("upgrade_seekers", "bob")]
+    journeys.project.__dict__["segments"] = {"newcomers", "busy_users"}
+    with open_tick(journeys.project, AS_OF + timedelta(hours=1), is_explicit=True):
+        pass
+    assert rows(journeys.project, members) == [("busy_users", "ada")]
 
 
 def test_a_restart_makes_up_for_nothing(journeys: Journeys, smtp: SmtpServer) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from upnext.conditions import Conditions, check_conditions, paths_of
-from upnext.declarations import Declaration, Link, Name, Problem, Share, markup, unknown
+from upnext.declarations import Declaration, Link, Name, Problem, Share, markup, segment_of_users, unknown
 from upnext.durations import Duration, minutes
 from upnext.wording import worded
 
@@ -162,9 +162,12 @@ class Experience(Declaration, frozen=True):
 
 @dataclass(frozen=True)
 class Names:
-    """The names that an experience can refer to; `experiments` are names that journeys already use."""
+    """The names that an experience can refer to; `experiments` are names that journeys already use.
 
-    segments: Collection[str]
+    `segments` has the unit of each.
+    """
+
+    segments: Mapping[str, str]
     events: Collection[str]
     slots: Mapping[str, Slot]
     experiments: Collection[str]
@@ -174,7 +177,7 @@ def find_mistakes(name: str, experience: Experience, known: Names) -> Iterator[P
     """Yield the mistakes that make an experience impossible, or different from its author's intent."""
     if name in known.experiments:
         yield Problem([], f"a journey is called '{name}' too; results are by name, so choose another")
-    yield from unknown(["segment"], "segment", [experience.segment], known.segments)
+    yield from segment_of_users(["segment"], experience.segment, known.segments)
     yield from unknown(["goal", "any_of"], "event", experience.goal.any_of, known.events)
     if minutes(experience.goal.within) == 0:
         yield Problem(["goal", "within"], "nothing can be reached within no time")

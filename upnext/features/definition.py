@@ -123,6 +123,18 @@ def is_number(feature: Feature) -> bool:
     return KINDS[feature.kind].is_number or feature.as_ == "number"
 
 
+def type_of(feature: Feature) -> str | None:
+    """Return what a feature's values are: number, boolean or time; None for texts, and where only the events know."""
+    kind = KINDS[feature.kind]
+    if kind.is_number:
+        return "number"
+    if feature.kind in ("first_at", "last_at", "held_since"):
+        return "time"
+    if kind.example is True:
+        return "boolean"
+    return feature.as_ if feature.as_ != "text" else None
+
+
 def never_negative(tables: Mapping[str, Mapping[str, Feature]]) -> set[str]:
     """Return the features that count something: a condition `>= 0` on one of them is always true."""
     return {

@@ -1,7 +1,7 @@
 """Reads and checks the declared journeys; errors name the file, the line and the nearest match."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -77,14 +77,14 @@ def _problems_of_utm(policy: PolicyFile) -> Iterator[Problem]:
 
 def load_journeys(
     *,
-    segments: set[str],
+    segments: Mapping[str, str],
     events: set[str],
-    features: set[str],
-    slots: set[str],
+    features: Mapping[str, str | None],
+    slots: Mapping[str, Collection[str]],
     policy: Policy,
     campaigns: Path,
 ) -> dict[str, Journey]:
-    """Return the declared journeys and broadcasts by name.
+    """Return the declared journeys and broadcasts by name; what they may name is that of `Names`.
 
     Raises `UpnextError` with file and line for the first mistake.
     """
@@ -103,6 +103,7 @@ def load_journeys(
         topics=policy.topics,
         slots=slots,
         journeys=journeys,
+        broadcasts=broadcasts,
         started={started for journey in journeys.values() for started in starts(journey)},
     )
     for name, journey in journeys.items():

@@ -107,15 +107,14 @@ def begin_anew(connection: Connection, journey: str) -> None:
     connection.execute(SQL["forget_consumed"], {"consumer": consumer_of(journey)})
 
 
-def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> list[str]:
-    """Stop journeys no longer declared, end their entries, and return the names; a restored file stays stopped."""
+def end_removed(engine: Engine, declared: Collection[str], *, at: datetime) -> int:
+    """Stop journeys no longer declared, end their entries, and return how many; a restored file stays stopped."""
     with transaction(engine, "dispatch") as connection:
         removed = list(connection.scalars(SQL["removed"], {"declared": list(declared)}))
-        if removed:
-            end(connection, removed, reason="journey removed", at=at)
+        ended = end(connection, removed, reason="journey removed", at=at) if removed else 0
         for name in removed:
             switch(connection, name, is_started=False, at=at, by="journey removed")
-    return removed
+    return ended
 
 
 def dispatch(

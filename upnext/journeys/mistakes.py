@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upnext.conditions import paths_of
-from upnext.declarations import Keys, Problem, markup, unknown
+from upnext.conditions import Conditions, find_misfits, paths_of
+from upnext.declarations import Keys, Problem, markup, segment_of_users, unknown
 from upnext.durations import minutes
 from upnext.errors import nearest
 from upnext.journeys.copy.emails import check_address, check_sender
@@ -48,15 +48,20 @@ PROGRAMME = "programme"
 
 @dataclass(frozen=True)
 class Names:
-    """What a journey may name: for the nearest match of what it names wrongly. `started` are started by others."""
+    """What a journey may name: for the nearest match of what it names wrongly.
 
-    segments: Collection[str]
+    `segments` has the unit of each, `features` the type, `slots` the surfaces. `broadcasts` are among `journeys`;
+    `started` are those that others start.
+    """
+
+    segments: Mapping[str, str]
     events: Collection[str]
-    features: Collection[str]
+    features: Mapping[str, str | None]
     templates: Collection[str]
     endpoints: Collection[str]
-    slots: Collection[str]
+    slots: Mapping[str, Collection[str]]
     journeys: Collection[str]
+    broadcasts: Collection[str]
     started: Collection[str]
     topics: Collection[str]
 
@@ -81,18 +86,24 @@ def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem
         yield Problem(["takes_over"], "there is nothing to take over without an exclusive_group")
     if not _is_ever_open(journey.send_window, journey.quiet_hours):
         yield Problem(["quiet_hours"], "they leave no time to send anything")
-    names = [step.name for step in journey.steps]
+    yield from _mistakes_of_names_of_steps(journey)
     for position, step in enumerate(journey.steps):
-        place: Keys = ["steps", position]
-        if step.name == END:
-            yield Problem([*place, "name"], f"'{END}' is where a journey ends, and no name of a step")
-        if names.index(step.name) < position:
-            yield Problem([*place, "name"], f"two steps are called '{step.name}'")
+        yield from _within(["steps", position], _mistakes_of_step(journey, step, known))
+    yield from _mistakes_of_ways(journey)
+
+
+def _mistakes_of_names_of_steps(journey: Journey) -> Iterator[Problem]:
+    names = [step.name for step in journey.steps]
+    for position, name in enumerate(names):
+        if name == END:
+            yield Problem(["steps", position, "name"], f"'{END}' is where a journey ends, and no name of a step")
+        if names.index(name) < position:
+            yield Problem(["steps", position, "name"], f"two steps are called '{name}'")
+    for position, step in enumerate(journey.steps):
         for keys, target in _named_targets(step):
             if target not in (*names, END):
-                yield Problem([*place, *keys], f"no step is called '{target}'{nearest(target, [*names, END])}")
-        yield from _within(place, _mistakes_of_step(journey, step, known))
-    yield from _mistakes_of_ways(journey)
+                mistake = f"no step is called '{target}'{nearest(target, [*names, END])}"
+                yield Problem(["steps", position, *keys], mistake)
 
 
 def find_mistakes_of_broadcast(broadcast: Broadcast, journeys: Collection[str], name: str) -> Iterator[Problem]:
@@ -143,7 +154,7 @@ def _mistakes_of_entry(name: str, journey: Journey, known: Names) -> Iterator[Pr
     if journey.segment is None and journey.event is None and name not in known.started:
         yield Problem([], "exactly one of segment and event lets people in; no other journey starts this one")
     if journey.segment is not None:
-        yield from unknown(["segment"], "segment", [journey.segment], known.segments)
+        yield from segment_of_users(["segment"], journey.segment, known.segments)
         if journey.existing_members is None:
             yield Problem(["segment"], "existing_members is missing: `enroll` or `ignore` the present members")
     elif journey.existing_members is not None:
@@ -171,9 +182,16 @@ def _mistakes_of_ends(journey: Journey, known: Names) -> Iterator[Problem]:
 
 def _mistakes_of_names(asked: Question | Goal | Audience, known: Names) -> Iterator[Problem]:
     yield from unknown(["any_of"], "event", getattr(asked, "any_of", None) or [], known.events)
-    yield from unknown(["segment"], "segment", filter(None, [asked.segment]), known.segments)
-    for path in paths_of(asked.features or {}):
-        yield from unknown(["features"], "feature", [path.partition(".")[0]], known.features)
+    if asked.segment is not None:
+        yield from segment_of_users(["segment"], asked.segment, known.segments)
+    yield from _mistakes_of_features(["features"], asked.features or {}, known)
+
+
+def _mistakes_of_features(keys: Keys, conditions: Conditions, known: Names) -> Iterator[Problem]:
+    for path in paths_of(conditions):
+        yield from unknown(keys, "feature", [path.partition(".")[0]], known.features)
+    for misfit in find_misfits(conditions, known.features):
+        yield Problem(keys, misfit)
 
 
 def _mistakes_of_question(journey: Journey, question: Question, known: Names) -> Iterator[Problem]:
@@ -195,23 +213,32 @@ def _mistakes_of_step(journey: Journey, step: AnyStep, known: Names) -> Iterator
         case Email():
             yield from _mistakes_of_email(step, known)
         case Cta():
-            yield from unknown(["slot"], "slot", [step.slot], known.slots)
-            yield from markup(["copy"], step.copy)
-            for name, offered in step.variants.items():
-                yield from markup(["variants", name, "copy"], offered.copy or "")
-            yield from _mistakes_of_weights("variants", step.variants)
+            yield from _mistakes_of_cta(step, known)
         case Webhook():
             yield from unknown(["endpoint"], "endpoint", [step.endpoint], known.endpoints)
         case Track():
             yield from unknown(["event"], "event", [step.event], known.events)
         case StartJourney():
             yield from unknown(["journey"], "journey", [step.journey], known.journeys)
+            if step.journey in known.broadcasts:
+                yield Problem(["journey"], f"'{step.journey}' is a broadcast, which goes out at its own time alone")
         case Split():
             yield from _mistakes_of_weights("arms", step.arms)
         case Delay():
             yield from _mistakes_of_delay(journey, step, known)
         case Asked():
             yield from _mistakes_of_asking(journey, step, known)
+
+
+def _mistakes_of_cta(step: Cta, known: Names) -> Iterator[Problem]:
+    yield from unknown(["slot"], "slot", [step.slot], known.slots)
+    surfaces = known.slots.get(step.slot, [step.surface])
+    if step.surface not in surfaces:
+        yield Problem(["surface"], f"slot '{step.slot}' is on {' and '.join(surfaces)}, not on {step.surface}")
+    yield from markup(["copy"], step.copy)
+    for name, offered in step.variants.items():
+        yield from markup(["variants", name, "copy"], offered.copy or "")
+    yield from _mistakes_of_weights("variants", step.variants)
 
 
 def _mistakes_of_email(step: Email, known: Names) -> Iterator[Problem]:
@@ -277,7 +304,10 @@ def _mistakes_of_delay(journey: Journey, step: Delay, known: Names) -> Iterator[
     if step.until is not None and is_date:
         if step.until.event is not None and journey.event is None:
             yield Problem(["until", "event"], "no event lets people in here; use user or feature")
-        yield from unknown(["until", "feature"], "feature", filter(None, [step.until.feature]), known.features)
+        feature = step.until.feature
+        yield from unknown(["until", "feature"], "feature", filter(None, [feature]), known.features)
+        if feature is not None and known.features.get(feature) in ("number", "boolean"):
+            yield Problem(["until", "feature"], f"'{feature}' is a {known.features[feature]}, and no date")
         if step.otherwise is None:
             yield Problem(["until"], "a user may lack this date, or it has passed: `otherwise` says where that leads")
     if not is_date and step.otherwise is not None:
@@ -295,7 +325,8 @@ def _mistakes_of_asking(journey: Journey, step: Asked, known: Names) -> Iterator
         tests = [value for value in (step.equals, step.at_least, step.at_most) if value is not None]
         if len(tests) != (step.feature is not None):
             yield Problem([], "feature goes with one of equals, at_least, at_most; for more, use features")
-        yield from unknown(["feature"], "feature", filter(None, [step.feature]), known.features)
+        if step.feature is not None:
+            yield from _mistakes_of_features(["feature"], {step.feature: _test_of(step)}, known)
         own = bool(step.asked) or step.feature is not None
         if own == (step.arms is not None):
             yield Problem(
@@ -311,6 +342,11 @@ def _mistakes_of_asking(journey: Journey, step: Asked, known: Names) -> Iterator
             if not arm.asked:
                 yield Problem(["arms", nth], "an arm that asks for nothing; `otherwise` is for all others")
             yield from _within(["arms", nth], _mistakes_of_question(journey, arm, known))
+
+
+def _test_of(branch: Branch) -> dict[str, Any]:
+    tests = {"equals": branch.equals, "at_least": branch.at_least, "at_most": branch.at_most}
+    return {name: value for name, value in tests.items() if value is not None}
 
 
 def _mistakes_of_ways(journey: Journey) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from upnext.declarations import NAME, Problem, check, load
+from upnext.declarations import NAME, Problem, check, load, unknown
 from upnext.errors import UpnextError, nearest
 from upnext.reserved import RESERVED_WORDS
 from upnext.segments.definition import SegmentsFile, find_cycle, find_mistakes, references
@@ -40,22 +40,35 @@ def includes_anonymous(file: Path) -> bool:
 
 
 def check_segments(
-    files: Mapping[str, Path], *, known: Collection[str], never_negative: Collection[str], lists: Collection[str]
+    files: Mapping[str, Path],
+    *,
+    known: Collection[str],
+    columns: Mapping[str, Collection[str]],
+    never_negative: Collection[str],
+    lists: Collection[str],
 ) -> None:
     """Raise `UpnextError` for the first segment with a mistake, with file and line.
 
-    `known` are the tables that a segment may read beside other segments, `never_negative` the features that count,
-    `lists` the files of ids.
+    `known` are the tables that a segment may read beside other segments, `columns` those of the tables of features,
+    `never_negative` the features that count, `lists` the files of ids.
     """
     for name, file in files.items():
         if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
             raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
     texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
     for name, text in texts.items():
-        mistakes = find_mistakes(text, known={*known, *files}, counts=set(never_negative), lists=lists)
+        mistakes = find_mistakes(
+            text, known={*known, *files}, columns=columns, counts=set(never_negative), lists=lists
+        )  # fmt: skip
         check(files[name], (Problem(line, f"segment '{name}' {mistake}") for line, mistake in mistakes))
     for description in sorted({path for file in files.values() for path in file.parent.glob("*.yml")}):
-        load(description, SegmentsFile)
+        models = load(description, SegmentsFile).models
+        unknown_ones = (
+            (nth, problem)
+            for nth, model in enumerate(models)
+            for problem in unknown([], "segment", [model.name], {*files, *known})
+        )
+        check(description, (Problem(["models", nth, "name"], problem.text) for nth, problem in unknown_ones))
     cycle = find_cycle({name: [other for other in references(text) if other in files] for name, text in texts.items()})
     if cycle is not None:
         raise UpnextError(f"{files[cycle[0]]}: segments are built on each other in a circle: {' -> '.join(cycle)}")

@@ -73,12 +73,17 @@ def references(text: str) -> list[str]:
 
 
 def find_mistakes(
-    text: str, *, known: Collection[str], counts: Collection[str], lists: Collection[str]
+    text: str,
+    *,
+    known: Collection[str],
+    columns: Mapping[str, Collection[str]],
+    counts: Collection[str],
+    lists: Collection[str],
 ) -> Iterator[Problem]:
     """Yield what is wrong with a segment's file.
 
-    `known` are the tables of features and the segments, `counts` the features that are never negative, `lists` the
-    files of ids.
+    `known` are the tables of features and the segments, `columns` those of each table of features, `counts` the
+    features that are never negative, `lists` the files of ids.
     """
     try:
         template = read(text)
@@ -98,6 +103,7 @@ def find_mistakes(
     tree = None if template.is_dynamic else _parsed(template.sql)
     if tree is not None:
         yield from _mistakes_of_tree(tree, tokens, counts)
+        yield from _unknown_columns(tree, tokens, columns)
 
 
 def _mistakes_of_lists_and_shares(template: Template, lists: Collection[str]) -> Iterator[Problem]:
@@ -110,6 +116,10 @@ def _mistakes_of_lists_and_shares(template: Template, lists: Collection[str]) ->
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 100:
             yield Problem(line, "takes a share that is not above 0 and below 100 percent: {{ share(user_id, 10) }}")
     for name, line in template.others:
+        macros = ("list", "share", "ref", "config")
+        hint = nearest(name, macros)
+        if name not in macros and hint.startswith("; did you mean"):
+            yield Problem(line, f"calls {name}(), which does not exist{hint}")
         if name in ("list", "share"):
             example = "list('beta_testers')" if name == "list" else "share(user_id, 10)"
             yield Problem(line, f"calls {name}() in another form than {{{{ {example} }}}}")
@@ -163,6 +173,18 @@ def _mistakes_of_tree(tree: exp.Query, tokens: list[Token], counts: Collection[s
         yield Problem(line, "has a condition that is always true, so everyone would be in it")
 
 
+def _unknown_columns(tree: exp.Query, tokens: list[Token], columns: Mapping[str, Collection[str]]) -> Iterator[Problem]:
+    """Yield the columns that a table of features lacks, of each SELECT that reads that table alone."""
+    for select in tree.find_all(exp.Select):
+        table = _only_table(select) or ""
+        for column in select.find_all(exp.Column) if table in columns else ():
+            is_its_own = column.find_ancestor(exp.Select) is select
+            if is_its_own and column.name not in columns[table] and not column.this.args.get("quoted"):
+                hint = nearest(column.name, columns[table])
+                text = f"reads '{column.name}', which {table} does not have{hint}"
+                yield Problem(_line_of(tokens, column.name.lower()), text)
+
+
 def _parsed(sql: str) -> exp.Query | None:
     """Return the one query of a text; None where it is something else, or cannot be parsed."""
     try:
@@ -188,6 +210,19 @@ def _line_of(tokens: list[Token], *texts: str) -> int:
 
 
 UNITS = {"user_features": "user_id", "account_features": "account_id"}
+
+
+def unit_of(text: str) -> str:
+    """Return what a segment's SELECT has members of: `account_id` if it selects that, or else `user_id`."""
+    try:
+        template = read(text)
+    except TemplateSyntaxError:
+        return "user_id"
+    query = _parsed(template.sql)
+    column = query.selects[0] if query is not None and len(query.selects) == 1 else None
+    return "account_id" if column is not None and column.alias_or_name == "account_id" else "user_id"
+
+
 _PARTS_OF_ROW_LOCAL = {"expressions", "from_", "where", "kind"}
 
 

@@ -1,11 +1,12 @@
 """The members of a segment at an instant, by its log, and the members that a SELECT would give. Read-only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.engine import Connection, Engine
 
+from upnext.errors import UpnextError
 from upnext.segments.sql import SQL
 
 _MEMBERS = {"user_id": "segments.members", "account_id": "segments.account_members"}
@@ -101,6 +102,18 @@ def known_segments(engine: Engine) -> set[str]:
     """Return every segment that the logs have ever had."""
     with engine.connect() as connection:
         return set(connection.scalars(SQL["known_segments"]))
+
+
+def check_content(engine: Engine, declared: Collection[str]) -> None:
+    """Raise `UpnextError` if a warehouse is of other content: a tick would make all of its members exit."""
+    with engine.connect() as connection:
+        others = connection.scalar(SQL["members_of_other_content"], {"declared": list(declared)}) or []
+    if len(others) > 1:
+        raise UpnextError(
+            f"this home has members of {', '.join(others)}, and the content declares none of its segments: set"
+            " UPNEXT_HOME to a home of its own, or UPNEXT_CONTENT back. To replace all segments, keep one for one more"
+            " tick"
+        )
 
 
 def members_at(engine: Engine, segment: str, at: datetime) -> list[str]:

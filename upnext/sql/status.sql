@@ -11,7 +11,10 @@ from raw.loads;
 select tick_id, as_of, published_at from segments.ticks order by tick_id desc limit 1;
 
 -- name: members
-select segment, count(*) as members from segments.current_members group by 1 order by 1;
+select segment, count(*) as members from segments.current_members group by 1
+union all
+select segment, count(*) from segments.account_members group by 1
+order by 1;
 
 -- name: messages
 select status, count(*) as messages from journeys.messages group by 1 order by 1;

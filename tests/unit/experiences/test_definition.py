@@ -12,7 +12,7 @@ from upnext.errors import UpnextError
 from upnext.experiences.declared import load_experiences
 from upnext.experiences.definition import Experience, Names, arm_of, arm_ranges, arm_weights, bucket
 
-KNOWN = Names(DECLARED.segments, DECLARED.events, DECLARED.slots, {"earn_upgrade"})
+KNOWN = Names(DECLARED.segment_units, DECLARED.events, DECLARED.slots, {"earn_upgrade"})
 COPIES = {
     "upsell_banner": "Upgrade to unlock team workflows and advanced reports",
     "premium_sidebar": "Ready for more? Unlock Premium Reports",

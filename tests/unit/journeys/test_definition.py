@@ -23,10 +23,10 @@ EVENTS = set(DECLARED.catalogue.events)
 def load(folder: Path, **known: Any) -> Any:
     return load_journeys(
         **{
-            "segments": DECLARED.segments,
+            "segments": {**DECLARED.segment_units, "big_accounts": "account_id"},
             "events": EVENTS,
-            "features": {"logins_30d", "is_on_basic_plan"},
-            "slots": {"s", "limited_time_offer", "success_session"},
+            "features": {"logins_30d": "number", "is_on_basic_plan": "boolean", "last_login_at": "time", "plan": None},
+            "slots": {"s": ["web"], "limited_time_offer": ["web", "in_app"], "success_session": ["web"]},
             "policy": Policy(topics={"news": Topic(description="News.", default="opt_out")}),
             "campaigns": folder.parent,
             **known,
@@ -243,6 +243,33 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a journey that starts itself": (
         {"steps": [{"do": "start", "name": "a", "journey": "earn_upgrade"}]}, "journeys that start each other",
+    ),
+    "a segment of accounts": ({"segment": "big_accounts"}, "'big_accounts' is a segment of accounts"),
+    "an audience of accounts": ({"audience": {"segment": "big_accounts"}}, "'big_accounts' is a segment of accounts"),
+    "a number that is a text": (
+        {"goal": {"features": {"logins_30d": "lots"}, "within": "1 day"}}, "'logins_30d' is a number, and cannot be",
+    ),
+    "yes or no compared as a number": (
+        {"audience": {"features": {"is_on_basic_plan": {"at_least": 6}}}}, "'is_on_basic_plan' is a boolean",
+    ),
+    "a time that contains a text": (
+        {"audience": {"features": {"any": [{"last_login_at": {"contains": "2026"}}]}}}, "'last_login_at' is a time",
+    ),
+    "a branch on another type": (
+        {"steps": [branch("a", feature="is_on_basic_plan", at_least=5, then="end", otherwise="end")]},
+        "'is_on_basic_plan' is a boolean, and cannot be compared by at_least: 5",
+    ),
+    "a date that is a number": (
+        {"steps": [{"do": "delay", "name": "a", "until": {"feature": "logins_30d"}, "otherwise": "end"}]},
+        "'logins_30d' is a number, and no date",
+    ),
+    "a slot on another surface": (
+        {"steps": [{"do": "cta", "name": "a", "wait": "0 days", "surface": "in_app", "slot": "success_session",
+                    "copy": "Hi", "url": "/x", "lasts": "1 day"}]}, "slot 'success_session' is on web, not on in_app",
+    ),
+    "two steps of one name, that another names": (
+        {"steps": [{"do": "delay", "name": "a", "for": "1 day", "then": "b"}, {"do": "exit", "name": "c"},
+                   {"do": "exit", "name": "c"}]}, "two steps are called 'c'",
     ),
     "an audience of nobody": ({"audience": {}}, "an audience names a segment, or conditions"),
     "an audience of an unknown segment": ({"audience": {"segment": "busy"}}, "unknown segment 'busy'"),

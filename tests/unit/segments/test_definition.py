@@ -11,11 +11,12 @@ from upnext.segments.definition import find_cycle, find_mistakes, is_row_local, 
 
 KNOWN = {"user_features", "account_features", "active", "curious"}
 COUNTS = {"logins_30d"}
+COLUMNS = {"user_features": {"user_id", "logins_30d", "reports_30d", "plan", "balance"}}
 FEATURES = "select user_id\nfrom {{ ref('user_features') }}\n"
 
 
 def mistakes(sql: str) -> list[Problem]:
-    return list(find_mistakes(sql, known=KNOWN, counts=COUNTS, lists={"testers"}))
+    return list(find_mistakes(sql, known=KNOWN, columns=COLUMNS, counts=COUNTS, lists={"testers"}))
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def mistakes(sql: str) -> list[Problem]:
         FEATURES + "where logins_30d >= 1",
         "-- now() is the word\n" + FEATURES + "where plan = 'now()' /* random() */",
         FEATURES + "where user_id in {{ list('testers') }} and not {{ share(user_id, 12.5) }}",
-        FEATURES + "where {{ share('account_id', 10, 'wave') }}",
+        "select account_id from {{ ref('account_features') }} where {{ share('account_id', 10, 'wave') }}",
         FEATURES + "where user_id in (select user_id from {{ ref('active') }}) and balance >= 0",
         FEATURES + "order by logins_30d desc limit 100",
         FEATURES + "where logins_30d >= 0.5 or logins_30d > 0",
@@ -65,6 +66,8 @@ def test_what_is_right(sql: str) -> None:
         ("{{ config(meta={'limit': {'change': 'half'}}) }}\n" + FEATURES + "where x", 1, "has a wrong meta: 'change'"),
         ("{{ config(meta={'ownr': 'me'}) }}\n" + FEATURES + "where x", 1, "has a wrong meta: unknown key 'ownr'"),
         ("select user_id\nfrom active, raw.events where x", 2, "reads raw.events"),
+        (FEATURES + "where plan = 'x'\nand logins_31d >= 1", 4, "reads 'logins_31d', which user_features"),
+        (FEATURES + "where {{ shar(user_id, 10) }}", 3, "calls shar(), which does not exist; did you mean 'share'?"),
         ("select user_id\nfrom raw.events where x", 2, "reads raw.events; a segment reads features and segments"),
     ],
 )  # fmt: skip
@@ -100,10 +103,10 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.sql"
         files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where x")
     with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
-        check_segments(files, known=(), never_negative=(), lists=())
+        check_segments(files, known=(), columns={}, never_negative=(), lists=())
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
     with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which does not exist"):
-        check_segments(files, known=(), never_negative=(), lists=())
+        check_segments(files, known=(), columns={}, never_negative=(), lists=())
 
 
 FEATURES = "{{ ref('user_features') }}"
@@ -157,7 +160,7 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     meta = "{owner: growth, priority: 20, limit: {change: 50%, hold: true}}"
     described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta}\n")
     files = {"one": folder / "one.sql"}
-    check_segments(files, known=KNOWN, never_negative=(), lists=())
+    check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=())
     for old, new, message in (
         ("priority: 20", "priority: high", "'priority' is 'high'; it must be a number"),
         ("50%", "half", "'change' is 'half'; it must be a share such as 50%"),
@@ -165,4 +168,7 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     ):
         described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta.replace(old, new)}\n")
         with pytest.raises(UpnextError, match=f"_segments.yml:4: {message}"):
-            check_segments(files, known=KNOWN, never_negative=(), lists=())
+            check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=())
+    described.write_text("models:\n  - name: one\n  - name: oen\n    config: {meta: {priority: 1}}\n")
+    with pytest.raises(UpnextError, match=r"_segments.yml:3: unknown segment 'oen'; did you mean 'one'"):
+        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=())

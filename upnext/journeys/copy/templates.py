@@ -68,9 +68,8 @@ def _environments(templates: str) -> dict[str, _Environment]:
 
 
 def template_names(templates: Path) -> set[str]:
-    """Return the templates of a folder that exist both as text and as MJML."""
-    text = {path.stem for path in templates.glob("*.txt")}
-    return text & {path.stem for path in templates.glob("*.mjml")}
+    """Return the templates of a folder, without their translations; a file of text or of MJML may be missing."""
+    return {path.stem for path in templates.glob("*.*") if path.suffix in (".txt", ".mjml") and "." not in path.stem}
 
 
 def copy_of(step: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
@@ -123,6 +122,15 @@ def filled_in(parameters: Mapping[str, str], values: Mapping[str, str]) -> dict[
     return {name: text for name, text in filled.items() if text}
 
 
+MJML = (
+    "mjml", "mj-accordion", "mj-accordion-element", "mj-accordion-text", "mj-accordion-title", "mj-all",
+    "mj-attributes", "mj-body", "mj-breakpoint", "mj-button", "mj-carousel", "mj-carousel-image", "mj-class",
+    "mj-column", "mj-divider", "mj-font", "mj-group", "mj-head", "mj-hero", "mj-html-attributes", "mj-html-attribute",
+    "mj-image", "mj-include", "mj-navbar", "mj-navbar-link", "mj-preview", "mj-raw", "mj-section", "mj-selector",
+    "mj-social", "mj-social-element", "mj-spacer", "mj-style", "mj-table", "mj-text", "mj-title", "mj-wrapper",
+)  # fmt: skip
+
+
 def find_mistakes(source: str) -> Iterator[Problem]:
     """Yield what is wrong in the text of a template: mistakes of Jinja, and links that nothing has checked."""
     try:
@@ -136,6 +144,9 @@ def find_mistakes(source: str) -> Iterator[Problem]:
         for href in _HREF.findall(line):
             if not _SAFE_HREF.match(href):
                 yield Problem(number, f"href={href}: write {{{{ link('https://...') }}}}, which is checked")
+        for tag in re.findall(r"<(mj-?[a-z-]*)", line):
+            if tag not in MJML:
+                yield Problem(number, f"<{tag}> is no tag of MJML, and would be left out{nearest(tag, MJML)}")
 
 
 def mentions(templates: Path, file: str, name: str) -> bool:

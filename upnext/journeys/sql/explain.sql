@@ -1,7 +1,16 @@
 -- The path of one user through one journey.
 
 -- name: survivor_of
-select user_id from events.identity_links where kind = 'user' and id = :user_id and user_id is not null;
+select user_id from events.identity_links
+where
+    kind = case when upnext.is_visitor(:user_id) then 'visitor' else 'user' end
+    and id = regexp_replace(:user_id, '^visitor:', '')
+    and user_id is not null;
+
+-- name: is_known_user
+select
+    exists (select from features.user_features where user_id = :user_id)
+    or exists (select from raw.events where user_id = :user_id);
 
 -- name: changes_of_user
 select change, as_of from segments.published_changes
@@ -35,7 +44,7 @@ left join lateral journeys.stop_reason(
         :opt_in_topics
 ) as stop (reason) on messages.status = 'pending'
 where messages.entry_id = :entry_id
-order by messages.due_at, messages.visit;
+order by messages.due_at, messages.position, messages.visit;
 
 -- name: consents_of_user
 select topic, is_granted, source, since from journeys.consents where user_id = :user_id order by since, topic;

@@ -15,6 +15,17 @@ select segment from segments.membership_changes
 union
 select segment from segments.account_membership_changes;
 
+-- name: members_of_other_content
+-- A few of the segments with members where none of the declared ones was ever evaluated.
+select array_agg(segment order by segment)
+from (
+    select distinct segment from segments.members
+    where not exists (
+        select from segments.evaluations where evaluations.segment = any(cast(:declared as text []))
+    )
+    limit 3
+) as others;
+
 -- name: release
 update segments.evaluations set is_released = true
 where
