@@ -22,9 +22,8 @@ from upnext.features.definition import Feature, never_negative, type_of
 from upnext.journeys.channels.smtp import parse_smtp_url
 from upnext.journeys.channels.webhook import parse_networks
 from upnext.journeys.copy.emails import check_sender
-from upnext.journeys.copy.message import Body, CannotRenderError, Sender
-from upnext.journeys.copy.signing import signing_keys
-from upnext.journeys.declared import load_journeys, load_policy
+from upnext.journeys.copy.message import CannotRenderError, Sender
+from upnext.journeys.declared import load_journeys, load_policy, sender_of
 from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
 from upnext.segments.declared import check_segments, segment_files
@@ -150,21 +149,7 @@ class Project:
     @cached_property
     def sender(self) -> Sender:
         """Who sends mails, and how their links are made."""
-        return Sender(
-            self.settings.sender_address,
-            self.settings.base_url,
-            signing_keys(self.settings),
-            str(self.settings.campaigns / "templates"),
-            self.policy.utm,
-            self.policy.postal_address,
-            self.policy.language_trait,
-            {
-                name: Body(endpoint.format, endpoint.body)
-                for name, endpoint in self.policy.endpoints.items()
-                if endpoint.body is not None
-            },
-            self.policy.mail_headers,
-        )
+        return sender_of(self.settings, self.policy)
 
     @cached_property
     def slots(self) -> dict[str, Slot]:

@@ -85,7 +85,8 @@ def running(project: Project, *, workers: int = 1, port: int | None = None, **en
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             edge = Edge(project, port, process)
-            wait_for(lambda: is_up(port), "the edge")
+            wait_for(lambda: is_up(port) or process.poll() is not None, "the edge")
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
             yield edge
         finally:
             process.terminate()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import Message
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -29,7 +30,7 @@ def base(journeys: Journeys) -> Iterator[Edge]:
     project = journeys.project
     project.settings = replace(project.settings, base_url=f"http://127.0.0.1:{port}")
     project.__dict__.pop("sender", None)
-    with running(project, port=port) as edge:
+    with running(project, port=port, UPNEXT_BASE_URL=f"http://127.0.0.1:{port}") as edge:
         yield edge
 
 
@@ -136,6 +137,34 @@ def test_a_click_leads_on_though_it_cannot_be_stored(journeys: Journeys, smtp: S
         assert base.ask("GET", link(sent["ann"], "o"), **PERSON).status == 200
         assert base.ask("POST", link(sent["ann"], "u"), b"", **PERSON).status == 503, "this one has to be stored"
     assert rows(journeys.project, "select * from journeys.suppressions") == []
+
+
+def test_a_mail_is_a_page_too(content: Path, journeys: Journeys, smtp: SmtpServer, base: Edge) -> None:
+    (content / "campaigns" / "templates" / "hello.txt").write_text("Hello {{ user.name }}")
+    (content / "campaigns" / "templates" / "hello.mjml").write_text(
+        "<mjml><mj-body><mj-section><mj-column><mj-text>Hello {{ user.name }}, <a href='{{ view_url }}'>view</a>"
+        " {{ 'x' * event.size }}</mj-text></mj-column></mj-section></mj-body></mjml>"
+    )
+    journeys.person("ann", name="Ann <b>")
+    step = mail("hello", template="hello", subject="Hi")
+    journeys.declare(spring=journey(step, segment=None, existing_members=None, exit_on_leaving=False,
+                                    event={"any_of": ["book demo"]}))  # fmt: skip
+    journeys.dispatch()
+    journeys.product.track("ann", "book demo", AS_OF + HOUR, properties={"size": 3})
+    journeys.dispatch(AS_OF + HOUR)
+    journeys.product.identify("ann", AS_OF + 2 * DAY, name="Changed")
+    path = link(smtp.accepted[0], "v")
+    page = base.ask("GET", path, **PERSON)
+    assert page.status == 200
+    assert "Hello Ann &lt;b&gt;" in page.body.decode()
+    assert "xxx" in page.body.decode()
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert base.ask("GET", f"{path}x", **PERSON).status == 404
+    journeys.write("update journeys.messages set status = 'skipped', reason = 'x'")
+    assert base.ask("GET", path, **PERSON).status == 404, "nobody has got it"
+    journeys.write("update journeys.messages set status = 'sent'")
+    (content / "campaigns" / "templates" / "hello.mjml").unlink()
+    assert base.ask("GET", path, **PERSON).status == 410
 
 
 def test_resubscribing_takes_back_what_the_user_said_alone(journeys: Journeys, smtp: SmtpServer, base: Edge) -> None:

@@ -22,6 +22,7 @@ from upnext.edge import origins
 from upnext.edge.collector import BATCHES, TYPES, Rules, is_bot, lines_of, read
 from upnext.edge.config import Config
 from upnext.edge.decisions import Decisions, LookUps
+from upnext.edge.hooks import Hooks
 from upnext.edge.inbox import Inbox
 from upnext.edge.keys import Key, KeyRing, key_of_header
 from upnext.edge.limits import Limits
@@ -30,6 +31,7 @@ from upnext.edge.refusal import Refusals, Refused
 from upnext.edge.requests import body_of
 from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
+from upnext.edge.views import Views
 from upnext.edge.warehouse import STATEMENTS, Warehouse
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -315,6 +317,9 @@ def create(config: Config | None = None) -> App:
     app.add_route(prefix + "/ofrep/v1/evaluate/flags", decisions)
     app.add_route(prefix + "/ofrep/v1/evaluate/flags/{key}", decisions, suffix="one")
     app.add_route(prefix + "/js/u.js", Script())
+    app.add_route(prefix + "/hooks/mail/{provider}", Hooks(edge.warehouse, config.hooks))
+    if config.sender is not None:
+        app.add_route(prefix + "/v/{token}", Views(edge.warehouse, config.sender, config.signing_keys))
     links = Links(edge.warehouse, edge.inbox, config.signing_keys, config.topics)
     for path, suffix in (("o", "open"), ("c", "click"), ("u", "unsubscribe"), ("p", "preferences")):
         app.add_route(f"{prefix}/{path}/{{token}}", links, suffix=suffix)

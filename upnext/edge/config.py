@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
+from upnext.edge.hooks import SECRETS, Hook
 from upnext.edge.origins import ANY
 from upnext.edge.tokens import TokenKey, keys_of
 from upnext.errors import UpnextError
+from upnext.events.declared import load_sources
 from upnext.experiences.declared import load_slots
+from upnext.journeys.channels.webhook import parse_networks
+from upnext.journeys.copy.message import Sender
 from upnext.journeys.copy.signing import signing_keys
-from upnext.journeys.declared import load_topics
+from upnext.journeys.declared import load_policy, sender_of
 from upnext.journeys.policy import Topic
 from upnext.settings import Settings
 
@@ -34,7 +38,9 @@ class Config:
     consent: str | None = None
     signing_keys: tuple[str, ...] = ()
     topics: Mapping[str, Topic] = field(default_factory=dict)
+    sender: Sender | None = None
     token_keys: list[TokenKey] = field(default_factory=list)
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     """The kind of each slot on its surfaces, by names such as `web.homepage_banner`."""
 
@@ -43,6 +49,7 @@ class Config:
         """Read the `UPNEXT_EDGE_*` variables. Raises `UpnextError` with the name of a wrong one."""
         prefix = environment.get("UPNEXT_EDGE_PREFIX", "").strip("/")
         settings = Settings.from_environment(environment)
+        policy = load_policy(parse_networks(settings.webhook_networks), settings.campaigns / "policy.yml")
         return cls(
             database=environment.get(DATABASE, ""),
             processes=int(environment.get(PROCESSES) or 1),
@@ -53,8 +60,10 @@ class Config:
             strips_queries=_is_on(environment, "UPNEXT_EDGE_STRIP_QUERY", default=True),
             consent=environment.get("UPNEXT_EDGE_CONSENT") or None,
             signing_keys=tuple(signing_keys(settings)),
-            topics=load_topics(settings.campaigns / "topics.yml"),
+            topics=policy.topics,
+            sender=sender_of(settings, policy),
             token_keys=keys_of(environment),
+            hooks=_hooks(environment, settings),
             flags={
                 f"{surface}.{name}": slot.kind
                 for name, slot in load_slots(settings.campaigns / "slots.yml").items()
@@ -77,6 +86,19 @@ class Config:
             except ValueError:
                 return address
         return address
+
+
+def _hooks(environment: Mapping[str, str], settings: Settings) -> dict[str, Hook]:
+    """Return the hooks of the providers that have a secret and a source, the first one by its name."""
+    sources = load_sources(settings.sources)
+    hooks = {}
+    for provider, variable in SECRETS.items():
+        named = next((name for name, source in sorted(sources.items()) if source.format == provider), None)
+        if environment.get(variable) and named is None:
+            raise UpnextError(f"{variable}: no source has `format: {provider}`; declare one in {settings.sources}")
+        if environment.get(variable) and named is not None:
+            hooks[provider] = Hook(named, environment[variable])
+    return hooks
 
 
 def check_origin(stated: str) -> str:

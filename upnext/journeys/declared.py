@@ -10,6 +10,8 @@ from upnext.declarations import Keys, Problem, check, load, load_folder
 from upnext.errors import UpnextError, nearest
 from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.emails import attachment_path
+from upnext.journeys.copy.message import Body, Sender
+from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.copy.templates import (
     copy_sources,
     languages,
@@ -24,6 +26,7 @@ from upnext.journeys.definition import Broadcast, Email, EmailVariant, Journey, 
 from upnext.journeys.mistakes import Names, find_circle, find_mistakes, find_mistakes_of_broadcast
 from upnext.journeys.plan import is_transactional, starts
 from upnext.journeys.policy import Policy, PolicyFile, Topic, TopicsFile
+from upnext.settings import Settings
 
 MAX_ATTACHMENTS = 10_000_000
 """Bytes of all attachments of a mail."""
@@ -48,6 +51,25 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
         mistake = "without a global_holdout there is nobody to compare with; hold out a share such as 0.05"
         check(path, [Problem(["programme"], mistake)])
     return Policy(**msgspec.structs.asdict(policy), topics=topics)
+
+
+def sender_of(settings: Settings, policy: Policy) -> Sender:
+    """Return who sends mails, and how their links are made."""
+    return Sender(
+        settings.sender_address,
+        settings.base_url,
+        signing_keys(settings),
+        str(settings.campaigns / "templates"),
+        policy.utm,
+        policy.postal_address,
+        policy.language_trait,
+        {
+            name: Body(endpoint.format, endpoint.body)
+            for name, endpoint in policy.endpoints.items()
+            if endpoint.body is not None
+        },
+        policy.mail_headers,
+    )
 
 
 def _problems_of_endpoints(policy: PolicyFile, networks: list[Network]) -> Iterator[Problem]:

@@ -91,3 +91,77 @@ lifted as (
 insert into edge.inbox (source, received_at, line)
 select 'upnext', :now, :line from told
 returning inbox_id;
+
+-- name: hear
+-- What a provider tells of messages, as lines for the drain, and what that stops, together: a bounce that waited for
+-- the next tick would let one more mail out. A soft bounce stops nothing.
+with told as (
+    select distinct on (messages.user_id, messages.channel, heard.event)
+        messages.user_id, messages.channel, coalesce(messages.address, '') as address, heard.event,
+        case when heard.event = 'message unsubscribed' then steps.definition ->> 'topic' end as topic
+    from unnest(cast(:events as text []), cast(:messages as text []), cast(:kinds as text []))
+        as heard (event, message_id, kind)
+    inner join journeys.messages on messages.message_id = heard.message_id
+    inner join journeys.entries on entries.entry_id = messages.entry_id
+    inner join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+    where
+        heard.event in ('message complained', 'message unsubscribed')
+        or (heard.event = 'message bounced' and heard.kind is distinct from 'soft')
+    order by messages.user_id, messages.channel, heard.event
+),
+
+stopped as (
+    insert into journeys.suppressions (user_id, channel, address, reason, source, since)
+    select distinct on (user_id, channel, address)
+        user_id, channel, address, replace(event, 'message ', ''), :provider, :now
+    from told
+    where topic is null
+    order by user_id, channel, address, event = 'message bounced'
+    on conflict (user_id, channel, address) do update
+    set reason = excluded.reason, source = excluded.source, since = excluded.since
+    where suppressions.reason = 'bounced'
+),
+
+refused as (
+    insert into journeys.consents as known (user_id, topic, is_granted, source, since)
+    select distinct user_id, topic, false, :provider, cast(:now as timestamptz) from told
+    where topic is not null
+    on conflict (user_id, topic) do update
+    set is_granted = false, source = excluded.source, since = greatest(excluded.since, known.since)
+    where known.is_granted
+)
+
+insert into edge.inbox (source, received_at, line)
+select :source, :now, line
+from unnest(cast(:lines as bytea [])) as told_lines (line)
+returning inbox_id;
+
+-- name: mail
+-- What a mail was made of: the traits of its reader are those of then, the features those of now.
+select
+    messages.message_id,
+    messages.journey,
+    messages.user_id,
+    messages.variant,
+    coalesce(messages.sent_at, messages.due_at) as sent_at,
+    steps.definition as step,
+    traits.traits,
+    to_jsonb(user_features) as features,
+    trigger.properties as event,
+    (
+        select jsonb_object_agg(answered.step, answered.answer order by answered.visit)
+        from journeys.messages as answered
+        where answered.entry_id = messages.entry_id and answered.answer is not null
+    ) as answers
+from journeys.messages
+inner join journeys.entries on entries.entry_id = messages.entry_id
+inner join journeys.steps
+    on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
+left join features.user_features on user_features.user_id = messages.user_id
+left join lateral journeys.trigger_of(entries.trigger_source, entries.trigger_id) as trigger on true
+cross join lateral journeys.traits_of(messages.user_id, coalesce(messages.sent_at, messages.due_at)) as traits
+where
+    messages.message_id = :message_id
+    and messages.channel = 'email'
+    and messages.status in ('sending', 'sent', 'unknown');
