@@ -30,16 +30,37 @@ SEEN: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "button": ("nav_bar_button", "Try it", {"when": "click", "element": "plans", "times_in_session": 3}),
     "scroll": ("limited_time_offer", "Two days left", {"when": "scroll_depth", "percent": 60}),
     "hover": ("success_session", "Talk to us", {"when": "feature_hovered", "feature": "reports"}),
-    "used": ("product_tour", "More reports", {"when": "feature_used", "feature": "export"}),
+    "used": ("pricing_page_sticky_footer", "More reports", {"when": "feature_used", "feature": "export"}),
+    "lacking": ("pricing_page_sticky_footer", "Reports", {"when": "feature_used", "feature": "export"}),
+    "tour": ("product_tour", "Choose a plan", {"when": "page_view"}),
+    "sequence": (
+        "success_session",
+        "Talk to us",
+        {
+            "when": "sequence",
+            "steps": [
+                {"when": "scroll_depth", "percent": 60},
+                {"when": "feature_hovered", "feature": "reports"},
+                {"when": "click", "element": "plans"},
+            ],
+        },
+    ),
 }
+STEPS = [
+    {"element": "plans", "copy": "Compare <b>plans</b>"},
+    {"element": "gone", "copy": "Nowhere"},
+    {"element": "export", "copy": "Take them along"},
+]
 """By the user who sees it: the slot, the copy and the trigger."""
 BODY = """<!doctype html><title>Otto</title><div id="app">
 <nav><button data-upnext-element="plans">Plans</button><span data-upnext-slot="nav_bar_button"></span></nav>
 <div data-upnext-slot="homepage_banner"></div><div data-upnext-slot="limited_time_offer"></div>
 <div data-upnext-slot="success_session"></div><div data-upnext-slot="product_tour"></div>
-<button data-upnext-feature="reports">Reports</button><a href="#" data-upnext-feature="export">Export</a>
+<button data-upnext-feature="reports">Reports</button><a href="#" data-upnext-feature="export"
+data-upnext-element="export">Export</a><em data-upnext-slot="dashboard_tooltip">?</em>
 <div class="tall"></div><div data-upnext-slot="pricing_page_sticky_footer"></div></div>
-<link rel="stylesheet" href="/site.css"><script async src="{edge}/js/u.js" data-key="{key}" data-user="{user}"></script>
+<link rel="stylesheet" href="/site.css"><script async src="{edge}/js/u.js" data-key="{key}" data-user="{user}"
+data-surface="{surface}"></script>
 """
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -55,7 +76,13 @@ class Site:
             def do_GET(self) -> None:
                 path, _, user = self.path.partition("?")
                 is_style = path == "/site.css"
-                content = ".tall{height:4000px}" if is_style else BODY.format(edge=site.edge_url, key=key, user=user)
+                content = (
+                    ".tall{height:4000px}"
+                    if is_style
+                    else BODY.format(
+                        edge=site.edge_url, key=key, user=user, surface="in_app" if path == "/app" else "web"
+                    )
+                )
                 self.send_response(200)
                 self.send_header("Content-Type", "text/css" if is_style else "text/html; charset=utf-8")
                 if path != "/open":
@@ -89,13 +116,21 @@ def edge(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     )
     at = utc_now() - timedelta(hours=1)
     with project.engine.begin() as connection:
-        connection.execute(sa.text("insert into experiences.definitions values ('spring', '{\"public\": true}')"))
+        definition = {"public": True, "variants": {"a": {"steps": STEPS}}}
+        connection.execute(
+            sa.text("insert into experiences.definitions values ('spring', cast(:definition as jsonb))"),
+            {"definition": json.dumps(definition)},
+        )
         for user, (slot, copy, trigger) in SEEN.items():
             values = {"slot": slot, "trigger": json.dumps(trigger), "at": at, "surface": "web"}
             url = "javascript:alert(1)" if user == "banner" else "/up"
             shown = {**values, "user": user, "variant": "a", "copy": copy, "url": url}
             control = {**values, "user": f"control-{user}", "variant": "control", "copy": None, "url": None}
             connection.execute(sa.text(statement), [shown, control])
+        hint = {"user": "tooltip", "surface": "in_app", "slot": "dashboard_tooltip", "trigger": '{"when": "page_view"}'}
+        connection.execute(
+            sa.text(statement), [{**hint, "at": at, "variant": "b", "copy": "Automate this", "url": "/automations"}]
+        )
     with running(project, UPNEXT_EDGE_ORIGINS="*") as running_edge:
         yield running_edge
     project.engine.dispose()
@@ -155,6 +190,95 @@ def test_a_banner_is_text_leads_nowhere_bad_and_is_reported(edge: Edge, visit: A
     assert seen["anonymousId"]
     page.get_by_role("button", name="Close").click()
     assert page.locator("upnext-cta").count() == 0
+
+
+def test_a_tooltip_stands_beside_its_element_and_goes_by_escape(edge: Edge, visit: Any) -> None:
+    page = visit("tooltip", "/app")
+    link = page.get_by_role("dialog", name="Automate this").get_by_role("link")
+    link.wait_for()
+    wait_for(lambda: page.evaluate("document.querySelector('upnext-cta').style.top !== ''"), "it is placed")
+    tip, anchor = page.locator("upnext-cta").bounding_box(), page.locator("em").bounding_box()
+    assert tip is not None
+    assert anchor is not None
+    assert 0 <= tip["x"] <= anchor["x"] + anchor["width"]
+    assert abs(tip["y"] - (anchor["y"] + anchor["height"])) < 20 or abs(tip["y"] + tip["height"] - anchor["y"]) < 20
+    assert page.evaluate("document.activeElement === document.body"), "it takes nobody's place"
+    page.keyboard.press("Escape")
+    wait_for(lambda: page.evaluate("!document.querySelector('upnext-cta')"), "it is gone")
+    wait_for(lambda: len(told(edge, "tooltip")) == 1, "the view")
+
+
+def test_a_tour_leads_from_element_to_element_by_keyboard_alone(edge: Edge, visit: Any) -> None:
+    page = visit("tour")
+    first = page.get_by_role("dialog", name="Compare <b>plans</b>")
+    first.wait_for()
+    assert first.get_by_role("button", name="Next").inner_text() == "1 / 2 \u2192", (
+        "an element that is gone is left out"
+    )
+    page.keyboard.press("Enter")
+    last = page.get_by_role("dialog", name="Take them along")
+    last.wait_for()
+    assert page.locator("upnext-cta").count() == 1
+    assert told(edge, "tour", "experience clicked") == []
+    assert last.get_by_role("link").inner_text() == "Choose a plan"
+    page.keyboard.press("Enter")
+    wait_for(lambda: len(told(edge, "tour", "experience clicked")) == 1, "the click")
+    assert len(told(edge, "tour")) == 1
+    page = visit("control-tour")
+    wait_for(lambda: len(told(edge, "control-tour")) == 1, "the view of control")
+    assert page.locator("upnext-cta").count() == 0
+
+
+def test_a_sequence_goes_in_its_order(edge: Edge, visit: Any) -> None:
+    page = visit("sequence")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Reports").focus()
+    page.get_by_text("Plans").click()
+    page.evaluate("scrollTo(0, 3500)")
+    page.evaluate("new Promise(requestAnimationFrame)")
+    page.get_by_text("Plans").click()
+    page.wait_for_timeout(50)
+    assert (page.locator("upnext-cta").count(), told(edge, "sequence")) == (0, []), "hovering came before scrolling"
+    page.get_by_text("Export").focus()
+    page.get_by_text("Reports").focus()
+    # As long as a pointer has to rest.
+    page.wait_for_timeout(400)
+    page.get_by_text("Plans").click()
+    page.get_by_role("link", name="Talk to us").wait_for()
+
+
+def test_a_page_that_takes_a_call_to_action_out_again_and_again_wins(visit: Any) -> None:
+    page = visit("nobody")
+    page.evaluate("""() => {
+        window.taken = 0;
+        const slot = document.querySelector('[data-upnext-slot=homepage_banner]');
+        new MutationObserver(() => slot.childElementCount && (taken += 1, slot.replaceChildren()))
+            .observe(slot, { childList: true });
+        upnext.identify('banner');
+    }""")
+    wait_for(lambda: page.evaluate("taken >= 20"), "the page takes it out")
+    page.evaluate("new Promise((done) => setTimeout(done, 50))")
+    assert page.evaluate("taken") <= 21
+
+
+@pytest.mark.parametrize("broken", [
+    "HTMLDialogElement.prototype.showModal = undefined", "window.CSSStyleSheet = undefined",
+    "navigator.sendBeacon = () => { throw new Error('no') }",
+])  # fmt: skip
+def test_what_a_browser_lacks_does_not_disturb_the_page(browser: Browser, site: Site, broken: str) -> None:
+    context = browser.new_context(user_agent=AGENT)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script(broken)
+    page.goto(f"{site.origin}/open?banner")
+    page.wait_for_function("window.upnext")
+    page.wait_for_load_state("networkidle")
+    page.evaluate("upnext.identify('lacking')")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Export").click()
+    assert errors == []
+    context.close()
 
 
 def test_control_sees_nothing_and_is_reported_alike(edge: Edge, visit: Any) -> None:
@@ -235,6 +359,13 @@ def test_the_script_is_served_with_what_browsers_need(edge: Edge) -> None:
     assert served.headers["access-control-allow-origin"] == "*"
     assert len(served.body) <= 4096
     assert edge.ask("GET", "/js/u.js", If_None_Match=served.headers["etag"]).status == 304
+    assert "content-encoding" not in edge.ask("GET", "/js/u.js", Accept_Encoding="br, gzip;q=0").headers
+    (hints,) = (path for path in (WEB / "built").iterdir() if path.name.startswith("hints-"))
+    chunk = edge.ask("GET", f"/js/{hints.name}", Accept_Encoding="gzip")
+    assert (chunk.status, chunk.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+    assert len(chunk.body) <= 9 * 1024
+    for name in ("no.js", "..%2fapp.py", "%2e%2e"):
+        assert edge.ask("GET", f"/js/{name}").status == 404
 
 
 def test_segments_browser_client_as_it_is(browser: Browser, edge: Edge, site: Site, clients: Path) -> None:
@@ -265,8 +396,9 @@ def test_segments_browser_client_as_it_is(browser: Browser, edge: Edge, site: Si
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
 def test_the_built_script_is_that_of_the_source(tmp_path: Path) -> None:
-    copied = shutil.copytree(WEB, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "built"))
+    copied = shutil.copytree(WEB, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules"))
     npm = shutil.which("npm") or ""
     for command in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
         subprocess.run([npm, *command], cwd=copied, check=True, capture_output=True)
-    assert (copied / "built" / "u.js").read_bytes() == (WEB / "built" / "u.js").read_bytes(), "make web"
+    built = [{path.name: path.read_bytes() for path in (folder / "built").iterdir()} for folder in (copied, WEB)]
+    assert built[0] == built[1], "make web"

@@ -316,7 +316,7 @@ def create(config: Config | None = None) -> App:
     )  # fmt: skip
     app.add_route(prefix + "/ofrep/v1/evaluate/flags", decisions)
     app.add_route(prefix + "/ofrep/v1/evaluate/flags/{key}", decisions, suffix="one")
-    app.add_route(prefix + "/js/u.js", Script())
+    app.add_route(prefix + "/js/{file}", Script())
     app.add_route(prefix + "/hooks/mail/{provider}", Hooks(edge.warehouse, config.hooks))
     if config.sender is not None:
         app.add_route(prefix + "/v/{token}", Views(edge.warehouse, config.sender, config.signing_keys))

@@ -157,7 +157,7 @@ def seen(row: Any, kind: str | None) -> dict[str, Any]:
     """Return what a row of `experiences.live_ctas` is as a flag. Control has a value too, whose copy is null."""
     value = {
         "source": row.source, "source_kind": row.source_kind, "variant": row.variant, "copy": row.copy, "url": row.url,
-        "trigger": row.trigger, "ends_at": row.ends_at,
+        "trigger": row.trigger, "ends_at": row.ends_at, **({"steps": row.steps} if row.steps and row.copy else {}),
     }  # fmt: skip
     reason = "SPLIT" if row.source_kind == "experience" else "TARGETING_MATCH"
     return {

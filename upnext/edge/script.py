@@ -7,38 +7,47 @@ from pathlib import Path
 
 from falcon.asgi import Request, Response
 
-_BUILT = Path(__file__).parent / "web" / "built" / "u.js"
+from upnext.edge.refusal import Refused
+
+_BUILT = Path(__file__).parent / "web" / "built"
+ENTRY = "u.js"
+"""What pages name. It loads the other files, whose names have the hash of what they are."""
 
 
 class Script:
-    """The file, compressed once."""
+    """The files, compressed once."""
 
     def __init__(self) -> None:
-        self._content = _BUILT.read_bytes()
-        self._compressed = gzip.compress(self._content, mtime=0)
-        self._tag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+        self._files = {path.name: path.read_bytes() for path in sorted(_BUILT.glob("*.js"))}
+        self._compressed = {name: gzip.compress(content, mtime=0) for name, content in self._files.items()}
+        self._tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in self._files.items()}
 
-    async def on_head(self, request: Request, response: Response) -> None:
+    async def on_head(self, request: Request, response: Response, file: str) -> None:
         """Answer as to a GET, without the script."""
-        await self.on_get(request, response)
+        await self.on_get(request, response, file)
 
-    async def on_get(self, request: Request, response: Response) -> None:
-        """Serve the script, or 304 where the browser has this one."""
+    async def on_get(self, request: Request, response: Response, file: str) -> None:
+        """Serve a file, or 304 where the browser has this one."""
+        if file not in self._files:
+            raise Refused(404, "not_found", "there is no such file")
         response.set_headers({
-            "ETag": self._tag,
-            "Cache-Control": "public, max-age=300, stale-while-revalidate=86400",
+            "ETag": self._tags[file],
+            "Cache-Control": (
+                "public, max-age=300, stale-while-revalidate=86400" if file == ENTRY
+                else "public, max-age=31536000, immutable"
+            ),
             "Access-Control-Allow-Origin": "*",
             "Cross-Origin-Resource-Policy": "cross-origin",
             "Vary": "Accept-Encoding",
         })  # fmt: skip
         response.content_type = "text/javascript; charset=utf-8"
-        if self._tag in (request.get_header("If-None-Match") or ""):
+        if self._tags[file] in (request.get_header("If-None-Match") or ""):
             response.status = 304
         elif _takes_gzip(request.get_header("Accept-Encoding") or ""):
-            response.data = self._compressed
+            response.data = self._compressed[file]
             response.set_header("Content-Encoding", "gzip")
         else:
-            response.data = self._content
+            response.data = self._files[file]
 
 
 def _takes_gzip(accepted: str) -> bool:

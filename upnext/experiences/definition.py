@@ -23,16 +23,28 @@ Times = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 """How many times in one session it has to happen before the CTA shows."""
 
 
+Copy = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+class TourStep(Declaration, frozen=True):
+    """A text beside an element of the page."""
+
+    element: Name
+    copy: Copy
+
+
 class Variant(Declaration, frozen=True):
     """What one arm shows: copy and link; `weight` is its per cent of the users outside control (default: equal).
 
-    A `generic` copy is not written for the segment; the personal copies are compared with it.
+    A `generic` copy is not written for the segment; the personal copies are compared with it. A tour has `steps`, and
+    the copy is the link of the last one.
     """
 
-    copy: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    copy: Copy
     url: Link
     weight: Annotated[int, msgspec.Meta(gt=0, le=100)] | None = None
     generic: bool = False
+    steps: Annotated[list[TourStep], msgspec.Meta(min_length=1, max_length=10)] | None = None
 
 
 class Goal(Declaration, frozen=True):
@@ -90,7 +102,16 @@ class Inactivity(Declaration, frozen=True, tag_field="when", tag="inactivity"):
     seconds: Annotated[int, msgspec.Meta(gt=0, le=86_400)]
 
 
-Trigger = PageView | FeatureUsed | FeatureHovered | Click | TimeOnPage | ScrollDepth | Inactivity
+OneTrigger = PageView | FeatureUsed | FeatureHovered | Click | TimeOnPage | ScrollDepth | Inactivity
+
+
+class Sequence(Declaration, frozen=True, tag_field="when", tag="sequence"):
+    """Triggers one after the other, on one page; each is looked for when the one before has happened."""
+
+    steps: Annotated[list[OneTrigger], msgspec.Meta(min_length=2, max_length=10)]
+
+
+Trigger = OneTrigger | Sequence
 
 
 class Slot(Declaration, frozen=True):
@@ -98,7 +119,7 @@ class Slot(Declaration, frozen=True):
 
     description: str
     surfaces: Annotated[list[Surface], msgspec.Meta(min_length=1)]
-    kind: Literal["banner", "footer", "module", "panel", "button", "modal"] = "banner"
+    kind: Literal["banner", "footer", "module", "panel", "button", "modal", "tooltip", "tour"] = "banner"
 
 
 class Slots(Declaration, frozen=True):
@@ -194,6 +215,8 @@ def find_mistakes(name: str, experience: Experience, known: Names) -> Iterator[P
     if experience.policy is not None and len(experience.variants) < 2:
         yield Problem(["policy"], "there is nothing to choose from with one variant alone")
     yield from _mistakes_of_variants(experience)
+    if experience.slot in known.slots:
+        yield from _mistakes_of_tours(experience, known.slots[experience.slot].kind)
 
 
 def find_mistakes_of_rules(learned: Learned, experience: Experience, features: Collection[str]) -> Iterator[Problem]:
@@ -223,6 +246,16 @@ def _mistakes_of_variants(experience: Experience) -> Iterator[Problem]:
         if name == CONTROL:
             yield Problem(["variants", name], "no variant may be called 'control': that is the group that sees nothing")
         yield from markup(["variants", name, "copy"], variant.copy)
+
+
+def _mistakes_of_tours(experience: Experience, kind: str) -> Iterator[Problem]:
+    for name, variant in experience.variants.items():
+        if variant.steps is not None and kind != "tour":
+            yield Problem(["variants", name, "steps"], f"slot '{experience.slot}' is a {kind}; only a tour has steps")
+        if variant.steps is None and kind == "tour":
+            yield Problem(["variants", name], f"slot '{experience.slot}' is a tour, which has steps: {{element, copy}}")
+        for nth, step in enumerate(variant.steps or []):
+            yield from markup(["variants", name, "steps", nth, "copy"], step.copy)
 
 
 def arm_weights(experience: Experience) -> dict[str, float]:

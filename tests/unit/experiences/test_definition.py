@@ -1,5 +1,6 @@
 """What an experience is, which mistakes are found where, and which share of users gets which variant."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,20 @@ def test_every_slot_of_the_field() -> None:
         "homepage_banner", "pricing_page_sticky_footer", "sidebar_module", "dashboard_panel", "feature_gated_modal",
         "dashboard_tooltip", "nav_bar_button", "product_tour",
     }  # fmt: skip
+
+
+def test_a_tour_has_steps_and_nothing_else_has(tmp_path: Path) -> None:
+    steps = [{"element": "plans", "copy": "Look"}, {"element": "reports", "copy": "And here"}]
+    a = {"copy": "A", "url": "/a"}
+    tour = {"slot": "product_tour", "variants": {"a": {**a, "steps": steps}}}
+    assert msgspec.convert(value(**tour), Experience).variants["a"].steps is not None
+    markup_in_a_step = [{"element": "plans", "copy": "<b>Look</b>"}]
+    for changes, message in (
+        ({"variants": {"a": {**a, "steps": steps}}}, "slot 'homepage_banner' is a banner; only a tour has steps"),
+        ({**tour, "variants": {"a": a}}, "slot 'product_tour' is a tour, which has steps"),
+        ({**tour, "variants": {"a": {**a, "steps": markup_in_a_step}}}, "copy is plain text, and '<b>' is markup"),
+        ({**tour, "variants": {"a": {**a, "steps": []}}}, "'steps' is .* a list, with one entry at least"),
+        ({"trigger": {"when": "sequence", "steps": [{"when": "page_view"}]}}, "'steps' is"),
+        ({"trigger": {"when": "sequence", "steps": [{"when": "page_view"}, {"when": "scrol_depth"}]}}, "scrol_depth"),
+    ):
+        assert re.search(message, error(tmp_path, **changes)), message

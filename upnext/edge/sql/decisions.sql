@@ -12,6 +12,7 @@ select
     live.trigger,
     live.starts_at,
     live.ends_at,
+    definitions.definition -> 'variants' -> live.variant -> 'steps' as steps,
     coalesce(cast(definitions.definition ->> 'public' as boolean), false) as is_public
 from experiences.live_ctas as live
 left join experiences.definitions on definitions.experience = live.source and live.source_kind = 'experience'

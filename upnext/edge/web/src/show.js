@@ -1,79 +1,79 @@
-// How a call to action looks. Each is in a shadow root of its own, so that neither the page's styles nor ours reach the
-// other. Copy is text and never HTML.
+// How a call to action is shown: in its slot, over the page, or beside elements of the page.
 
-import { css } from "./style.js";
+import { content, hostOf } from "./parts.js";
 
 // A page that takes our element out again and again wants it gone.
 const MOST_PLACED = 20;
 
-/** Show a call to action in its slot, now or when the slot appears; return what takes it down. */
-export function show(slot, kind, value, clicked) {
+/** Show a call to action, now or when its slot appears; return what takes it down. `base` is where the edge is. */
+export function show(slot, kind, value, clicked, base) {
   if (kind === "modal") return modal(slot, value, clicked);
+  if (kind === "tooltip" || kind === "tour") return hint(slot, kind, value, clicked, base);
   let host;
   let placed = 0;
-  const place = () => {
-    const element = document.querySelector(`[data-upnext-slot="${CSS.escape(slot)}"]`);
-    if (!element || (host && host.parentNode === element)) return;
+  const remove = whenever(slot, (element, stop) => {
+    if (host && host.parentNode === element) return;
     if (host) host.remove();
-    if (++placed > MOST_PLACED) return observer.disconnect();
-    host = document.createElement("upnext-cta");
-    const root = rootOf(host, kind);
-    root.append(...content(value, clicked, kind === "button" ? null : () => remove()));
+    if (++placed > MOST_PLACED) return stop();
+    host = hostOf(kind);
+    host.shadowRoot.append(...content(value, clicked, kind === "button" ? null : () => close()));
     element.append(host);
-  };
-  const observer = new MutationObserver(place);
-  const remove = () => {
-    observer.disconnect();
+  });
+  const close = () => {
+    remove();
     if (host) host.remove();
   };
+  return close;
+}
+
+/** Call `found` with the element of a slot, now and whenever the page changes; return what ends that. */
+function whenever(slot, found) {
+  const look = () => {
+    const element = document.querySelector(`[data-upnext-slot="${CSS.escape(slot)}"]`);
+    if (element) found(element, stop);
+  };
+  const observer = new MutationObserver(look);
+  const stop = () => observer.disconnect();
   observer.observe(document.documentElement, { childList: true, subtree: true });
-  place();
-  return remove;
+  look();
+  return stop;
 }
 
 function modal(slot, value, clicked) {
-  const host = document.createElement("upnext-cta");
+  const host = hostOf("modal");
   host.dataset.slot = slot;
-  const root = rootOf(host, "modal");
   const dialog = document.createElement("dialog");
   const remove = () => host.remove();
   dialog.setAttribute("aria-label", value.copy);
   dialog.append(...content(value, clicked, () => dialog.close()));
   dialog.addEventListener("close", remove);
-  root.append(dialog);
+  host.shadowRoot.append(dialog);
   document.body.append(host);
   dialog.showModal();
   return remove;
 }
 
-function rootOf(host, kind) {
-  const root = host.attachShadow({ mode: "open" });
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(css);
-  root.adoptedStyleSheets = [sheet];
-  host.setAttribute("kind", kind || "banner");
-  return root;
-}
-
-function content({ copy, url }, clicked, closed) {
-  const link = document.createElement("a");
-  link.textContent = copy;
-  link.href = safe(url);
-  link.addEventListener("click", clicked);
-  if (!closed) return [link];
-  const close = document.createElement("button");
-  close.type = "button";
-  close.textContent = "\u00d7";
-  close.setAttribute("aria-label", "Close");
-  close.addEventListener("click", closed);
-  return [link, close];
-}
-
-function safe(url) {
-  try {
-    const parsed = new URL(url || "#", location.href);
-    return /^https?:$/.test(parsed.protocol) ? parsed.href : "#";
-  } catch {
-    return "#";
-  }
+/** Show a tooltip beside its slot, or a tour beside elements of the page; few pages need what places them. */
+function hint(slot, kind, value, clicked, base) {
+  let isOver = false;
+  let close = () => {};
+  const begin = (element) => {
+    if (isOver) return;
+    isOver = true;
+    stop();
+    import(`${base}/js/${HINTS}`)
+      .then(({ walk }) => {
+        if (!isGone) close = walk(kind, element, value, clicked);
+      })
+      .catch(() => {});
+  };
+  let isGone = false;
+  let stop = () => {};
+  stop = whenever(slot, begin);
+  if (isOver) stop();
+  return () => {
+    isGone = isOver = true;
+    stop();
+    close();
+  };
 }

@@ -3,6 +3,8 @@
 export const css = `
 :host{display:block;font:var(--upnext-font,inherit)}
 :host([kind=button]){display:inline-block}
+:host([kind=tooltip]),:host([kind=tour]){position:fixed;z-index:var(--upnext-layer,1000);max-width:20em;flex-wrap:wrap}
+p{margin:0;flex:1 0 100%}
 :host([kind=footer]){position:fixed;inset:auto 0 0;z-index:var(--upnext-layer,1000)}
 :host,dialog{--ground:var(--upnext-background,#1c2333);--ink:var(--upnext-color,#fff)}
 :host(:not([kind=modal])){background:var(--ground);border-radius:var(--upnext-radius,8px)}

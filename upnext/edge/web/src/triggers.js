@@ -90,6 +90,16 @@ const KINDS = {
   },
 };
 
+KINDS.sequence = ({ steps }, happened) => {
+  const stops = [];
+  const wait = (nth) => {
+    if (nth === steps.length) happened();
+    else stops.push(arm(steps[nth], () => wait(nth + 1)));
+  };
+  wait(0);
+  return () => stops.forEach((one) => one());
+};
+
 function isOn(page) {
   if (!page) return true;
   return page.endsWith("*") ? location.pathname.startsWith(page.slice(0, -1)) : location.pathname === page;

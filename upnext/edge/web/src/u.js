@@ -42,7 +42,7 @@ function offer(slot, value, metadata) {
   );
   // Even if it cannot be shown: what is reported may not depend on the arm.
   report("viewed");
-  if (value.copy) shown.push(show(slot, metadata.kind, value, () => report("clicked")));
+  if (value.copy) shown.push(show(slot, metadata.kind, value, () => report("clicked"), settings.base));
 }
 
 function safely(work) {
