@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-statistics bench-analytics bench-demo docs web dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-statistics bench-analytics bench-demo docs web dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-dispatch: $(VENV)/.dev ## what it costs to move people and to send; MAILS=
 	$(BIN)/python -m tests.benchmarks.dispatch --mails $(or $(MAILS),20000) --entries $(or $(ENTRIES),1000000) \
 		--rounds $(or $(ROUNDS),2)
 	$(BIN)/python -m tests.benchmarks.latency --tries $(or $(TRIES),10)
+
+bench-edge: $(VENV)/.dev ## what the edge costs, beside simpler servers; REQUESTS=, ROUNDS=
+	$(BIN)/python -m tests.benchmarks.edge --requests $(or $(REQUESTS),3000) --rounds $(or $(ROUNDS),5)
 
 bench-statistics: $(VENV)/.dev ## what the statistics promise, by simulation; RUNS=
 	$(BIN)/python -m tests.benchmarks.proof --runs $(or $(RUNS),4000)

@@ -19,6 +19,7 @@ TICK_JOB = "tick"
 DISPATCH_JOB = "dispatch"
 ANALYSIS_JOB = "analysis"
 REBUILD_JOB = "rebuild"
+LIVE_JOB = "live"
 
 
 def as_of_tags(as_of: datetime) -> dict[str, str]:

@@ -2,17 +2,15 @@
 
 import os
 import secrets
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import click
 
 from demo.site.app import Site, create
+from sensors.warm_process import IS_ON
 from upnext.clock import utc_now
 from upnext.dev import serve
 from upnext.edge.manage import add_key
@@ -32,21 +30,11 @@ def main(port: int, edge_port: int, site_port: int) -> None:
     try:
         if settings.content is None:
             serve_site(settings, port=site_port, edge_port=edge_port)
-        with live(settings):
-            sys.exit(serve(settings, port=port, edge_port=edge_port))
+        # The warm process is a run of Dagster, so that the graph shows what it does.
+        os.environ[IS_ON] = "on"
+        sys.exit(serve(settings, port=port, edge_port=edge_port))
     except UpnextError as error:
         sys.exit(f"upnext: {error}")
-
-
-@contextmanager
-def live(settings: Settings) -> Iterator[None]:
-    """Run the warm process. Files are for Dagster, so that the UI shows what becomes of them."""
-    command = [str(Path(sys.executable).parent / "upnext"), "live", "--leave-files"]
-    with subprocess.Popen(command, env={**os.environ, "UPNEXT_HOME": str(settings.home)}) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
 
 
 def serve_site(settings: Settings, *, port: int, edge_port: int) -> None:

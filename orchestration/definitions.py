@@ -1,5 +1,7 @@
 """The composition root: everything that Dagster sees. It computes nothing, and importing it reads nothing."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 
 from assets.analytics import analytics_models, results, results_can_be_believed, stale, what_worked
@@ -22,14 +24,23 @@ from orchestration.jobs import (
     rebuild_job,
     tick_job,
 )
+from orchestration.live import live_job
 from orchestration.resources import dbt_cli, project_at_work
 from sensors.arrivals import arrivals
 from sensors.due_steps import due_steps
 from sensors.failures import failures
 from sensors.membership import membership_changes
+from sensors.warm_process import warm_process
 from upnext import dbt
 from upnext.project import Project, readable
 from upnext.settings import Settings
+
+Shown = dg.AssetsDefinition | dg.AssetSpec
+
+
+def keys_of(assets: Iterable[Shown]) -> list[dg.AssetKey]:
+    """Return the keys of assets."""
+    return [key for one in assets for key in (one.keys if isinstance(one, dg.AssetsDefinition) else [one.key])]
 
 
 @dg.definitions
@@ -38,14 +49,16 @@ def defs() -> dg.Definitions:
     settings = Settings.from_environment()
     project, manifest = Project(settings), dbt.manifest_path(settings)
     journeys, experiences = readable(project)
+    ticked: list[Shown] = [ingest, build_models(manifest), *membership_log(project.segments)]
+    dispatched: list[Shown] = [
+        *(journey_asset(name, journey) for name, journey in journeys.items()),
+        *journey_tables(journeys),
+        *experience_assets(experiences, journeys),
+    ]
     return dg.Definitions(
         assets=[
-            ingest,
-            build_models(manifest),
-            *membership_log(project.segments),
-            *(journey_asset(name, journey) for name, journey in journeys.items()),
-            *journey_tables(journeys),
-            *experience_assets(experiences, journeys),
+            *ticked,
+            *dispatched,
             analytics_models(manifest),
             *stale,
             results,
@@ -60,9 +73,15 @@ def defs() -> dg.Definitions:
             outbox_works,
             results_can_be_believed,
         ],
-        jobs=[tick_job, dispatch_job, analysis_job, rebuild_job],
+        jobs=[
+            tick_job,
+            dispatch_job,
+            analysis_job,
+            rebuild_job,
+            live_job(keys_of(ticked), keys_of(dispatched)),
+        ],
         schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
-        sensors=[arrivals, membership_changes, due_steps, failures],
+        sensors=[arrivals, membership_changes, due_steps, warm_process, failures],
         executor=dg.in_process_executor,
         resources={"project": project_at_work(project), "dbt_cli": dbt_cli()},
     )

@@ -16,6 +16,7 @@ from unittest import mock
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from assets.events import raw_events_contract
@@ -23,6 +24,7 @@ from tests.conftest import AS_OF, Product, SmtpServer, content_copy, create_data
 from tests.integration.test_journeys import users
 from upnext.alerts import Alert, send
 from upnext.analytics.health import CHECKS as RESULTS_CHECKS
+from upnext.clock import utc_now
 from upnext.dev import prepare
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import CHECKS as OUTBOX_CHECKS
@@ -176,7 +178,30 @@ def test_every_check_is_in_a_job_and_every_job_has_a_description(
         for key in defs.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
     }
     assert declared - in_jobs == set()
-    assert all(defs.resolve_job_def(name).description for name in ("tick", "dispatch", "analysis", "rebuild"))
+    assert all(job.description for job in defs.resolve_all_job_defs() if not job.name.startswith("__"))
+
+
+def test_the_graph_shows_what_the_warm_process_did(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs, instance, project = code_location
+    Product(project).power_user("ada", utc_now() - timedelta(days=1))
+    line = '{"type": "track", "event": "login", "userId": "ada", "messageId": "m", "timestamp": "2026-03-31T12:00:00Z"}'
+    with project.engine.begin() as connection:
+        connection.execute(
+            sa.text("insert into edge.inbox (source, line) values ('segment', :line)"), {"line": line.encode()}
+        )
+    # It ends once it has worked.
+    monkeypatch.setattr("orchestration.live.LASTS", timedelta(seconds=8))
+    ran = run(defs, instance, "live")
+    assert ran.success
+    told = {event.asset_key for event in ran.get_asset_materialization_events()}
+    built = run(defs, instance, "tick").get_asset_materialization_events()
+    assert {event.asset_key for event in built} <= told, "all that a tick materializes"
+    assert {dg.AssetKey(["experiences", "live_ctas"]), dg.AssetKey(["journeys", "earn_upgrade"])} <= told
+    newest = instance.get_latest_materialization_event(dg.AssetKey(["segments", "ticks"]))
+    assert newest is not None
+    assert rows(project, "select count(*) from raw.events where event = 'login' and message_id = 'm'") == [(1,)]
 
 
 def step_error(done: dg.ExecuteInProcessResult) -> str:
@@ -192,6 +217,9 @@ def step_error(done: dg.ExecuteInProcessResult) -> str:
         ("select user_id from {{ ref('user_featurs') }} where true",
          "upgrade_seekers.sql:1: segment 'upgrade_seekers' reads 'user_featurs', which does not exist; did you mean"),
         ("select user_id from {{ ref('user_features') }} where logns_30d > 1",
+         "upgrade_seekers.sql:1: segment 'upgrade_seekers' reads 'logns_30d', which user_features does not have; did"),
+        ("select f.user_id from {{ ref('user_features') }} as f join {{ ref('user_features') }} as g using (user_id)"
+         " where f.logns_30d > 1",
          "dbt failed: models/segments/upgrade_seekers.sql: column 'logns_30d' does not exist; did you mean 'logins_30"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from sensors import arrivals, due_steps, failures, membership
+from sensors import arrivals, due_steps, failures, membership, warm_process
 from sensors.job_state import JobState, read_job_state
 from upnext.alerts import Alert
 
@@ -85,3 +85,9 @@ def test_due_steps_start_their_journeys() -> None:
     assert isinstance(due_steps.decide(journeys=set(), state=IDLE, now=NOW), dg.SkipReason)
     left = due_steps.decide(journeys={"earn_upgrade"}, state=IDLE, now=NOW, is_live=True)
     assert isinstance(left, dg.SkipReason)
+
+
+def test_one_warm_process_is_kept_at_work() -> None:
+    assert isinstance(warm_process.decide(is_live=False, waits=None), dg.RunRequest)
+    assert isinstance(warm_process.decide(is_live=True, waits=None), dg.SkipReason)
+    assert isinstance(warm_process.decide(is_live=False, waits="a run is at work"), dg.SkipReason)
