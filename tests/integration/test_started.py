@@ -143,11 +143,6 @@ def test_a_home_of_other_content_is_left_as_it_is(journeys: Journeys) -> None:
     with open_tick(journeys.project, AS_OF, is_explicit=True) as opened:
         journeys.change(opened, {"ada": "entered"}, "busy_users")
         journeys.change(opened, {"bob": "entered"}, "upgrade_seekers")
-        journeys.write(
-            "insert into segments.evaluations (segment, tick_id, definition, looked_at, members_before, entered,"
-            " exited, is_beyond_limit, is_held) values ('busy_users', :tick, '', 1, 0, 1, 0, false, false)",
-            tick=opened.tick_id,
-        )
     members = "select segment, user_id from segments.members order by 1"
     journeys.project.__dict__["segments"] = {"newcomers"}
     other = r"has members of busy_users, upgrade_seekers, and the content declares none .* UPNEXT_HOME"

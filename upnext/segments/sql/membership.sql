@@ -16,12 +16,12 @@ union
 select segment from segments.account_membership_changes;
 
 -- name: members_of_other_content
--- A few of the segments with members where none of the declared ones was ever evaluated.
+-- A few of the segments with members where none of the declared ones has ever had any.
 select array_agg(segment order by segment)
 from (
     select distinct segment from segments.members
     where not exists (
-        select from segments.evaluations where evaluations.segment = any(cast(:declared as text []))
+        select from segments.membership_changes where segment = any(cast(:declared as text []))
     )
     limit 3
 ) as others;
