@@ -29,7 +29,8 @@ TYPES = {
 BATCHES = ("batch", "b", "import")
 # As upnext/edge/keys.py makes them.
 _KEY = re.compile(rb"[ws]k_[A-Za-z0-9_-]{32}")
-_QUERY = re.compile(rb"[?#]|\\u003f|\\u0023", re.IGNORECASE)
+# An address with a query has one of these; the last begins an escape of the other two.
+_MARKS = (b"?", b"#", b"\\u00")
 BOTS = ("bot", "crawler", "spider", "headlesschrome")
 
 Fields = dict[str, msgspec.Raw]
@@ -162,7 +163,7 @@ def _completed(
     fields.pop("writeKey", None)
     if under or over:
         fields["context"] = msgspec.Raw(_encode({**under, **_object(fields.get("context")), **over}))
-    if rules.strips_queries and _QUERY.search(bytes(item)):
+    if rules.strips_queries and any(mark in bytes(item) for mark in _MARKS):
         fields.update(_without_queries(fields))
     if bytes(fields.get("messageId", b"null")) in (b"null", b'""'):
         fields["messageId"] = next(ids)

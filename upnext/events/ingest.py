@@ -1,12 +1,13 @@
 """Loading files into `raw.events`: one transaction per file writes events, rejects and the ledger row."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
@@ -27,6 +28,7 @@ from upnext.warehouse.locks import hold
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
 PAGE = 25_000
 PAGE_BYTES = 64 * 1024 * 1024
+BATCH = 5_000
 _SUSPICIOUS = ("cut", "replaced")
 
 
@@ -106,26 +108,39 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime)
     while True:
         with engine.begin() as connection:
             hold(connection, "ingest")
-            taken = connection.execute(
-                SQL["take_from_inbox"], {"sources": list(known), "page": PAGE, "bytes": PAGE_BYTES}
-            ).all()
-            lines = sorted((line.source, line.inbox_id, line.line) for line in taken)
+            lines = sorted(_take(connection, list(known)))
             for source, ours in groupby(lines, key=lambda line: line[0]):
-                total += _load_lines(connection, source, known[source], [line[1:] for line in ours], loaded_at)
-        if not taken:
+                total += _load_lines(connection, source, known[source], list(ours), loaded_at)
+        if not lines:
             return total
 
 
+def _take(connection: Connection, sources: list[str]) -> list[tuple[str, int, bytes]]:
+    """Take a page of lines out of the inbox: the source, the id, and the line of each."""
+    statement = str(SQL["take_from_inbox"].compile(dialect=connection.dialect))
+    driver: Any = connection.connection.driver_connection
+    # In binary: as text, a line would come in twice its size.
+    cursor = driver.cursor(binary=True)
+    taken: list[tuple[str, int, bytes]] = cursor.execute(
+        statement, {"sources": sources, "page": PAGE, "bytes": PAGE_BYTES}
+    ).fetchall()
+    return taken
+
+
 def _load_lines(
-    connection: Connection, name: str, source: Source, lines: list[tuple[int, bytes]], loaded_at: datetime
+    connection: Connection, name: str, source: Source, lines: list[tuple[str, int, bytes]], loaded_at: datetime
 ) -> Ingested:
-    path, size = f"edge:{lines[0][0]}-{lines[-1][0]}", sum(len(line) for _, line in lines)
+    path, size = f"edge:{lines[0][1]}-{lines[-1][1]}", sum(len(line) for _, _, line in lines)
     file = LandedFile(name, Path(path), size, loaded_at)
     read = ReadSoFar(Position(size, len(lines)), path)
     load_id = ledger.open_load(connection, file, fingerprint=path, read=read, loaded_at=loaded_at)
-    batch = Batch([(nth, line) for nth, (_, line) in enumerate(lines, start=1)], [], read.position)
     store = Store(connection, source=name, load_id=load_id, is_of_provider=source.format in PROVIDERS)
-    done = _write(store, _decode(batch, decoder(source, loaded_at=loaded_at)))
+    decode = decoder(source, loaded_at=loaded_at)
+    batches = (
+        Batch([(nth + one, line) for one, (_, _, line) in enumerate(lines[nth : nth + BATCH], 1)], [], read.position)
+        for nth in range(0, len(lines), BATCH)
+    )
+    done = _write_all(store, (_decode(batch, decode) for batch in batches))
     ledger.close_load(connection, load_id, done.counts, read, fingerprint=path, look_again_at=None)
     return done
 
@@ -153,26 +168,24 @@ def _load(
     )
     store = Store(connection, source=file.source, load_id=load_id, is_of_provider=source.format in PROVIDERS)
     decode = decoder(source, loaded_at=loaded_at)
-    total, end, look_again_at = Ingested(), begin, None
-    with ExitStack() as stack:
-        # One core decodes a batch while another, the server's, stores the one before it.
-        writer = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        writing: Future[Ingested] | None = None
-        for batch in stack.enter_context(_reading(content, source, begin, now)):
-            decoded = _decode(batch, decode)
-            if batch.is_unfinished and source.format == "csv":
-                if _settles_at(file, source) > loaded_at:
-                    look_again_at = _settles_at(file, source)
-                    break
-            elif batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in decoded.rejected):
-                break
-            if writing is not None:
-                total += writing.result()
-            writing = writer.submit(_write, store, decoded)
-            on_bytes(max(batch.end.bytes - end.bytes, 0))
-            end = batch.end
-        if writing is not None:
-            total += writing.result()
+    end, look_again_at = begin, None
+
+    def decoded() -> Iterator[_Decoded]:
+        nonlocal end, look_again_at
+        with _reading(content, source, begin, now) as batches:
+            for batch in batches:
+                one = _decode(batch, decode)
+                if batch.is_unfinished and source.format == "csv":
+                    if _settles_at(file, source) > loaded_at:
+                        look_again_at = _settles_at(file, source)
+                        return
+                elif batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in one.rejected):
+                    return
+                yield one
+                on_bytes(max(batch.end.bytes - end.bytes, 0))
+                end = batch.end
+
+    total = _write_all(store, decoded())
     prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
     read = ReadSoFar(end, prefix or "")
     waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
@@ -223,6 +236,20 @@ def _decode(batch: Batch, decode: Decode) -> _Decoded:
         except Reject as reject:
             rejected.append(Rejected(line, text, reject))
     return _Decoded(events, rejected, batch.records)
+
+
+def _write_all(store: Store, decoded: Iterable[_Decoded]) -> Ingested:
+    """Write batches. One core decodes a batch while another, the server's, stores the one before it."""
+    total = Ingested()
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        writing: Future[Ingested] | None = None
+        for one in decoded:
+            if writing is not None:
+                total += writing.result()
+            writing = writer.submit(_write, store, one)
+        if writing is not None:
+            total += writing.result()
+    return total
 
 
 def _write(store: Store, decoded: _Decoded) -> Ingested:

@@ -87,17 +87,20 @@ select exists (select from edge.inbox where source = any(:sources));
 -- name: take_from_inbox
 -- A page of so many lines, or of so many bytes: the reader holds it in memory.
 with page as (
-    select inbox_id, line from edge.inbox where source = any(:sources) order by inbox_id limit :page
+    select inbox_id, octet_length(line) as size from edge.inbox
+    where source = any(:sources)
+    order by inbox_id
+    limit :page
     for update skip locked
 ),
 
 measured as (
-    select inbox_id, sum(octet_length(line)) over (order by inbox_id) - octet_length(line) as before from page
+    select inbox_id, sum(size) over (order by inbox_id rows unbounded preceding) - size as before from page
 )
 
 delete from edge.inbox
 where inbox_id in (select inbox_id from measured where before < :bytes)
-returning inbox_id, source, line;
+returning source, inbox_id, line;
 
 -- name: refused_paths
 select path from raw.refused_files;
