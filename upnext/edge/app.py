@@ -59,7 +59,14 @@ class Edge:
         Gauge("upnext_edge_written_lines", "Lines written since the start.", registry=self.registry).set_function(
             lambda: self.inbox.written
         )
+        self._counters: dict[int, Counter] = {}
         self._writer: asyncio.Task[None]
+
+    def count(self, status: int) -> None:
+        """Count an answer."""
+        if status not in self._counters:
+            self._counters[status] = self.answers.labels(status)
+        self._counters[status].inc()
 
     async def start(self) -> None:
         """Begin to write; the warehouse may still be away."""
@@ -156,7 +163,7 @@ class Process:
         origin = request.get_header("Origin") if request.method != "OPTIONS" else None
         if origin is not None and await self._edge.is_allowed(origin, request):
             response.set_headers(origins.headers_of(origin, is_preflight=False))
-        self._edge.answers.labels(response.status_code).inc()
+        self._edge.count(response.status_code)
 
 
 class Collect:
