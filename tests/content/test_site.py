@@ -6,8 +6,11 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from wsgiref.simple_server import make_server
 
+import jwt
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
@@ -106,3 +109,53 @@ def test_a_visit_changes_what_is_shown_and_is_measured_in_both_arms(otto: tuple[
     analyse_results(project, tick.as_of)
     counted = "select distinct user_id from analytics.experiment_users where experiment = 'feature_modal'"
     assert {user for (user,) in rows(project, counted)} == set(arms)
+
+
+def test_clients_that_nobody_wrote_for_this_do_the_same(otto: tuple[Edge, str], clients: Path) -> None:
+    """Segment's client moves a user into a segment, and OpenFeature's provider for browsers sees the call to action."""
+    edge, origin = otto
+    project = edge.project
+    esbuild = clients / "node_modules" / ".bin" / "esbuild"
+    subprocess.run([esbuild, "page.mjs", "--bundle", "--outfile=page.js"], cwd=clients, check=True, capture_output=True)
+    flag, arms = "in_app.feature_gated_modal", {}
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for number in range(20):
+            user = f"stranger{number}"
+            # The page is one of Otto's, without the policy that lets nothing in but Otto's own.
+            page = browser.new_context(user_agent=AGENT, bypass_csp=True).new_page()
+            page.goto(f"{origin}/pricing")
+            page.add_script_tag(content=(clients / "page.js").read_text())
+            claims = {"sub": user, "aud": "upnext", "exp": utc_now() + timedelta(hours=1)}
+            token = jwt.encode(claims, SECRET.replace(" ", "-"), algorithm="HS256")
+            asked = {"edge": f"http://127.0.0.1:{edge.port}", "key": key_of_site(project, origin)}
+            page.evaluate("begin", {**asked, "user": user, "token": token})
+            assert page.evaluate("look", flag)["variant"] == "none"
+            assert page.evaluate("look", "in_app.nowhere")["errorCode"] == "FLAG_NOT_FOUND"
+            for event in ("subscribed newsletter", "viewed upgrade plan"):
+                page.evaluate("(event) => analytics.track(event).then(() => true)", event)
+            wait_for(lambda page=page: page.evaluate("look", flag)["variant"] != "none", "the change")  # type: ignore[misc]
+            seen = page.evaluate("look", flag)
+            arms[user] = seen["variant"]
+            assert (seen["value"]["copy"] is None) == (arms[user] == "control")
+            told = {"experience": seen["value"]["source"], "variant": arms[user], "slot": "feature_gated_modal"}
+            does = ["experience viewed"] + ["experience clicked"] * (arms[user] != "control")
+            for event in does:
+                # It is done once the edge has answered.
+                page.evaluate("([event, told]) => analytics.track(event, told).then(() => true)", [event, told])
+            page.context.close()
+            if set(arms.values()) == {"control", "early_access"}:
+                break
+        browser.close()
+    assert len(set(arms.values())) == 2, json.dumps(arms)
+    said = "select count(*) from raw.events where event like 'experience %' and user_id like 'stranger%'"
+
+    def has_all() -> bool:
+        ingest_landing(project)
+        return bool(rows(project, said)[0][0] == 2 * len(arms) - list(arms.values()).count("control"))
+
+    wait_for(has_all, "the reports")
+    tick = build(project, utc_now(), is_explicit=False)
+    analyse_results(project, tick.as_of)
+    counted = "select user_id, arm from analytics.experiment_users where experiment = 'feature_modal'"
+    assert dict(rows(project, counted)) == arms
