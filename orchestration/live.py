@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,7 +62,8 @@ def live_job(ticked: Collection[dg.AssetKey], dispatched: Collection[dg.AssetKey
         timer.daemon = True
         timer.start()
         report = Report(utc_now())
-        with told_in_one_line():
+        # Whoever ends Dagster, or the run, ends the work of this process; another goes on with it.
+        with told_in_one_line(), suppress(dg.DagsterExecutionInterruptedError):
             for did in live(project.settings, stop=stop, on_failure=context.log.warning, leaves_files=True):
                 report.add(did)
                 if report.is_due(utc_now()):
