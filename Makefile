@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-statistics bench-analytics bench-demo docs web dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-within bench-statistics bench-analytics bench-demo docs web dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-dispatch: $(VENV)/.dev ## what it costs to move people and to send; MAILS=
 
 bench-edge: $(VENV)/.dev ## what the edge costs, beside simpler servers; REQUESTS=, ROUNDS=
 	$(BIN)/python -m tests.benchmarks.edge --requests $(or $(REQUESTS),3000) --rounds $(or $(ROUNDS),5)
+
+bench-within: $(VENV)/.dev ## seconds from an event to what follows from it; STORED=, TRIES=
+	$(BIN)/python -m tests.benchmarks.within --stored $(or $(STORED),1000000) --tries $(or $(TRIES),20)
 
 bench-statistics: $(VENV)/.dev ## what the statistics promise, by simulation; RUNS=
 	$(BIN)/python -m tests.benchmarks.proof --runs $(or $(RUNS),4000)
