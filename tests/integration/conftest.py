@@ -1,6 +1,9 @@
 """Each of these tests runs on the content of the tests."""
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +25,15 @@ def journeys(ticked: Project) -> Journeys:
     """A warehouse with one tick, and an outbox without rules of the policy."""
     ticked.policy = Policy()
     return Journeys(ticked, Product(ticked, stored_already=1))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 140 MB in memory, where the test may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=140m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("only root may mount a small disk, and only where mounting is allowed")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)  # noqa: S607

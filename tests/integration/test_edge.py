@@ -14,7 +14,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from segment.analytics.client import Client
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from tests.conftest import AS_OF, UPNEXT, create_database, free_port, rows, settings_for, wait_for
 from upnext.clock import utc_now
 from upnext.edge import manage
 from upnext.loop import ingest_landing
 from upnext.project import Project
+from upnext.warehouse.embedded import EmbeddedServer
 
 OTTO = "https://otto.example"
 
@@ -439,6 +440,102 @@ def test_what_was_accepted_is_answered_when_the_edge_is_told_to_stop(project: Pr
             assert edge.process.wait(timeout=40) == 0
         assert load.statuses <= {200, 503}
     check(project, load)
+
+
+def test_a_worker_is_killed_and_another_takes_its_place(project: Project) -> None:
+    with running(project, workers=2) as edge:
+        with Load(edge) as load:
+            wait_for(lambda: len(load.acknowledged) > 300, "some events")
+            killed = children(edge.process.pid)
+            os.kill(killed[-1], signal.SIGKILL)
+            wait_for(lambda: len(set(children(edge.process.pid)) - set(killed)) == 1, "another worker")
+            before = len(load.acknowledged)
+            wait_for(lambda: len(load.acknowledged) > before + 300, "more events")
+        assert edge.process.poll() is None
+    check(project, load)
+
+
+def test_three_drains_at_once_store_each_event_once(project: Project) -> None:
+    with running(project) as edge, Load(edge) as load, ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            before = len(load.acknowledged)
+            wait_for(lambda before=before: len(load.acknowledged) > before + 300, "more events")  # type: ignore[misc]
+            done = [one.result() for one in [pool.submit(ingest_landing, project) for _ in range(3)]]
+            assert sum(one.duplicate + one.rejected for one in done) == 0
+    check(project, load)
+
+
+def test_while_the_warehouse_is_read_only_clients_wait_and_decisions_are_given(project: Project) -> None:
+    database = project.engine.url.database
+    autocommit = project.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with running(project) as edge, autocommit.connect() as connection:
+        server = {"Authorization": f"Bearer {edge.add_key('server')}"}
+        asked = ("POST", "/ofrep/v1/evaluate/flags", {"context": {"targetingKey": "ann"}})
+        wait_for(lambda: edge.ask(*asked, **server).status == 200, "the key")
+        ends = (
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = %(name)s and pid <> pg_backend_pid()"
+        )
+        with Load(edge) as load:
+            wait_for(lambda: len(load.acknowledged) > 50, "some events")
+            connection.exec_driver_sql(f'alter database "{database}" set default_transaction_read_only = on')
+            connection.exec_driver_sql(ends, {"name": database})
+            wait_for(lambda: 503 in load.statuses, "a 503")
+            wait_for(lambda: edge.ask("GET", "/readyz").status == 503, "it is not ready")
+            assert edge.ask(*asked, **server).status == 200
+            connection.exec_driver_sql(f'alter database "{database}" reset default_transaction_read_only')
+            connection.exec_driver_sql(ends, {"name": database})
+            before = len(load.acknowledged)
+            wait_for(lambda: len(load.acknowledged) > before + 50, "it goes on")
+    project.engine.dispose()
+    check(project, load)
+
+
+def test_slow_commits_fill_no_memory(project: Project) -> None:
+    """A commit takes two seconds: what does not fit into the queue is told to come again."""
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "create function edge.slow() returns trigger language plpgsql as"
+            " 'begin perform pg_sleep(2); return null; end';"
+            " create trigger slow after insert on edge.inbox for each statement execute function edge.slow()"
+        )
+    large = "x" * 400
+    with running(project) as edge, ThreadPoolExecutor(40) as pool:
+        batches = [
+            {"batch": [track(0, messageId=f"{one}-{nth}", properties={"note": large}) for nth in range(800)]}
+            for one in range(40)
+        ]
+        answers = list(pool.map(lambda batch: edge.post("/v1/b", batch).status, batches))
+        assert set(answers) == {200, 503}
+        (serving,) = children(edge.process.pid)
+        pages = int(Path(f"/proc/{serving}/statm").read_text().split()[1])
+        assert pages * os.sysconf("SC_PAGE_SIZE") < 250_000_000
+    ingest_landing(project)
+    accepted = {line["messageId"] for batch, answer in zip(batches, answers, strict=True) if answer == 200
+                for line in batch["batch"]}  # fmt: skip
+    assert set(stored(project)) == accepted
+
+
+def test_the_disk_of_the_warehouse_is_full(small_disk: Path, tmp_path: Path) -> None:
+    server = EmbeddedServer(small_disk / "server")
+    project = Project(settings_for(tmp_path / "home", create_database(make_url(server.start()))))
+    with running(project) as edge, Load(edge) as load:
+        wait_for(lambda: len(load.acknowledged) > 50, "some events")
+        filler = small_disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while stream.write(b"x" * 100_000):
+                pass
+        batch = {"batch": [track(0, messageId=f"large-{nth}", properties={"note": "x" * 4000}) for nth in range(100)]}
+        load.sent.update(line["messageId"] for line in batch["batch"])
+        wait_for(lambda: edge.post("/v1/b", batch).status == 503, "a full disk")
+        filler.unlink()
+        server.start()
+        before = len(load.acknowledged)
+        wait_for(lambda: len(load.acknowledged) > before + 50, "it goes on")
+    project.engine.dispose()
+    check(project, load)
+    project.engine.dispose()
+    server.stop()
 
 
 def test_several_processes_drain_and_fill_at_once(project: Project) -> None:

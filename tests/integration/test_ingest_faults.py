@@ -200,18 +200,6 @@ def test_the_database_is_killed_under_load(own_server: EmbeddedServer, events: P
     check_balance(url)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 140 MB in memory, where the test may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=140m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount a small disk, and only where mounting is allowed")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)  # noqa: S607
-
-
 def test_the_disk_is_full(small_disk: Path, events: Path, tmp_path: Path) -> None:
     server = EmbeddedServer(small_disk / "server")
     url = create_database(make_url(server.start()))
