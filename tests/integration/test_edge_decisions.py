@@ -21,8 +21,9 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode
 from sqlalchemy.engine import URL
 
-from tests.conftest import create_database, settings_for, wait_for
+from tests.conftest import AS_OF, create_database, settings_for, wait_for
 from tests.integration.test_edge import OTTO, Answer, Edge, running
+from tests.journeys import Journeys
 from upnext.clock import utc_now
 from upnext.edge.tokens import keys_of
 from upnext.errors import UpnextError
@@ -264,3 +265,18 @@ def test_a_key_file_that_is_none_is_named(tmp_path: Path) -> None:
         with pytest.raises(UpnextError, match=mistake) as raised:
             keys_of({"UPNEXT_EDGE_TOKEN_KEYS": stated})
         assert "short " not in str(raised.value)
+
+
+def test_a_user_who_was_merged_is_asked_for_by_the_old_id_too(journeys: Journeys) -> None:
+    with running(journeys.project) as edge:
+        server = {"Authorization": f"Bearer {edge.add_key('server')}"}
+        wait_for(lambda: ask(edge, "old", **server).status == 200, "the key")
+        assert values(ask(edge, "old", **server))[BANNER] == "nothing", "before the first tick nobody is known"
+        journeys.merge(AS_OF + timedelta(hours=2), old="new")
+        journeys.write(
+            "insert into experiences.live_ctas (user_id, surface, slot, source, source_kind, variant, copy, url,"
+            " starts_at) values ('new', 'web', 'homepage_banner', 'spring', 'experience', 'a', 'Hello', '/', :at)",
+            at=AS_OF,
+        )
+        for user, copy in (("old", "Hello"), ("new", "Hello"), ("other", "nothing")):
+            wait_for(lambda user=user, copy=copy: values(ask(edge, user, **server))[BANNER] == copy, user)  # type: ignore[misc]

@@ -113,3 +113,20 @@ as $$
     inner join running on running.segment = members.segment
     where changes.tick_id > since_tick and running.experience <> all(changed)
 $$;
+
+-- The users whose calls to action these ids ask for: a user who was merged is asked for by the old id too. In plpgsql,
+-- because the first build makes the table of identities, and pages ask before.
+create or replace function experiences.asked_for(ids text []) returns table (id text, user_id text)
+language plpgsql stable
+as $$
+begin
+    if to_regclass('events.identity_links') is null then
+        return query select asked.id, asked.id from unnest(ids) as asked (id);
+    else
+        return query
+        select asked.id, coalesce(links.user_id, asked.id)
+        from unnest(ids) as asked (id)
+        left join events.identity_links as links on links.kind = 'user' and links.id = asked.id;
+    end if;
+end
+$$;

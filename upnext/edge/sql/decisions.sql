@@ -2,7 +2,7 @@
 
 -- name: decide
 select
-    live.user_id,
+    asked.id as user_id,
     live.surface || '.' || live.slot as flag,
     live.source,
     live.source_kind,
@@ -14,6 +14,6 @@ select
     live.ends_at,
     definitions.definition -> 'variants' -> live.variant -> 'steps' as steps,
     coalesce(cast(definitions.definition ->> 'public' as boolean), false) as is_public
-from experiences.live_ctas as live
-left join experiences.definitions on definitions.experience = live.source and live.source_kind = 'experience'
-where live.user_id = any(cast(:users as text []));
+from experiences.asked_for(cast(:users as text [])) as asked
+inner join experiences.live_ctas as live on live.user_id = asked.user_id
+left join experiences.definitions on definitions.experience = live.source and live.source_kind = 'experience';
