@@ -333,6 +333,20 @@ def test_a_server_key_is_not_for_browsers_and_a_key_may_send_too_fast(project: P
         assert 1 <= int(refused.headers["retry-after"]) <= 4
 
 
+def test_who_wants_privacy_is_not_stored(project: Project) -> None:
+    with running(project, UPNEXT_EDGE_HONOUR_GPC="on") as edge:
+        server = edge.add_key("server")
+        wait_for(lambda: edge.ask("POST", "/v1/m", b"", Authorization=f"Bearer {server}").status == 200, "the key")
+        for number, headers in enumerate(({"Sec_GPC": "1"}, {"DNT": "1"}, {"Sec_GPC": "0", "DNT": "null"})):
+            assert edge.post("/v1/t", track(number), **headers).status == 200
+        told = edge.ask("POST", "/v1/t", track(3), Authorization=f"Bearer {server}", Sec_GPC="1")
+        assert told.status == 200, "a server speaks for itself"
+        counted = "select sum(count) from edge.refusals where reason = 'no_consent'"
+        wait_for(lambda: rows(project, counted) == [(2,)], "they are counted")
+    ingest_landing(project)
+    assert stored(project) == ["m2", "m3"]
+
+
 def test_what_a_browser_client_asks_for_first(shared_edge: Edge) -> None:
     found = shared_edge.ask("GET", f"/v1/projects/{shared_edge.key}/settings", Origin=OTTO)
     segment = found.body["integrations"]["Segment.io"]

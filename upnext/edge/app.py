@@ -7,6 +7,7 @@ import re
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -182,6 +183,10 @@ class Collect:
         wait = edge.limits.take(key.key_id, key.events_per_second, max(1, len(call.items)))
         if wait is not None:
             raise Refused(429, "too_many_requests", "this key sends faster than it may", retry_after=wait)
+        wants_privacy = "1" in (request.get_header("Sec-GPC"), request.get_header("DNT"))
+        if edge.config.honours_privacy and wants_privacy and key.kind == "write":
+            call = replace(call, items=[])
+            edge.refusals.add(received_at, key.key_id, "no_consent")
         lines = lines_of(
             call, edge.rules, received_at=received_at, ids=_ids(), address=self._address(request),
             is_bot=key.kind == "write" and is_bot(request.user_agent),

@@ -36,6 +36,8 @@ class Config:
     keeps_ip: bool = False
     strips_queries: bool = True
     consent: str | None = None
+    honours_privacy: bool = False
+    """Whether events of browsers that send `Sec-GPC` or `DNT` are left out."""
     signing_keys: tuple[str, ...] = ()
     topics: Mapping[str, Topic] = field(default_factory=dict)
     sender: Sender | None = None
@@ -59,6 +61,7 @@ class Config:
             keeps_ip=_is_on(environment, "UPNEXT_EDGE_KEEP_IP", default=False),
             strips_queries=_is_on(environment, "UPNEXT_EDGE_STRIP_QUERY", default=True),
             consent=environment.get("UPNEXT_EDGE_CONSENT") or None,
+            honours_privacy=_is_on(environment, "UPNEXT_EDGE_HONOUR_GPC", default=False),
             signing_keys=tuple(signing_keys(settings)),
             topics=policy.topics,
             sender=sender_of(settings, policy),
