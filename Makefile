@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## ruff, formatting, types, dbt parse and unit tests, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 fuzz: $(VENV)/.dev ## features and segments against a reference, 500 random histories; EXAMPLES= of 10 each
 	UPNEXT_FUZZ_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest -q tests/exactness

@@ -99,6 +99,14 @@ def postgres15_url() -> Iterator[URL]:
     shutil.rmtree(root)
 
 
+WAITING = ("test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, much of it waiting, so that other tests run beside it to the end."""
+    items.sort(key=lambda item: item.path.name not in WAITING)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that is marked `oldest_server` on PostgreSQL 15 too."""
     if "server_url" in metafunc.fixturenames:
