@@ -263,7 +263,7 @@ def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Pr
         world.assign()
     seen = set()
     touched = []
-    for _ in range(75):
+    for _ in range(150):
         world.go_on()
         kept(ticked)
         with ticked.engine.connect() as connection:
