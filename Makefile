@@ -73,7 +73,7 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-docs: setup ## regenerate the tables and pictures of README and guides (needs chromium)
+docs: $(VENV)/.dev ## regenerate the tables and pictures of README and guides (needs chromium)
 	$(BIN)/python -m demo.docs
 
 web: ## rebuild the browser script (needs Node)

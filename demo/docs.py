@@ -1,7 +1,7 @@
-"""`make docs`: the tables and pictures of README and guides, made from the project's current output and mails.
+"""`make docs`: the tables and pictures of README and guides, made from the project's current output, mails and pages.
 
-The tables come from the demo at a fixed end. `sources.json`, beside the pictures, has a fingerprint of the mail in each
-picture. With it a test detects an outdated picture, even on a machine without a browser.
+The tables come from the demo at a fixed end. `sources.json`, beside the pictures, has a fingerprint of what each
+picture shows. With it a test detects an outdated picture, even on a machine without a browser.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from demo import pictures
 from demo.otto import END
 from upnext.cli import commands
 from upnext.errors import UpnextError
@@ -90,8 +91,9 @@ def mails() -> dict[str, str]:
 
 
 def fingerprints() -> dict[str, str]:
-    """Return a fingerprint of each mail, by the name of its step."""
-    return {name: hashlib.sha256(html.encode()).hexdigest()[:16] for name, html in mails().items()}
+    """Return a fingerprint of what each picture shows: a mail, by the name of its step, or Otto's website."""
+    of_mails = {name: hashlib.sha256(html.encode()).hexdigest()[:16] for name, html in mails().items()}
+    return {**of_mails, **dict.fromkeys(pictures.NAMES, pictures.fingerprint())}
 
 
 def main() -> None:
@@ -104,6 +106,7 @@ def main() -> None:
             page.write_text(text)
         for name, html in mails().items():
             _photograph(browser, Path(folder), name, html)
+        pictures.take(Path(folder) / "site", PICTURES, browser)
     SOURCES.write_text(json.dumps(fingerprints(), indent=2) + "\n")
 
 

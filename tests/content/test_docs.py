@@ -12,7 +12,7 @@ def test_the_tables_are_what_is_printed_today(tmp_path: Path) -> None:
         assert block(page.read_text(), name) == printed[name], "make docs"
 
 
-def test_the_pictures_show_the_mails_of_today() -> None:
+def test_the_pictures_show_the_mails_and_pages_of_today() -> None:
     shown = json.loads(SOURCES.read_text())
     assert shown == fingerprints(), "make docs"
     assert {path.stem for path in PICTURES.glob("*.png")} == set(shown)
