@@ -48,7 +48,10 @@ def explain(message: str, where: str, value: Any, kind: type[msgspec.Struct]) ->
     if found := re.match(r"Object contains unknown field `(.+)`", message):
         return [*keys, found[1]], f"unknown key '{found[1]}'{nearest(found[1], _allowed_keys(declared))}"
     if re.match(r"Expected |Invalid ", message):
-        return keys, f"{_subject(keys)} is {shown(value)}; it must be {describe(declared)}{_near(value, declared)}"
+        stated = shown(value)
+        if isinstance(value, datetime.date) and "a time with a zone" in describe(declared):
+            stated = f"{value}, without a zone"
+        return keys, f"{_subject(keys)} is {stated}; it must be {describe(declared)}{_near(value, declared)}"
     return keys, message
 
 
@@ -69,6 +72,8 @@ def describe(declared: inspect.Type) -> str:
             return " ".join(
                 [noun, " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)]
             ).strip()
+        case inspect.TupleType(item_types=items):
+            return f"a list of {len(items)}, such as [{', '.join(str(10 * nth) for nth in range(1, len(items) + 1))}]"
         case inspect.DateTimeType():
             return "a time with a zone, such as 2026-03-01T00:00:00Z"
         case inspect.LiteralType(values=values):

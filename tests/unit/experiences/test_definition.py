@@ -1,6 +1,7 @@
 """What an experience is, which mistakes are found where, and which share of users gets which variant."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,8 @@ def test_a_tour_has_steps_and_nothing_else_has(tmp_path: Path) -> None:
         ({"trigger": {"when": "sequence", "steps": [{"when": "page_view"}, {"when": "scrol_depth"}]}}, "scrol_depth"),
     ):
         assert re.search(message, error(tmp_path, **changes)), message
+
+
+def test_a_time_without_a_zone_is_told_so(tmp_path: Path) -> None:
+    told = error(tmp_path, starts_at=datetime(2026, 4, 1))  # noqa: DTZ001 - what YAML makes of it
+    assert "'starts_at' is 2026-04-01 00:00:00, without a zone; it must be a time with a zone, such as" in told
