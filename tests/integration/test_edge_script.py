@@ -77,7 +77,7 @@ class Site:
                 path, _, user = self.path.partition("?")
                 is_style = path == "/site.css"
                 content = (
-                    ".tall{height:4000px}"
+                    ".tall{height:4000px}div[data-upnext-slot]{min-height:4em}"
                     if is_style
                     else BODY.format(
                         edge=site.edge_url, key=key, user=user, surface="in_app" if path == "/app" else "web"
@@ -279,6 +279,18 @@ def test_what_a_browser_lacks_does_not_disturb_the_page(browser: Browser, site: 
     page.get_by_text("Export").click()
     assert errors == []
     context.close()
+
+
+def test_nothing_moves_where_a_slot_keeps_its_height(visit: Any) -> None:
+    page = visit("banner")
+    page.get_by_role("link", name="Upgrade").wait_for()
+    shifts = page.evaluate("""() => new Promise((done) => {
+        const shifts = [];
+        new PerformanceObserver((list) => shifts.push(...list.getEntries().map((one) => one.value)))
+            .observe({ type: "layout-shift", buffered: true });
+        setTimeout(() => done(shifts), 100);
+    })""")
+    assert shifts == []
 
 
 def test_control_sees_nothing_and_is_reported_alike(edge: Edge, visit: Any) -> None:
