@@ -28,11 +28,11 @@ from upnext.edge.inbox import Inbox
 from upnext.edge.keys import Key, KeyRing, key_of_header
 from upnext.edge.limits import Limits
 from upnext.edge.links import Links
+from upnext.edge.mail_page import MailPages
 from upnext.edge.refusal import Refusals, Refused
 from upnext.edge.requests import body_of
 from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
-from upnext.edge.views import Views
 from upnext.edge.warehouse import STATEMENTS, Warehouse
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -331,7 +331,7 @@ def create(config: Config | None = None) -> App:
     app.add_route(prefix + "/js/{file}", Script())
     app.add_route(prefix + "/hooks/mail/{provider}", Hooks(edge.warehouse, config.hooks))
     if config.sender is not None:
-        app.add_route(prefix + "/v/{token}", Views(edge.warehouse, config.sender, config.signing_keys))
+        app.add_route(prefix + "/v/{token}", MailPages(edge.warehouse, config.sender, config.signing_keys))
     links = Links(edge.warehouse, edge.inbox, config.signing_keys, config.topics)
     for path, suffix in (("o", "open"), ("c", "click"), ("u", "unsubscribe"), ("p", "preferences")):
         app.add_route(f"{prefix}/{path}/{{token}}", links, suffix=suffix)

@@ -31,7 +31,7 @@ HEADERS = {
 }
 
 
-class Views:
+class MailPages:
     """Writes the mail again, as it was for its reader when it was sent, in the process that has limits."""
 
     def __init__(self, warehouse: Warehouse, sender: Sender, keys: Sequence[str]) -> None:
