@@ -52,14 +52,14 @@ STEPS = [
     {"element": "export", "copy": "Take them along"},
 ]
 """By the user who sees it: the slot, the copy and the trigger."""
-BODY = """<!doctype html><title>Otto</title><div id="app">
+BODY = """<!doctype html><title>Otto</title><link rel="stylesheet" href="/site.css"><div id="app">
 <nav><button data-upnext-element="plans">Plans</button><span data-upnext-slot="nav_bar_button"></span></nav>
 <div data-upnext-slot="homepage_banner"></div><div data-upnext-slot="limited_time_offer"></div>
 <div data-upnext-slot="success_session"></div><div data-upnext-slot="product_tour"></div>
 <button data-upnext-feature="reports">Reports</button><a href="#" data-upnext-feature="export"
 data-upnext-element="export">Export</a><em data-upnext-slot="dashboard_tooltip">?</em>
 <div class="tall"></div><div data-upnext-slot="pricing_page_sticky_footer"></div></div>
-<link rel="stylesheet" href="/site.css"><script async src="{edge}/js/u.js" data-key="{key}" data-user="{user}"
+<script async src="{edge}/js/u.js" data-key="{key}" data-user="{user}"
 data-surface="{surface}"></script>
 """
 

@@ -55,25 +55,22 @@ function modal(slot, value, clicked) {
 
 /** Show a tooltip beside its slot, or a tour beside elements of the page; few pages need what places them. */
 function hint(slot, kind, value, clicked, base) {
-  let isOver = false;
+  let isBegun = false;
+  let isGone = false;
   let close = () => {};
-  const begin = (element) => {
-    if (isOver) return;
-    isOver = true;
+  const end = whenever(slot, (element, stop) => {
     stop();
+    if (isBegun) return;
+    isBegun = true;
     import(`${base}/js/${HINTS}`)
       .then(({ walk }) => {
         if (!isGone) close = walk(kind, element, value, clicked);
       })
       .catch(() => {});
-  };
-  let isGone = false;
-  let stop = () => {};
-  stop = whenever(slot, begin);
-  if (isOver) stop();
+  });
   return () => {
-    isGone = isOver = true;
-    stop();
+    isGone = true;
+    end();
     close();
   };
 }
