@@ -2,9 +2,9 @@
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
 import falcon
@@ -21,8 +21,8 @@ from upnext.edge.requests import body_of
 from upnext.edge.tokens import Tokens
 from upnext.events.event import MAX_KEY_BYTES
 
-ANSWERED_WITHIN = timedelta(seconds=60)
-"""How old an answer may be that is given again while the warehouse is away."""
+ANSWERED_WITHIN = 60.0
+"""The age in seconds of an answer that is given again while the warehouse is away."""
 MOST_REMEMBERED = 50_000
 PER_EVENT = 10
 """Decisions that a key may ask for, for each event that it may send."""
@@ -32,11 +32,15 @@ NOTHING: dict[str, Any] = {"reason": "DEFAULT", "variant": "none", "value": {"va
 class LookUps:
     """Looks up all users who wait in one query, and then those who came meanwhile."""
 
-    def __init__(self, ask: Callable[[list[str]], Awaitable[Sequence[Any]]]) -> None:
+    def __init__(
+        self, ask: Callable[[list[str]], Awaitable[Sequence[Any]]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ask = ask
+        # By a clock that is never set back.
+        self._clock = clock
         self._waiting: dict[str, list[asyncio.Future[list[Any]]]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._last: OrderedDict[str, tuple[datetime, list[Any]]] = OrderedDict()
+        self._last: OrderedDict[str, tuple[float, list[Any]]] = OrderedDict()
 
     async def of(self, user: str) -> list[Any]:
         """Return the calls to action of a user. Raises `Refused` where neither the warehouse nor the memory has any."""
@@ -49,7 +53,7 @@ class LookUps:
     async def _run(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, {}
-            now = utc_now()
+            now = self._clock()
             try:
                 rows = await self._ask(list(waiting))
             except (psycopg.Error, OSError):
