@@ -248,7 +248,7 @@ set
     status = case when entered.entry_id is null then 'skipped' else 'sent' end,
     reason = case
         when entered.entry_id is not null then null
-        when cast(:keyed_by as text) is not null and waiting.key is null 
+        when cast(:keyed_by as text) is not null and waiting.key is null
             then 'the event that began ' || messages.journey || ' has no ' || :keyed_by
         else 'may not enter the journey, or not again'
     end,
