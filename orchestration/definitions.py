@@ -32,6 +32,7 @@ from sensors.failures import failures
 from sensors.membership import membership_changes
 from sensors.warm_process import warm_process
 from upnext import dbt
+from upnext.garbage import collect_seldom
 from upnext.project import Project, readable
 from upnext.settings import Settings
 
@@ -46,6 +47,7 @@ def keys_of(assets: Iterable[Shown]) -> list[dg.AssetKey]:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return everything that Dagster sees. It reads the files and dbt's manifest, and connects to nothing."""
+    collect_seldom()
     settings = Settings.from_environment()
     project, manifest = Project(settings), dbt.manifest_path(settings)
     journeys, experiences = readable(project)

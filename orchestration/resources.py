@@ -25,10 +25,10 @@ def project_at_work(project: Project) -> dg.ResourceDefinition:
 
 
 def dbt_cli() -> DbtCliResource:
-    """Return dbt as a subprocess of a run, from the same virtual environment."""
+    """Return dbt as a subprocess of a run, from the same virtual environment, with Upnext's patches."""
     return DbtCliResource(
         project_dir=str(dbt.PROJECT_DIR),
         profiles_dir=str(dbt.PROJECT_DIR),
-        dbt_executable=str(Path(sys.executable).parent / "dbt"),
+        dbt_executable=str(Path(sys.executable).parent / "upnext-dbt"),
         global_config_flags=["--no-use-colors"],
     )

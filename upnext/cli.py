@@ -22,6 +22,7 @@ from rich.text import Text
 
 from upnext.durations import parse_duration
 from upnext.errors import UpnextError, nearest, visible, without_values
+from upnext.garbage import collect_seldom
 from upnext.settings import Settings
 
 
@@ -620,6 +621,7 @@ def disable_key(key_id: int) -> None:
 
 def main() -> None:
     """Run the command line."""
+    collect_seldom()
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
     # It warns of a COPY that a lost connection ended; the error itself is what we tell.

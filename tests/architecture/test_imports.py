@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    ("upnext.errors", "upnext.clock", "upnext.reserved"),
+    ("upnext.errors", "upnext.clock", "upnext.reserved", "upnext.garbage"),
     ("upnext.settings", "upnext.wording"),
     ("upnext.declarations", "upnext.durations", "upnext.warehouse"),
     ("upnext.conditions", "upnext.ticks", "upnext.sql"),
@@ -18,7 +18,7 @@ FLOORS = (
     ("upnext.kinds",),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
     ("upnext.dbt_patches", "upnext.status", "upnext.alerts", "upnext.edge"),
-    ("upnext.dbt",),
+    ("upnext.dbt", "upnext.dbt_program"),
     ("upnext.project",),
     ("upnext.loop",),
     ("upnext.operations", "upnext.dev", "upnext.live"),
