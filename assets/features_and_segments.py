@@ -11,7 +11,7 @@ from assets import owners
 from assets.dbt_runs import stream_dbt
 from assets.runs import asked_as_of, told_in_one_line
 from upnext import dbt
-from upnext.loop import leap, open_tick, rebuild
+from upnext.loop import build_arguments, leap, open_tick, rebuild
 from upnext.project import Project
 from upnext.segments.membership import beyond_limits, held_out
 
@@ -33,13 +33,13 @@ def build_models(manifest: Path) -> dg.AssetsDefinition:
         if found := leap(project.engine, asked):
             context.log.warning(found)
         with told_in_one_line(), open_tick(project, asked, is_explicit=False) as tick:
-            arguments = dbt.build_arguments(
-                as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments
-            )
-            yield from stream_dbt(context, dbt_cli, project, arguments)
+            yield from stream_dbt(context, dbt_cli, project, build_arguments(project, tick))
         metadata: dict[str, Any] = {"tick_id": tick.tick_id, "as_of": tick.as_of.isoformat(), **tick.changes}
         for key in (["segments", "membership_changes"], ["segments", "ticks"]):
             context.log_event(dg.AssetMaterialization(asset_key=key, metadata=metadata))
+        for segment in tick.together:
+            counts = {change: tick.changes.get(f"{segment} {change}", 0) for change in ("entered", "exited")}
+            yield dg.MaterializeResult(asset_key=["segments", segment], metadata=counts)
 
     return features_and_segments
 

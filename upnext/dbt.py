@@ -62,10 +62,13 @@ ANALYTICS = "upnext.analytics"
 """All models of analytics, by dbt's method `fqn`."""
 
 
-def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = ()) -> list[str]:
+def build_arguments(
+    *, as_of: datetime | None, tick_id: int | None, row_local: Collection[str] = (), left_out: Collection[str] = ()
+) -> list[str]:
     """Return the arguments of a build at `as_of`; without `tick_id` it does not write the membership log.
 
-    `row_local` are the segments evaluated for changed users alone; any other is evaluated for all users.
+    `row_local` are the segments evaluated for changed users alone; any other is evaluated for all users. `left_out` are
+    those whose model is not run; its tests are.
     """
     variables: dict[str, Any] = {}
     if as_of is not None:
@@ -74,7 +77,10 @@ def build_arguments(*, as_of: datetime | None, tick_id: int | None, row_local: C
         variables["tick_id"] = tick_id
     if row_local:
         variables["row_local"] = sorted(row_local)
-    return ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
+    arguments = ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
+    if left_out:
+        arguments += ["--indirect-selection", "empty", "--exclude", " ".join(sorted(left_out))]
+    return arguments
 
 
 def global_arguments(settings: Settings) -> list[str]:
@@ -171,7 +177,8 @@ class Dbt:
         with _scoped(self._environment):
             if self.manifest is None:
                 # Parsed without variables, so that dbt's own cache holds from tick to tick.
-                self.manifest = self._result(dbtRunner().invoke(["parse", *options]))
+                files = ["--write-json" if arguments == ["parse"] else "--no-write-json"]
+                self.manifest = self._result(dbtRunner().invoke(["parse", *options, *files]))
             if arguments == ["parse"]:
                 return self.manifest
             # Upnext needs neither dbt's reports nor its list of all relations, which take a third of a small tick.

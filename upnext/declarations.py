@@ -55,10 +55,10 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 def load(path: Path, kind: type[Declared]) -> Declared:
     """Read one YAML file as `kind`. Raises `UpnextError` with file and line."""
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=_LOADER)
+        loader = _LOADER(path.read_text(encoding="utf-8"))
+        tree = loader.get_single_node()
         _check_keys(tree, path)
-        value = yaml.load(text, Loader=_LOADER)  # noqa: S506 - it is a safe one
+        value = None if tree is None else loader.construct_document(tree)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UpnextError(f"{path}:{line}: not valid YAML: {error.problem}") from None

@@ -31,6 +31,7 @@ from upnext.journeys.dispatch import (
     groups,
 )
 from upnext.project import Project
+from upnext.segments.by_row import store_conditions
 from upnext.segments.lists import store_lists
 from upnext.segments.membership import check_content
 from upnext.ticks.instants import check_explicit
@@ -55,14 +56,21 @@ def open_tick(project: Project, asked: datetime, *, is_explicit: bool) -> Iterat
     check_content(project.engine, project.segments)
     with published(project.engine, asked, segments=project.segments, is_explicit=is_explicit, clock=utc_now) as tick:
         store_lists(project.engine, project.lists)
+        tick.together = store_conditions(project.engine, project.conditions)
         yield tick
+
+
+def build_arguments(project: Project, tick: Tick) -> list[str]:
+    """Return dbt's arguments for a tick."""
+    return dbt.build_arguments(
+        as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments, left_out=tick.together
+    )
 
 
 def build(project: Project, asked: datetime, *, is_explicit: bool) -> Tick:
     """Build events, features, segments and the views of analytics with dbt, and publish the tick."""
     with open_tick(project, asked, is_explicit=is_explicit) as tick, exclusive(project.engine, "dbt"):
-        arguments = dbt.build_arguments(as_of=tick.as_of, tick_id=tick.tick_id, row_local=project.row_local_segments)
-        project.dbt.invoke(arguments)
+        project.dbt.invoke(build_arguments(project, tick))
     return tick
 
 

@@ -40,7 +40,7 @@ from upnext.journeys.dispatch import preview as preview_dispatch
 from upnext.journeys.explain import Line, explain
 from upnext.loop import assign_experiences, show_ctas
 from upnext.project import Project
-from upnext.segments.declared import find_segment, includes_anonymous
+from upnext.segments.declared import anonymous_segments, find_segment
 from upnext.segments.lists import read_lists, store_lists
 from upnext.segments.membership import Preview, preview, release
 from upnext.status import read_status
@@ -70,9 +70,8 @@ def preview_segment(project: Project, path_or_name: str, *, with_ids: bool) -> P
     sql = project.dbt.compile(file.read_text(encoding="utf-8"))
     with project.engine.connect().execution_options(postgresql_readonly=True) as connection:
         try:
-            return preview(
-                connection, file.stem, sql, with_ids=with_ids, includes_anonymous=includes_anonymous(file)
-            )  # fmt: skip
+            includes_anonymous = bool(anonymous_segments({file.stem: file}))
+            return preview(connection, file.stem, sql, with_ids=with_ids, includes_anonymous=includes_anonymous)
         except ProgrammingError as error:
             message = str(error.orig).strip().splitlines()[0]
             known = {name for table in features.values() for name in table}

@@ -26,8 +26,8 @@ from upnext.journeys.copy.message import CannotRenderError, Sender
 from upnext.journeys.declared import load_journeys, load_policy, sender_of
 from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
-from upnext.segments.declared import check_segments, segment_files
-from upnext.segments.definition import UNITS, is_row_local, unit_of
+from upnext.segments.declared import anonymous_segments, check_segments, segment_files
+from upnext.segments.definition import UNITS, Condition, condition_of, is_row_local, unit_of
 from upnext.segments.lists import list_files
 from upnext.settings import Settings
 from upnext.switches import Started, started
@@ -70,6 +70,17 @@ class Project:
         """The segments that are evaluated for changed users alone."""
         texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
         return sorted(name for name, text in texts.items() if is_row_local(text, segments=texts))
+
+    @cached_property
+    def conditions(self) -> dict[str, Condition]:
+        """The condition of each segment that can be evaluated together with others."""
+        visitors = anonymous_segments(self.segment_files)
+        texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
+        found = {
+            name: condition_of(text, excludes_visitors=bool(visitors) and name not in visitors)
+            for name, text in texts.items()
+        }
+        return {name: condition for name, condition in found.items() if condition is not None}
 
     @cached_property
     def segment_units(self) -> dict[str, str]:

@@ -20,8 +20,7 @@ from tests.conftest import create_database, rows, settings_for
 from tests.exactness.histories import START, Round, histories
 from tests.exactness.reference import History, Occurrence
 from upnext import dbt
-from upnext.dbt import build_arguments
-from upnext.loop import open_tick
+from upnext.loop import build_arguments, open_tick
 from upnext.project import Project
 
 WORLDS = 10
@@ -72,9 +71,7 @@ class Warehouse:
     def tick(self, as_of: datetime, *, only: list[str] | None = None) -> None:
         """Tick; where `only` some models are built, it is killed after them."""
         with open_tick(self.project, as_of, is_explicit=True) as tick:
-            arguments = build_arguments(
-                as_of=tick.as_of, tick_id=tick.tick_id, row_local=self.project.row_local_segments
-            )
+            arguments = build_arguments(self.project, tick)
             variables = arguments[arguments.index("--vars") :]
             self.project.dbt.invoke([*(["run", "--select", *only] if only else MODELS), *variables])
             if only:

@@ -107,8 +107,8 @@ def test_it_goes_on_when_the_warehouse_is_back(edge: Edge) -> None:
 def test_killed_in_a_tick_the_next_process_goes_on(edge: Edge) -> None:
     project = edge.project
     with project.engine.begin() as held, at_work(project) as process:
-        # The tick waits for this row's lock as soon as it begins to write.
-        held.execute(sa.text("lock table segments.evaluations in access exclusive mode"))
+        # The tick waits for this lock when it writes that it has evaluated a segment.
+        held.execute(sa.text("lock table segments.evaluations in share mode"))
         send(edge, "ann")
         waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%model.upnext.%'"
         wait_for(lambda: rows(project, waits) != [(0,)], "the tick to wait")

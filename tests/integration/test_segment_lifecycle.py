@@ -1,7 +1,7 @@
 """Segments as their authors live with them: added, edited, removed, previewed, held, built on each other."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import AS_OF, Product, rows
 from upnext import dbt
 from upnext.errors import UpnextError
-from upnext.loop import build, rebuild
+from upnext.loop import build, build_arguments, open_tick, rebuild
 from upnext.operations import preview_segment, release_segment
 from upnext.project import Project
 from upnext.segments.membership import beyond_limits, held_out, members_at
@@ -43,7 +43,7 @@ class Models:
 
     def reload(self) -> None:
         self.project.dbt = dbt.Dbt(self.project.settings, self.project.engine.url)
-        for name in ("segments", "segment_files", "row_local_segments"):
+        for name in ("segments", "segment_files", "row_local_segments", "conditions"):
             vars(self.project).pop(name, None)
 
 
@@ -121,6 +121,84 @@ def test_only_touched_users_are_looked_at_again(project: Project, product: Produ
     build(project, AS_OF + 11 * DAY, is_explicit=True)
     assert looked_at(project, "active")[2:] == [10], "logins left their window"
     assert rows(project, "select count(*) from segments.active") == [(0,)]
+
+
+def run_by_dbt(project: Project, as_of: datetime) -> set[str]:
+    """Tick, and return which of the test's segments dbt ran by themselves."""
+    with open_tick(project, as_of, is_explicit=True) as tick:
+        ran = {result.node.name for result in project.dbt.invoke(build_arguments(project, tick)).results}
+    return ran & {"active", "first_two"}
+
+
+def test_dbt_runs_a_segment_that_is_new_or_edited_or_has_lost_its_view(
+    project: Project, product: Product, models: Models
+) -> None:
+    models.segment("active", ACTIVE)
+    models.segment("first_two", ACTIVE + " order by user_id limit 2")
+    product.track("ada", "login", AS_OF - DAY, times=2)
+    assert run_by_dbt(project, AS_OF) == {"active", "first_two"}
+    product.track("bob", "login", AS_OF, times=2)
+    product.track("cid", "login", AS_OF)
+    assert run_by_dbt(project, AS_OF) == {"first_two"}, "only here do the others decide"
+    assert log(project, "active") == [("ada", "entered"), ("bob", "entered")]
+    assert looked_at(project, "active") == [1, 2]
+
+    models.segment("active", ACTIVE.replace(">= 2", ">= 1"))
+    assert run_by_dbt(project, AS_OF) == {"active", "first_two"}
+    assert log(project, "active")[2:] == [("cid", "entered")]
+    assert run_by_dbt(project, AS_OF) == {"first_two"}
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("drop view segments.active"))
+    assert run_by_dbt(project, AS_OF) == {"active", "first_two"}
+    assert rows(project, "select user_id from segments.active order by 1") == [("ada",), ("bob",), ("cid",)]
+    product.track("dan", "login", AS_OF)
+    assert run_by_dbt(project, AS_OF) == {"first_two"}
+    assert log(project, "active")[3:] == [("dan", "entered")]
+
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("update features.user_features set logins_10d = 0 where user_id = 'ada'"))
+    assert rebuild(project)["user_features"] == 1
+    assert run_by_dbt(project, AS_OF) == {"first_two"}
+    assert looked_at(project, "active")[-1] == 4, "any row may have changed"
+    assert run_by_dbt(project, AS_OF + 11 * DAY) == {"first_two"}
+    assert {change for _, change in log(project, "active")[4:]} == {"exited"}
+    assert rows(project, "select count(*) from segments.active") == [(0,)]
+
+
+def test_a_value_that_one_condition_cannot_read_holds_that_segment_out(
+    project: Project, product: Product, models: Models
+) -> None:
+    models.segment("active", ACTIVE)
+    models.segment("often", ACTIVE.replace("logins_10d >= 2", "100 / (logins_10d - 3) >= 2"))
+    product.track("ada", "login", AS_OF - DAY, times=4)
+    build(project, AS_OF, is_explicit=True)
+    product.track("bob", "login", AS_OF, times=3)
+    build(project, AS_OF, is_explicit=True)
+    assert held_out(project.engine) == {"often": "division by zero (SQLSTATE 22012)"}
+    assert log(project, "active") == [("ada", "entered"), ("bob", "entered")]
+    product.track("bob", "login", AS_OF)
+    build(project, AS_OF, is_explicit=True)
+    assert held_out(project.engine) == {}
+    assert log(project, "often") == [("ada", "entered"), ("bob", "entered")]
+    assert looked_at(project, "active") == [1, 1, 1]
+
+
+def test_what_is_left_out_is_tested_all_the_same(project: Project, product: Product, models: Models) -> None:
+    models.segment("active", ACTIVE)
+    described = models.folder / "models" / "segments" / "_more.yml"
+    test = {"accepted_values": {"arguments": {"values": ["ada"]}}}
+    described.write_text(
+        yaml.safe_dump({"models": [{"name": "active", "columns": [{"name": "user_id", "data_tests": [test]}]}]})
+    )
+    models.reload()
+    product.track("ada", "login", AS_OF, times=2)
+    build(project, AS_OF, is_explicit=True)
+    product.track("bob", "login", AS_OF, times=2)
+    build(project, AS_OF, is_explicit=True)
+    product.track("cid", "login", AS_OF, times=2)
+    with pytest.raises(UpnextError, match=r"_more.yml: Got 1 result"):
+        build(project, AS_OF, is_explicit=True)
+    assert members_at(project.engine, "active", AS_OF) == ["ada", "bob"], "a test sees what is published"
 
 
 def test_another_users_membership_is_followed_too(project: Project, product: Product, models: Models) -> None:

@@ -22,8 +22,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from tests.conftest import AS_OF, UPNEXT, Cli, Product, create_database, rows, settings_for, wait_for
-from upnext.dbt import build_arguments
-from upnext.loop import build, open_tick
+from upnext.loop import build, build_arguments, open_tick
 from upnext.project import Project
 
 DAY = timedelta(days=1)
@@ -40,7 +39,7 @@ Dbt(replace(settings, home=Path(sys.argv[2])), database_url(settings)).invoke(js
 """
 # What the tick waits for at each point: a table or a view that the test has locked.
 POINTS = {
-    "between features and segments": "segments.evaluations in access exclusive",
+    "between features and segments": "segments.evaluations in share",
     "in the middle of a segment": "segments.membership_changes in share",
     "after the log and before the state": "features.states in share",
     "before the tick is published": "segments.members in share",
@@ -195,7 +194,7 @@ def test_a_tick_that_lost_its_lock_writes_nothing_more(
 
 def test_two_runs_of_dbt_for_one_tick(tested: Project, cli: Cli, expected: dict[datetime, Any]) -> None:
     with open_tick(tested, AS_OF + DAY, is_explicit=True) as tick:
-        arguments = build_arguments(as_of=tick.as_of, tick_id=tick.tick_id)
+        arguments = build_arguments(tested, tick)
         both = [
             subprocess.Popen(
                 [sys.executable, "-c", RUN_DBT, json.dumps(arguments), cli.home / f"{nth}"], env=cli.environment

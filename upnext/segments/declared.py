@@ -26,17 +26,18 @@ def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
     raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
 
 
-def includes_anonymous(file: Path) -> bool:
-    """Whether a segment's meta includes visitors, in its own file or in a description beside it."""
-    described = [
-        model.config.meta
-        for description in file.parent.glob("*.yml")
+def anonymous_segments(files: Mapping[str, Path]) -> set[str]:
+    """Return the segments whose meta includes visitors, in their own file or in a description beside it."""
+    described = {
+        model.name
+        for description in {path for file in files.values() for path in file.parent.glob("*.yml")}
         for model in load(description, SegmentsFile).models
-        if model.name == file.stem
-    ]
-    return bool((read(file.read_text(encoding="utf-8")).meta or {}).get("include_anonymous")) or any(
-        meta is not None and meta.include_anonymous for meta in described
-    )
+        if model.config.meta is not None and model.config.meta.include_anonymous
+    }
+    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    return {
+        name for name, text in texts.items() if name in described or (read(text).meta or {}).get("include_anonymous")
+    }
 
 
 def check_segments(

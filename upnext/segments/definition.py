@@ -3,8 +3,10 @@
 Upnext reads the text before dbt compiles it, so that a mistake has its line before anything is built.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import sqlglot
@@ -185,6 +187,7 @@ def _unknown_columns(tree: exp.Query, tokens: list[Token], columns: Mapping[str,
                 yield Problem(_line_of(tokens, column.name.lower()), text)
 
 
+@lru_cache(maxsize=4096)
 def _parsed(sql: str) -> exp.Query | None:
     """Return the one query of a text; None where it is something else, or cannot be parsed."""
     try:
@@ -249,6 +252,39 @@ def is_row_local(text: str, *, segments: Collection[str]) -> bool:
     if unit is None or _only_column(select) != unit or next(select.find_all(exp.AggFunc, exp.Window), None):
         return False
     return all(_is_membership(inner, unit, segments) for inner in select.find_all(exp.Query) if inner is not select)
+
+
+class Condition(NamedTuple):
+    """The condition of a segment that depends on one row of `features` alone, and a hash of all that decides it."""
+
+    features: str
+    sql: str
+    text_hash: str
+
+
+def condition_of(text: str, *, excludes_visitors: bool) -> Condition | None:
+    """Return a segment's condition where its file has one table of features, one WHERE, and no Jinja beside ref().
+
+    It is evaluated beside those of other segments, so the table may not have another name in it.
+
+    >>> condition_of("select user_id from {{ ref('user_features') }} where logins >= 5", excludes_visitors=False).sql
+    'logins >= 5'
+    """
+    try:
+        template = read(text)
+    except TemplateSyntaxError:
+        return None
+    if template.lists or template.shares or not is_row_local(text, segments=()):
+        return None
+    query, tokens = _parsed(template.sql), sqlglot.tokenize(template.sql, read="postgres")
+    table = query.find(exp.Table) if query is not None else None
+    where = next((token for token in tokens if token.token_type == TokenType.WHERE), None)
+    if table is None or table.alias or where is None:
+        return None
+    sql = template.sql[where.end + 1 :].strip()
+    if excludes_visitors and table.name == "user_features":
+        sql = f"({sql}\n) and not upnext.is_visitor(user_id)"
+    return Condition(table.name, sql, hashlib.sha256(f"{excludes_visitors} {text}".encode()).hexdigest())
 
 
 def _is_membership(query: exp.Query, unit: str, segments: Collection[str]) -> bool:

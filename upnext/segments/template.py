@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -27,6 +28,7 @@ class Template:
     """Whether its Jinja has more than ref(), config(), list() and share(), so that only dbt knows its SQL."""
 
 
+@lru_cache(maxsize=4096)
 def read(text: str) -> Template:
     """Read a segment's file. Raises `jinja2.TemplateSyntaxError`, which has the line."""
     template, parts, expression, begun = Template(), [], "", 1

@@ -17,11 +17,9 @@ _TAKE_BACK = (
     "take_back_evaluations",
     "take_back_tick",
 )
-_APPLY = (
-    "exit_undeclared_users", "remove_exited_users", "add_entered_users",
-    "exit_undeclared_accounts", "remove_exited_accounts", "add_entered_accounts",
-)  # fmt: skip
-_FORGET = ("forget_undeclared_evaluations", "keep_merged_users", "forget_changed_keys")
+_EXIT_UNDECLARED = ("exit_undeclared_users", "exit_undeclared_accounts", "forget_undeclared_evaluations")
+_APPLY = ("remove_exited_users", "add_entered_users", "remove_exited_accounts", "add_entered_accounts")
+_FORGET = ("keep_merged_users", "forget_changed_keys")
 
 
 def last_as_of(engine: Engine) -> datetime | None:
@@ -33,10 +31,14 @@ def last_as_of(engine: Engine) -> datetime | None:
 
 @dataclass
 class Tick:
-    """An open tick; `changes` counts membership changes by `segment change` once it is published."""
+    """An open tick; `changes` counts membership changes by `segment change` once it is published.
+
+    `together` are the segments that it evaluates with their features, so that dbt leaves them out.
+    """
 
     tick_id: int
     as_of: datetime
+    together: list[str] = field(default_factory=list)
     changes: dict[str, int] = field(default_factory=dict)
 
 
@@ -98,6 +100,9 @@ def _publish(engine: Engine, tick: Tick, *, segments: Collection[str], published
     }
     with engine.begin() as connection:
         connection.execute(SQL["fence_tick"], values)
+        undeclared = list(connection.scalars(SQL["undeclared_segments"], values))
+        for statement in _EXIT_UNDECLARED if undeclared else ():
+            connection.execute(SQL[statement], {**values, "undeclared": undeclared})
         for statement in _APPLY:
             connection.execute(SQL[statement], values)
         changes = {

@@ -205,13 +205,65 @@ return case when send_window is null and quiet_hours is null then at else (
 -- is, and bit 30 for an event that must not lie between. Events of different `keys` (null: all are of one) are apart,
 -- and without `within` also those of different sessions, which half an hour without an event ends. `ordering` is given,
 -- strict (nothing lies between), or any, which needs each step `needed` times.
+--
+-- `begun` has, for each step, the latest beginning of a run of events up to it; an earlier one never serves better. A
+-- loop, because a query takes longer to begin than most people's events to be read.
 create or replace function upnext.has_sequence(
     matched integer[], times timestamptz[], keys text[], needed integer[], within interval, ordering text
 )
 returns boolean
+language plpgsql immutable parallel safe as $$
+declare
+    one text;
+    begun timestamptz[];
+    before timestamptz;
+begin
+    if ordering = 'any' then
+        return upnext.has_all(matched, times, keys, needed, within);
+    end if;
+    foreach one in array case
+        when keys is null then array[null] else array(select distinct given.key from unnest(keys) as given (key))
+    end loop
+        begun := '{}';
+        before := null;
+        for nth in 1 .. coalesce(cardinality(matched), 0) loop
+            if within is null and times[nth] - before >= interval '30 minutes' then
+                begun := '{}';
+            end if;
+            before := times[nth];
+            continue when keys is not null and (keys[nth] = one) is not true;
+            for step in reverse cardinality(needed) .. 2 loop
+                begun[step] := case
+                    when matched[nth] & (1 << (step - 1)) = 0 then case when ordering <> 'strict' then begun[step] end
+                    when ordering = 'strict' then begun[step - 1]
+                    else greatest(begun[step], begun[step - 1])
+                end;
+            end loop;
+            begun[1] := case
+                when matched[nth] & 1 > 0 then times[nth] when ordering <> 'strict' then begun[1]
+            end;
+            if matched[nth] & (1 << (cardinality(needed) - 1)) > 0
+                and (within is null or times[nth] <= begun[cardinality(needed)] + within)
+                and begun[cardinality(needed)] is not null
+            then
+                return true;
+            end if;
+            if matched[nth] & (1 << 30) > 0 then
+                begun := case when matched[nth] & 1 > 0 then array[times[nth]] else '{}' end;
+            end if;
+        end loop;
+    end loop;
+    return false;
+end $$;
+
+-- Whether each step comes as often as it is needed, in any order, from some event on.
+create or replace function upnext.has_all(
+    matched integer[], times timestamptz[], keys text[], needed integer[], within interval
+)
+returns boolean
 language sql immutable parallel safe
 return (
-    with recursive in_order as (
+    with in_order as (
         select
             given.nth,
             given.at,
@@ -227,78 +279,27 @@ return (
     ),
 
     did as (
-        select *, row_number() over (partition by key, session order by nth) as place
-        from grouped
-        where keys is null or key is not null
-    ),
-
-    reached (step, key, session, place, begun, begun_at) as (
-        select 1, key, session, place, place, at
-        from did
-        where steps & 1 > 0 and ordering <> 'any'
-        union
-        select
-            reached.step + 1,
-            reached.key,
-            reached.session,
-            (
-                select min(did.place)
-                from did
-                where
-                    did.key is not distinct from reached.key
-                    and did.session = reached.session
-                    and did.place > reached.place
-                    and (ordering <> 'strict' or did.place = reached.place + 1)
-                    and did.steps & (1 << reached.step) > 0
-            ),
-            reached.begun,
-            reached.begun_at
-        from reached
-        where reached.step < cardinality(needed) and reached.place is not null
+        select * from grouped where keys is null or key is not null
     )
 
-    select case
-        when ordering = 'any' then exists (
+    select exists (
+        select
+        from did as first
+        where not exists (
             select
-            from did as first
-            where not exists (
-                select
-                from unnest(needed) with ordinality as wanted (times, step)
-                where wanted.times > (
-                    select count(*)
-                    from did
-                    where
-                        did.key is not distinct from first.key
-                        and did.session = first.session
-                        and did.place >= first.place
-                        and (within is null or did.at <= first.at + within)
-                        and did.steps & (1 << (wanted.step::integer - 1)) > 0
-                )
+            from unnest(needed) with ordinality as wanted (times, step)
+            where wanted.times > (
+                select count(*)
+                from did
+                where
+                    did.key is not distinct from first.key
+                    and did.session = first.session
+                    and did.nth >= first.nth
+                    and (within is null or did.at <= first.at + within)
+                    and did.steps & (1 << (wanted.step::integer - 1)) > 0
             )
         )
-        else exists (
-            select
-            from reached
-            inner join did
-                on
-                    did.key is not distinct from reached.key
-                    and did.session = reached.session
-                    and did.place = reached.place
-            where
-                reached.step = cardinality(needed)
-                and (within is null or did.at <= reached.begun_at + within)
-                and not exists (
-                    select
-                    from did as between_them
-                    where
-                        between_them.key is not distinct from reached.key
-                        and between_them.session = reached.session
-                        and between_them.place > reached.begun
-                        and between_them.place < reached.place
-                        and between_them.steps & (1 << 30) > 0
-                )
-        )
-    end
+    )
 );
 
 -- When each begun event turns out as not finished: `within` after it, if no finished one of its key follows until then.

@@ -37,6 +37,7 @@
         {%- do reconcile(target, model.name, key, types_of('pg_temp.fresh').keys() | list, scope, progress.tick_id) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
+    {%- do evaluate_together(model.name, progress) -%}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 

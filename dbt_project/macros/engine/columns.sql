@@ -82,31 +82,35 @@
 
 {#
     A meta with what is asked of it again and again, because each call of a macro takes time, and a table may have
-    hundreds of features: its kind, the conditions for its events, whether a tick can add and subtract it, and the text
-    that tells which columns of an event its difference reads.
+    hundreds of features: its kind, the conditions for its events, the names of those that may change it, whether a tick
+    can add and subtract it, and the text that tells which columns of an event its difference reads.
 #}
 {% macro prepared(meta) -%}
     {%- set ready = dict(meta) -%}
     {%- for key in meta if key ~ '__value' in context -%} {%- do ready.update({'known_kind': key}) -%} {%- endfor -%}
-    {%- set is_relative = relative_tests(meta) | length > 0 -%}
-    {%- set difference = (of_kind(ready, 'difference') or none_of_it)(ready, 'true', 'true') | trim -%}
+    {%- set of_difference = of_kind(ready, 'difference') -%}
+    {%- set of_change = of_kind(ready, 'changed_by') -%}
+    {%- set difference = of_difference(ready, 'true', 'true') | trim if of_difference else '' -%}
+    {%- set is_relative = (ready.where or ready.context) and relative_tests(ready) | length > 0 or false -%}
     {%- set moves = is_relative or of_kind(ready, 'next_change') is not none -%}
+    {%- set condition = none if is_relative else event_condition(ready) -%}
+    {%- set by = of_change(ready) if of_change else changed_by(ready) -%}
     {%- do ready.update({
         'moves': moves,
         'adds_up': difference | length > 0 and not moves,
-        'changes_with': may_change(ready),
-        'condition': none if is_relative else event_condition(ready),
+        'condition': condition,
+        'changes_with': may_change(ready) if is_relative or of_change else condition,
+        'changed_by_events': ['any'] if by.type else events_of(by),
     }) -%}
     {%- do ready.update({'reads': difference ~ ready.changes_with}) -%}
     {{ return(ready) }}
 {%- endmacro %}
 
-{% macro none_of_it(meta, came, left) -%}{%- endmacro %}
-
 {# The condition for the events that a feature is about. #}
 {% macro event_condition(meta, instant=none) -%}
     {%- if meta.condition -%} {{ return(meta.condition) }} {%- endif -%}
-    {%- set about = (of_kind(meta, 'about') or same)(meta) -%}
+    {%- set of_its_kind = of_kind(meta, 'about') -%}
+    {%- set about = of_its_kind(meta) if of_its_kind else meta -%}
     {%- set names = events_of(about) -%}
     {%- if about.type -%} events.type = {{ quoted([about.type]) }} and not events.is_derived
     {%- elif 'any' in names -%} not events.is_derived
@@ -117,7 +121,8 @@
 
 {# The events that may change a feature, as a meta. #}
 {% macro changed_by(meta) -%}
-    {{ return((of_kind(meta, 'changed_by') or of_kind(meta, 'about') or same)(meta)) }}
+    {%- set of_its_kind = of_kind(meta, 'changed_by') or of_kind(meta, 'about') -%}
+    {{ return(of_its_kind(meta) if of_its_kind else meta) }}
 {%- endmacro %}
 
 {# The condition for the events that may change a feature. An event may pass a relative test only later. #}

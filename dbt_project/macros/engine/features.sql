@@ -35,6 +35,7 @@
         {%- do advance_features(target, model.name, key, features, with_events, progress, upstream) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
+    {%- do evaluate_together(model.name, progress) -%}
     {{ return(committed(target)) }}
 {% endmaterialization %}
 
@@ -54,12 +55,18 @@
 
 {% macro marker_of_features() -%} /* features, by the descriptions of the columns */ {%- endmacro %}
 
-{# The definitions of a model's features by name, including those that `totals` are computed from. #}
+{#
+    The definitions of a model's features by name, including those that `totals` are computed from. They are kept with
+    the model, because to compile it and to run it asks for the same.
+#}
 {% macro features_of(model_name) -%}
+    {%- set model_node = graph.nodes['model.upnext.' ~ model_name] if execute else {} -%}
+    {%- if model_node.prepared_features -%} {{ return(model_node.prepared_features) }} {%- endif -%}
     {%- set features = {} -%}
     {%- for column in described_columns(model_name) -%}
-        {%- if not of_kind(column.config.meta, 'generated') -%}
-            {%- do features.update({column.name: prepared(column.config.meta)}) -%}
+        {%- set meta = prepared(column.config.meta) -%}
+        {%- if meta.known_kind or not of_kind(meta, 'generated') -%}
+            {%- do features.update({column.name: meta}) -%}
         {%- endif -%}
     {%- endfor -%}
     {%- if config.get('totals') -%}
@@ -67,6 +74,7 @@
             {%- do features.update({name: prepared(meta)}) -%}
         {%- endfor -%}
     {%- endif -%}
+    {%- do model_node.update({'prepared_features': features}) -%}
     {{ return(features) }}
 {%- endmacro %}
 
@@ -180,12 +188,14 @@
     {%- do run_query(logging_keys(
         model_name, key, progress.tick_id, add_differences(target, key, features, differential, progress)
     )) -%}
-    {%- if others -%}
-        {%- do run_query(affected_users(target, others, progress)) -%}
-        {%- do run_query(logging_keys(
-            model_name, key, progress.tick_id, recompute_affected(target, key, others, with_events, progress)
-        )) -%}
-    {%- endif -%}
+    {%- for alike in changed_alike(others) -%}
+        {%- do run_query(affected_users(target, alike, progress)) -%}
+        {%- if run_query("select 1 from affected limit 1").rows -%}
+            {%- do run_query(logging_keys(
+                model_name, key, progress.tick_id, recompute_affected(target, key, alike, with_events, progress)
+            )) -%}
+        {%- endif -%}
+    {%- endfor -%}
     {%- if run_query("select 1 from recomputed limit 1").rows -%}
         {%- do run_query(fresh_features(with_events, key, features, progress)) -%}
         {%- set scope = 'live.user_id in (select key from recomputed)' -%}
@@ -202,6 +212,10 @@
 
 {# New keys start from the difference; features without one start from their empty value. #}
 {% macro add_differences(target, key, features, differential, progress) -%}
+    {%- set after = {} -%}
+    {%- for name, meta in differential.items() -%}
+        {%- do after.update({name: of_kind(meta, 'after')(name) | trim}) -%}
+    {%- endfor -%}
     insert into {{ target }} as live ({{ (key + features.keys() | list) | join(', ') }})
     select
         {{ key | join(', ') }}
@@ -214,22 +228,31 @@
     on conflict ({{ key | join(', ') }}) do
     {%- if differential %}
     update set
-        {%- for name, meta in differential.items() %}
-        {{ name }} = {{ of_kind(meta, 'after')(name) }}{{ ',' if not loop.last }}
+        {%- for name, value in after.items() %}
+        {{ name }} = {{ value }}{{ ',' if not loop.last }}
         {%- endfor %}
-    where
-        ({{ prefixed('live', differential) }}) is distinct from (
-            {%- for name, meta in differential.items() %}
-            {{ of_kind(meta, 'after')(name) }}{{ ',' if not loop.last }}
-            {%- endfor %}
-        )
+    where ({{ prefixed('live', after) }}) is distinct from ({{ after.values() | join(', ') }})
     {%- else %} nothing
     {%- endif %}
     returning live.{{ key[0] }}
 {%- endmacro %}
 
+{#
+    These features by the names of the events that may change them, so that an event recomputes those that read it and
+    no others. Features that change by time alone share a column, and are one group.
+#}
+{% macro changed_alike(features) -%}
+    {%- set groups = {} -%}
+    {%- for name, meta in features.items() -%}
+        {%- do groups.setdefault('' if meta.moves else meta.changed_by_events | join(', '), {}).update({name: meta}) -%}
+    {%- endfor -%}
+    {{ return(groups.values() | list) }}
+{%- endmacro %}
+
 {# Users with an event in this tick that may change a feature without a difference, or with a change by time alone. #}
 {% macro affected_users(target, others, progress) -%}
+    drop table if exists pg_temp.affected;
+
     create temporary table affected on commit drop as
     select distinct user_id
     from (
@@ -309,8 +332,7 @@
 {% macro left_windows(features, progress) -%}
     {%- set names_by_window = {} -%}
     {%- for meta in features.values() if meta.within -%}
-        {%- set by = changed_by(meta) -%}
-        {%- do names_by_window.setdefault(meta.within, []).extend(['any'] if by.type else events_of(by)) -%}
+        {%- do names_by_window.setdefault(meta.within, []).extend(meta.changed_by_events) -%}
     {%- endfor -%}
     {%- set conditions = [] -%}
     {%- for within, names in names_by_window.items() -%}

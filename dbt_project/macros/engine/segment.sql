@@ -5,7 +5,8 @@
 
     `row_local` (a var, see upnext/segments/definition.py) lists the segments that depend on one row of the features.
     These evaluate only users whose row, or whose membership of a segment that they name, has changed since the last
-    time. Others evaluate all users.
+    time. Others evaluate all users. Most of the former are evaluated together, by `evaluate_together`, and dbt leaves
+    them out (see upnext/segments/by_row.py). So a change of how their view is made needs a migration that drops it.
 
     The model's meta (upnext/segments/definition.py checks it): `owner`, `priority` and `exclusive_group` (see
     primary_segment), and `limit: {change: 50%, at_least: 100, hold: true}`, the share of its members by which a segment
@@ -22,8 +23,7 @@
     {%- do run_pre_hooks() -%}
 
     {%- set last = last_evaluation(model.name, view, tick_id) -%}
-    {%- set is_same = last is not none and last.id is not none
-        and last.definition == local_md5(of_its_people(sql, {'id': last.id})) -%}
+    {%- set is_same = last.id is not none and last.definition == local_md5(of_its_people(sql, {'id': last.id})) -%}
     {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
     {%- set unit = unit_of(columns) -%}
     {%- if unit is none -%}
@@ -39,9 +39,9 @@
         {%- do evaluate_segment(model.name, unit, of_its_people(sql, unit), tick_id | int, last) -%}
     {%- endif -%}
     {%- set view_sql = members_view(model.name, unit) -%}
-    {% if last is none or last.view_definition != local_md5(view_sql) %}
+    {% if last.view_definition != local_md5(view_sql) %}
         {#- A view of the same columns is replaced, so that views over it stay. -#}
-        {% if last is none or last.id != unit.id %} {%- do run_query("drop view if exists " ~ view) -%} {% endif %}
+        {% if last.id != unit.id %} {%- do run_query("drop view if exists " ~ view) -%} {% endif %}
         {%- do run_query(made_view(view, view_sql)) -%}
     {% endif %}
 
@@ -119,9 +119,14 @@
     }.get(columns | join(', '))) }}
 {%- endmacro %}
 
+{# The unit that a table of features has one row for. #}
+{% macro unit_of_features(features) -%}
+    {{ return(unit_of(['account_id'] if features == 'account_features' else ['user_id'])) }}
+{%- endmacro %}
+
 {#
-    The last evaluation. `id` is the key of the segment's view and `view_definition` its hash, none where there is no
-    view. `rebuilt_by` has, for each table of features, the newest tick for which any row may have changed. The query
+    The last evaluation; its `tick_id` is none before the first. `id` is the key of the segment's view and
+    `view_definition` its hash, none where there is no view. `rebuilt_by` has, for each table of features, the newest tick for which any row may have changed. The query
     also fences the tick, because with hundreds of segments each further query counts.
 #}
 {% macro last_evaluation(segment, view, tick_id) -%}
@@ -133,7 +138,8 @@
                 where attrelid = to_regclass('{{ view }}') and attnum = 1
             ) as id,
             obj_description(to_regclass('{{ view }}'), 'pg_class') as view_definition,
-            (select jsonb_object_agg(model, coalesce(all_touched_by, 0)) from features.states) as rebuilt_by
+            (select jsonb_object_agg(model, coalesce(all_touched_by, 0)) from features.states) as rebuilt_by,
+            (select text_hash from segments.by_row where segment = '{{ segment }}') as text_hash
         from ({{ "select upnext.fence_tick(" ~ tick_id ~ ")" if tick_id is not none else "select 1" }}) as fence
         left join lateral (
             select
@@ -149,18 +155,27 @@
             limit 1
         ) as last on true
     {%- endset -%}
-    {%- set found = run_query(query).rows[0] -%}
-    {{ return(found if found.tick_id is not none else none) }}
+    {{ return(run_query(query).rows[0]) }}
+{%- endmacro %}
+
+{# The limit of a segment's meta, as SQL: the share in percent, the fewest changes that exceed it, and whether it holds. #}
+{% macro limit_of(meta) -%}
+    {%- set limit = meta.limit or {} -%}
+    {{ return({
+        'share': limit.change | replace('%', '') if limit else "'infinity'::float8",
+        'at_least': limit.at_least or 0,
+        'holds': limit.hold or false,
+    }) }}
 {%- endmacro %}
 
 {% macro evaluate_segment(segment, unit, sql, tick_id, last) -%}
     {%- set definition = local_md5(sql) -%}
-    {%- if last and last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
-    {%- set is_by_row = last and last.definition == definition and not last.is_held and not last.error
+    {%- if last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
+    {%- set is_by_row = last.definition == definition and not last.is_held and not last.error
         and model.name in var('row_local', []) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
-    {%- set limit = config.get('meta', {}).limit or {} -%}
-    {%- set may_hold = limit.hold and not (last.is_held and last.is_released) or false -%}
-    {%- set share = limit.change | replace('%', '') if limit else "'infinity'::float8" -%}
+    {%- set limit = limit_of(config.get('meta', {}) or {}) -%}
+    {%- set may_hold = limit.holds and not (last.is_held and last.is_released) -%}
+    {%- set text_hash = quoted([last.text_hash]) if last.text_hash else 'null' -%}
     {%- set touched = touched_members(unit, last.tick_id, tick_id) if is_by_row else none -%}
     {%- set statement %}
         with {{ changed_members(segment, unit, sql, touched) }},
@@ -183,17 +198,19 @@
             select
                 *,
                 members_before > 0
-                and entered + exited >= {{ limit.at_least or 0 }}
-                and (entered + exited) * 100 > members_before * {{ share }} as is_beyond
+                and entered + exited >= {{ limit.at_least }}
+                and (entered + exited) * 100 > members_before * {{ limit.share }} as is_beyond
             from counted
         ),
 
         evaluated as (
-            insert into segments.evaluations
-                (segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held)
+            insert into segments.evaluations (
+                segment, tick_id, definition, text_hash, looked_at, members_before, entered, exited, is_beyond_limit,
+                is_held
+            )
             select
-                '{{ segment }}', {{ tick_id }}, '{{ definition }}', looked_at, members_before, entered, exited,
-                is_beyond, is_beyond and {{ may_hold }}
+                '{{ segment }}', {{ tick_id }}, '{{ definition }}', {{ text_hash }}, looked_at, members_before,
+                entered, exited, is_beyond, is_beyond and {{ may_hold }}
             from judged
         )
 
@@ -203,26 +220,195 @@
         inner join judged on not (judged.is_beyond and {{ may_hold }})
         order by changed.id
     {%- endset -%}
-    {#- A value that a condition cannot read must not prevent the publication of the other segments. -#}
-    {%- set attempt -%}
+    {%- set error = attempt(statement, tick_id) -%}
+    {%- if error is not none -%} {%- do hold_out(segment, unit, definition, tick_id, error) -%} {%- endif -%}
+{%- endmacro %}
+
+{# Run a statement; if it meets a value that a condition cannot read, change nothing and return why. #}
+{% macro attempt(statement, tick_id) -%}
+    {%- set attempted -%}
         select upnext.attempt($statement${{ statement }}$statement$) as error
         from set_config('upnext.tick_id', '{{ tick_id }}', true)
     {%- endset -%}
-    {%- set error = run_query(attempt).rows[0].error -%}
-    {%- if error is not none -%}
-        {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
-        {%- set hold_out %}
-            insert into segments.evaluations (
-                segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held,
-                error
-            )
-            select
-                '{{ segment }}', {{ tick_id }}, '{{ definition }}', 0, count(*), 0, 0, false, false, '{{ error }}'
-            from {{ unit.members }}
-            where segment = '{{ segment }}'
-        {%- endset -%}
-        {%- do run_query(hold_out) -%}
+    {{ return(run_query(attempted).rows[0].error) }}
+{%- endmacro %}
+
+{# Note that a segment could not be evaluated. It must not prevent the publication of the others. #}
+{% macro hold_out(segment, unit, definition, tick_id, error) -%}
+    {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
+    {%- set noted %}
+        insert into segments.evaluations (
+            segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error
+        )
+        select '{{ segment }}', {{ tick_id }}, '{{ definition }}', 0, count(*), 0, 0, false, false, '{{ error }}'
+        from {{ unit.members }}
+        where segment = '{{ segment }}'
+    {%- endset -%}
+    {%- do run_query(noted) -%}
+{%- endmacro %}
+
+{#
+    Evaluate, by a table of features that is at the tick, the segments that dbt leaves out. One statement reads each row
+    once for all of them. If it meets a value that some condition cannot read, each is evaluated by itself.
+#}
+{% macro evaluate_together(features, progress) -%}
+    {%- if not progress.is_tick -%} {{ return('') }} {%- endif -%}
+    {%- set tick_id = progress.tick_id -%}
+    {%- set segments = run_query(segments_together(features, tick_id)).rows -%}
+    {%- if not segments -%} {{ return('') }} {%- endif -%}
+    {%- set unit = unit_of_features(features) -%}
+    {%- do run_query(touched_together(segments, unit, tick_id)) -%}
+    {%- if attempt(conditions_together(segments, unit, tick_id), tick_id) is not none -%}
+        {%- for segment in segments -%}
+            {%- set error = attempt(conditions_together([segment], unit, tick_id), tick_id) -%}
+            {%- if error is not none -%}
+                {%- do hold_out(segment.segment, unit, segment.definition, tick_id, error) -%}
+            {%- endif -%}
+        {%- endfor -%}
     {%- endif -%}
+{%- endmacro %}
+
+{# A table, because the planner has to know how many they are. #}
+{% macro touched_together(segments, unit, tick_id) -%}
+    create temporary table touched on commit drop as
+    {%- if segments | selectattr('is_rebuilt') | list %}
+    select {{ unit.id }} as id from features.{{ unit.features }}
+    union
+    select {{ unit.id }} from {{ unit.members }} where segment in ({{ names_together(segments) }})
+    {%- else %}
+    {{ touched_members(unit, segments | map(attribute='last_tick_id') | min, tick_id) }}
+    {%- endif %};
+
+    analyze touched
+{%- endmacro %}
+
+{% macro names_together(segments) -%} {{ quoted(segments | map(attribute='segment') | list) }} {%- endmacro %}
+
+{# The segments of a table of features that are evaluated together, each with its last evaluation. #}
+{% macro segments_together(features, tick_id) -%}
+    select
+        by_row.segment,
+        by_row.condition,
+        by_row.text_hash,
+        last.definition,
+        last.tick_id as last_tick_id,
+        last.members_before + last.entered - last.exited as members,
+        coalesce(states.all_touched_by > last.tick_id, false) as is_rebuilt
+    from segments.by_row
+    inner join features.states on by_row.features = states.model
+    cross join lateral (
+        select * from segments.evaluations
+        where segment = by_row.segment
+        order by tick_id desc
+        limit 1
+    ) as last
+    where by_row.features = '{{ features }}' and by_row.is_together and last.tick_id < {{ tick_id }}
+    order by by_row.segment
+{%- endmacro %}
+
+{% macro conditions_together(segments, unit, tick_id) -%}
+    with declared (nth, segment, definition, text_hash, members_before, share, at_least, holds) as (
+        values
+        {%- for segment in segments %}
+        {%- set limit = limit_of(graph.nodes['model.upnext.' ~ segment.segment].config.meta or {}) %}
+        (
+            {{ loop.index }}, {{ quoted([segment.segment, segment.definition, segment.text_hash]) }}, {{ segment.members }},
+            {{ limit.share }}, {{ limit.at_least }}, {{ limit.holds }}
+        ){{ ',' if not loop.last }}
+        {%- endfor %}
+    ),
+
+    met as materialized (
+        select
+            {{ unit.id }} as id,
+            array_remove(array[
+                {%- for segment in segments %}
+                case when (
+                    {{ segment.condition }}
+                ) then {{ loop.index }} end{{ ',' if not loop.last }}
+                {%- endfor %}
+            ], null) as nths
+        from features.{{ unit.features }}
+        where {{ unit.id }} in (select touched.id from touched)
+    ),
+
+    member_of as (
+        select members.id, array_agg(declared.nth) as nths
+        from (
+            select {{ unit.id }} as id, segment from {{ unit.members }}
+            where {{ unit.id }} in (select touched.id from touched)
+        ) as members
+        inner join declared on members.segment = declared.segment
+        group by members.id
+    ),
+
+    {# Most stay members of the same segments, so that the two lists are compared as a whole. #}
+    compared as (
+        select
+            id,
+            coalesce(met.nths, array[]::integer []) as selected,
+            coalesce(member_of.nths, array[]::integer []) as members
+        from met
+        full join member_of using (id)
+    ),
+
+    moved as (
+        select * from compared
+        where cardinality(selected) <> cardinality(members) or not selected @> members
+    ),
+
+    changed as materialized (
+        select moves.id, declared.segment, moves.change
+        from (
+            select id, unnest(selected) as nth, 'entered' as change, members as others from moved
+            union all
+            select id, unnest(members), 'exited', selected from moved
+        ) as moves
+        inner join declared on moves.nth = declared.nth
+        where moves.nth <> all(moves.others)
+    ),
+
+    counted as (
+        select
+            segment,
+            count(*) filter (where change = 'entered') as entered,
+            count(*) filter (where change = 'exited') as exited
+        from changed
+        group by segment
+    ),
+
+    judged as (
+        select
+            declared.segment,
+            declared.definition,
+            declared.text_hash,
+            declared.members_before,
+            declared.holds,
+            coalesce(counted.entered, 0) as entered,
+            coalesce(counted.exited, 0) as exited,
+            declared.members_before > 0
+            and counted.entered + counted.exited >= declared.at_least
+            and (counted.entered + counted.exited) * 100 > declared.members_before * declared.share as is_beyond
+        from declared
+        left join counted on declared.segment = counted.segment
+    ),
+
+    evaluated as (
+        insert into segments.evaluations (
+            segment, tick_id, definition, text_hash, looked_at, members_before, entered, exited, is_beyond_limit,
+            is_held
+        )
+        select
+            segment, {{ tick_id }}, definition, text_hash, (select count(*) from touched), members_before, entered,
+            exited, coalesce(is_beyond, false), coalesce(is_beyond and holds, false)
+        from judged
+    )
+
+    insert into {{ unit.changes }} (tick_id, segment, {{ unit.id }}, change, as_of)
+    select {{ tick_id }}, changed.segment, changed.id, changed.change, {{ as_of() }}
+    from changed
+    inner join judged on changed.segment = judged.segment and (judged.is_beyond and judged.holds) is not true
+    order by changed.segment, changed.id
 {%- endmacro %}
 
 {# CTEs: `changed` has the ids that are selected and not members, or the reverse, of those touched or of all. #}

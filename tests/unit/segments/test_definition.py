@@ -7,7 +7,7 @@ import pytest
 from upnext.declarations import Problem
 from upnext.errors import UpnextError
 from upnext.segments.declared import check_segments
-from upnext.segments.definition import find_cycle, find_mistakes, is_row_local, references
+from upnext.segments.definition import condition_of, find_cycle, find_mistakes, is_row_local, references
 
 KNOWN = {"user_features", "account_features", "active", "curious"}
 COUNTS = {"logins_30d"}
@@ -150,6 +150,38 @@ OTHER = "{{ ref('other') }}"
 )  # fmt: skip
 def test_whether_one_row_decides(sql: str, expected: bool) -> None:
     assert is_row_local(sql, segments={"other", "mine"}) is expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "condition"),
+    [
+        (f"select user_id from {FEATURES} where logins >= 5", "logins >= 5"),
+        (f"select user_id from {FEATURES}\nwhere a = 'where' -- or b\n", "a = 'where' -- or b"),
+        (f"{{{{ config(meta={{'owner': 'x'}}) }}}}select user_id from {FEATURES} where a or b", "a or b"),
+        ("select account_id from {{ ref('account_features') }} where members > 1", "members > 1"),
+        (f"select user_id from {FEATURES}", None),
+        (f"select user_id from {FEATURES} as f where f.logins >= 5", None),
+        (f"select user_id from {FEATURES} where user_id in (select user_id from {OTHER})", None),
+        (f"select user_id from {FEATURES} where user_id in {{{{ list('testers') }}}}", None),
+        (f"select user_id from {FEATURES} where {{{{ share(user_id, 10) }}}}", None),
+        (f"select user_id from {FEATURES} where logins >= 5 limit 3", None),
+        (f"select user_id from {FEATURES} where (((", None),
+        ("select user_id from {{ ref( where", None),
+    ],
+)  # fmt: skip
+def test_which_conditions_are_evaluated_together(sql: str, condition: str | None) -> None:
+    found = condition_of(sql, excludes_visitors=False)
+    assert (found and found.sql) == condition
+
+
+def test_a_condition_excludes_visitors_of_users_alone() -> None:
+    of_users = condition_of(f"select user_id from {FEATURES} where a -- b", excludes_visitors=True)
+    of_accounts = condition_of("select account_id from {{ ref('account_features') }} where a", excludes_visitors=True)
+    assert of_users is not None and of_accounts is not None
+    assert of_users.sql == "(a -- b\n) and not upnext.is_visitor(user_id)"
+    assert of_accounts.sql == "a"
+    other = condition_of(f"select user_id from {FEATURES} where a -- b", excludes_visitors=False)
+    assert other is not None and other.text_hash != of_users.text_hash
 
 
 def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -> None:

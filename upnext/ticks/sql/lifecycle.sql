@@ -37,11 +37,23 @@ select pg_backend_pid();
 -- name: fence_tick
 select upnext.fence_tick(:tick_id);
 
+-- name: undeclared_segments
+-- Segments that were evaluated once and are no longer declared; each is looked up by the index.
+with recursive evaluated (segment) as (
+    select min(segment) from segments.evaluations
+    union all
+    select (select min(others.segment) from segments.evaluations as others where others.segment > evaluated.segment)
+    from evaluated
+    where evaluated.segment is not null
+)
+
+select segment from evaluated where segment <> all(cast(:segments as text[]));
+
 -- name: exit_undeclared_users
 insert into segments.membership_changes (tick_id, segment, user_id, change, as_of)
 select :tick_id, segment, user_id, 'exited', :as_of
 from segments.members
-where segment <> all(cast(:segments as text[]))
+where segment = any(cast(:undeclared as text[]))
 order by segment, user_id;
 
 -- name: remove_exited_users
@@ -68,7 +80,7 @@ group by 1;
 insert into segments.account_membership_changes (tick_id, segment, account_id, change, as_of)
 select :tick_id, segment, account_id, 'exited', :as_of
 from segments.account_members
-where segment <> all(cast(:segments as text[]))
+where segment = any(cast(:undeclared as text[]))
 order by segment, account_id;
 
 -- name: remove_exited_accounts
@@ -92,7 +104,7 @@ where tick_id = :tick_id
 group by 1;
 
 -- name: forget_undeclared_evaluations
-delete from segments.evaluations where segment <> all(cast(:segments as text[]));
+delete from segments.evaluations where segment = any(cast(:undeclared as text[]));
 
 -- name: keep_merged_users
 insert into segments.merged_users (tick_id, user_id)
