@@ -27,6 +27,7 @@ from sqlalchemy.engine import URL, make_url
 from tests.conftest import AS_OF, UPNEXT, create_database, free_port, rows, settings_for, wait_for
 from upnext.clock import utc_now
 from upnext.edge import manage
+from upnext.events import ingest
 from upnext.loop import ingest_landing
 from upnext.project import Project
 from upnext.warehouse.embedded import EmbeddedServer
@@ -477,6 +478,34 @@ def test_three_drains_at_once_store_each_event_once(project: Project) -> None:
             done = [one.result() for one in [pool.submit(ingest_landing, project) for _ in range(3)]]
             assert sum(one.duplicate + one.rejected for one in done) == 0
     check(project, load)
+
+
+def test_a_page_that_cannot_be_stored_is_back_in_the_inbox_and_so_is_the_next(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = (
+        '{"type": "track", "event": "login", "userId": "ann", "messageId": "%s", "timestamp": "2026-03-31T12:00:00Z"}'
+    )
+    with project.engine.begin() as connection:
+        for number in range(30):
+            values = {"line": (line % number).encode()}
+            connection.execute(sa.text("insert into edge.inbox (source, line) values ('segment', :line)"), values)
+    stored, load_lines = iter([True, False]), ingest._load_lines
+
+    def fails_at_the_second_page(*given: Any) -> Any:
+        if not next(stored):
+            raise RuntimeError
+        return load_lines(*given)
+
+    monkeypatch.setattr(ingest, "PAGE", 10)
+    with monkeypatch.context() as failing:
+        failing.setattr(ingest, "_load_lines", fails_at_the_second_page)
+        with pytest.raises(RuntimeError):
+            ingest_landing(project)
+    counts = "select (select count(*) from raw.events), (select count(*) from edge.inbox)"
+    assert rows(project, counts) == [(10, 20)]
+    assert ingest_landing(project).stored == 20
+    assert rows(project, counts) == [(30, 0)]
 
 
 def test_while_the_warehouse_is_read_only_clients_wait_and_decisions_are_given(project: Project) -> None:

@@ -34,6 +34,7 @@ from upnext.edge.requests import body_of
 from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
 from upnext.edge.warehouse import STATEMENTS, Warehouse
+from upnext.garbage import collect_seldom
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -307,6 +308,7 @@ def _ids() -> Iterator[str]:
 
 def create(config: Config | None = None) -> App:
     """Return the application of one process."""
+    collect_seldom()
     config = config or Config.from_environment()
     edge = Edge(config)
     app = App(middleware=[Process(edge)])

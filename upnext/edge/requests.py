@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from typing import Any
 
 from falcon.asgi import Request
 
@@ -22,22 +23,40 @@ async def body_of(request: Request) -> bytes:
         raise Refused(415, "unsupported_encoding", "a body is sent as it is, or by gzip")
     too_large = Refused(413, "too_large", f"at most {MAX_BODY} bytes, also when inflated")
     parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_WITHIN):
-            async for part in request.stream:
-                size += len(part)
-                if size <= MAX_BODY:
-                    parts.append(part)
-                elif size > MOST_DISCARDED:
-                    raise too_large
-    except TimeoutError:
-        raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
+    with _deadline():
+        async for part in request.stream:
+            size += len(part)
+            if size <= MAX_BODY:
+                parts.append(part)
+            elif size > MOST_DISCARDED:
+                raise too_large
     if size > MAX_BODY:
         raise too_large
     if request.content_length is not None and size < request.content_length:
         raise Refused(400, "cut_off", "the body is shorter than its Content-Length")
     body = b"".join(parts)
     return body if encoding == "identity" else _inflated(body, too_large)
+
+
+class _deadline:  # noqa: N801 - used as a keyword is
+    """Raises `Refused` in the task that it is entered in, after `BODY_WITHIN` seconds.
+
+    asyncio's own does the same for twice the time, which is a tenth of a decision.
+    """
+
+    def __enter__(self) -> None:
+        self._task: Any = asyncio.current_task()
+        self._handle = asyncio.get_running_loop().call_later(BODY_WITHIN, self._end)
+        self._is_over = False
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._task.cancel()
+
+    def __exit__(self, kind: Any, _error: Any, _trace: Any) -> None:
+        self._handle.cancel()
+        if self._is_over and kind is asyncio.CancelledError and self._task.uncancel() == 0:
+            raise Refused(408, "too_slow", f"the body did not come within {BODY_WITHIN:.0f} seconds") from None
 
 
 def _inflated(body: bytes, too_large: Refused) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -27,7 +27,8 @@ from upnext.warehouse.locks import hold
 # The last line of a file, without its newline, may still be incomplete and change when the file grows.
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
 PAGE = 25_000
-PAGE_BYTES = 64 * 1024 * 1024
+# Two pages are in memory at a time.
+PAGE_BYTES = 32 * 1024 * 1024
 BATCH = 5_000
 _SUSPICIOUS = ("cut", "replaced")
 
@@ -101,30 +102,40 @@ def ingest(
 def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime) -> Ingested:
     """Load the lines that wait in the inbox: one load for each source and page.
 
-    A line leaves the inbox in the transaction that stores it, or that keeps it as rejected. Lines of a source that is
-    not declared wait.
+    A line leaves the inbox in the transaction that stores it, or that keeps it as rejected. While one page is stored,
+    the next one is taken. Lines of a source that is not declared wait.
     """
     total, known = Ingested(), {**sources, OWN: OWN_SOURCE}
-    while True:
-        with engine.begin() as connection:
+    with ExitStack() as connections, ThreadPoolExecutor(max_workers=1) as taker:
+        connection, lines = _take(engine, list(known), connections)
+        while lines:
+            following = taker.submit(_take, engine, list(known), connections)
             hold(connection, "ingest")
-            lines = sorted(_take(connection, list(known)))
             for source, ours in groupby(lines, key=lambda line: line[0]):
                 total += _load_lines(connection, source, known[source], list(ours), loaded_at)
-        if not lines:
-            return total
+            connection.commit()
+            connection.close()
+            connection, lines = following.result()
+    return total
 
 
-def _take(connection: Connection, sources: list[str]) -> list[tuple[str, int, bytes]]:
-    """Take a page of lines out of the inbox: the source, the id, and the line of each."""
+def _take(
+    engine: Engine, sources: list[str], connections: ExitStack
+) -> tuple[Connection, list[tuple[str, int, bytes]]]:
+    """Take a page of lines out of the inbox: the source, the id, and the line of each.
+
+    They are back in it if the connection, which `connections` closes, is not committed.
+    """
+    connection = connections.enter_context(engine.connect())
+    connection.begin()
     statement = str(SQL["take_from_inbox"].compile(dialect=connection.dialect))
     driver: Any = connection.connection.driver_connection
     # In binary: as text, a line would come in twice its size.
     cursor = driver.cursor(binary=True)
-    taken: list[tuple[str, int, bytes]] = cursor.execute(
+    lines: list[tuple[str, int, bytes]] = cursor.execute(
         statement, {"sources": sources, "page": PAGE, "bytes": PAGE_BYTES}
     ).fetchall()
-    return taken
+    return connection, sorted(lines)
 
 
 def _load_lines(
