@@ -1,9 +1,10 @@
 """The resources of assets and sensors: the project, and dbt."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource
@@ -24,9 +25,16 @@ def project_at_work(project: Project) -> dg.ResourceDefinition:
     return resource
 
 
-def dbt_cli() -> DbtCliResource:
+class Dbt(DbtCliResource):
+    """dbt, without the connection of its own that Dagster would open to look at columns and to count rows."""
+
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:
+        return None
+
+
+def dbt_cli() -> Dbt:
     """Return dbt as a subprocess of a run, from the same virtual environment, with Upnext's patches."""
-    return DbtCliResource(
+    return Dbt(
         project_dir=str(dbt.PROJECT_DIR),
         profiles_dir=str(dbt.PROJECT_DIR),
         dbt_executable=str(Path(sys.executable).parent / "upnext-dbt"),

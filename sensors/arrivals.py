@@ -5,7 +5,7 @@ from datetime import datetime
 import dagster as dg
 
 from assets.runs import TICK_JOB
-from sensors.job_state import JobState, read_job_state, why_wait
+from sensors.job_state import EVERY_LOOK, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.events.files import find_landed
 from upnext.events.ledger import has_lines_waiting, not_loaded
@@ -35,7 +35,7 @@ def decide(
     return dg.RunRequest()
 
 
-@dg.sensor(job_name=TICK_JOB, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job_name=TICK_JOB, minimum_interval_seconds=EVERY_LOOK, default_status=dg.DefaultSensorStatus.RUNNING)
 def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
     """Start a tick when files or lines of the inbox arrive."""
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()

@@ -6,6 +6,8 @@ from itertools import dropwhile, takewhile
 
 import dagster as dg
 
+# Seconds. The daemon looks at sensors every 5 seconds, or a moment less: with 5, it would leave out every other look.
+EVERY_LOOK = 2
 # The first retry comes soon, because the process may just have been killed. Each later wait is twice the one before.
 FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=5)

@@ -6,7 +6,7 @@ from datetime import datetime
 import dagster as dg
 
 from assets.runs import DISPATCH_JOB, as_of_tags
-from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
+from sensors.job_state import EVERY_LOOK, LIVE_CTAS, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.journeys.dispatch import consumer_of
 from upnext.journeys.plan import follows_segments, listens_to
@@ -53,7 +53,7 @@ def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.Ru
     return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 
-@dg.sensor(job_name=DISPATCH_JOB, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job_name=DISPATCH_JOB, minimum_interval_seconds=EVERY_LOOK, default_status=dg.DefaultSensorStatus.RUNNING)
 def membership_changes(
     context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]
 ) -> dg.RunRequest | dg.SkipReason:

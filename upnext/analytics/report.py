@@ -4,9 +4,6 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-
 INK, LINE, BAND = "#1f2937", "#3d4bd6", "#c7cbf5"
 HEADINGS = ("experiment: arm", "what to do", "lift (95 %)", "p", "control, arm", "users", "days left")
 COLUMNS = 3
@@ -79,6 +76,9 @@ def markdown(lines: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS)
 
 def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
     """Return a PNG: for each experiment and arm the lift at each look, with its interval."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - slow to import
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     series: dict[str, list[Mapping[str, Any]]] = {}
     for row in results:
         if row["lift_low"] is not None and row["lift_high"] is not None:

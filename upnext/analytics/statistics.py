@@ -18,7 +18,7 @@ from sys import float_info
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 MIN_CONVERSIONS_ALWAYS_VALID = 25
 MIN_COUNT_WELCH = 5
@@ -550,6 +550,8 @@ def _exact(splits: Sequence[Stratum], alpha: float) -> Comparison:
 
 def _conditional_p(splits: Sequence[Stratum]) -> float:
     """Return the probability of all tables no likelier than the observed one, given the conversions per stratum."""
+    from scipy import stats  # noqa: PLC0415 - half a second, for small samples alone
+
     if len(splits) == 1:
         (split,) = splits
         table = [[split[f"x_{side}"], split[f"n_{side}"] - split[f"x_{side}"]] for side in ("arm", "control")]
