@@ -534,6 +534,32 @@ def test_while_the_warehouse_is_read_only_clients_wait_and_decisions_are_given(p
     check(project, load)
 
 
+def test_a_clock_that_is_set_back_an_hour_and_forth_again_loses_nothing(project: Project, tmp_path: Path) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not here, by which a process sees another clock")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {
+        "LD_PRELOAD": f"{library}", "FAKETIME_TIMESTAMP_FILE": f"{clock}", "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    with running(project, **faked) as edge, Load(edge) as load:
+        wait_for(lambda: len(load.acknowledged) > 100, "some events")
+        clock.write_text("-3600")
+        back = "select count(*) from edge.inbox where received_at < now() - interval '50 minutes'"
+        wait_for(lambda: rows(project, back) != [(0,)], "an event of an hour ago")
+        server = {"Authorization": f"Bearer {edge.add_key('server')}"}
+        asked = ("POST", "/ofrep/v1/evaluate/flags", {"context": {"targetingKey": "ann"}})
+        wait_for(lambda: edge.ask(*asked, **server).status == 200, "the new key: keys grow old all the same")
+        clock.write_text("+0")
+        before = len(load.acknowledged)
+        wait_for(lambda: len(load.acknowledged) > before + 100, "it goes on")
+        assert edge.ask(*asked, **server).status == 200
+    assert load.statuses == {200}
+    check(project, load)
+
+
 def test_slow_commits_fill_no_memory(project: Project) -> None:
     """A commit takes two seconds: what does not fit into the queue is told to come again."""
     with project.engine.begin() as connection:
