@@ -30,7 +30,7 @@ _find_plugins = functools.cache(PluginManager.get_prefixed_modules)
 
 
 def patch_dbt() -> None:
-    """Let dbt, in this process, not do again what it has done."""
+    """Let dbt keep, in this process, what it would otherwise close, look for or make again."""
     PostgresConnectionManager.release = _end_transaction  # type: ignore[method-assign, assignment]
     PluginManager.get_prefixed_modules = staticmethod(_find_plugins)  # type: ignore[method-assign]
     BaseMacroGenerator.get_macro = _made_once  # type: ignore[method-assign, assignment]

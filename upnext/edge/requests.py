@@ -41,7 +41,7 @@ async def body_of(request: Request) -> bytes:
 class _deadline:  # noqa: N801 - used as a keyword is
     """Raises `Refused` in the task that it is entered in, after `BODY_WITHIN` seconds.
 
-    asyncio's own does the same for twice the time, which is a tenth of a decision.
+    asyncio's own does the same, and takes 2 us more of the 36 that a decision took with it.
     """
 
     def __enter__(self) -> None:

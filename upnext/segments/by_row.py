@@ -1,7 +1,7 @@
 """Segments that depend on one row of the features alone: a tick evaluates them in one statement for each table.
 
-dbt runs such a segment by itself only where its file has changed, its change is held, it failed, or its view is gone:
-to run hundreds of them takes longer than all their conditions.
+dbt runs the model of such a segment only if its file has changed, its last change was held, its last evaluation failed,
+or its view is gone. To run hundreds of models takes longer than to evaluate all their conditions.
 """
 
 from collections.abc import Mapping
