@@ -184,6 +184,32 @@ def test_an_answer_that_the_asker_has_is_not_sent_again(edge: Edge) -> None:
     assert other.headers["etag"] != bob.headers["etag"], "the same values of another user are another answer"
 
 
+def test_an_answer_that_was_kept_ends_with_its_call_to_action(project: Project) -> None:
+    with running(project) as edge:
+        server = {"Authorization": f"Bearer {edge.add_key('server')}", "X_Write_Key": ""}
+        wait_for(lambda: ask(edge, "ann", **server).status == 200, "the key")
+        with project.engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "insert into experiences.live_ctas (user_id, surface, slot, source, source_kind, variant, copy,"
+                    " starts_at, ends_at) values ('ann', 'web', 'homepage_banner', 'spring', 'journey', 'a', 'Hello',"
+                    " :starts, :ends)"
+                ),
+                {"starts": utc_now() + timedelta(seconds=3), "ends": utc_now() + timedelta(seconds=6)},
+            )
+        seen: list[tuple[str, str]] = []
+
+        def is_over() -> bool:
+            answer = ask(edge, "ann", **server)
+            now = (values(answer)[BANNER], answer.headers["etag"])
+            if now not in seen[-1:]:
+                seen.append(now)
+            return [copy for copy, _ in seen] == ["nothing", "Hello", "nothing"]
+
+        wait_for(is_over, "the end of the call to action")
+        assert seen[0] == seen[2] != seen[1]
+
+
 @pytest.mark.parametrize(
     ("body", "path", "status", "code"),
     [

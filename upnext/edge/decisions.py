@@ -5,7 +5,8 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import falcon
 import msgspec
@@ -24,9 +25,53 @@ from upnext.events.event import MAX_KEY_BYTES
 ANSWERED_WITHIN = 60.0
 """The age in seconds of an answer that is given again while the warehouse is away."""
 MOST_REMEMBERED = 50_000
+NEVER = datetime.max.replace(tzinfo=UTC)
 PER_EVENT = 10
 """Decisions that a key may ask for, for each event that it may send."""
+NO_CTAS = "[]"
 NOTHING: dict[str, Any] = {"reason": "DEFAULT", "variant": "none", "value": {"variant": "none"}, "metadata": {}}
+
+
+class Live(msgspec.Struct):
+    """A call to action of a user, as a row of `experiences.live_ctas` says it."""
+
+    flag: str
+    source: str
+    source_kind: str
+    variant: str
+    copy: str | None
+    url: str | None
+    trigger: Any
+    starts_at: datetime
+    ends_at: datetime | None
+    steps: Any
+    is_public: bool
+
+
+class Answer(NamedTuple):
+    """The answer of all flags, which holds from one time to another."""
+
+    since: datetime
+    until: datetime
+    content: bytes
+    tag: str
+
+
+class Shown:
+    """The calls to action of a user, and the answers that were written from them: signed, and not signed."""
+
+    __slots__ = ("answers", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.answers: dict[bool, Answer] = {}
+
+    def live(self) -> list[Live]:
+        """Read the text."""
+        return _LIVE.decode(self.text)
+
+
+_LIVE = msgspec.json.Decoder(list[Live])
 
 
 class LookUps:
@@ -38,13 +83,13 @@ class LookUps:
         self._ask = ask
         # By a clock that is never set back.
         self._clock = clock
-        self._waiting: dict[str, list[asyncio.Future[list[Any]]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Shown]]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._last: OrderedDict[str, tuple[float, list[Any]]] = OrderedDict()
+        self._last: OrderedDict[str, tuple[float, Shown]] = OrderedDict()
 
-    async def of(self, user: str) -> list[Any]:
+    async def of(self, user: str) -> Shown:
         """Return the calls to action of a user. Raises `Refused` where neither the warehouse nor the memory has any."""
-        found: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        found: asyncio.Future[Shown] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(user, []).append(found)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
@@ -61,24 +106,25 @@ class LookUps:
                     at, known = self._last.get(user, (now, None))
                     self._answer(futures, known if now - at <= ANSWERED_WITHIN else None)
                 continue
-            by_user: dict[str, list[Any]] = {user: [] for user in waiting}
-            for row in rows:
-                by_user[row.user_id].append(row)
+            texts: dict[str, str] = {row.user_id: row.shown for row in rows}
             for user, futures in waiting.items():
-                self._last[user] = (now, by_user[user])
+                text = texts.get(user, NO_CTAS)
+                _, known = self._last.get(user, (now, None))
+                shown = known if known is not None and known.text == text else Shown(text)
+                self._last[user] = (now, shown)
                 self._last.move_to_end(user)
-                self._answer(futures, by_user[user])
+                self._answer(futures, shown)
             while len(self._last) > MOST_REMEMBERED:
                 self._last.popitem(last=False)
 
-    def _answer(self, futures: list[asyncio.Future[list[Any]]], rows: list[Any] | None) -> None:
+    def _answer(self, futures: list[asyncio.Future[Shown]], shown: Shown | None) -> None:
         for future in futures:
             if future.cancelled():
                 continue
-            if rows is None:
+            if shown is None:
                 future.set_exception(Refused(503, "unavailable", "nothing can be looked up now", retry_after=2))
             else:
-                future.set_result(rows)
+                future.set_result(shown)
 
 
 class Decisions:
@@ -98,23 +144,42 @@ class Decisions:
 
     async def on_post(self, request: Request, response: Response) -> None:
         """Answer all flags, or 304 where the asker has this answer already."""
-        user, found = await self._evaluate(request, response, None)
-        flags = [{"key": flag, **found[flag]} if flag in found else none for flag, none in self._nothing.items()]
-        content = msgspec.json.encode({"flags": flags})
-        tag = hashlib.sha256(user.encode() + b"\0" + content).hexdigest()[:32]
-        response.set_header("ETag", f'"{tag}"')
-        if f'"{tag}"' in (request.get_header("If-None-Match") or ""):
+        user, shown, is_signed = await self._look_up(request, response, None)
+        now = utc_now()
+        answer = shown.answers.get(is_signed)
+        if answer is None or not answer.since <= now < answer.until:
+            answer = shown.answers[is_signed] = self.answer(user, shown.live(), is_signed, now)
+        response.set_header("ETag", answer.tag)
+        if answer.tag in (request.get_header("If-None-Match") or ""):
             response.status = 304
             return
-        response.data = content
+        response.data = answer.content
 
     async def on_post_one(self, request: Request, response: Response, key: str) -> None:
         """Answer one flag."""
-        _, found = await self._evaluate(request, response, key)
+        _, shown, is_signed = await self._look_up(request, response, key)
+        found = self._flags_of(shown.live(), is_signed, utc_now())
         response.data = msgspec.json.encode({"key": key, **found.get(key, NOTHING)})
 
-    async def _evaluate(self, request: Request, response: Response, flag: str | None) -> tuple[str, Mapping[str, Any]]:
-        """Return the user and what the user sees, by flag. Raises `Refused`."""
+    def answer(self, user: str, live: list[Live], is_signed: bool, now: datetime) -> Answer:
+        """Write the answer of all flags, which holds until the next start or end of a call to action."""
+        found = self._flags_of(live, is_signed, now)
+        flags = [{"key": flag, **found[flag]} if flag in found else none for flag, none in self._nothing.items()]
+        content = msgspec.json.encode({"flags": flags})
+        tag = hashlib.sha256(user.encode() + b"\0" + content).hexdigest()[:32]
+        changes = (at for cta in live for at in (cta.starts_at, cta.ends_at) if at is not None and at > now)
+        return Answer(now, min(changes, default=NEVER), content, f'"{tag}"')
+
+    def _flags_of(self, live: list[Live], is_signed: bool, now: datetime) -> Mapping[str, Any]:
+        """Return what a user sees at a time, by flag; a user who is not signed sees what is public."""
+        return {
+            cta.flag: seen(cta, self._flags.get(cta.flag))
+            for cta in live
+            if cta.starts_at <= now and (cta.ends_at is None or cta.ends_at > now) and (is_signed or cta.is_public)
+        }
+
+    async def _look_up(self, request: Request, response: Response, flag: str | None) -> tuple[str, Shown, bool]:
+        """Return the user, what the user is shown, and whether the user is signed. Raises `Refused`."""
         response.content_type = falcon.MEDIA_JSON
         response.set_header("Cache-Control", "private, no-store")
         try:
@@ -137,13 +202,8 @@ class Decisions:
             raise _failure(404, "FLAG_NOT_FOUND", "no slot of slots.yml is called so on this surface", flag)
         is_signed = self._check_user(request, key, user, _text(context.get("upnextToken")))
         if key.kind == "write" and is_bot(request.user_agent):
-            return user, {}
-        now = utc_now()
-        return user, {
-            row.flag: seen(row, self._flags.get(row.flag))
-            for row in await self._look_ups.of(user)
-            if row.starts_at <= now and (row.ends_at is None or row.ends_at > now) and (is_signed or row.is_public)
-        }
+            return user, Shown(NO_CTAS), is_signed
+        return user, await self._look_ups.of(user), is_signed
 
     def _check_user(self, request: Request, key: Key, user: str, token: str | None) -> bool:
         """Whether the asker may see all that a user sees. Raises `Refused` where it may not ask for this user."""
@@ -159,18 +219,18 @@ class Decisions:
         return True
 
 
-def seen(row: Any, kind: str | None) -> dict[str, Any]:
-    """Return what a row of `experiences.live_ctas` is as a flag. Control has a value too, whose copy is null."""
+def seen(cta: Live, kind: str | None) -> dict[str, Any]:
+    """Return what a call to action is as a flag. Control has a value too, whose copy is null."""
     value = {
-        "source": row.source, "source_kind": row.source_kind, "variant": row.variant, "copy": row.copy, "url": row.url,
-        "trigger": row.trigger, "ends_at": row.ends_at, **({"steps": row.steps} if row.steps and row.copy else {}),
+        "source": cta.source, "source_kind": cta.source_kind, "variant": cta.variant, "copy": cta.copy, "url": cta.url,
+        "trigger": cta.trigger, "ends_at": cta.ends_at, **({"steps": cta.steps} if cta.steps and cta.copy else {}),
     }  # fmt: skip
-    reason = "SPLIT" if row.source_kind == "experience" else "TARGETING_MATCH"
+    reason = "SPLIT" if cta.source_kind == "experience" else "TARGETING_MATCH"
     return {
         "reason": reason,
-        "variant": row.variant,
+        "variant": cta.variant,
         "value": value,
-        "metadata": {"source": row.source, "kind": kind or "banner"},
+        "metadata": {"source": cta.source, "kind": kind or "banner"},
     }
 
 
