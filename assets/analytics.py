@@ -1,6 +1,5 @@
 """Analytics: the models that results read, the results, and the checks that decide whether to trust them."""
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,17 @@ from dagster_dbt import DbtCliResource, dbt_assets
 
 from assets import owners
 from assets.dbt_runs import stream_dbt
+from assets.runs import told_in_one_line
 from upnext import dbt
-from upnext.analytics.health import CHECKS, run_checks
-from upnext.analytics.report import lifts_over_time, markdown, table
-from upnext.analytics.results import Analysed, analyse, read_history, read_results
-from upnext.kinds import names_of
+from upnext.analytics.health import CHECKS
+from upnext.analytics.report import markdown, table
+from upnext.analytics.results import Analysed, analyse, read_results
+from upnext.operations import check_results
 from upnext.project import Project
-from upnext.settings import PROJECT
+from upnext.report import notebooks
+from upnext.report.write import write as write_report
 from upnext.ticks.lifecycle import last_published_as_of
 
-NOTEBOOK = PROJECT / "notebooks" / "what_worked.ipynb"
 _RESULTS = ("experiment_results", "segment_results", "journey_funnel", "copy_ranking")
 
 
@@ -83,15 +83,20 @@ def results(project: dg.ResourceParam[Project]) -> Iterator[Any]:
     """Write the results at the newest published tick."""
     as_of = last_published_as_of(project.engine)
     done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse(project.engine, as_of=as_of)
-    picture = base64.b64encode(lifts_over_time(read_history(project.engine))).decode()
+    found = read_results(project.engine)
     for name, rows, metadata in (
         (
             "experiment_results",
             done.results,
             {
-                "what to do": dg.MetadataValue.md(markdown(table(read_results(project.engine)))),
+                "what to do": dg.MetadataValue.md(markdown(table(found))),
                 "users recomputed": dg.MetadataValue.int(done.users),
-                "lift over time": dg.MetadataValue.md(f"![lift over time](data:image/png;base64,{picture})"),
+                # Dagster draws a number of each run as a line.
+                **{
+                    f"lift of {row['experiment']}: {row['arm']}": dg.MetadataValue.float(row["lift"])
+                    for row in found
+                    if row["lift"] is not None
+                },
             },
         ),
         ("segment_results", done.segments, {}),
@@ -101,22 +106,59 @@ def results(project: dg.ResourceParam[Project]) -> Iterator[Any]:
         yield dg.MaterializeResult(asset_key=["analytics", name], metadata={"dagster/row_count": rows, **metadata})
 
 
-@dg.asset(
-    key=["analytics", "what_worked"],
-    deps=[["analytics", name] for name in _RESULTS],
-    group_name="analytics",
-    owners=owners.GROWTH,
-    kinds={"jupyter"},
-    description="One page per analysis: what worked, as a notebook to read, in Upnext's home.",
-)
-def what_worked(project: dg.ResourceParam[Project]) -> dg.MaterializeResult[None]:
-    """Run the notebook on the newest results."""
-    import papermill  # noqa: PLC0415 - slow to import
+_NOTEBOOKS = {
+    "segment_explorer": "One page per analysis: a segment, who came and left, and who is one condition short of it.",
+    "experiment_readout": "One page per analysis: an experiment, from the raw counts to the decision.",
+    "journey_review": "One page per analysis: a journey, its steps, and what became of those who entered.",
+}
 
-    page = project.settings.home / "notebooks" / NOTEBOOK.name
-    page.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(str(NOTEBOOK), str(page), progress_bar=False)
-    return dg.MaterializeResult(metadata={"page": dg.MetadataValue.notebook(str(page))})
+
+class Parameters(dg.Config):
+    """Parameters of a notebook, such as `segment: upgrade_curious`."""
+
+    parameters: dict[str, str] = {}
+
+
+def _notebook(name: str, description: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=["analytics", name],
+        deps=[["analytics", table] for table in _RESULTS],
+        group_name="reports",
+        owners=owners.GROWTH,
+        kinds={"jupyter"},
+        description=description,
+    )
+    def notebook(config: Parameters, project: dg.ResourceParam[Project]) -> dg.MaterializeResult[None]:
+        with told_in_one_line():
+            page = notebooks.run(project.settings, name, config.parameters)
+        return dg.MaterializeResult(
+            metadata={
+                "page": dg.MetadataValue.path(str(page)),
+                "notebook": dg.MetadataValue.notebook(str(page.with_suffix(".ipynb"))),
+            }
+        )
+
+    return notebook
+
+
+notebook_pages = [_notebook(name, description) for name, description in _NOTEBOOKS.items()]
+
+
+@dg.asset(
+    key=["analytics", "report"],
+    deps=[["analytics", name] for name in _RESULTS],
+    group_name="reports",
+    owners=owners.GROWTH,
+    kinds={"html", "vegalite"},
+    description="One page per analysis: all results, for people who never open a terminal; the edge has it at /report.",
+)
+def report(project: dg.ResourceParam[Project]) -> dg.MaterializeResult[None]:
+    """Write the report, into Upnext's home and for the edge."""
+    path = write_report(project)
+    metadata: dict[str, Any] = {"file": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size}
+    if project.settings.base_url is not None:
+        metadata["report"] = dg.MetadataValue.url(f"{project.settings.base_url}/report")
+    return dg.MaterializeResult(metadata=metadata)
 
 
 RESULTS = dg.AssetKey(["analytics", "experiment_results"])
@@ -131,10 +173,7 @@ def results_can_be_believed(
 ) -> Iterator[dg.AssetCheckResult]:
     """Warn about anything that makes a result wrong, and name the experiment or the event."""
     as_of = last_published_as_of(project.engine)
-    metrics, known = project.metrics.values(), project.catalogue.events
-    events = names_of((selected for metric in metrics for selected in metric.selected), known)
-    summed = names_of((metric.of for metric in metrics if metric.of is not None), known)
-    troubles = {} if as_of is None else run_checks(project.engine, as_of=as_of, events=events, summed_events=summed)
+    troubles = {} if as_of is None else check_results(project, as_of=as_of)
     for key in context.selected_asset_check_keys:
         found = troubles.get(key.name, {})
         yield dg.AssetCheckResult(

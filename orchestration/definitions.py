@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from assets.analytics import analytics_models, results, results_can_be_believed, stale, what_worked
+from assets.analytics import analytics_models, notebook_pages, report, results, results_can_be_believed, stale
 from assets.events import ingest, raw_events_contract, raw_events_health
 from assets.experiences import experience_assets
 from assets.features_and_segments import (
@@ -64,7 +64,8 @@ def defs() -> dg.Definitions:
             analytics_models(manifest),
             *stale,
             results,
-            what_worked,
+            report,
+            *notebook_pages,
         ],
         asset_checks=[
             raw_events_contract,

@@ -26,7 +26,7 @@ dispatch_job = dg.define_asset_job(
 
 analysis_job = dg.define_asset_job(
     ANALYSIS_JOB,
-    selection=dg.AssetSelection.groups("analytics", "experiences") | _OUTBOX,
+    selection=dg.AssetSelection.groups("analytics", "reports", "experiences") | _OUTBOX,
     description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
 )
 

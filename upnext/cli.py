@@ -438,6 +438,36 @@ def results(as_json: bool) -> None:
 
 
 @commands.command()
+@click.option("--no-open", is_flag=True, help="Only write the page, and say where it lies.")
+def report(no_open: bool) -> None:
+    """Write the report, one page of all results, and open it in the browser."""
+    from upnext.report.write import write  # noqa: PLC0415
+
+    path = write(_project())
+    print(f"written: {path}")
+    if not no_open and sys.stdout.isatty():
+        click.launch(path.as_uri())
+
+
+@commands.command()
+@click.argument("name")
+@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--no-open", is_flag=True, help="Only write the page, and say where it lies.")
+def notebook(name: str, parameters: tuple[str, ...], no_open: bool) -> None:
+    """Run a notebook of notebooks/ on the newest tick, and open it in the browser as a page."""
+    from upnext.report import notebooks  # noqa: PLC0415
+
+    given = dict(pair.partition("=")[::2] for pair in parameters)
+    if wrong := [pair for pair in parameters if "=" not in pair]:
+        raise UpnextError(f"'{wrong[0]}' is no parameter; give it as KEY=VALUE, such as days=30")
+    values = {key: int(value) if value.isdigit() else value for key, value in given.items()}
+    path = notebooks.run(Settings.from_environment(), name, values)
+    print(f"written: {path}")
+    if not no_open and sys.stdout.isatty():
+        click.launch(path.as_uri())
+
+
+@commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:
     """Show watermarks, members by segment, messages by status, the last run and drift."""

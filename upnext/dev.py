@@ -16,6 +16,8 @@ from urllib.request import Request, urlopen
 from sqlalchemy.engine import URL
 
 from upnext import dbt
+from upnext.edge.config import REPORT_PASSWORD, report_passwords
+from upnext.edge.report_page import USER
 from upnext.edge.server import check_port
 from upnext.errors import UpnextError
 from upnext.settings import IS_CHECKOUT, PROJECT, Settings
@@ -57,6 +59,12 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
         check_port("127.0.0.1", edge_port, option="--edge-port")
         environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+        report_passwords(settings)
+        print(
+            f"The report: http://127.0.0.1:{edge_port}/report (user {USER}, password in"
+            f" {settings.home / REPORT_PASSWORD})",
+            flush=True,
+        )
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
         edge = subprocess.Popen(
             [str(Path(sys.executable).parent / "upnext"), "edge", "--port", f"{edge_port}"],

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy.exc import ProgrammingError
 
 from upnext import dbt
+from upnext.analytics.health import run_checks
 from upnext.analytics.plan import Design, Plan, plan
 from upnext.clock import utc_now
 from upnext.declarations import line_of
@@ -38,6 +39,7 @@ from upnext.journeys.dispatch import (
 )
 from upnext.journeys.dispatch import preview as preview_dispatch
 from upnext.journeys.explain import Line, explain
+from upnext.kinds import names_of
 from upnext.loop import assign_experiences, show_ctas
 from upnext.project import Project
 from upnext.segments.declared import anonymous_segments, find_segment
@@ -118,7 +120,7 @@ def check_journeys(project: Project, *, traits: Mapping[str, Any]) -> dict[str, 
 
     `traits` are examples of those that users have. Raises `UpnextError` with the file for what cannot be written.
     """
-    person = _made_up(project, traits)
+    person = made_up_user(project, traits, at=utc_now())
     return {
         name: [step for step, _ in _messages_for(project, name, journey, person)]
         for name, journey in project.journeys.items()
@@ -129,6 +131,17 @@ def traits_of_users(project: Project) -> dict[str, Any]:
     """Return an example of each trait that identify calls have."""
     with project.engine.connect() as connection:
         return known_traits(connection)
+
+
+def check_results(project: Project, *, as_of: datetime) -> dict[str, dict[str, float]]:
+    """Return what each check of the results finds: nothing, or a number by experiment or event."""
+    metrics, known = project.metrics.values(), project.catalogue.events
+    return run_checks(
+        project.engine,
+        as_of=as_of,
+        events=names_of((selected for metric in metrics for selected in metric.selected), known),
+        summed_events=names_of((metric.of for metric in metrics if metric.of is not None), known),
+    )
 
 
 def new_content(folder: Path) -> None:
@@ -158,7 +171,9 @@ def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
 def render_journey(project: Project, name: str, folder: Path, *, user_id: str | None = None) -> Iterator[Path]:
     """Write each message of a journey for a user, or a made-up one, into a folder, and yield the files."""
     journey = _declared_journey(project, name)
-    person = _made_up(project, traits_of_users(project)) if user_id is None else _person(project, user_id)
+    person = (
+        made_up_user(project, traits_of_users(project), at=utc_now()) if user_id is None else _person(project, user_id)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for step, rendered in _messages_for(project, name, journey, person):
         for suffix, content in samples.parts(rendered):
@@ -177,7 +192,9 @@ def send_test(project: Project, name: str, address: str, *, user_id: str | None 
     except CannotRenderError as error:
         raise UpnextError(f"--to: {error}") from None
     journey = _declared_journey(project, name)
-    person = _made_up(project, traits_of_users(project)) if user_id is None else _person(project, user_id)
+    person = (
+        made_up_user(project, traits_of_users(project), at=utc_now()) if user_id is None else _person(project, user_id)
+    )
     person = person._replace(traits={**person.traits, "email": address})
     mails = [(step, mail) for step, mail in _messages_for(project, name, journey, person) if mail.sender]
     if not mails:
@@ -194,9 +211,17 @@ def send_test(project: Project, name: str, address: str, *, user_id: str | None 
     return [step for step, _ in mails]
 
 
-def _made_up(project: Project, traits: Mapping[str, Any]) -> samples.Person:
+def made_up_user(project: Project, traits: Mapping[str, Any], *, at: datetime) -> samples.Person:
+    """Return a user with examples of all features and of `traits`, as of an instant."""
     features = project.features["user_features"]
-    return samples.made_up(traits, {name: example(made_of, utc_now()) for name, made_of in features.items()})
+    return samples.made_up(traits, {name: example(made_of, at) for name, made_of in features.items()})
+
+
+def _somebody(project: Project, user_id: str | None) -> samples.Person:
+    """Return a user as of the newest tick, or a made-up one."""
+    if user_id is not None:
+        return _person(project, user_id)
+    return made_up_user(project, traits_of_users(project), at=utc_now())
 
 
 def _person(project: Project, user_id: str) -> samples.Person:

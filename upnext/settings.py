@@ -39,6 +39,7 @@ class Settings:
     webhook_networks: str = ""
     alerts_url: str | None = None
     alerts_to: str | None = None
+    report_password: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -56,6 +57,7 @@ class Settings:
             webhook_networks=environment.get("UPNEXT_WEBHOOK_NETWORKS", ""),
             alerts_url=environment.get("UPNEXT_ALERTS_URL") or None,
             alerts_to=environment.get("UPNEXT_ALERTS_TO") or None,
+            report_password=environment.get("UPNEXT_REPORT_PASSWORD") or None,
         )
 
     @property

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("upnext.errors", "upnext.clock", "upnext.reserved", "upnext.garbage"),
-    ("upnext.settings", "upnext.wording"),
+    ("upnext.settings", "upnext.wording", "upnext.kept"),
     ("upnext.declarations", "upnext.durations", "upnext.warehouse"),
     ("upnext.conditions", "upnext.ticks", "upnext.sql"),
     ("upnext.switches",),
@@ -22,6 +22,7 @@ FLOORS = (
     ("upnext.project",),
     ("upnext.loop",),
     ("upnext.operations", "upnext.dev", "upnext.live"),
+    ("upnext.report",),
     ("upnext.cli",),
     ("assets",),
     ("sensors",),
@@ -30,8 +31,8 @@ FLOORS = (
 )  # fmt: skip
 PACKAGES = ("upnext", "assets", "sensors", "orchestration", "demo")
 PURE_LIBRARIES = {
-    "numpy", "scipy", "pandas", "msgspec", "jinja2", "email_validator", "itsdangerous", "mjml", "matplotlib", "sqlglot",
-    "yaml",
+    "numpy", "scipy", "pandas", "msgspec", "jinja2", "email_validator", "itsdangerous", "mjml", "altair", "sqlglot",
+    "yaml", "markupsafe",
 }  # fmt: skip
 IMPURE_STANDARD = {"socket", "smtplib", "subprocess", "os", "time", "random", "secrets", "asyncio", "threading"}
 

@@ -11,7 +11,17 @@ from sqlalchemy.engine import URL
 from tests.conftest import create_database
 from upnext.settings import PROJECT
 
-PARTS = ("upnext", "dbt_project", "campaigns", "sources", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+PARTS = (
+    "upnext",
+    "dbt_project",
+    "campaigns",
+    "sources",
+    "notebooks",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 
 
 def test_the_package_runs_from_another_folder(embedded_url: URL, tmp_path: Path) -> None:
@@ -38,5 +48,9 @@ def test_the_package_runs_from_another_folder(embedded_url: URL, tmp_path: Path)
     done = run("tick", "--json")
     assert done.returncode == 0, done.stderr
     assert '"tick_id": 1' in done.stdout
+    for command in (("report",), ("notebook", "journey_review")):
+        written = run(*command)
+        assert written.returncode == 0, written.stderr
+        assert Path(written.stdout.removeprefix("written: ").strip()).is_file()
     assert (tmp_path / ".upnext").is_dir(), "the home lies where the command was called"
     assert "the UI needs a checkout" in run("dev").stderr

@@ -160,9 +160,12 @@ def _worn_off(halves: Mapping[tuple[bool, bool], Row]) -> str | None:
         control, arm = halves[True, is_late], halves[False, is_late]
         if not control["users"] or not arm["users"]:
             return None
-        shares = [side["conversions"] / side["users"] for side in (control, arm)]
+        # A success and a failure more in each half (Agresti and Caffo 2000): among few users a share of 0 or 1 would
+        # have no error, and any difference would count.
+        users = [side["users"] + 2 for side in (control, arm)]
+        shares = [(side["conversions"] + 1) / n for side, n in zip((control, arm), users, strict=True)]
         diffs.append(shares[1] - shares[0])
-        error += sum(p * (1 - p) / side["users"] for p, side in zip(shares, (control, arm), strict=True))
+        error += sum(p * (1 - p) / n for p, n in zip(shares, users, strict=True))
     early, late = diffs
     if error == 0 or (early - late) / sqrt(error) < NOVELTY_Z:
         return None

@@ -1,12 +1,9 @@
-"""Results for people: a table with the decisions, and a picture of lifts over time. Pure."""
+"""Results for people: a table with the decisions, and sentences. Pure."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-INK, LINE, BAND = "#1f2937", "#3d4bd6", "#c7cbf5"
 HEADINGS = ("experiment: arm", "what to do", "lift (95 %)", "p", "control, arm", "users", "days left")
-COLUMNS = 3
 # Keeps a number and its sign on one line in a narrow column.
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
@@ -72,38 +69,6 @@ def markdown(lines: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS)
     """Return lines as a table in Markdown."""
     rows = [headings, ["---"] * len(headings), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def lifts_over_time(results: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return a PNG: for each experiment and arm the lift at each look, with its interval."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - slow to import
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    series: dict[str, list[Mapping[str, Any]]] = {}
-    for row in results:
-        if row["lift_low"] is not None and row["lift_high"] is not None:
-            series.setdefault(f"{row['experiment']}, {row['arm']}", []).append(row)
-    lines = max(1, -(-len(series) // COLUMNS))
-    figure = Figure(figsize=(4 * COLUMNS, 2.4 * lines), layout="constrained")
-    for place, (name, rows) in enumerate(sorted(series.items()), start=1):
-        axes = figure.add_subplot(lines, COLUMNS, place)
-        at = [row["as_of"] for row in rows]
-        low, lift, high = ([100 * row[end] for row in rows] for end in ("lift_low", "lift", "lift_high"))
-        axes.fill_between(at, low, high, color=BAND, linewidth=0)
-        axes.plot(at, lift, color=LINE, linewidth=2, marker="o" if len(rows) == 1 else None)
-        axes.axhline(0, color=INK, linewidth=1)
-        # The first looks have very wide intervals, which would leave no room for the rest.
-        axes.set_ylim(max(-100, min(low[-1], -20) * 1.6), max(high[-1], 20) * 1.6)
-        axes.set_title(name, fontsize=10, loc="left", color=INK)
-        axes.set_ylabel("lift, %", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        locator = AutoDateLocator(maxticks=5)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=80)
-    return picture.getvalue()
 
 
 def _interval(row: Mapping[str, Any]) -> str:

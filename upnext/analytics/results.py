@@ -77,12 +77,6 @@ def read_results(engine: Engine) -> list[Row]:
         return _rows(connection, "newest_results")
 
 
-def read_history(engine: Engine) -> list[Row]:
-    """Return the lift on the goal of each arm at the last look of each day, over a quarter of a year."""
-    with engine.connect() as connection:
-        return _rows(connection, "history")
-
-
 @contextmanager
 def _snapshot(engine: Engine) -> Iterator[Connection]:
     """Yield a transaction that sees the warehouse at one instant; two analyses at once wait for each other."""

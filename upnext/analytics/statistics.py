@@ -13,7 +13,7 @@ the result; these weights do not. A stratum without users in one of the arms is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, inf, isfinite, log, sqrt
+from math import ceil, exp, expm1, inf, isfinite, log, log1p, sqrt
 from sys import float_info
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Comparison:
     p_always_valid: float | None = None
     diff_always_low: float | None = None
     diff_always_high: float | None = None
+    lift_always_low: float | None = None
+    lift_always_high: float | None = None
     reason: str | None = None
 
 
@@ -589,14 +591,23 @@ def _with_lift(
 
 
 def _with_always_valid(result: Comparison, control: _Arm, arm: _Arm, alpha: float) -> Comparison:
-    """Add the normal-mixture asymptotic confidence sequence, valid at every look (Waudby-Smith et al. 2021)."""
+    """Add the normal-mixture asymptotic confidence sequence, valid at every look (Waudby-Smith et al. 2021).
+
+    That of the lift is the sequence of the log of the ratio, whose standard error is in the lift's interval.
+    """
     error = sqrt(control.error + arm.error)
     n = control.n + arm.n
     diff = arm.mean - control.mean
     rho2 = _rho2(alpha)
     spread = n * rho2 + 1
-    half = error * sqrt(spread / (n * rho2) * log(spread / alpha**2))
+    errors = sqrt(spread / (n * rho2) * log(spread / alpha**2))
+    half = error * errors
     exponent = -n * rho2 * (diff / error) ** 2 / (2 * spread)
+    if result.lift is not None and result.lift_low is not None:
+        centre = log1p(result.lift)
+        reach = (centre - log1p(result.lift_low)) / _normal_quantile(alpha) * errors
+        high = expm1(centre + reach) if centre + reach < log(float_info.max) else None
+        result = replace(result, lift_always_low=expm1(centre - reach), lift_always_high=high)
     return replace(
         result,
         p_always_valid=_above_zero(min(1.0, sqrt(spread) * exp(exponent))),

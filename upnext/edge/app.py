@@ -30,6 +30,7 @@ from upnext.edge.limits import Limits
 from upnext.edge.links import Links
 from upnext.edge.mail_page import MailPages
 from upnext.edge.refusal import Refusals, Refused
+from upnext.edge.report_page import ReportPage
 from upnext.edge.requests import body_of
 from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
@@ -334,6 +335,7 @@ def create(config: Config | None = None) -> App:
     app.add_route(prefix + "/hooks/mail/{provider}", Hooks(edge.warehouse, config.hooks))
     if config.sender is not None:
         app.add_route(prefix + "/v/{token}", MailPages(edge.warehouse, config.sender, config.signing_keys))
+    app.add_route(prefix + "/report", ReportPage(edge.warehouse, config))
     links = Links(edge.warehouse, edge.inbox, config.signing_keys, config.topics)
     for path, suffix in (("o", "open"), ("c", "click"), ("u", "unsubscribe"), ("p", "preferences")):
         app.add_route(f"{prefix}/{path}/{{token}}", links, suffix=suffix)

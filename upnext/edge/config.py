@@ -17,11 +17,13 @@ from upnext.journeys.copy.message import Sender
 from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.declared import load_policy, sender_of
 from upnext.journeys.policy import Topic
+from upnext.kept import kept
 from upnext.settings import Settings
 
 DATABASE = "UPNEXT_EDGE_DATABASE"
 """The warehouse's connection string, which `upnext edge` sets for its processes."""
 PROCESSES = "UPNEXT_EDGE_PROCESSES"
+REPORT_PASSWORD = "report_password"  # noqa: S105 - the name of a file in the home
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Config:
     sender: Sender | None = None
     token_keys: list[TokenKey] = field(default_factory=list)
     hooks: Mapping[str, Hook] = field(default_factory=dict)
+    report_passwords: tuple[str, ...] = ()
+    user_header: str | None = None
+    """The header by which a trusted proxy names the user who has logged in there."""
     flags: Mapping[str, str] = field(default_factory=dict)
     """The kind of each slot on its surfaces, by names such as `web.homepage_banner`."""
 
@@ -67,6 +72,8 @@ class Config:
             sender=sender_of(settings, policy),
             token_keys=keys_of(environment),
             hooks=_hooks(environment, settings),
+            report_passwords=tuple(report_passwords(settings)),
+            user_header=environment.get("UPNEXT_TRUSTED_USER_HEADER") or None,
             flags={
                 f"{surface}.{name}": slot.kind
                 for name, slot in load_slots(settings.campaigns / "slots.yml").items()
@@ -89,6 +96,11 @@ class Config:
             except ValueError:
                 return address
         return address
+
+
+def report_passwords(settings: Settings) -> list[str]:
+    """Return the passwords of the report: `UPNEXT_REPORT_PASSWORD`, or one that is made once and kept in the home."""
+    return [settings.report_password] if settings.report_password else kept(settings.home, REPORT_PASSWORD)
 
 
 def _hooks(environment: Mapping[str, str], settings: Settings) -> dict[str, Hook]:

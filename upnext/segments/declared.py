@@ -26,6 +26,16 @@ def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
     raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
 
 
+def descriptions(files: Mapping[str, Path]) -> dict[str, tuple[str, str | None]]:
+    """Return what is said of each segment beside its file: the description, and the owner; none where nothing is."""
+    said = {
+        model.name: (" ".join(model.description.split()), model.config.meta.owner if model.config.meta else None)
+        for description in sorted({path for file in files.values() for path in file.parent.glob("*.yml")})
+        for model in load(description, SegmentsFile).models
+    }
+    return {name: said.get(name, ("", None)) for name in files}
+
+
 def anonymous_segments(files: Mapping[str, Path]) -> set[str]:
     """Return the segments whose meta includes visitors, in their own file or in a description beside it."""
     described = {

@@ -57,6 +57,7 @@ class _Config(msgspec.Struct, frozen=True):
 
 class _Model(msgspec.Struct, frozen=True):
     name: str
+    description: str = ""
     config: _Config = _Config()
 
 

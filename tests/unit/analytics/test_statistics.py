@@ -71,7 +71,11 @@ def test_always_valid_is_the_contracts_formula() -> None:
     assert result.p_always_valid == pytest.approx(
         min(1, sqrt(n * rho2 + 1) * exp(-n * rho2 * z**2 / (2 * (n * rho2 + 1))))
     )
-    assert compare_proportions(n_control=n_c, x_control=24, n_arm=n_a, x_arm=50).p_always_valid is None
+    error_of_log = sqrt((1 - p_c) / (p_c * n_c) + (1 - p_a) / (p_a * n_a))
+    assert result.lift_always_low == pytest.approx(p_a / p_c * exp(-half / error * error_of_log) - 1)
+    assert result.lift_always_high == pytest.approx(p_a / p_c * exp(half / error * error_of_log) - 1)
+    few = compare_proportions(n_control=n_c, x_control=24, n_arm=n_a, x_arm=50)
+    assert (few.p_always_valid, few.lift_always_low) == (None, None)
 
 
 def test_few_conversions_get_an_exact_test() -> None:

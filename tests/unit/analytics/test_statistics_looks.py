@@ -233,3 +233,26 @@ def test_a_sample_ratio_is_no_alarm_by_luck_and_one_where_it_is_broken() -> None
     together = sample_ratio_p_always_valid(**halves)
     assert together is not None
     assert together < (sample_ratio_p_always_valid(observed=[[500, 600]], expected_weights=[[0.5, 0.5]]) or 0)
+
+
+def test_the_always_valid_interval_of_the_lift_holds_the_lift_at_all_of_a_hundred_looks() -> None:
+    random = np.random.default_rng(11)
+    runs, missed, missed_by_one_look = 400, 0, 0
+    for _ in range(runs):
+        control = np.cumsum(random.binomial(80, 0.1, 100))
+        arm = np.cumsum(random.binomial(80, 0.13, 100))
+        results = [
+            compare_proportions(n_control=80 * look, x_control=int(control[look - 1]), n_arm=80 * look,
+                                x_arm=int(arm[look - 1]))
+            for look in range(1, 101)
+        ]  # fmt: skip
+        always = [(one.lift_always_low, one.lift_always_high) for one in results if one.lift_always_low is not None]
+        assert len(always) > 90
+        missed += any(not low <= 0.3 <= high for low, high in always if high is not None)
+        missed_by_one_look += any(
+            not one.lift_low <= 0.3 <= one.lift_high
+            for one in results
+            if one.lift_low is not None and one.lift_high is not None
+        )
+    assert missed / runs <= 0.05
+    assert missed_by_one_look / runs > 0.15, "an interval for one look does not hold at all of them"

@@ -115,16 +115,3 @@ select *
 from analytics.experiment_results
 where metric = 'goal' and as_of = (select max(as_of) from analytics.experiment_results)
 order by experiment, arm;
-
--- name: history
--- The last look of each day, over 90 days.
-select distinct on (experiment, arm, cast(as_of as date))
-    as_of,
-    experiment,
-    arm,
-    lift,
-    lift_low,
-    lift_high
-from analytics.experiment_results
-where metric = 'goal' and as_of > (select max(as_of) from analytics.experiment_results) - interval '90 days'
-order by experiment asc, arm asc, cast(as_of as date) asc, as_of desc;

@@ -26,5 +26,5 @@ def test_a_key_is_made_once_and_kept_to_oneself(tmp_path: Path) -> None:
 
 def test_an_empty_file_of_keys_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "signing_keys").touch()
-    with pytest.raises(UpnextError, match="signing_keys is empty; put the key back"):
+    with pytest.raises(UpnextError, match="signing_keys is empty; put back what it held"):
         signing_keys(Settings.from_environment({"UPNEXT_HOME": str(tmp_path)}))

@@ -1,7 +1,7 @@
 // The parts that calls to action are made of. Each is in a shadow root of its own, so that neither the page's styles nor
 // ours reach the other. Copy is text and never HTML.
 
-import { css } from "./style.js";
+import css from "./slots.css";
 
 /** Return an element with a shadow root that looks as its kind does. */
 export function hostOf(kind) {

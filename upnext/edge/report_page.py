@@ -1,0 +1,92 @@
+"""The report, behind a login: a password, or the user whom a trusted proxy names."""
+
+import hashlib
+from base64 import b64decode
+from binascii import Error as Base64Error
+from secrets import compare_digest
+
+import falcon
+import psycopg
+from falcon.asgi import Request, Response
+
+from upnext.edge.config import Config
+from upnext.edge.limits import Limits
+from upnext.edge.refusal import Refused
+from upnext.edge.warehouse import Warehouse
+
+USER = "upnext"
+WRONG_A_SECOND = 1
+"""Wrong passwords that a process answers in a second, four at once; then it asks to wait."""
+HEADERS = {
+    "Cache-Control": "private, no-cache",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Robots-Tag": "noindex",
+}
+_NONE_YET = (
+    "<!doctype html><title>No report yet</title><p>No report yet. Dagster writes one after each analysis;"
+    " <code>upnext report</code> writes one now.</p>"
+)
+
+
+class ReportPage:
+    """Serves the newest report, as the warehouse has it."""
+
+    def __init__(self, warehouse: Warehouse, config: Config) -> None:
+        self._warehouse = warehouse
+        self._config = config
+        self._wrong = Limits()
+
+    async def on_get(self, request: Request, response: Response) -> None:
+        """Show the report to whoever may see it, or 304 where the browser has this one."""
+        response.set_headers(HEADERS)
+        if not self._is_let_in(request):
+            response.set_header("WWW-Authenticate", 'Basic realm="The report of Upnext", charset="UTF-8"')
+            raise Refused(401, "unauthorized", "the report needs its password")
+        try:
+            found = await self._warehouse.ask("report")
+        except (psycopg.Error, OSError):
+            raise Refused(503, "unavailable", "the report cannot be read now", retry_after=2) from None
+        response.content_type = falcon.MEDIA_HTML
+        if not found:
+            response.status = 404
+            response.text = _NONE_YET
+            return
+        (newest,) = found
+        response.set_header("ETag", f'"{newest.hash}"')
+        if f'"{newest.hash}"' in (request.get_header("If-None-Match") or ""):
+            response.status = 304
+            return
+        response.set_header("Content-Encoding", "gzip")
+        response.data = bytes(newest.page)
+
+    on_head = on_get
+
+    def _is_let_in(self, request: Request) -> bool:
+        config = self._config
+        if config.user_header and config.is_trusted(request.remote_addr) and request.get_header(config.user_header):
+            return True
+        stated = _password_of(request.get_header("Authorization"))
+        if stated is None:
+            return False
+        if any(compare_digest(_digest(stated), _digest(password)) for password in config.report_passwords):
+            return True
+        wait = self._wrong.take(0, WRONG_A_SECOND, 1)
+        if wait is not None:
+            raise Refused(429, "too_many_requests", "too many wrong passwords", retry_after=wait)
+        return False
+
+
+def _password_of(authorization: str | None) -> str | None:
+    scheme, _, stated = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = b64decode(stated, validate=True).decode().partition(":")
+    except (Base64Error, UnicodeDecodeError, ValueError):
+        return None
+    return password if user == USER else None
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,27 @@
+"""Secrets that are made once and kept in Upnext's home."""
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from upnext.errors import UpnextError
+
+
+def kept(home: Path, name: str) -> list[str]:
+    """Return the secrets of a file, a new one where there is no file. Raises `UpnextError` for an empty file."""
+    path = home / name
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        # Written beside and linked: nobody reads half a secret, and of two that make one the first stays.
+        with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{name}-") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(file.name, path)
+    found = path.read_text().split()
+    if not found:
+        raise UpnextError(f"{path} is empty; put back what it held, or remove the file: what relied on it then fails")
+    return found

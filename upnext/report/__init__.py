@@ -1,0 +1,1 @@
+"""The report: one page for people who never open a terminal."""
