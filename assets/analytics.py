@@ -1,5 +1,6 @@
 """Analytics: the models that results read, the results, and the checks that decide whether to trust them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from dagster_dbt import DbtCliResource, dbt_assets
 
 from assets import owners
 from assets.dbt_runs import stream_dbt
-from assets.runs import told_in_one_line
+from assets.runs import say, told_in_one_line
 from upnext import dbt
 from upnext.analytics.health import CHECKS
 from upnext.analytics.report import markdown, table
@@ -79,11 +80,13 @@ stale = [
         ),
     ],
 )
-def results(project: dg.ResourceParam[Project]) -> Iterator[Any]:
+def results(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project]) -> Iterator[Any]:
     """Write the results at the newest published tick."""
     as_of = last_published_as_of(project.engine)
     done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse(project.engine, as_of=as_of)
     found = read_results(project.engine)
+    decisions = Counter(row["decision"] for row in found)
+    say(context, ", ".join(f"{decision} {count}" for decision, count in decisions.items()) or "no results yet")
     for name, rows, metadata in (
         (
             "experiment_results",
@@ -156,8 +159,8 @@ def report(project: dg.ResourceParam[Project]) -> dg.MaterializeResult[None]:
     """Write the report, into Upnext's home and for the edge."""
     path = write_report(project)
     metadata: dict[str, Any] = {"file": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size}
-    if project.settings.base_url is not None:
-        metadata["report"] = dg.MetadataValue.url(f"{project.settings.base_url}/report")
+    if project.settings.report_url is not None:
+        metadata["report"] = dg.MetadataValue.url(project.settings.report_url)
     return dg.MaterializeResult(metadata=metadata)
 
 

@@ -1,6 +1,6 @@
 """Features and segments: dbt's models as Dagster assets (group and owner are dbt's), and their checks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ from dagster_dbt import DbtCliResource, dbt_assets
 
 from assets import owners
 from assets.dbt_runs import stream_dbt
-from assets.runs import asked_as_of, told_in_one_line
+from assets.runs import asked_as_of, say, told_in_one_line
 from upnext import dbt
 from upnext.loop import build_arguments, leap, open_tick, rebuild
 from upnext.project import Project
-from upnext.segments.membership import beyond_limits, held_out
+from upnext.segments.membership import beyond_limits, held_out, sizes_at
+from upnext.ticks.lifecycle import Tick
 
 
 def build_models(manifest: Path) -> dg.AssetsDefinition:
@@ -33,15 +34,41 @@ def build_models(manifest: Path) -> dg.AssetsDefinition:
         if found := leap(project.engine, asked):
             context.log.warning(found)
         with told_in_one_line(), open_tick(project, asked, is_explicit=False) as tick:
-            yield from stream_dbt(context, dbt_cli, project, build_arguments(project, tick))
+            held = []
+            for event in stream_dbt(context, dbt_cli, project, build_arguments(project, tick)):
+                # How many members a segment has is known when the tick is published.
+                if isinstance(event, dg.Output) and _segment_of(context, event) in project.segments:
+                    held.append(event)
+                else:
+                    yield event
+        sizes = sizes_at(project.engine, tick.tick_id, project.segments)
+        for event in held:
+            yield event.with_metadata({**event.metadata, **_counts(tick, sizes, _segment_of(context, event))})
+        say(context, _in_words(tick))
         metadata: dict[str, Any] = {"tick_id": tick.tick_id, "as_of": tick.as_of.isoformat(), **tick.changes}
         for key in (["segments", "membership_changes"], ["segments", "ticks"]):
             context.log_event(dg.AssetMaterialization(asset_key=key, metadata=metadata))
         for segment in tick.together:
-            counts = {change: tick.changes.get(f"{segment} {change}", 0) for change in ("entered", "exited")}
-            yield dg.MaterializeResult(asset_key=["segments", segment], metadata=counts)
+            yield dg.MaterializeResult(asset_key=["segments", segment], metadata=_counts(tick, sizes, segment))
 
     return features_and_segments
+
+
+def _segment_of(context: dg.AssetExecutionContext, output: dg.Output[Any]) -> str | None:
+    key = context.asset_key_for_output(output.output_name)
+    return key.path[-1] if key.path[0] == "segments" else None
+
+
+def _counts(tick: Tick, sizes: Mapping[str, int], segment: str | None) -> dict[str, int]:
+    """Return what a tick did to a segment. Dagster draws each number over the runs."""
+    counts = {change: tick.changes.get(f"{segment} {change}", 0) for change in ("entered", "exited")}
+    members = sizes.get(segment or "")
+    return counts if members is None else {**counts, "dagster/row_count": members}
+
+
+def _in_words(tick: Tick) -> str:
+    changes = ", ".join(f"{what} {count:,}" for what, count in sorted(tick.changes.items()) if count)
+    return f"tick {tick.tick_id}: {changes or 'nobody entered or left'}"
 
 
 def membership_log(segments: set[str]) -> list[dg.AssetSpec]:

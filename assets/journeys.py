@@ -6,7 +6,7 @@ from dataclasses import asdict
 import dagster as dg
 
 from assets import owners
-from assets.runs import asked_as_of, at_work_in_words, told_in_one_line
+from assets.runs import asked_as_of, at_work_in_words, say, told_in_one_line
 from upnext.clock import utc_now
 from upnext.journeys.definition import Journey
 from upnext.journeys.dispatch import CHECKS, run_checks
@@ -37,6 +37,9 @@ def journey_asset(name: str, journey: Journey | None) -> dg.AssetsDefinition:
         with told_in_one_line():
             done = asdict(dispatch_journeys(project, asked_as_of(context.run.tags), only={name}))
         messages = done.pop("messages")
+        counts = {what: count for what, count in {**done, **messages}.items() if count}
+        if counts:
+            say(context, f"{name}: " + ", ".join(f"{what} {count:,}" for what, count in counts.items()))
         return dg.MaterializeResult(
             metadata={"at work": at_work_in_words("journeys", name, project.started), **done, **messages}
         )

@@ -15,6 +15,7 @@ from assets.features_and_segments import (
     segments_change_within_limits,
 )
 from assets.journeys import journey_asset, journey_tables, outbox_works
+from orchestration.appearance import appearance
 from orchestration.jobs import (
     analysis_job,
     dispatch_job,
@@ -58,15 +59,10 @@ def defs() -> dg.Definitions:
         *experience_assets(experiences, journeys),
     ]
     return dg.Definitions(
-        assets=[
-            *ticked,
-            *dispatched,
-            analytics_models(manifest),
-            *stale,
-            results,
-            report,
-            *notebook_pages,
-        ],
+        assets=dg.map_asset_specs(
+            appearance(project),
+            [*ticked, *dispatched, analytics_models(manifest), *stale, results, report, *notebook_pages],
+        ),
         asset_checks=[
             raw_events_contract,
             raw_events_health,

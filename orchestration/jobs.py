@@ -5,16 +5,21 @@ from datetime import UTC
 import dagster as dg
 
 from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
+from orchestration.appearance import PLUMBING
 
 # Sensors request runs for waiting work. The hourly schedule covers what changes only with time: checks, and experiences
 # that start or end.
 _OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
+# Plumbing that a tick builds with the rest.
+_BUILT_BESIDE = dg.AssetSelection.assets(
+    ["events", "catalogue"], ["features", "account_users"], ["features", "user_accounts"]
+)
 _SEGMENTS = dg.AssetSelection.checks_for_assets(dg.AssetKey(["segments", "membership_changes"]))
 
 tick_job = dg.define_asset_job(
     TICK_JOB,
-    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS,
+    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS | _BUILT_BESIDE,
     description="Load what has landed, build features and segments, publish the tick.",
 )
 
@@ -26,7 +31,7 @@ dispatch_job = dg.define_asset_job(
 
 analysis_job = dg.define_asset_job(
     ANALYSIS_JOB,
-    selection=dg.AssetSelection.groups("analytics", "reports", "experiences") | _OUTBOX,
+    selection=dg.AssetSelection.groups("analytics", "reports", "experiences", PLUMBING) - _BUILT_BESIDE | _OUTBOX,
     description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
 )
 
@@ -40,6 +45,7 @@ rebuild_job = dg.define_asset_job(
 
 @dg.schedule(
     job=tick_job,
+    description="A tick on each hour, for what changes with time alone; sensors tick sooner when events come.",
     cron_schedule="0 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -51,6 +57,7 @@ def hourly_tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 
 hourly_analysis = dg.ScheduleDefinition(
     name="hourly_analysis",
+    description="What experiments and journeys were worth, and the report, at twenty past each hour.",
     job=analysis_job,
     cron_schedule="20 * * * *",
     execution_timezone="UTC",
@@ -59,6 +66,7 @@ hourly_analysis = dg.ScheduleDefinition(
 
 nightly_rebuild = dg.ScheduleDefinition(
     name="nightly_rebuild",
+    description="Compute everything afresh at 3:40, compare it with what ticks kept, and mend what differs.",
     job=rebuild_job,
     cron_schedule="40 3 * * *",
     execution_timezone="UTC",

@@ -35,7 +35,12 @@ def decide(
     return dg.RunRequest()
 
 
-@dg.sensor(job_name=TICK_JOB, minimum_interval_seconds=EVERY_LOOK, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job_name=TICK_JOB,
+    minimum_interval_seconds=EVERY_LOOK,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Start a tick when files arrive in the landing folder, or lines in the inbox of the edge.",
+)
 def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
     """Start a tick when files or lines of the inbox arrive."""
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()

@@ -29,7 +29,12 @@ def decide(
     return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 
-@dg.sensor(job_name=DISPATCH_JOB, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job_name=DISPATCH_JOB,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Start a dispatch of the journeys with steps that fall due or messages that wait.",
+)
 def due_steps(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
     """Start a dispatch when steps fall due."""
     now = utc_now()

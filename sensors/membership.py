@@ -53,7 +53,12 @@ def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.Ru
     return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
 
 
-@dg.sensor(job_name=DISPATCH_JOB, minimum_interval_seconds=EVERY_LOOK, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job_name=DISPATCH_JOB,
+    minimum_interval_seconds=EVERY_LOOK,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Start a dispatch of the journeys whose segment has changed, or that users enter by an event.",
+)
 def membership_changes(
     context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]
 ) -> dg.RunRequest | dg.SkipReason:

@@ -25,6 +25,7 @@ def decide(*, is_live: bool, waits: str | None) -> dg.RunRequest | dg.SkipReason
 @dg.sensor(
     job_name=LIVE_JOB,
     minimum_interval_seconds=5,
+    description="Keep a warm process at work that ticks within a second, an hour a run. Off until it is turned on.",
     default_status=(
         dg.DefaultSensorStatus.RUNNING if os.environ.get(IS_ON) == "on" else dg.DefaultSensorStatus.STOPPED
     ),

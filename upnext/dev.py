@@ -58,6 +58,7 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
     with _only_one(settings, port):
         check_port("127.0.0.1", edge_port, option="--edge-port")
         environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
+        environment["UPNEXT_EDGE_URL"] = f"http://127.0.0.1:{edge_port}"
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         report_passwords(settings)
         print(

@@ -40,6 +40,8 @@ class Settings:
     alerts_url: str | None = None
     alerts_to: str | None = None
     report_password: str | None = None
+    edge_url: str | None = None
+    """Where this machine reaches the edge; `upnext dev` sets it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -58,7 +60,14 @@ class Settings:
             alerts_url=environment.get("UPNEXT_ALERTS_URL") or None,
             alerts_to=environment.get("UPNEXT_ALERTS_TO") or None,
             report_password=environment.get("UPNEXT_REPORT_PASSWORD") or None,
+            edge_url=environment.get("UPNEXT_EDGE_URL") or None,
         )
+
+    @property
+    def report_url(self) -> str | None:
+        """Where people read the report; None where no edge is known."""
+        base = self.base_url or self.edge_url
+        return None if base is None else f"{base}/report"
 
     @property
     def sender_address(self) -> str:

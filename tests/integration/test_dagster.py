@@ -33,7 +33,8 @@ from upnext.settings import PROJECT, Settings
 from upnext.ticks.lifecycle import loads_to_take_in
 
 BLOCKING = dg.AssetCheckSeverity.ERROR
-GROUPS = {"events", "features", "segments", "journeys", "experiences", "analytics", "reports"}
+SNAPSHOT = Path(__file__).parents[1] / "fixtures" / "graph.json"
+GROUPS = {"plumbing", "events", "features", "segments", "journeys", "experiences", "analytics", "reports"}
 
 
 @pytest.fixture
@@ -68,6 +69,56 @@ def test_one_graph_in_groups(code_location: tuple[dg.Definitions, dg.DagsterInst
     assert segments == project.segments | {
         "ticks", "membership_changes", "members", "evaluations", "primary_segment",
     }  # fmt: skip
+
+
+def test_what_the_ui_shows_changes_on_purpose_alone(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project],
+) -> None:
+    defs, _, _ = code_location
+    graph, repository = defs.resolve_asset_graph(), defs.get_repository_def()
+    groups: dict[str, list[str]] = {}
+    for key in sorted(graph.get_all_asset_keys()):
+        groups.setdefault(graph.get(key).group_name, []).append(key.to_user_string())
+    checks = [check for key in graph.asset_check_keys for check in [f"{key.asset_key.to_user_string()}: {key.name}"]]
+    shown = {
+        "groups": groups,
+        "jobs": {
+            job.name: sorted(
+                key.to_user_string() for key in defs.resolve_job_def(job.name).asset_layer.selected_asset_keys
+            )
+            for job in repository.get_all_jobs()
+            if not job.name.startswith("__")
+        },
+        "checks": sorted(checks),
+        "schedules": sorted(one.name for one in repository.schedule_defs),
+        "sensors": sorted(one.name for one in repository.sensor_defs),
+    }
+    if os.environ.get("UPNEXT_WRITE_SNAPSHOTS"):
+        SNAPSHOT.write_text(json.dumps(shown, indent=2) + "\n")
+    assert shown == json.loads(SNAPSHOT.read_text()), "UPNEXT_WRITE_SNAPSHOTS=1 writes it anew"
+    for one in [*repository.schedule_defs, *repository.sensor_defs]:
+        assert (one.description or "").endswith("."), one.name
+
+
+def test_each_table_says_its_columns_its_owner_and_how_old_it_may_be(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project],
+) -> None:
+    defs, _, project = code_location
+    graph = defs.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.owners, key
+        columns = node.metadata.get("dagster/column_schema")
+        if node.group_name in GROUPS - {"plumbing", "reports"} and key.path[-1] not in project.journeys:
+            assert isinstance(columns, dg.TableSchema), key
+            assert columns.columns, key
+    (segment, *_) = sorted(project.segments)
+    owners = {owner for one in project.segments for owner in graph.get(dg.AssetKey(["segments", one])).owners}
+    assert owners == {"team:growth"}, "a segment's own"
+    columns = graph.get(dg.AssetKey(["segments", segment])).metadata["dagster/column_schema"]
+    assert {column.name: column.type for column in columns.columns}["user_id"] == "text"
+    policies = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy}
+    assert {"segments/membership_changes", "analytics/report"} <= policies
 
 
 def test_the_root_is_imported_without_reading_files_and_loads_without_a_database(tmp_path: Path) -> None:
@@ -112,8 +163,17 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert {check.check_name for check in checks if not check.passed} == {"events_are_fresh"}, "the last one is old"
     assert rows(project, "select as_of from segments.published_ticks") == [(AS_OF,)]
 
+    sizes = [
+        event.step_materialization_data.materialization
+        for event in ticked.all_events
+        if event.is_step_materialization and event.asset_key == dg.AssetKey(["segments", "busy_users"])
+    ]
+    assert [one.metadata["dagster/row_count"].value for one in sizes] == [1]
+    assert "busy_users entered 1" in instance.get_run_by_id(ticked.run_id).tags["upnext/did"]
+
     dispatched = run(defs, instance, "dispatch", **{"upnext/as_of": AS_OF.isoformat()})
     assert dispatched.success
+    assert "enrolled 1" in instance.get_run_by_id(dispatched.run_id).tags["upnext/did"]
     rebuilt = run(defs, instance, "rebuild")
     assert [check.passed for check in rebuilt.get_asset_check_evaluations()] == [True], "nothing drifts"
     assert rows(project, "select step, status from journeys.messages") == [("upgrade_reasons", "sent")]

@@ -11,6 +11,7 @@ from tests.conftest import create_database, engine_of, rows
 from upnext.errors import UpnextError
 from upnext.project import Project
 from upnext.warehouse import migrate as schema
+from upnext.warehouse.columns import columns
 from upnext.warehouse.migrate import migrate, upgrade
 
 OURS = ("upnext", "raw", "features", "segments", "journeys", "experiences", "analytics")
@@ -93,3 +94,15 @@ def test_every_file_of_the_schema_is_run() -> None:
     assert {path.stem for path in (schema.HERE / "schema").glob("*.sql")} == set(schema.BASELINE)
     views = {f"{path.parent.name}/views.sql" for path in schema.HERE.parent.glob("*/views.sql")}
     assert {*views, "warehouse/functions.sql"} == set(schema.RECREATED)
+
+
+def test_the_columns_that_people_are_shown_are_those_of_the_warehouse(project: Project) -> None:
+    found = rows(
+        project,
+        "select columns.table_schema || '.' || columns.table_name,"
+        ' array_agg(cast(column_name as text) order by cast(column_name as text) collate "C")'
+        " from information_schema.columns inner join information_schema.tables using (table_schema, table_name)"
+        " where table_type = 'BASE TABLE' group by 1",
+    )
+    real = dict(found)  # type: ignore[arg-type]
+    assert {name: sorted(known) for name, known in columns().items()} == {name: real[name] for name in columns()}

@@ -130,6 +130,13 @@ def release(engine: Engine, segment: str) -> int | None:
     return changes
 
 
+def sizes_at(engine: Engine, tick_id: int, segments: Collection[str]) -> dict[str, int]:
+    """Return the members of each of these segments that a tick has evaluated, once it is published."""
+    with engine.connect() as connection:
+        rows = connection.execute(SQL["sizes_at"], {"tick_id": tick_id, "segments": sorted(segments)})
+        return {row.segment: int(row.members) for row in rows}
+
+
 def preview(
     connection: Connection, segment: str, sql: str, *, with_ids: bool, includes_anonymous: bool = False
 ) -> Preview:

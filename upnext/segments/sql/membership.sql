@@ -61,3 +61,8 @@ from (
 ) as latest
 where change = 'entered'
 order by account_id collate "C";
+
+-- name: sizes_at
+select segment, members_before + entered - exited as members
+from segments.evaluations
+where segment = any(:segments) and tick_id = :tick_id and not is_held and error is null;
