@@ -1,10 +1,8 @@
 """`make dev`: Dagster's UI, the edge, the warm process, and Otto's website, until Ctrl-C."""
 
 import os
-import secrets
 import sys
 import threading
-from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import click
@@ -16,6 +14,7 @@ from upnext.dev import serve
 from upnext.edge.manage import add_key
 from upnext.edge.server import check_port
 from upnext.errors import UpnextError
+from upnext.kept import kept
 from upnext.project import Project
 from upnext.settings import Settings
 
@@ -42,7 +41,7 @@ def serve_site(settings: Settings, *, port: int, edge_port: int) -> None:
     check_port("127.0.0.1", port, option="--site-port")
     project = Project(settings)
     key = key_of_site(project, f"http://127.0.0.1:{port}")
-    secret = kept(settings.home / "otto_token_secret", secrets.token_urlsafe(32))
+    (secret,) = kept(settings.home, "otto_token_secret")
     os.environ["UPNEXT_EDGE_TOKEN_KEYS"] = secret
     site = Site(project.engine, f"http://127.0.0.1:{edge_port}", key, secret)
     server = make_server("127.0.0.1", port, create(site), handler_class=Quiet)
@@ -50,24 +49,18 @@ def serve_site(settings: Settings, *, port: int, edge_port: int) -> None:
     print(f"Otto is on http://127.0.0.1:{port}", flush=True)
 
 
-def kept(path: Path, new: str) -> str:
-    """Return the text of a file that only its owner reads; it is made with a new one if it is not there."""
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(new)
-    return path.read_text().strip()
-
-
 def key_of_site(project: Project, origin: str) -> str:
     """Return the write key of Otto's pages, made at the first start on this port."""
-    path = project.settings.home / f"otto_write_key_{origin.rpartition(':')[2]}"
-    if path.exists():
-        return path.read_text().strip()
-    _, key = add_key(
-        project.engine, kind="write", source="segment", origins=[origin], identity="optional", events_per_second=500,
-        now=utc_now(),
-    )  # fmt: skip
-    return kept(path, key)
+
+    def new() -> str:
+        _, key = add_key(
+            project.engine, kind="write", source="segment", origins=[origin], identity="optional",
+            events_per_second=500, now=utc_now(),
+        )  # fmt: skip
+        return key
+
+    (key,) = kept(project.settings.home, f"otto_write_key_{origin.rpartition(':')[2]}", new=new)
+    return key
 
 
 class Quiet(WSGIRequestHandler):

@@ -14,17 +14,15 @@ from upnext.segments.definition import UNITS
 from upnext.warehouse.columns import columns
 
 PLUMBING = "plumbing"
+"""What stands between what happened and the results. It comes after all other groups, so that no line runs back."""
 _PLUMBING = {
     "analytics": (
-        "capped_moments", "copy_counts", "daily_moments", "experiment_arms", "experiment_moments", "experiments",
-        "journey_steps", "programme", "programme_shares", "segment_counts", "stale_days", "stale_exposures",
-        "stale_moments", "stale_outcomes", "stale_users",
+        "capped_moments", "copy_counts", "daily_moments", "experiment_arms", "experiment_moments", "experiment_users",
+        "experiments", "journey_steps", "programme", "programme_shares", "segment_counts", "stale_days",
+        "stale_exposures", "stale_moments", "stale_outcomes", "stale_users",
     ),
-    "events": ("catalogue",),
     "experiences": ("definitions", "held_out", "shares"),
-    "features": ("account_users", "user_accounts"),
     "journeys": ("definitions", "steps"),
-    "segments": ("evaluations",),
 }  # fmt: skip
 # The schedule ticks and analyses each hour; a missed one is a warning, three are a failure.
 _FRESH = {
@@ -53,6 +51,9 @@ def appearance(project: Project) -> Callable[[dg.AssetSpec], dg.AssetSpec]:
             spec = spec.replace_attributes(freshness_policy=_HOURLY)
         if (schema, name) in _READS:
             spec = spec.replace_attributes(deps=[*spec.deps, *(list(key) for key in _READS[schema, name])])
+        if "dagster/table_name" in spec.metadata:
+            # dbt's manifest names a database that is none: reading it needs no connection.
+            spec = spec.merge_attributes(metadata={"dagster/table_name": f"{schema}.{name}"})
         known = types.get(f"{schema}.{name}", {})
         return spec.merge_attributes(metadata={"dagster/column_schema": _columns(spec, known)}) if known else spec
 

@@ -11,15 +11,11 @@ from orchestration.appearance import PLUMBING
 # that start or end.
 _OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages"]))
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
-# Plumbing that a tick builds with the rest.
-_BUILT_BESIDE = dg.AssetSelection.assets(
-    ["events", "catalogue"], ["features", "account_users"], ["features", "user_accounts"]
-)
 _SEGMENTS = dg.AssetSelection.checks_for_assets(dg.AssetKey(["segments", "membership_changes"]))
 
 tick_job = dg.define_asset_job(
     TICK_JOB,
-    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS | _BUILT_BESIDE,
+    selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS,
     description="Load what has landed, build features and segments, publish the tick.",
 )
 
@@ -31,7 +27,7 @@ dispatch_job = dg.define_asset_job(
 
 analysis_job = dg.define_asset_job(
     ANALYSIS_JOB,
-    selection=dg.AssetSelection.groups("analytics", "reports", "experiences", PLUMBING) - _BUILT_BESIDE | _OUTBOX,
+    selection=dg.AssetSelection.groups("analytics", "reports", "experiences", PLUMBING) | _OUTBOX,
     description="Compute what experiments, journeys and copies were worth, and check that messages go out.",
 )
 

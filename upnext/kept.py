@@ -3,20 +3,24 @@
 import os
 import secrets
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from upnext.errors import UpnextError
 
 
-def kept(home: Path, name: str) -> list[str]:
-    """Return the secrets of a file, a new one where there is no file. Raises `UpnextError` for an empty file."""
+def kept(home: Path, name: str, *, new: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> list[str]:
+    """Return the secrets of a file that only its owner reads, a new one where there is no file.
+
+    Raises `UpnextError` for an empty file.
+    """
     path = home / name
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
         # Written beside and linked: nobody reads half a secret, and of two that make one the first stays.
         with tempfile.NamedTemporaryFile("w", dir=home, prefix=f".{name}-") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
+            file.write(f"{new()}\n")
             file.flush()
             os.fsync(file.fileno())
             with suppress(FileExistsError):
