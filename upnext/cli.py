@@ -14,19 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from upnext.cli_help import Commands, completes, with_examples
 from upnext.durations import parse_duration
 from upnext.errors import UpnextError, nearest, visible, without_values
 from upnext.garbage import collect_seldom
 from upnext.settings import Settings
 
+_JOURNEYS = completes("campaigns/journeys", "campaigns/broadcasts")
+_EXPERIENCES = completes("campaigns/experiences")
+_SEGMENTS = completes("models/segments")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def commands() -> None:
     """Upnext: behavioural segments, journeys, calls to action and honest lift, in your own Postgres."""
 
@@ -34,7 +41,7 @@ def commands() -> None:
 @commands.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--source", default="segment", show_default=True, help="How to read the lines: a file of sources/.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
     """Load files or folders of events; skip files that are loaded already."""
     from upnext.clock import utc_now  # noqa: PLC0415
@@ -91,7 +98,7 @@ def rejected(source: str | None, as_json: bool) -> None:
 @commands.command("replay-rejected")
 @click.option("--source", help="Only lines of this source.")
 @click.option("--reason", help="Only lines that were rejected for this reason.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> None:
     """Load the rejected lines that a corrected mapping accepts."""
     from upnext.events import rejects  # noqa: PLC0415
@@ -105,7 +112,7 @@ def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> No
 
 
 @commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def check(as_json: bool) -> None:
     """Read all declarations; a mistake names its file, its line and the nearest match."""
     from upnext import operations  # noqa: PLC0415
@@ -115,21 +122,24 @@ def check(as_json: bool) -> None:
 
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def init(folder: Path) -> None:
+@JSON
+def init(folder: Path, as_json: bool) -> None:
     """Write a new content folder: a segment, a journey, an experience and what they need."""
     from upnext import operations  # noqa: PLC0415
 
     operations.new_content(folder)
     home = folder.resolve().parent / f".upnext-{folder.resolve().name}"
-    print(
+    _tell(
+        {"content": f"{folder.resolve()}", "home": f"{home}"},
+        as_json,
         f"written: {folder}\nIt needs a home of its own, so that it is not taken for a change of other content:\n\n"
-        f"    export UPNEXT_CONTENT={folder.resolve()} UPNEXT_HOME={home}\n    upnext check"
+        f"    export UPNEXT_CONTENT={folder.resolve()} UPNEXT_HOME={home}\n    upnext check",
     )
 
 
 @commands.command()
 @click.option("--as-of", help="Compute at this instant (ISO 8601 with a zone); default: now.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def tick(as_of: str | None, as_json: bool) -> None:
     """Run one whole tick: ingest of the landing folder, dbt, segments, journeys, analytics."""
     from upnext import clock, loop  # noqa: PLC0415
@@ -154,7 +164,8 @@ def tick(as_of: str | None, as_json: bool) -> None:
 @click.option("--to", "end", required=True, help="Last instant.")
 @click.option("--every", default="1d", show_default=True, help="Distance between ticks, such as 1d, 6h or 30m.")
 @click.option("--send", is_flag=True, help="Send what falls due; without it messages are skipped, reason `replay`.")
-def replay(start: str, end: str, every: str, send: bool) -> None:
+@JSON
+def replay(start: str, end: str, every: str, send: bool, as_json: bool) -> None:
     """Run one tick after the other through history."""
     from upnext import loop  # noqa: PLC0415
     from upnext.ticks import instants  # noqa: PLC0415
@@ -171,13 +182,13 @@ def replay(start: str, end: str, every: str, send: bool) -> None:
             progress.update(task, advance=1, description=f"{done.as_of:%Y-%m-%d %H:%M}")
 
         loop.replay(_project(), **span, every=step, is_sending=send, on_tick=on_tick)
-    _show_status()
+    _show_status(as_json)
 
 
 @commands.command()
-@click.argument("segment", metavar="PATH_OR_NAME")
+@click.argument("segment", metavar="PATH_OR_NAME", shell_complete=_SEGMENTS)
 @click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and leave.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def preview(segment: str, with_ids: bool, as_json: bool) -> None:
     """Show the size of a segment, who would enter and leave, and its overlaps; change nothing."""
     from upnext import operations  # noqa: PLC0415
@@ -190,7 +201,7 @@ def preview(segment: str, with_ids: bool, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument("segment")
+@click.argument("segment", shell_complete=_SEGMENTS)
 @click.option("--at", help="At this instant (ISO 8601 with a zone); default: now.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def members(segment: str, at: str | None, as_json: bool) -> None:
@@ -210,17 +221,19 @@ def members(segment: str, at: str | None, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument("segment")
-def release(segment: str) -> None:
+@click.argument("segment", shell_complete=_SEGMENTS)
+@JSON
+def release(segment: str, as_json: bool) -> None:
     """Let the next tick apply a change of a segment that its limit held back."""
     from upnext import operations  # noqa: PLC0415
 
     changes = operations.release_segment(_project(), segment)
-    print(f"released: the next tick applies its changes, {changes:,} by the last look")
+    told = f"released: the next tick applies its changes, {changes:,} by the last look"
+    _tell({"released": segment, "changes": changes}, as_json, told)
 
 
 @commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def rebuild(as_json: bool) -> None:
     """Recompute identities, features and users of experiments, repair them, and print how many rows were wrong."""
     from upnext import loop  # noqa: PLC0415
@@ -234,14 +247,15 @@ def journeys() -> None:
 
 
 @journeys.command("check")
-def check_journeys() -> None:
+@JSON
+def check_journeys(as_json: bool) -> None:
     """Read every journey and render each message for a made-up user; a mistake names its file and line."""
     from upnext import operations  # noqa: PLC0415
 
     project = _project()
     written = operations.check_journeys(project, traits=operations.traits_of_users(project))
     _warn_of_copy(project, project.journeys)
-    print("\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
+    _tell(written, as_json, "\n".join(f"{journey}: {', '.join(steps)}" for journey, steps in written.items()))
 
 
 def _warn_of_copy(project: Any, journeys: Iterable[str]) -> None:
@@ -253,7 +267,7 @@ def _warn_of_copy(project: Any, journeys: Iterable[str]) -> None:
 
 @journeys.command("explain")
 @click.argument("user")
-@click.argument("journey")
+@click.argument("journey", shell_complete=_JOURNEYS)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def explain_journey(user: str, journey: str, as_json: bool) -> None:
     """Show step by step what happened to a user in a journey, and why."""
@@ -269,33 +283,35 @@ def explain_journey(user: str, journey: str, as_json: bool) -> None:
 
 
 @journeys.command("render")
-@click.argument("journey")
+@click.argument("journey", shell_complete=_JOURNEYS)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
 @click.option("--user", help="Write them for this user; without it, for a made-up one.")
-def render_journey(journey: str, out: Path, user: str | None) -> None:
+@JSON
+def render_journey(journey: str, out: Path, user: str | None, as_json: bool) -> None:
     """Write each message of a journey or a broadcast into files, as HTML and as text."""
     from upnext import operations  # noqa: PLC0415
 
-    for path in operations.render_journey(_project(), journey, out, user_id=user):
-        print(path)
+    files = [f"{path}" for path in operations.render_journey(_project(), journey, out, user_id=user)]
+    _tell({"files": files}, as_json, "\n".join(files))
 
 
 @journeys.command("test")
-@click.argument("journey")
+@click.argument("journey", shell_complete=_JOURNEYS)
 @click.option("--to", "address", required=True, help="The address to send to.")
 @click.option("--user", help="Write them for this user; without it, for a made-up one.")
-def send_test(journey: str, address: str, user: str | None) -> None:
+@JSON
+def send_test(journey: str, address: str, user: str | None, as_json: bool) -> None:
     """Send each mail of a journey or a broadcast to one address; nothing is recorded."""
     from upnext import operations  # noqa: PLC0415
 
     sent = operations.send_test(_project(), journey, address, user_id=user)
-    print(f"sent to {address}: {', '.join(sent)}")
+    _tell({"sent": sent}, as_json, f"sent to {address}: {', '.join(sent)}")
 
 
 @journeys.command("preview")
-@click.argument("journey")
+@click.argument("journey", shell_complete=_JOURNEYS)
 @click.option("--ids", "with_ids", is_flag=True, help="Name those who would enter and get something.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
     """Show who would enter a journey at the newest tick, and its messages; change nothing."""
     from upnext import operations  # noqa: PLC0415
@@ -308,8 +324,9 @@ def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
 
 
 @journeys.command("start")
-@click.argument("journey")
-def start_journey(journey: str) -> None:
+@click.argument("journey", shell_complete=_JOURNEYS)
+@JSON
+def start_journey(journey: str, as_json: bool) -> None:
     """Start a journey: from the next dispatch on, people enter it and get its messages."""
     from upnext import operations, switches  # noqa: PLC0415
 
@@ -317,37 +334,44 @@ def start_journey(journey: str) -> None:
     operations.start(project, "journey", journey, by=switches.this_user())
     _warn_of_copy(project, [journey])
     _let_the_ui_see()
-    print(f"started: {journey} acts from the next dispatch on; `upnext journeys stop {journey}` ends it")
+    told = f"started: {journey} acts from the next dispatch on; `upnext journeys stop {journey}` ends it"
+    _tell({"started": journey}, as_json, told)
 
 
 @journeys.command("stop")
-@click.argument("journey")
-def stop_journey(journey: str) -> None:
+@click.argument("journey", shell_complete=_JOURNEYS)
+@JSON
+def stop_journey(journey: str, as_json: bool) -> None:
     """Stop a journey: everybody in it exits, and nothing more is sent."""
     from upnext import operations, switches  # noqa: PLC0415
 
     ended = operations.stop(_project(), "journey", journey, by=switches.this_user())
-    print(f"stopped: {ended:,} users exited {journey}, reason `journey stopped`")
+    told = f"stopped: {ended:,} users exited {journey}, reason `journey stopped`"
+    _tell({"stopped": journey, "exited": ended}, as_json, told)
 
 
 @journeys.command()
-@click.argument("journey")
-def pause(journey: str) -> None:
+@click.argument("journey", shell_complete=_JOURNEYS)
+@JSON
+def pause(journey: str, as_json: bool) -> None:
     """Pause a journey: nobody in it moves on, and nothing is sent."""
     from upnext import operations  # noqa: PLC0415
 
     operations.pause_journey(_project(), journey)
-    print(f"paused: nobody in {journey} goes on until `upnext journeys resume {journey}`")
+    told = f"paused: nobody in {journey} goes on until `upnext journeys resume {journey}`"
+    _tell({"paused": journey}, as_json, told)
 
 
 @journeys.command()
-@click.argument("journey")
-def resume(journey: str) -> None:
+@click.argument("journey", shell_complete=_JOURNEYS)
+@JSON
+def resume(journey: str, as_json: bool) -> None:
     """Resume a journey; every later step moves back by the length of the pause."""
     from upnext import operations  # noqa: PLC0415
 
     entries = operations.resume_journey(_project(), journey)
-    print(f"resumed: {entries:,} users go on where they were")
+    told = f"resumed: {entries:,} users go on where they were"
+    _tell({"resumed": journey, "users": entries}, as_json, told)
 
 
 @commands.group()
@@ -356,41 +380,45 @@ def experiences() -> None:
 
 
 @experiences.command("start")
-@click.argument("experience")
-def start_experience(experience: str) -> None:
+@click.argument("experience", shell_complete=_EXPERIENCES)
+@JSON
+def start_experience(experience: str, as_json: bool) -> None:
     """Start an experience: members of its segment are assigned an arm, and see what it shows."""
     from upnext import operations, switches  # noqa: PLC0415
 
     operations.start(_project(), "experience", experience, by=switches.this_user())
     _let_the_ui_see()
-    print(f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it")
+    told = f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it"
+    _tell({"started": experience}, as_json, told)
 
 
 @experiences.command("learn")
-@click.argument("experience")
-def learn_experience(experience: str) -> None:
+@click.argument("experience", shell_complete=_EXPERIENCES)
+@JSON
+def learn_experience(experience: str, as_json: bool) -> None:
     """Propose which copy of an experience to show to whom, from its results so far, in a file to review."""
     from upnext import operations  # noqa: PLC0415
 
     sentence, path = operations.learn_experience(_project(), experience)
-    print(sentence)
-    if path is not None:
-        print(f"{path} has the rules. Nothing follows them until you have read and kept the file.")
+    rules = f"\n{path} has the rules. Nothing follows them until you have read and kept the file."
+    file = None if path is None else f"{path}"
+    _tell({"found": sentence, "file": file}, as_json, sentence + (rules if path is not None else ""))
 
 
 @experiences.command("stop")
-@click.argument("experience")
-def stop_experience(experience: str) -> None:
+@click.argument("experience", shell_complete=_EXPERIENCES)
+@JSON
+def stop_experience(experience: str, as_json: bool) -> None:
     """Stop an experience: nobody sees it; assignments and results stay."""
     from upnext import operations, switches  # noqa: PLC0415
 
     operations.stop(_project(), "experience", experience, by=switches.this_user())
-    print(f"stopped: {experience} is shown to nobody")
+    _tell({"stopped": experience}, as_json, f"stopped: {experience} is shown to nobody")
 
 
 @commands.command("plan")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def plan_experiment(name: str, as_json: bool) -> None:
     """Show how long a journey, a broadcast or an experience will take until its results say what to do."""
     from upnext import operations  # noqa: PLC0415
@@ -439,13 +467,14 @@ def results(as_json: bool) -> None:
 
 @commands.command()
 @click.option("--no-open", is_flag=True, help="Only write the page, and say where it lies.")
-def report(no_open: bool) -> None:
+@JSON
+def report(no_open: bool, as_json: bool) -> None:
     """Write the report, one page of all results, and open it in the browser."""
     from upnext.report.write import write  # noqa: PLC0415
 
     path = write(_project())
-    print(f"written: {path}")
-    if not no_open and sys.stdout.isatty():
+    _tell({"file": f"{path}"}, as_json, f"written: {path}")
+    if not no_open and not as_json and sys.stdout.isatty():
         click.launch(path.as_uri())
 
 
@@ -453,7 +482,8 @@ def report(no_open: bool) -> None:
 @click.argument("name")
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--no-open", is_flag=True, help="Only write the page, and say where it lies.")
-def notebook(name: str, parameters: tuple[str, ...], no_open: bool) -> None:
+@JSON
+def notebook(name: str, parameters: tuple[str, ...], no_open: bool, as_json: bool) -> None:
     """Run a notebook of notebooks/ on the newest tick, and open it in the browser as a page."""
     from upnext.report import notebooks  # noqa: PLC0415
 
@@ -462,44 +492,73 @@ def notebook(name: str, parameters: tuple[str, ...], no_open: bool) -> None:
         raise UpnextError(f"'{wrong[0]}' is no parameter; give it as KEY=VALUE, such as days=30")
     values = {key: int(value) if value.isdigit() else value for key, value in given.items()}
     path = notebooks.run(Settings.from_environment(), name, values)
-    print(f"written: {path}")
-    if not no_open and sys.stdout.isatty():
+    _tell({"file": f"{path}"}, as_json, f"written: {path}")
+    if not no_open and not as_json and sys.stdout.isatty():
         click.launch(path.as_uri())
 
 
 @commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def status(as_json: bool) -> None:
     """Show watermarks, members by segment, messages by status, the last run and drift."""
     _show_status(as_json)
 
 
 @commands.command()
-def upgrade() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def doctor(as_json: bool) -> None:
+    """Look at the database, settings, disk, clock, mail server and edge, and say what to do; change nothing."""
+    from upnext.doctor import examine  # noqa: PLC0415
+
+    findings = list(examine(Settings.from_environment()))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        colours = {"good": "green", "look": "yellow", "wrong": "red"}
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for place in range(3):
+            table.add_column(overflow="fold", no_wrap=place < 2)
+        for one in findings:
+            told = Text(visible(one.found))
+            if one.todo:
+                told.append(f"\n{visible(one.todo)}", style="italic")
+            table.add_row(Text(one.state, style=colours[one.state]), one.subject, told)
+        _console().print(table)
+    if any(finding.state == "wrong" for finding in findings):
+        sys.exit(1)
+
+
+@commands.command()
+@JSON
+def upgrade(as_json: bool) -> None:
     """Upgrade a warehouse of an earlier release, once; make a backup of it first."""
     from upnext.warehouse import engine  # noqa: PLC0415
 
     is_upgraded = engine.upgrade(Settings.from_environment())
-    print("upgraded: the next tick brings dbt's tables along" if is_upgraded else "up to date: nothing to upgrade")
+    told = "upgraded: the next tick brings dbt's tables along" if is_upgraded else "up to date: nothing to upgrade"
+    _tell({"upgraded": is_upgraded}, as_json, told)
 
 
 @commands.command()
-def url() -> None:
+@JSON
+def url(as_json: bool) -> None:
     """Print the URL of the warehouse; start the embedded server if it does not run."""
     from upnext.warehouse.engine import database_url  # noqa: PLC0415
 
-    print(database_url(Settings.from_environment()).render_as_string(hide_password=False))
+    found = database_url(Settings.from_environment()).render_as_string(hide_password=False)
+    _tell({"url": found}, as_json, found)
 
 
 @commands.command()
-def env() -> None:
+@JSON
+def env(as_json: bool) -> None:
     """Print the variables that dbt and psql need, for a shell: eval "$(upnext env)"."""
     from upnext import dbt  # noqa: PLC0415
     from upnext.warehouse.engine import database_url  # noqa: PLC0415
 
     settings = Settings.from_environment()
-    for name, value in dbt.shell_environment(settings, database_url(settings)).items():
-        print(f"export {name}={shlex.quote(value)}")
+    found = dbt.shell_environment(settings, database_url(settings))
+    _tell(found, as_json, "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items()))
 
 
 @commands.command()
@@ -518,7 +577,8 @@ def docs(port: int, no_serve: bool) -> None:
 
 @commands.command()
 @click.option("--yes", is_flag=True, help="Also while the UI runs, without asking.")
-def down(yes: bool) -> None:
+@JSON
+def down(yes: bool, as_json: bool) -> None:
     """Stop the embedded Postgres."""
     from upnext.dev import running_on  # noqa: PLC0415
     from upnext.warehouse.engine import embedded_server  # noqa: PLC0415
@@ -531,7 +591,7 @@ def down(yes: bool) -> None:
             raise UpnextError(f"{told}; end it first (Ctrl-C, or kill), or use upnext down --yes")
         click.confirm(f"{told}. Stop it all the same?", abort=True)
     is_stopped = embedded_server(settings).stop()
-    print("stopped" if is_stopped else "not running")
+    _tell({"stopped": is_stopped}, as_json, "stopped" if is_stopped else "not running")
 
 
 @commands.command()
@@ -588,7 +648,7 @@ def keys() -> None:
 @click.option("--origin", "origins", multiple=True, help="Pages that may use the key, such as https://otto.example.")
 @click.option("--identity", type=click.Choice(["required", "optional"]), default="required", show_default=True)
 @click.option("--events-per-second", type=click.IntRange(1), default=500, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def add_key(
     source: str, kind: str, origins: tuple[str, ...], identity: str, events_per_second: int, as_json: bool
 ) -> None:
@@ -639,14 +699,27 @@ def list_keys(as_json: bool) -> None:
 
 @keys.command("disable")
 @click.argument("key_id", type=int)
-def disable_key(key_id: int) -> None:
+@JSON
+def disable_key(key_id: int, as_json: bool) -> None:
     """Disable a key; the edge refuses it within 10 seconds."""
     from upnext.clock import utc_now  # noqa: PLC0415
     from upnext.edge import manage  # noqa: PLC0415
     from upnext.warehouse.engine import connect  # noqa: PLC0415
 
     manage.disable_key(connect(Settings.from_environment()), key_id, now=utc_now())
-    print(f"key {key_id} is disabled")
+    _tell({"disabled": key_id}, as_json, f"key {key_id} is disabled")
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete commands, options and names; put it into the shell's settings."""
+    kind = get_completion_class(shell)
+    if kind is not None:
+        print(kind(commands, {}, "upnext", "_UPNEXT_COMPLETE").source())
+
+
+with_examples(commands)
 
 
 def main() -> None:
@@ -749,6 +822,11 @@ def _show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
         else:
             table.add_row(name, _as_text(value))
     _console().print(table)
+
+
+def _tell(values: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Print what a command did: a sentence, or one JSON object."""
+    print(json.dumps(values, default=_as_text) if as_json else text)
 
 
 def _as_text(value: Any) -> str:

@@ -25,6 +25,46 @@ def _content(named: str | None) -> Path | None:
     return folder
 
 
+VARIABLES = {
+    "UPNEXT_HOME": "Folder of all state. The default is `.upnext` in the project, or where the command is called.",
+    "UPNEXT_CONTENT": "A company's own content: `campaigns/ sources/ models/ lists/`. The default is the project's.",
+    "UPNEXT_DATABASE_URL": "An existing Postgres 15 or newer. The default is the embedded server.",
+    "UPNEXT_SMTP_URL": (
+        "`smtp://[user:password@]host:port` or `smtps://`. The default is a local catcher, which writes into `mail/`."
+    ),
+    "UPNEXT_MAIL_FROM": "The sender of mails. It must be set where `UPNEXT_SMTP_URL` is.",
+    "UPNEXT_BASE_URL": "The https address under which the edge serves links of mails. Unset, mails have direct links.",
+    "UPNEXT_SIGNING_KEYS": "Keys that sign links, newest first. The default is one that is kept in the home.",
+    "UPNEXT_REPORT_PASSWORD": "The password of the report. The default is one that is kept in the home.",
+    "UPNEXT_TRUSTED_USER_HEADER": "The header by which a trusted proxy names who has logged in; it opens the report.",
+    "UPNEXT_ALERTS_URL": "Where alerts about failed runs are posted.",
+    "UPNEXT_ALERTS_TO": "The address that alerts about failed runs are mailed to.",
+    "UPNEXT_WEBHOOK_NETWORKS": "Private networks that webhooks may reach, such as `10.0.0.0/8`.",
+    "UPNEXT_LIVE": "`on` keeps the warm process at work from the start; `make dev` sets it.",
+    "UPNEXT_DBT_THREADS": "How many models dbt builds at once. The default is 2.",
+    "UPNEXT_EDGE_ORIGINS": "Origins whose pages may use any key, with commas between them; `*` is all.",
+    "UPNEXT_EDGE_PREFIX": "The path under which the edge serves, such as `/up`.",
+    "UPNEXT_EDGE_TRUSTED_PROXIES": "Networks of your proxies. Only their `X-Forwarded-*` headers count.",
+    "UPNEXT_EDGE_KEEP_IP": "`on` keeps the address of the client. The default is `off`.",
+    "UPNEXT_EDGE_STRIP_QUERY": "`off` keeps the queries of page addresses. The default is `on`.",
+    "UPNEXT_EDGE_CONSENT": "A category of consent that events need.",
+    "UPNEXT_EDGE_HONOUR_GPC": "`on` stores no events of browsers that send `Sec-GPC` or `DNT`. The default is `off`.",
+    "UPNEXT_EDGE_TOKEN_KEYS": "Keys that verify the tokens of users, newest first.",
+    "UPNEXT_EDGE_URL": "Where this machine reaches the edge, for links in the UI.",
+    "UPNEXT_HOOK_SES_TOPICS": "Topics of SNS from which Amazon SES may report.",
+    "UPNEXT_HOOK_POSTMARK_LOGIN": "The user and the password that Postmark states, as `user:password`.",
+    "UPNEXT_HOOK_MAILGUN_KEY": "The key with which Mailgun signs what it reports.",
+    "UPNEXT_HOOK_SENDGRID_KEY": "The key with which SendGrid signs what it reports.",
+    "UPNEXT_HOOK_RESEND_SECRET": "The secret with which Resend signs what it reports.",
+}
+"""The variables that people set. Endpoints of the policy name more, for their secrets."""
+INTERNAL = {
+    "UPNEXT_DAGSTER_URL", "UPNEXT_DBT_MODELS", "UPNEXT_EDGE_DATABASE", "UPNEXT_EDGE_PROCESSES", "UPNEXT_PG_DATABASE",
+    "UPNEXT_PG_HOST", "UPNEXT_PG_PASSWORD", "UPNEXT_PG_PORT", "UPNEXT_PG_SSLMODE", "UPNEXT_PG_USER",
+}  # fmt: skip
+"""The variables that processes of Upnext set for each other."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings. `None` means the default that needs nothing else: embedded server, local mail catcher."""

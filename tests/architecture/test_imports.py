@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("upnext.errors", "upnext.clock", "upnext.reserved", "upnext.garbage"),
     ("upnext.settings", "upnext.wording", "upnext.kept"),
-    ("upnext.declarations", "upnext.durations", "upnext.warehouse"),
+    ("upnext.declarations", "upnext.durations", "upnext.warehouse", "upnext.cli_help"),
     ("upnext.conditions", "upnext.ticks", "upnext.sql"),
     ("upnext.switches",),
     ("upnext.kinds",),
@@ -22,7 +22,7 @@ FLOORS = (
     ("upnext.project",),
     ("upnext.loop",),
     ("upnext.operations", "upnext.dev", "upnext.live"),
-    ("upnext.report",),
+    ("upnext.report", "upnext.doctor"),
     ("upnext.cli",),
     ("assets",),
     ("sensors",),
