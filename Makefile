@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-within bench-statistics bench-analytics bench-demo docs web dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-within bench-statistics bench-analytics bench-demo docs pictures web dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,7 +73,11 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-docs: $(VENV)/.dev ## regenerate the tables and pictures of README and guides (needs chromium)
+docs: $(VENV)/.dev ## build the documentation as a site in .upnext-site; needs no network
+	PYTHONWARNINGS=ignore NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "written: .upnext-site/index.html"
+
+pictures: $(VENV)/.dev ## take the tables and pictures of README and guides anew (needs chromium)
 	$(BIN)/python -m demo.docs
 
 web: ## rebuild the browser script (needs Node)

@@ -1,4 +1,4 @@
-"""`make docs`: the tables and pictures of README and guides, made from the project's current output, mails and pages.
+"""`make pictures`: the tables and pictures of README and guides, made from current output, mails and pages.
 
 The tables come from the demo at a fixed end. `sources.json`, beside the pictures, has a fingerprint of what each
 picture shows. With it a test detects an outdated picture, even on a machine without a browser.
@@ -14,11 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import click
-
-from demo import pictures
+from demo import demo_pictures, pictures
 from demo.otto import END
-from upnext.cli import commands
 from upnext.errors import UpnextError
 from upnext.features.definition import example
 from upnext.journeys.copy import samples
@@ -32,12 +29,15 @@ SOURCES = PICTURES / "sources.json"
 README = PROJECT / "README.md"
 RESULTS_GUIDE = PROJECT / "docs" / "results.md"
 # The page and the block that show each printed output.
-BLOCKS = ((README, "demo"), (README, "results"), (README, "commands"), (RESULTS_GUIDE, "results"))
+BLOCKS = ((README, "demo"), (README, "results"), (RESULTS_GUIDE, "results"))
 SIZE = (640, 760)
 
 
-def printed_tables(home: Path) -> dict[str, str]:
-    """Run the demo in an empty home, and return its output and that of `upnext results`, by the name of the block."""
+def printed_tables(home: Path, *, picture: str | None = None) -> dict[str, str]:
+    """Run the demo in an empty home, and return its output and that of `upnext results`, by the name of the block.
+
+    `picture` is the browser that then takes pictures of the report and of the graph.
+    """
     environment = {**os.environ, "UPNEXT_HOME": str(home), "UPNEXT_DATABASE_URL": "", "COLUMNS": "100"}
     upnext = str(Path(sys.executable).parent / "upnext")
 
@@ -48,26 +48,18 @@ def printed_tables(home: Path) -> dict[str, str]:
     try:
         demo = printed(sys.executable, "-m", "demo", "--no-ui", "--end", END.isoformat())
         results = printed(upnext, "results")
+        if picture is not None:
+            demo_pictures.take(home, PICTURES, picture)
     finally:
         subprocess.run([upnext, "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    return {"demo": demo.partition("\nMails are in")[0], "results": results, "commands": command_table()}
-
-
-def command_table() -> str:
-    """Return each command with its help, as a table."""
-    rows = []
-    for name, command in commands.commands.items():
-        inner = command.commands.items() if isinstance(command, click.Group) else ()
-        for each, what in [(f"{name} {one}", what) for one, what in inner] or [(name, command)]:
-            rows.append(f"| `{each}` | {what.get_short_help_str(limit=200)} |")
-    return "\n".join(["| `upnext` | does |", "|---|---|", *rows])
+    return {"demo": demo.partition("\nMails are in")[0], "results": results}
 
 
 def block(page: str, name: str) -> str:
     """Return the text of a block of a page."""
     found = re.search(_pattern(name), page, re.DOTALL)
     if found is None:
-        raise UpnextError(f"no block <!-- make docs: {name} --> on the page")
+        raise UpnextError(f"no block <!-- make pictures: {name} --> on the page")
     return found[2]
 
 
@@ -91,9 +83,9 @@ def mails() -> dict[str, str]:
 
 
 def fingerprints() -> dict[str, str]:
-    """Return a fingerprint of what each picture shows: a mail, by the name of its step, or Otto's website."""
+    """Return a fingerprint of what each picture shows: a mail, by the name of its step, a page, or the graph."""
     of_mails = {name: hashlib.sha256(html.encode()).hexdigest()[:16] for name, html in mails().items()}
-    return {**of_mails, **dict.fromkeys(pictures.NAMES, pictures.fingerprint())}
+    return {**of_mails, **dict.fromkeys(pictures.NAMES, pictures.fingerprint()), **demo_pictures.fingerprints()}
 
 
 def main() -> None:
@@ -102,7 +94,7 @@ def main() -> None:
     if browser is None:
         raise UpnextError("the pictures of the mails need a browser: install chromium")
     with tempfile.TemporaryDirectory() as folder:
-        for page, text in _pages(printed_tables(Path(folder) / "home")).items():
+        for page, text in _pages(printed_tables(Path(folder) / "home", picture=browser)).items():
             page.write_text(text)
         for name, html in mails().items():
             _photograph(browser, Path(folder), name, html)
@@ -128,8 +120,8 @@ def _photograph(browser: str, folder: Path, name: str, html: str) -> None:
 
 
 def _pattern(name: str) -> str:
-    begin, end = ("", "\n\n") if name == "commands" else ("```text\n(?:\\$ [^\n]*\n)?", "\n```")
-    return rf"(<!-- make docs: {name} -->\n+{begin})(.*?)({end})"
+    begin, end = "```text\n(?:\\$ [^\n]*\n)?", "\n```"
+    return rf"(<!-- make pictures: {name} -->\n+{begin})(.*?)({end})"
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
     secret = secrets.token_urlsafe(32)
     variables = {"UPNEXT_HOME": str(folder), "UPNEXT_DATABASE_URL": "", "UPNEXT_EDGE_TOKEN_KEYS": secret}
     project = Project(Settings.from_environment({"UPNEXT_HOME": str(folder)}))
-    start_all(project, by="make docs")
+    start_all(project, by="make pictures")
     users = {
         "otto_home": treated(project, "upgrade_banner", "Robin"),
         "otto_dashboard": treated(project, "feature_modal", "Sam"),
@@ -85,7 +85,7 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
     command = [str(Path(sys.executable).parent / "upnext"), "edge", "--port", f"{EDGE_PORT}"]
     with subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL) as edge:
         try:
-            wait_for_edge()
+            wait_for(f"http://127.0.0.1:{EDGE_PORT}/readyz")
             yield users
         finally:
             edge.terminate()
@@ -112,12 +112,12 @@ def write(folder: Path, user: str, events: tuple[str, ...]) -> None:
     (folder / f"{user}.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def wait_for_edge() -> None:
-    """Return when the edge answers."""
-    for _ in range(200):
+def wait_for(url: str) -> None:
+    """Return when a server of ours answers."""
+    for _ in range(600):
         try:
-            with urlopen(f"http://127.0.0.1:{EDGE_PORT}/readyz", timeout=2):
+            with urlopen(url, timeout=2):  # noqa: S310 - on loopback
                 return
         except OSError:
             threading.Event().wait(0.1)
-    raise TimeoutError("the edge does not answer")
+    raise TimeoutError(f"{url} does not answer")

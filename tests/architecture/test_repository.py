@@ -5,8 +5,6 @@ from pathlib import Path
 
 import yaml
 
-from demo.docs import block, command_table
-
 PROJECT = Path(__file__).parents[2]
 
 
@@ -15,14 +13,6 @@ def test_every_make_target_of_the_readme_is_there() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
     assert named
     assert named <= targets
-
-
-def test_the_command_table_is_generated_and_every_command_has_help() -> None:
-    table = command_table()
-    assert block((PROJECT / "README.md").read_text(), "commands") == table, "make docs"
-    lines = table.splitlines()[2:]
-    assert len(lines) > 25
-    assert [line for line in lines if not line.endswith(". |")] == []
 
 
 def test_the_lock_has_hashes_and_names_no_index() -> None:
