@@ -1,5 +1,6 @@
 """The steps of journeys beside messages: delays, waits, branches, splits, exits, events, starts of other journeys."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -482,6 +483,19 @@ def test_a_message_that_comes_late_into_the_night_is_skipped(journeys: Journeys)
     assert journeys.messages() == [("hello", "skipped", "out of hours")]
 
 
+def test_explain_tells_what_a_wait_waits_for(journeys: Journeys) -> None:
+    journeys.person("ada")
+    hold = {"do": "wait", "name": "hold_on", "any_of": ["login"], "within": "2 days"}
+    journeys.declare(demo=by_event(hold, mail("hello")))
+    journeys.dispatch()
+    book(journeys, "ada")
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    told = [line.text for line in explain_journey(journeys.project, "demo", "ada")]
+    assert re.fullmatch(r"waits at hold_on for what it asks, since \S+ \S+, until \S+ \S+ at the latest", told[-1]), (
+        told
+    )
+
+
 def test_explain_tells_the_way_through_the_steps(journeys: Journeys) -> None:
     journeys.person("ada")
     journeys.declare(demo=by_event({"do": "delay", "name": "rest", "for": "1 day"}, leave(reason="had enough")))
@@ -489,6 +503,6 @@ def test_explain_tells_the_way_through_the_steps(journeys: Journeys) -> None:
     book(journeys, "ada")
     journeys.dispatch(AS_OF + 2 * HOUR)
     told = [line.text for line in explain_journey(journeys.project, "demo", "ada")]
-    assert told[-1] == "rest is next"
+    assert re.fullmatch(r"waits at rest since 2026-03-31 1\d:00, until 2026-04-01 1\d:00", told[-1]), told
     journeys.dispatch(AS_OF + 3 * DAY)
     assert [line.text for line in explain_journey(journeys.project, "demo", "ada")][-1] == "had enough"

@@ -103,7 +103,21 @@ def _path(connection: Connection, entry: sa.Row[Any], judged_by: dict[str, Any])
     if entry.status in ("left", "completed"):
         yield Line(entry.ended_at, f"{entry.reason or 'came to the end of the journey'}{key}")
     if entry.status == "active" and entry.step is not None:
-        yield Line(entry.next_due_at, f"{entry.step} is next{key}")
+        yield Line(entry.next_due_at or entry.reached_at, f"{_next(entry)}{key}")
+
+
+def _next(entry: sa.Row[Any]) -> str:
+    """Return where an entry is: at a step that waits, or before one that is due later."""
+    until = f" at the latest until {entry.next_due_at:%Y-%m-%d %H:%M}" if entry.next_due_at is not None else ""
+    match entry.kind:
+        case "wait":
+            return f"waits at {entry.step} for what it asks, since {entry.reached_at:%Y-%m-%d %H:%M},{until}".rstrip(
+                ","
+            )
+        case "delay":
+            return f"waits at {entry.step} since {entry.reached_at:%Y-%m-%d %H:%M}{until.replace(' at the latest', '')}"
+        case _:
+            return f"{entry.step} is next"
 
 
 def _became(message: sa.Row[Any]) -> str:

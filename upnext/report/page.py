@@ -119,6 +119,7 @@ def _shown(facts: Facts) -> dict[str, Any]:
         "sparks": {name: _spark(rows) for name, rows in days.items()},
         "kinds": {journey["name"]: "journey" for journey in facts.journeys},
         "overlaps": _overlaps(facts.rows("overlaps")),
+        "revenue": _revenue(facts),
         "mails": _by([{"journey": mail.journey, "mail": mail} for mail in facts.mails], "journey"),
         "sums": sum(segment["members"] for segment in facts.segments),
         "sent": sum(row["messages"] for row in facts.rows("messages") if row["status"] == "sent"),
@@ -127,6 +128,15 @@ def _shown(facts: Facts) -> dict[str, Any]:
             for journey, rows in by["messages"].items()
         },
     }
+
+
+def _revenue(facts: Facts) -> dict[str, Any] | None:
+    """Return the metric that is money, and its results by experiment and arm; None where none is declared."""
+    metric = (facts.programme or {}).get("revenue_metric")
+    if metric is None:
+        return None
+    rows = [row for row in facts.rows("results") if row["metric"] == metric]
+    return {"metric": metric, "rows": {(row["experiment"], row["arm"]): row for row in rows}}
 
 
 def _by(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, list[Any]]:

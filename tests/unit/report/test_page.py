@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 
@@ -117,3 +118,16 @@ def test_each_decision_says_what_to_do_and_why() -> None:
 def test_two_hundred_segments_and_a_hundred_experiences_stay_small() -> None:
     page = render(made_up(segments=200, experiences=100, days=366), bundle="x" * 900_000, slots_css="")
     assert len(page.encode()) < 6_000_000
+
+
+def test_a_metric_that_is_money_has_a_column() -> None:
+    facts = made_up(segments=1, experiences=1, journeys=0)
+    (goal, *_) = facts.rows("results")
+    money = {**goal, "metric": "revenue", "diff": 2.5, "diff_always_low": 1.0, "diff_always_high": 4.0}
+    programme = {**(facts.programme or {}), "revenue_metric": "revenue", "revenue": 9.0, "revenue_low": 1.0,
+                 "revenue_high": 17.0}  # fmt: skip
+    shown = replace(facts, programme=programme, tables={**facts.tables, "results": [goal, money]})
+    text, _ = read(shown)
+    assert "revenue more" in text
+    assert "2,500 1,000 to 4,000" in text
+    assert "They brought 9 of revenue more" in text

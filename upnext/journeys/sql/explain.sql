@@ -27,11 +27,13 @@ select
 
 -- name: entries_of_user
 select
-    entry_id, version, key, entered_at, status, reason, step, next_due_at, shifted, goal_reached_at, ended_at,
-    is_in_both_arms
+    entries.entry_id, entries.version, entries.key, entries.entered_at, entries.status, entries.reason, entries.step,
+    entries.next_due_at, entries.reached_at, entries.shifted, entries.goal_reached_at, entries.ended_at,
+    entries.is_in_both_arms, steps.kind
 from journeys.entries
-where journey = :journey and user_id = :user_id
-order by entered_at, entry_id;
+left join journeys.steps using (journey, version, step)
+where entries.journey = :journey and entries.user_id = :user_id
+order by entries.entered_at, entries.entry_id;
 
 -- name: messages_of_entry
 -- `stopped_by` is the reason why a pending message would be skipped now.
