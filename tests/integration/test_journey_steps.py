@@ -1,6 +1,5 @@
 """The steps of journeys beside messages: delays, waits, branches, splits, exits, events, starts of other journeys."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -491,9 +490,7 @@ def test_explain_tells_what_a_wait_waits_for(journeys: Journeys) -> None:
     book(journeys, "ada")
     journeys.dispatch(AS_OF + 2 * HOUR)
     told = [line.text for line in explain_journey(journeys.project, "demo", "ada")]
-    assert re.fullmatch(r"waits at hold_on for what it asks, since \S+ \S+, until \S+ \S+ at the latest", told[-1]), (
-        told
-    )
+    assert told[-1] == "waits at hold_on for what it asks, since 2026-03-31 13:00, until 2026-04-02 13:00 at the latest"
 
 
 def test_explain_tells_the_way_through_the_steps(journeys: Journeys) -> None:
@@ -503,6 +500,6 @@ def test_explain_tells_the_way_through_the_steps(journeys: Journeys) -> None:
     book(journeys, "ada")
     journeys.dispatch(AS_OF + 2 * HOUR)
     told = [line.text for line in explain_journey(journeys.project, "demo", "ada")]
-    assert re.fullmatch(r"waits at rest since 2026-03-31 1\d:00, until 2026-04-01 1\d:00", told[-1]), told
+    assert told[-1] == "waits at rest since 2026-03-31 13:00, until 2026-04-01 13:00"
     journeys.dispatch(AS_OF + 3 * DAY)
     assert [line.text for line in explain_journey(journeys.project, "demo", "ada")][-1] == "had enough"

@@ -108,14 +108,13 @@ def _path(connection: Connection, entry: sa.Row[Any], judged_by: dict[str, Any])
 
 def _next(entry: sa.Row[Any]) -> str:
     """Return where an entry is: at a step that waits, or before one that is due later."""
-    until = f" at the latest until {entry.next_due_at:%Y-%m-%d %H:%M}" if entry.next_due_at is not None else ""
+    since = f"since {entry.reached_at:%Y-%m-%d %H:%M}"
+    until = f", until {entry.next_due_at:%Y-%m-%d %H:%M}" if entry.next_due_at is not None else ""
     match entry.kind:
         case "wait":
-            return f"waits at {entry.step} for what it asks, since {entry.reached_at:%Y-%m-%d %H:%M},{until}".rstrip(
-                ","
-            )
+            return f"waits at {entry.step} for what it asks, {since}{until} at the latest"
         case "delay":
-            return f"waits at {entry.step} since {entry.reached_at:%Y-%m-%d %H:%M}{until.replace(' at the latest', '')}"
+            return f"waits at {entry.step} {since}{until}"
         case _:
             return f"{entry.step} is next"
 
