@@ -157,7 +157,8 @@ notebook_pages = [_notebook(name, description) for name, description in _NOTEBOO
 )
 def report(project: dg.ResourceParam[Project]) -> dg.MaterializeResult[None]:
     """Write the report, into Upnext's home and for the edge."""
-    path = write_report(project)
+    with told_in_one_line():
+        path = write_report(project)
     metadata: dict[str, Any] = {"file": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size}
     if project.settings.report_url is not None:
         metadata["report"] = dg.MetadataValue.url(project.settings.report_url)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import msgspec
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from msgspec import inspect
@@ -25,7 +26,7 @@ from upnext.journeys.definition import Broadcast, Journey
 from upnext.journeys.policy import Policy
 from upnext.kinds import Measure
 from upnext.segments.definition import Meta
-from upnext.settings import VARIABLES
+from upnext.settings import PROJECT, VARIABLES
 from upnext.warehouse.columns import columns
 from upnext.wording import describe
 
@@ -142,6 +143,15 @@ def _first(kind: Any) -> str:
 
 def _tables() -> Iterator[str]:
     yield "# Tables\n\nThe tables of the warehouse, all times in UTC. Each segment is a view beside them.\n"
+    for path in sorted((PROJECT / "dbt_project").glob("*/*/*.yml")):
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for model in described.get("models", []) if path.parent.name != "segments" else []:
+            schema = path.parent.name.replace("membership", "segments")
+            yield f"## {schema}.{model['name']}\n\n{_cell(model.get('description', ''))}\n"
+            yield "| column | what it is |\n|---|---|"
+            for column in model.get("columns", []):
+                yield f"| `{column['name']}` | {_cell(column.get('description', ''))} |"
+            yield ""
     for table, found in sorted(columns().items()):
         yield f"## {table}\n\n| column | type |\n|---|---|"
         yield from (f"| `{name}` | {kind} |" for name, kind in found.items())

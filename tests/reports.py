@@ -24,6 +24,7 @@ def result(experiment: str, segment: str, number: int, **values: Any) -> dict[st
         "diff_always_low": 0.2 * lift - 0.03, "diff_always_high": 0.2 * lift + 0.03, "lift": lift,
         "lift_always_low": lift - 0.15, "lift_always_high": lift + 0.2, "p_adjusted": 0.01, "reason": None,
         "decision": ("ship", "keep going", "stop", "broken: sample ratio")[number % 4], "note": None, "days_left": 12,
+        "n_open_control": 3, "n_open_arm": number % 3,
         **values,
     }  # fmt: skip
 

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from upnext.cli_help import Commands, completes, with_examples
+from upnext.cli_help import Commands, Group, completes, with_examples
 from upnext.durations import parse_duration
 from upnext.errors import UpnextError, nearest, visible, without_values
 from upnext.garbage import collect_seldom
@@ -241,7 +241,7 @@ def rebuild(as_json: bool) -> None:
     _show(loop.rebuild(_project()), as_json, title="Rows that were wrong")
 
 
-@commands.group()
+@commands.group(cls=Group)
 def journeys() -> None:
     """Preview, check, render, explain, start, stop, pause and resume journeys."""
 
@@ -305,7 +305,9 @@ def send_test(journey: str, address: str, user: str | None, as_json: bool) -> No
     from upnext import operations  # noqa: PLC0415
 
     sent = operations.send_test(_project(), journey, address, user_id=user)
-    _tell({"sent": sent}, as_json, f"sent to {address}: {', '.join(sent)}")
+    settings = Settings.from_environment()
+    caught = "" if settings.smtp_url else f" (caught in {settings.maildir}: UPNEXT_SMTP_URL is not set)"
+    _tell({"sent": sent}, as_json, f"sent to {address}{caught}: {', '.join(sent)}")
 
 
 @journeys.command("preview")
@@ -374,7 +376,7 @@ def resume(journey: str, as_json: bool) -> None:
     _tell({"resumed": journey, "users": entries}, as_json, told)
 
 
-@commands.group()
+@commands.group(cls=Group)
 def experiences() -> None:
     """Start and stop experiences, and learn which copy is for whom."""
 
@@ -451,14 +453,20 @@ def results(as_json: bool) -> None:
         )
         return
     lines = [HEADINGS, *table(found)]
-    shown = Table(title="Results", title_justify="left", box=None, pad_edge=False)
-    for place, heading in enumerate(HEADINGS):
-        # No word is broken: a column is as wide as its longest one, and wraps between words alone.
-        longest = max(len(word) for line in lines for word in line[place].split(" "))
-        shown.add_column(heading, overflow="fold", min_width=longest)
-    for line in lines[1:]:
-        shown.add_row(*line)
-    _console(at_least=sum(column.min_width or 0 for column in shown.columns) + len(HEADINGS)).print(shown)
+    needed = sum(max(len(line[place]) for line in lines) + 2 for place in range(len(HEADINGS)))
+    if Console().is_terminal and Console().width < needed:
+        # A narrow terminal shows one below the other: no number is cut.
+        for name, *values in lines[1:]:
+            print(name)
+            for heading, value in zip(HEADINGS[1:], values, strict=True):
+                print(f"  {heading:20} {value}")
+    else:
+        shown = Table(title="Results", title_justify="left", box=None, pad_edge=False)
+        for heading in HEADINGS:
+            shown.add_column(heading, no_wrap=True)
+        for line in lines[1:]:
+            shown.add_row(*line)
+        _console(at_least=needed).print(shown)
     for note in notes(found):
         print(note)
     if (programme := read_programme(project.engine)) is not None:
@@ -490,8 +498,7 @@ def notebook(name: str, parameters: tuple[str, ...], no_open: bool, as_json: boo
     given = dict(pair.partition("=")[::2] for pair in parameters)
     if wrong := [pair for pair in parameters if "=" not in pair]:
         raise UpnextError(f"'{wrong[0]}' is no parameter; give it as KEY=VALUE, such as days=30")
-    values = {key: int(value) if value.isdigit() else value for key, value in given.items()}
-    path = notebooks.run(Settings.from_environment(), name, values)
+    path = notebooks.run(Settings.from_environment(), name, given)
     _tell({"file": f"{path}"}, as_json, f"written: {path}")
     if not no_open and not as_json and sys.stdout.isatty():
         click.launch(path.as_uri())
@@ -528,6 +535,25 @@ def doctor(as_json: bool) -> None:
         sys.exit(1)
 
 
+@commands.command("export")
+@click.argument("person", metavar="ID")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@JSON
+def export_person(person: str, out: Path, as_json: bool) -> None:
+    """Write all that is known of a user, by an id or an address, into a file of JSON lines."""
+    from upnext.people.export import export  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    with _progress() as progress:
+        task = progress.add_task("reading", total=None)
+        counts = export(
+            connect(settings), settings.maildir, person, out,
+            on_table=lambda table: progress.update(task, description=table),
+        )  # fmt: skip
+    _show({**counts, "file": f"{out}"}, as_json, title="Known")
+
+
 @commands.command()
 @JSON
 def upgrade(as_json: bool) -> None:
@@ -562,7 +588,7 @@ def env(as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--port", default=8080, show_default=True)
+@click.option("--port", default=8080, show_default=True, help="Of the pages.")
 @click.option("--no-serve", is_flag=True, help="Only write the pages, and say where they lie.")
 def docs(port: int, no_serve: bool) -> None:
     """Write dbt's documentation of all models, and serve it on 127.0.0.1."""
@@ -595,8 +621,8 @@ def down(yes: bool, as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--port", default=3000, show_default=True)
-@click.option("--edge-port", default=8790, show_default=True)
+@click.option("--port", default=3000, show_default=True, help="Of the UI.")
+@click.option("--edge-port", default=8790, show_default=True, help="Of the edge.")
 def dev(port: int, edge_port: int) -> None:
     """Run the Dagster UI, its daemon and the edge, with schedules and sensors, on 127.0.0.1."""
     from upnext.dev import serve  # noqa: PLC0415
@@ -623,8 +649,8 @@ def live(once: bool, leave_files: bool) -> None:
 
 
 @commands.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8790, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8790, show_default=True, help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes.")
 def edge(host: str, port: int, workers: int) -> None:
     """Serve HTTP: take events from Segment's clients, in the browser and on servers."""
@@ -637,17 +663,31 @@ def edge(host: str, port: int, workers: int) -> None:
     serve(database, host=host, port=port, processes=workers)
 
 
-@commands.group()
+@commands.group(cls=Group)
 def keys() -> None:
     """Add, list and disable the keys of the edge."""
 
 
 @keys.command("add")
 @click.option("--source", default="segment", show_default=True, help="Whose events these are: a file of sources/.")
-@click.option("--kind", type=click.Choice(["write", "server"]), default="write", show_default=True)
+@click.option(
+    "--kind", type=click.Choice(["write", "server"]), default="write", show_default=True, help="Who holds the key."
+)
 @click.option("--origin", "origins", multiple=True, help="Pages that may use the key, such as https://otto.example.")
-@click.option("--identity", type=click.Choice(["required", "optional"]), default="required", show_default=True)
-@click.option("--events-per-second", type=click.IntRange(1), default=500, show_default=True)
+@click.option(
+    "--identity",
+    type=click.Choice(["required", "optional"]),
+    default="required",
+    show_default=True,
+    help="Of the page's user.",
+)
+@click.option(
+    "--events-per-second",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="The most that the key may send.",
+)
 @JSON
 def add_key(
     source: str, kind: str, origins: tuple[str, ...], identity: str, events_per_second: int, as_json: bool

@@ -16,6 +16,7 @@ SECTIONS = {
     "Journeys and experiences": ("journeys", "experiences", "plan"),
     "See what worked": ("report", "results", "notebook"),
     "Pages and apps": ("edge", "keys"),
+    "People": ("export",),
     "The warehouse": ("url", "env", "docs", "upgrade", "down"),
     "The shell": ("completion",),
 }
@@ -31,6 +32,7 @@ EXAMPLES = {
     "experiences learn": ["upnext experiences learn upgrade_banner"],
     "experiences start": ["upnext experiences start upgrade_banner"],
     "experiences stop": ["upnext experiences stop upgrade_banner"],
+    "export": ["upnext export u42 --out u42.jsonl", "upnext export ada@customer.example --out ada.jsonl"],
     "ingest": ["upnext ingest events.jsonl.gz", "upnext ingest exports/ --source playlist --json"],
     "init": ["upnext init our-content"],
     "journeys check": ["upnext journeys check"],
@@ -64,7 +66,16 @@ EXAMPLES = {
 }
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """A group whose help lists its commands in whole sentences."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, (command.help or "").split("\n")[0]) for name, command in self.commands.items()])
+
+
+class Commands(Group):
     """A group whose help lists commands by section, whole sentences, and whose commands show their examples."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

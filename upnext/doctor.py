@@ -1,4 +1,7 @@
-"""`upnext doctor`: what is wrong with an installation, and what to do about it. It changes nothing."""
+"""`upnext doctor`: what is wrong with an installation, and what to do about it.
+
+It changes nothing in a warehouse; as with any command, the embedded server starts where no other is named.
+"""
 
 import os
 import platform
@@ -7,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http.client import HTTPException
 from importlib.metadata import version
 from typing import Literal
 from urllib.error import URLError
@@ -69,15 +73,28 @@ def _variables(project: Project, environment: Mapping[str, str]) -> Iterator[Fin
     for name in stated:
         if name not in VARIABLES and name not in INTERNAL and name not in secrets and "_TEST_" not in name:
             yield Finding(
-                "settings", "look", f"{name} is set, and nothing reads it{nearest(name, VARIABLES)}", f"unset {name}"
+                "settings",
+                "look",
+                f"{name} is set, and nothing reads it{nearest(name, VARIABLES)}",
+                f"rename or unset {name}",
             )
-    base = project.settings.base_url
-    parts = urlsplit(base or "")
-    if base is not None and parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
+    if project.settings.base_url is not None and not _is_address(project.settings.base_url):
         yield Finding(
-            "settings", "wrong", f"UPNEXT_BASE_URL is {base}", "set it to an https address: mail clients warn otherwise"
-        )
+            "settings", "wrong", "UPNEXT_BASE_URL is no https address",
+            "set it to one such as https://up.otto.example: links of mails begin with it",
+        )  # fmt: skip
     yield Finding("settings", "good", f"home {project.settings.home}; set: {', '.join(stated) or 'nothing'}")
+
+
+def _is_address(base: str) -> bool:
+    """Whether links may begin with it: https without a login, or this machine."""
+    try:
+        parts = urlsplit(base)
+        _ = parts.port
+    except ValueError:
+        return False
+    is_near = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return bool(parts.hostname) and (is_near or parts.scheme == "https") and "@" not in parts.netloc and " " not in base
 
 
 def _secrets(project: Project) -> set[str]:
@@ -92,7 +109,9 @@ def _declared(project: Project) -> Finding:
     try:
         project.check()
     except UpnextError as error:
-        return Finding("declarations", "wrong", str(error), "mend the file; `upnext check` reads it again")
+        # What is wrong with a variable is told where it is looked at.
+        if not str(error).startswith("UPNEXT_"):
+            return Finding("declarations", "wrong", str(error), "mend the file; `upnext check` reads it again")
     journeys, experiences, segments = len(project.journeys), len(project.experiences), len(project.segments)
     return Finding(
         "declarations", "good", f"{segments} segments, {journeys} journeys, {experiences} experiences, no mistake"
@@ -212,11 +231,13 @@ def _mail_server(settings: Settings) -> Finding:
 
 def _edge(settings: Settings) -> Finding:
     base = settings.base_url or settings.edge_url or "http://127.0.0.1:8790"
+    if not _is_address(base):
+        return Finding("edge", "wrong", "its address cannot be asked", "correct UPNEXT_BASE_URL")
     try:
         with urlopen(f"{base}/readyz", timeout=WITHIN) as answer:  # noqa: S310 - our own address
             answer.read()
-    except (URLError, OSError, ValueError) as error:
-        found = f"{base} does not answer ({getattr(error, 'reason', error)})"
+    except (URLError, OSError, ValueError, HTTPException) as error:
+        found = f"{base} does not answer ({type(error).__name__})"
         if settings.base_url is None:
             return Finding("edge", "look", found, "`make dev` or `upnext edge` starts it, if pages send events")
         return Finding("edge", "wrong", found, "links of mails lead there: start `upnext edge`, or mend the proxy")

@@ -17,7 +17,7 @@ FLOORS = (
     ("upnext.switches",),
     ("upnext.kinds",),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
-    ("upnext.dbt_patches", "upnext.status", "upnext.alerts", "upnext.edge"),
+    ("upnext.dbt_patches", "upnext.status", "upnext.alerts", "upnext.edge", "upnext.people"),
     ("upnext.dbt", "upnext.dbt_program"),
     ("upnext.project",),
     ("upnext.loop",),

@@ -119,7 +119,7 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
         assets = graphql(port, "{ assetNodes { groupName description } }")["assetNodes"]
     assert isinstance(assets, list)
     assert {asset["groupName"] for asset in assets} == {
-        "events", "features", "segments", "journeys", "experiences", "analytics",
+        "events", "features", "segments", "journeys", "experiences", "analytics", "plumbing", "reports",
     }  # fmt: skip
     assert all(asset["description"] for asset in assets)
     assert [message["To"] for message in smtp.accepted] == [f"{bob}@customer.example"], "what is unclear is not sent"

@@ -49,11 +49,15 @@ def test_each_trouble_is_named_with_what_to_do(project: Project, tmp_path: Path)
         "UPNEXT_SMTP_URL is set"
     )
     unread = found(project.settings, UPNEXT_HOMES="x", UPNEXT_EDGE_DATABASE="y")["settings"]
-    assert (unread.state, unread.todo) == ("look", "unset UPNEXT_HOMES")
+    assert (unread.state, unread.todo) == ("look", "rename or unset UPNEXT_HOMES")
     assert "did you mean 'UPNEXT_HOME'" in unread.found
     assert found(changed(project, base_url="http://otto.example"))["settings"].state == "wrong"
     unreached = found(changed(project, base_url="https://127.0.0.1:1"))["edge"]
     assert (unreached.state, "links of mails" in unreached.todo) == ("wrong", True)
+    for odd in ("http://[::1", "https://a b", "https://user:s3cret@x.test", "file:///etc/passwd", "ssh://x"):
+        findings = found(changed(project, base_url=odd))
+        assert (findings["settings"].state, findings["edge"].state) == ("wrong", "wrong"), odd
+        assert "s3cret" not in str(findings)
     assert found(project.settings)["ticks"].found == "none yet"
 
 

@@ -41,7 +41,7 @@ def at_hand(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_each_runs_and_is_a_page_that_asks_for_nothing(at_hand: Project) -> None:
     assert notebooks.names() == ["experiment_readout", "journey_review", "segment_explorer"]
     for name in notebooks.names():
-        page = notebooks.run(at_hand.settings, name, {"days": 30}).read_text()
+        page = notebooks.run(at_hand.settings, name, {"days": "30"}).read_text()
         assert re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http[^"]*"', page) == []
         assert page.count("<details") >= 5
         assert "ada@" not in page

@@ -6,16 +6,20 @@ import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import AS_OF, UPNEXT, Product, rows, start, wait_for
 from tests.integration.test_edge import running
 from tests.reports import HOSTILE, SCRIPTS, made_up
+from upnext.edge.config import report_passwords
 from upnext.loop import tick
 from upnext.project import Project
 from upnext.report.facts import Facts
@@ -43,7 +47,7 @@ def test_the_report_of_a_warehouse_is_what_its_tables_say(project: Project) -> N
     text = page.read_text()
     members = rows(project, "select count(*) from segments.members where segment = 'busy_users'")
     assert members == [(2,)]
-    assert 'data-segment="busy_users"><th scope="row">busy_users' in text
+    assert 'data-segment="busy_users"><th scope="row">busy_<wbr>users' in text
     assert '"busy_users":[[' in text
     assert f"As of {AS_OF:%-d %B %Y, %H:%M} UTC" in text
     for private in ("ada", "customer.example"):
@@ -89,8 +93,11 @@ def test_the_edge_shows_it_to_whoever_has_the_password(project: Project) -> None
         none = edge.ask("GET", "/report", Authorization=login(password))
         assert (none.status, b"No report yet" in none.body) == (404, True)
         page = write(project).read_bytes()
-        shown = edge.ask("GET", "/report", Authorization=login(password))
+        shown = edge.ask("GET", "/report", Authorization=login(password), Accept_Encoding="br, gzip;q=0.5")
         assert (shown.status, gzip.decompress(shown.body)) == (200, page)
+        for refusing in ("identity", "gzip;q=0", "br"):
+            plain = edge.ask("GET", "/report", Authorization=login(password), Accept_Encoding=refusing)
+            assert (plain.body, plain.headers.get("content-encoding")) == (page, None)
         assert shown.headers["cache-control"] == "private, no-cache"
         assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
         assert "access-control-allow-origin" not in shown.headers
@@ -98,7 +105,9 @@ def test_the_edge_shows_it_to_whoever_has_the_password(project: Project) -> None
         assert (again.status, again.body) == (304, b"")
         answers = [edge.ask("GET", "/report", Authorization=login(f"guess {nth}")) for nth in range(12)]
         assert {answer.status for answer in answers} == {401, 429}
-        assert edge.ask("GET", "/report", Authorization=login(password)).status == 200, "the right one is let in"
+        hurried = edge.ask("GET", "/report", Authorization=login(password))
+        assert hurried.status == 429, "whoever guesses is not told when the guess is right"
+        wait_for(lambda: edge.ask("GET", "/report", Authorization=login(password)).status == 200, "the time to pass")
 
 
 def test_a_trusted_proxy_names_who_has_logged_in(project: Project) -> None:
@@ -106,9 +115,35 @@ def test_a_trusted_proxy_names_who_has_logged_in(project: Project) -> None:
     with running(project, UPNEXT_REPORT_PASSWORD="one of our own", **trusting) as edge:
         write(project)
         assert edge.ask("GET", "/report", X_User="ada").status == 200
-        assert edge.ask("GET", "/report", X_User="").status == 401
+        for nobody in ("", "-", "(null)", "ada, bob"):
+            assert edge.ask("GET", "/report", X_User=nobody).status == 401, nobody
         assert edge.ask("GET", "/report", Authorization=login("one of our own")).status == 200
         assert not (project.settings.home / "report_password").exists()
+
+
+def test_reports_at_once_do_not_disturb_each_other_and_an_older_one_replaces_none(project: Project) -> None:
+    tick(project, AS_OF)
+    with ThreadPoolExecutor(3) as pool:
+        pages = [future.result() for future in [pool.submit(write, project) for _ in range(9)]]
+    assert [path.name for path in pages[0].parent.iterdir()] == ["index.html"]
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("update analytics.report set as_of = as_of + interval '1 day', hash = 'newer'"))
+    write(project)
+    assert rows(project, "select hash from analytics.report") == [("newer",)]
+
+
+def test_a_home_that_cannot_be_written_takes_events_all_the_same(project: Project) -> None:
+    settings = replace(project.settings, home=Path("/proc/upnext"))
+    assert report_passwords(settings) == []
+    assert report_passwords(replace(settings, report_password="one")) == ["one"]
+
+
+@pytest.mark.parametrize("broken", [b"models: [", b"\xff\xfe"])
+def test_a_broken_description_of_segments_is_told(content: Path, project: Project, broken: bytes) -> None:
+    tick(project, AS_OF)
+    (content / "models" / "segments" / "_segments.yml").write_bytes(broken)
+    text = write(Project(project.settings)).read_text()
+    assert "Something declared has a mistake" in text
 
 
 @pytest.fixture(scope="module")

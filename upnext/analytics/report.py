@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-HEADINGS = ("experiment: arm", "what to do", "lift (95 %)", "p", "control, arm", "users", "days left")
+HEADINGS = (
+    "experiment: arm",
+    "what to do",
+    "lift (always valid)",
+    "p (always valid)",
+    "control, arm",
+    "users",
+    "days left",
+)
+HUGE = 1e4
+"""A lift beyond which more digits say nothing: a million per cent."""
 # Keeps a number and its sign on one line in a narrow column.
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
@@ -15,7 +25,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{row['experiment']}: {row['arm']}",
             row["decision"] if row["reason"] is None else f"{row['decision']} ({row['reason']})",
             _percent(row["lift"]) + _interval(row),
-            _p_value(row["p_adjusted"]),
+            _p_value(row["p_always_valid"]),
             f"{_share(row['mean_control'])}, {_share(row['mean_arm'])}",
             f"{row['n_control']:,}, {row['n_arm']:,}",
             f"{row['days_left']:,}" if row["days_left"] is not None and row["decision"] == "keep going" else "-",
@@ -72,9 +82,10 @@ def markdown(lines: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS)
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    if row["lift_low"] is None or row["lift_high"] is None:
+    low, high = row["lift_always_low"], row["lift_always_high"]
+    if low is None or high is None:
         return ""
-    return f" ({round(100 * row['lift_low']):+d} to {round(100 * row['lift_high']):+d})"
+    return f" ({round(100 * low):+d} to {round(100 * min(high, HUGE)):+d})"
 
 
 def _percent(value: float | None) -> str:

@@ -603,7 +603,8 @@ def _with_always_valid(result: Comparison, control: _Arm, arm: _Arm, alpha: floa
     errors = sqrt(spread / (n * rho2) * log(spread / alpha**2))
     half = error * errors
     exponent = -n * rho2 * (diff / error) ** 2 / (2 * spread)
-    if result.lift is not None and result.lift_low is not None:
+    # A lower end of -1 is rounded, and says nothing about the error any more.
+    if result.lift is not None and result.lift_low is not None and result.lift_low > -1:
         centre = log1p(result.lift)
         reach = (centre - log1p(result.lift_low)) / _normal_quantile(alpha) * errors
         high = expm1(centre + reach) if centre + reach < log(float_info.max) else None

@@ -1,5 +1,6 @@
 """The edge's settings, from the environment that its processes share."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from upnext.settings import Settings
 DATABASE = "UPNEXT_EDGE_DATABASE"
 """The warehouse's connection string, which `upnext edge` sets for its processes."""
 PROCESSES = "UPNEXT_EDGE_PROCESSES"
+_log = logging.getLogger("upnext.edge")
 REPORT_PASSWORD = "report_password"  # noqa: S105 - the name of a file in the home
 
 
@@ -100,7 +102,14 @@ class Config:
 
 def report_passwords(settings: Settings) -> list[str]:
     """Return the passwords of the report: `UPNEXT_REPORT_PASSWORD`, or one that is made once and kept in the home."""
-    return [settings.report_password] if settings.report_password else kept(settings.home, REPORT_PASSWORD)
+    if settings.report_password:
+        return [settings.report_password]
+    try:
+        return kept(settings.home, REPORT_PASSWORD)
+    except OSError:
+        # A home that cannot be written is no reason to take no events; then nobody sees the report by a password.
+        _log.warning("%s cannot be written: set UPNEXT_REPORT_PASSWORD to serve the report", settings.home)
+        return []
 
 
 def _hooks(environment: Mapping[str, str], settings: Settings) -> dict[str, Hook]:

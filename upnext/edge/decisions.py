@@ -54,6 +54,7 @@ class Answer(NamedTuple):
     since: datetime
     until: datetime
     content: bytes
+    """Most users are shown nothing, and their answers are one and the same object."""
     tag: str
 
 
@@ -139,6 +140,7 @@ class Decisions:
         self._flags = flags
         # Most slots show a user nothing, so that part of an answer is written once.
         self._nothing = {flag: msgspec.Raw(msgspec.json.encode({"key": flag, **NOTHING})) for flag in sorted(flags)}
+        self._no_content = self._content_of({})
         self._limits = limits
         self._key_for = key_for
 
@@ -164,11 +166,14 @@ class Decisions:
     def answer(self, user: str, live: list[Live], is_signed: bool, now: datetime) -> Answer:
         """Write the answer of all flags, which holds until the next start or end of a call to action."""
         found = self._flags_of(live, is_signed, now)
-        flags = [{"key": flag, **found[flag]} if flag in found else none for flag, none in self._nothing.items()]
-        content = msgspec.json.encode({"flags": flags})
+        content = self._content_of(found) if found else self._no_content
         tag = hashlib.sha256(user.encode() + b"\0" + content).hexdigest()[:32]
         changes = (at for cta in live for at in (cta.starts_at, cta.ends_at) if at is not None and at > now)
         return Answer(now, min(changes, default=NEVER), content, f'"{tag}"')
+
+    def _content_of(self, found: Mapping[str, Any]) -> bytes:
+        flags = [{"key": flag, **found[flag]} if flag in found else none for flag, none in self._nothing.items()]
+        return msgspec.json.encode({"flags": flags})
 
     def _flags_of(self, live: list[Live], is_signed: bool, now: datetime) -> Mapping[str, Any]:
         """Return what a user sees at a time, by flag; a user who is not signed sees what is public."""

@@ -1,5 +1,6 @@
 """The report, behind a login: a password, or the user whom a trusted proxy names."""
 
+import gzip
 import hashlib
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -16,9 +17,13 @@ from upnext.edge.warehouse import Warehouse
 
 USER = "upnext"
 WRONG_A_SECOND = 1
-"""Wrong passwords that a process answers in a second, four at once; then it asks to wait."""
+"""Wrong passwords that a client may try in a second, four at once; then it waits, also with the right one."""
+MOST_CLIENTS = 10_000
+NOBODY = ("", "-", "(null)")
+"""What proxies state for somebody who has not logged in."""
 HEADERS = {
     "Cache-Control": "private, no-cache",
+    "Vary": "Accept-Encoding, Authorization",
     "Content-Security-Policy": "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Robots-Tag": "noindex",
@@ -35,7 +40,7 @@ class ReportPage:
     def __init__(self, warehouse: Warehouse, config: Config) -> None:
         self._warehouse = warehouse
         self._config = config
-        self._wrong = Limits()
+        self._wrong: dict[str, Limits] = {}
 
     async def on_get(self, request: Request, response: Response) -> None:
         """Show the report to whoever may see it, or 304 where the browser has this one."""
@@ -57,24 +62,42 @@ class ReportPage:
         if f'"{newest.hash}"' in (request.get_header("If-None-Match") or ""):
             response.status = 304
             return
-        response.set_header("Content-Encoding", "gzip")
-        response.data = bytes(newest.page)
+        page = bytes(newest.page)
+        if "gzip" in _accepted(request.get_header("Accept-Encoding")):
+            response.set_header("Content-Encoding", "gzip")
+            response.data = page
+        else:
+            response.data = gzip.decompress(page)
 
     on_head = on_get
 
     def _is_let_in(self, request: Request) -> bool:
         config = self._config
-        if config.user_header and config.is_trusted(request.remote_addr) and request.get_header(config.user_header):
-            return True
+        if config.user_header and config.is_trusted(request.remote_addr):
+            # Two headers come as one, with a comma: a proxy that sets its own drops the client's.
+            user = (request.get_header(config.user_header) or "").strip()
+            if user not in NOBODY and "," not in user:
+                return True
         stated = _password_of(request.get_header("Authorization"))
         if stated is None:
             return False
-        if any(compare_digest(_digest(stated), _digest(password)) for password in config.report_passwords):
-            return True
-        wait = self._wrong.take(0, WRONG_A_SECOND, 1)
+        client = config.client_of(request.remote_addr, request.get_header("X-Forwarded-For"))
+        if len(self._wrong) > MOST_CLIENTS:
+            self._wrong.clear()
+        limits = self._wrong.setdefault(client, Limits())
+        wait = limits.take(0, WRONG_A_SECOND, 1)
         if wait is not None:
             raise Refused(429, "too_many_requests", "too many wrong passwords", retry_after=wait)
-        return False
+        is_right = any(compare_digest(_digest(stated), _digest(one)) for one in config.report_passwords)
+        if is_right:
+            limits.take(0, WRONG_A_SECOND, -1)
+        return is_right
+
+
+def _accepted(header: str | None) -> set[str]:
+    """Return the encodings that a client takes."""
+    stated = [part.partition(";") for part in (header or "").lower().split(",")]
+    return {name.strip() for name, _, weight in stated if weight.strip().replace(" ", "") not in ("q=0", "q=0.0")}
 
 
 def _password_of(authorization: str | None) -> str | None:

@@ -120,13 +120,20 @@ class Book:
 
     def decisions(self, experiment: str | None) -> pd.DataFrame:
         """Return the values that the rule of the decision reads, and what it says."""
-        return _frame(self._goals(experiment), _DECIDED)
+        rows = [
+            {**row, "days_left": row["days_left"] if row["decision"] == "keep going" else None}
+            for row in self._goals(experiment)
+        ]
+        return _frame(rows, _DECIDED)
 
     def advice(self, experiment: str | None) -> str:
         """Return what to do, in words."""
-        kinds = {journey["name"]: "journey" for journey in self._facts.journeys}
+        kinds = {
+            **{experience["name"]: "experience" for experience in self._facts.experiences},
+            **{journey["name"]: "journey" for journey in self._facts.journeys},
+        }
         said = [
-            " ".join(filter(None, (action(row, kinds.get(row["experiment"], "experience")), evidence(row))))
+            " ".join(filter(None, (action(row, kinds.get(row["experiment"])), evidence(row), row["note"])))
             for row in self._goals(experiment)
         ]
         return "\n".join(said) or "Nobody has seen it yet."

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from upnext.errors import UpnextError, nearest
 from upnext.settings import PROJECT, Settings
@@ -16,7 +15,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
-def run(settings: Settings, name: str, parameters: Mapping[str, Any]) -> Path:
+def run(settings: Settings, name: str, parameters: Mapping[str, str]) -> Path:
     """Run a notebook of the warehouse that the environment names, and return its page in Upnext's home.
 
     Raises `UpnextError` for a notebook or a parameter that there is not, and for what the notebook itself complains of.
@@ -29,12 +28,13 @@ def run(settings: Settings, name: str, parameters: Mapping[str, Any]) -> Path:
     for parameter in parameters:
         if parameter not in known:
             raise UpnextError(f"notebook '{name}' has no parameter '{parameter}'{nearest(parameter, list(known))}")
+    values = {key: int(value) if value.isascii() and value.isdigit() else value for key, value in parameters.items()}
     done = settings.home / "notebooks" / f"{name}.ipynb"
-    done.parent.mkdir(parents=True, exist_ok=True)
+    done.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # papermill takes braces in a path for parameters.
+    source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (FOLDER / f"{name}.ipynb", done))
     try:
-        papermill.execute_notebook(
-            str(FOLDER / f"{name}.ipynb"), str(done), parameters=dict(parameters), progress_bar=False
-        )
+        papermill.execute_notebook(source, target, parameters=values, progress_bar=False)
     except papermill.exceptions.PapermillExecutionError as error:
         raise UpnextError(f"notebook '{name}': {error.evalue or error.ename}") from None
     page = done.with_suffix(".html")

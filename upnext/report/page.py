@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from upnext.analytics.report import programme_sentence
+from upnext.analytics.report import HUGE, programme_sentence
 from upnext.report import palette
 from upnext.report.charts import charts
 from upnext.report.facts import DAYS, Facts, Rows
@@ -111,13 +111,17 @@ def _shown(facts: Facts) -> dict[str, Any]:
             ("funnel", "journey"), ("messages", "journey"), ("entries", "journey"),
         )
     }  # fmt: skip
+    by["steps"] = {journey: [{**step, **_step(step)} for step in steps] for journey, steps in by["steps"].items()}
     near = _by(facts.near_misses, "segment")
     days = _by(facts.rows("segment_days"), "segment")
     return {
         "by": by,
         "near": near,
         "sparks": {name: _spark(rows) for name, rows in days.items()},
-        "kinds": {journey["name"]: "journey" for journey in facts.journeys},
+        "kinds": {
+            **{experience["name"]: "experience" for experience in facts.experiences},
+            **{journey["name"]: "journey" for journey in facts.journeys},
+        },
         "overlaps": _overlaps(facts.rows("overlaps")),
         "revenue": _revenue(facts),
         "mails": _by([{"journey": mail.journey, "mail": mail} for mail in facts.mails], "journey"),
@@ -128,6 +132,15 @@ def _shown(facts: Facts) -> dict[str, Any]:
             for journey, rows in by["messages"].items()
         },
     }
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return when a step is due and what it says, as far as steps of its kind have that."""
+    definition = step["definition"]
+    after, wait, length = (definition.get(name) for name in ("after", "wait", "for"))
+    timing = f"{after} after the start" if after else f"after {wait}" if wait else f"for {length}" if length else None
+    texts = (definition.get(name) for name in ("subject", "copy", "endpoint", "event", "journey"))
+    return {"timing": timing, "text": next((text for text in texts if isinstance(text, str)), None)}
 
 
 def _revenue(facts: Facts) -> dict[str, Any] | None:
@@ -163,7 +176,7 @@ def _number(day: date) -> int:
 
 
 def _per_cent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 2)
+    return None if value is None else round(100 * max(-HUGE, min(HUGE, value)), 2)
 
 
 def _hash(script: str) -> str:
@@ -194,6 +207,8 @@ def _template() -> Any:
         "day": lambda value: f"{value:%-d %B %Y}",
         "moment": lambda value: f"{value:%-d %B %Y, %H:%M} UTC",
         "words": lambda value: value.replace("_", " "),
+        # A long name may break after each of its words, and nowhere else.
+        "breakable": lambda value: Markup(str(escape(value)).replace("_", "_<wbr>")),  # noqa: S704 - escaped
     }
     environment.globals |= {"action": action, "evidence": evidence}
     return environment.get_template("report.html")

@@ -20,6 +20,7 @@ from upnext.switches import Started, started
 
 MOST_OVERLAPS = 15
 """Segments whose overlaps are shown: the largest ones. A grid of more is not read."""
+MOST_EVENTS = 200
 MOST_MEMBERS = 2_000_000
 """Members whose overlaps are counted; of more a sample of users is."""
 
@@ -27,29 +28,29 @@ _OF_SEGMENTS = ("segment_days",)
 _OF_DAYS = ("entry_days", "message_days", "lift_days")
 _PLAIN = (
     "entries", "messages", "steps", "funnel", "results", "by_segment", "copies", "freshness",
-    "newest_events", "rejects", "drifts", "unknown_outcomes",
+    "rejects", "drifts", "unknown_outcomes",
 )  # fmt: skip
 
 
 def read(project: Project) -> Facts:
-    """Return the facts as of the newest published tick, in one snapshot of the warehouse."""
+    """Return the facts as of the newest published tick. Tables are read in one snapshot, checks after it."""
     names = list(project.segment_files)
+    said, mistake = _declared(project)
     with project.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         instants = connection.execute(SQL["instants"]).one()
         values = {"segments": names, "days": DAYS, "as_of": instants.as_of}
         tables = {name: _rows(connection, name, values) for name in _OF_SEGMENTS + _OF_DAYS}
         tables |= {name: _rows(connection, name) for name in _PLAIN}
+        tables["newest_events"] = _rows(connection, "newest_events", {"events": _events(project), "most": MOST_EVENTS})
         tables["refusals"] = _rows(connection, "refusals", values)
         tables["counts"] = [
             {name: connection.scalar(SQL[name]) for name in ("refused_files", "waiting")},
         ]
         sizes = _rows(connection, "sizes", values)
         tables["overlaps"] = _overlaps(connection, sizes)
-        near = (
-            [asdict(one) for one in near_misses(connection, project.conditions)] if instants.as_of is not None else []
-        )
+        conditions = project.conditions if instants.as_of is not None and mistake is None else {}
+        near = [asdict(one) for one in near_misses(connection, conditions)]
         at_work = started(connection)
-    said, mistake = _declared(project)
     journeys, experiences = readable(project)
     return Facts(
         as_of=instants.as_of,
@@ -60,7 +61,7 @@ def read(project: Project) -> Facts:
                 "name": size["segment"],
                 "description": said.get(size["segment"], ("", None))[0].removeprefix("One row per member: "),
                 "owner": said.get(size["segment"], ("", None))[1],
-                "is_of_accounts": project.segment_units.get(size["segment"]) == "account_id",
+                "is_of_accounts": size["is_of_accounts"],
             }
             for size in sizes
         ],
@@ -114,15 +115,23 @@ def _overlaps(connection: Connection, sizes: Iterable[Mapping[str, Any]]) -> Row
 
 def _declared(project: Project) -> tuple[dict[str, tuple[str, str | None]], str | None]:
     """Return what is said of segments, and the first mistake in what is declared."""
+    said: dict[str, tuple[str, str | None]] = {}
     try:
         said = descriptions(project.segment_files)
-    except UpnextError as error:
-        return {}, str(error)
-    try:
         project.check()
     except UpnextError as error:
         return said, str(error)
+    except UnicodeDecodeError as error:
+        return said, f"a file is not UTF-8 ({error})"
     return said, None
+
+
+def _events(project: Project) -> list[str]:
+    """Return the declared events: names of others are whatever somebody sent."""
+    try:
+        return sorted(project.events)
+    except UpnextError:
+        return []
 
 
 def _checks(project: Project, as_of: datetime, *, is_analysed: bool) -> Rows:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from upnext.analytics.report import HUGE
+
 UNKNOWN = "-"
 
 RULES = (
@@ -31,7 +33,8 @@ GLOSSARY = {
     "exposure": "The first time that a user sees the call to action, or enters the journey. Results count from there.",
     "goal": "What an experiment is for: an event within a time after the exposure.",
     "holdout": "The part of a journey's users who get nothing from it, to compare with.",
-    "interval": "The range that holds the true value; 95 of 100 such ranges do.",
+    "interval": "The range that holds the true value in 95 of 100 cases; an always-valid one at all looks together.",
+    "CTA": "A call to action: a banner, a dialog, an offer in the product.",
     "lift": "How much more users of an arm reach the goal than control: +40 % is 14 of 100 instead of 10.",
     "near miss": "A user who meets all conditions of a segment but one.",
     "p-value": "How often chance alone would make a difference at least this large, if there were none.",
@@ -41,8 +44,10 @@ GLOSSARY = {
 }
 
 
-def action(result: Mapping[str, Any], kind: str) -> str:
-    """Return what to do about a result on the goal; `kind` is `journey` or `experience`."""
+def action(result: Mapping[str, Any], kind: str | None) -> str:
+    """Return what to do about a result on the goal; `kind` is `journey` or `experience`, None if it is neither now."""
+    if kind is None:
+        return f"Nothing: {result['experiment']} is no longer declared."
     name, arm = result["experiment"], result["arm"]
     shown = f"variant {arm} of {name}" if kind == "experience" else name
     match result["decision"]:
@@ -99,4 +104,6 @@ def signed(value: float | None) -> str:
     >>> signed(0.42)
     '+42\xa0%'
     """
-    return UNKNOWN if value is None else f"{round(100 * value):+,d}\N{NO-BREAK SPACE}%"
+    if value is None:
+        return UNKNOWN
+    return f"{'over ' if value > HUGE else ''}{round(100 * min(value, HUGE)):+,d}\N{NO-BREAK SPACE}%"

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import tempfile
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -19,15 +20,16 @@ def write(project: Project) -> Path:
     facts = read(project)
     facts = replace(facts, mails=mails(project, facts))
     page = render(facts, bundle=vega(), slots_css=slots_css()).encode()
-    path = file_of(project)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    written = path.with_suffix(".new")
-    written.write_bytes(page)
-    written.replace(path)
     with project.engine.begin() as connection:
         # No time stands in the gzip, so that the same page is the same bytes.
         values = {"as_of": facts.as_of, "hash": hashlib.sha256(page).hexdigest(), "page": gzip.compress(page, mtime=0)}
         connection.execute(SQL["store_page"], values)
+    path = file_of(project)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Two reports at once each have a file of their own until it is whole.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".report-", delete=False) as file:
+        file.write(page)
+    Path(file.name).replace(path)
     return path
 
 

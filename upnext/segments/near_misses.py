@@ -18,6 +18,8 @@ from upnext.segments.sql import SQL
 
 MOST_ROWS = 1_000_000
 """Rows of features that are read; of a larger table a sample is."""
+MOST_PARTS = 40
+"""Conditions of a segment that are counted; each is counted beside all others of its segment."""
 AT_ONCE = 400
 """Counts in one statement; Postgres takes 1,664 columns."""
 
@@ -60,27 +62,28 @@ def conjuncts(sql: str) -> list[str]:
     """
     try:
         tree = sqlglot.parse_one(sql, read="postgres")
-    except SqlglotError:
+    except (SqlglotError, RecursionError):
         return []
     return [part.sql(dialect="postgres", comments=False) for part in _parts(tree)]
 
 
 def _parts(tree: exp.Expr) -> Iterator[exp.Expr]:
-    match tree:
-        case exp.And():
-            yield from _parts(tree.left)
-            yield from _parts(tree.right)
-        case exp.Paren():
-            yield from _parts(tree.this)
-        case _:
-            yield tree
+    waiting = [tree]
+    while waiting:
+        match waiting.pop():
+            case exp.And() as both:
+                waiting += [both.right, both.left]
+            case exp.Paren() as inner:
+                waiting.append(inner.this)
+            case part:
+                yield part
 
 
 def _lacking_one(sql: str) -> Iterator[tuple[str, str]]:
     """Yield each condition that somebody can meet, and the SQL that is true of who meets all others."""
     parts = conjuncts(sql)
     own = [part for part in parts if "is_visitor(" not in part.lower()]
-    if len(own) < 2:
+    if not 2 <= len(own) <= MOST_PARTS:
         return
     for part in own:
         others = " and ".join(f"coalesce(({other}), false)" for other in parts if other is not part)
@@ -92,7 +95,7 @@ def _counted(
 ) -> Iterator[NearMiss]:
     counts = ", ".join(f"count(*) filter (where {sql}) as n{place}" for place, (_, _, sql) in enumerate(wanted))
     key = UNITS[table]
-    sample = f" where mod(abs(hashtext({key})), {one_in}) = 0" if one_in > 1 else ""
+    sample = f" where mod(hashtext({key}) & 2147483647, {one_in}) = 0" if one_in > 1 else ""
     statement = f"select {counts} from features.{table}{sample}"  # noqa: S608 - conditions of the checked segments
     try:
         with connection.begin_nested():

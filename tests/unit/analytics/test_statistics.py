@@ -345,3 +345,8 @@ def test_cuped_by_split_is_a_regression_with_a_constant_for_each_split() -> None
     assert result.diff_high is not None
     assert result.diff_high - (result.diff or 0) == pytest.approx(1.96 * fitted.bse[2], rel=0.02)
     assert result.lift_high is not None
+
+
+def test_a_control_mean_near_zero_has_an_interval_of_the_lift_or_none() -> None:
+    wild = compare_means(n_control=100, mean_control=0.2, var_control=1e4, n_arm=100, mean_arm=20.0, var_arm=1e4)
+    assert (wild.lift_low, wild.lift_always_low) == (-1.0, None)

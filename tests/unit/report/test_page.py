@@ -96,7 +96,8 @@ def test_a_segment_without_members_and_an_experiment_without_exposures_read_well
         )
     )
     assert "no member so far" in text
-    assert "Let variant a of e run on: no users in control." in text
+    assert "Nothing: e is no longer declared." in text
+    assert "Let variant a of e run on: no users in control." in action(empty, "experience")
     assert "Nobody has entered this journey." in text
     assert "too few to tell" in text
     assert "31 March 2026, 12:00 UTC; results of 31 March 2026, 13:00 UTC" in text
@@ -113,6 +114,38 @@ def test_each_decision_says_what_to_do_and_why() -> None:
     assert "12 more days" in action(result("banner", "s", 1), "experience")
     assert "get lost" in action(result("banner", "s", 3), "experience")
     assert (percent(None), signed(None)) == ("-", "-")
+
+
+def test_a_step_of_any_kind_is_drawn() -> None:
+    """Delays, waits and branches have neither a subject nor a time after the start."""
+    facts = made_up(segments=1, experiences=1, journeys=1)
+    (step,) = facts.rows("steps")
+    kinds: dict[str, dict[str, str]] = {
+        "delay": {"do": "delay", "for": "2 days"}, "wait": {"do": "wait", "within": "3 days"}, "exit": {"do": "exit"},
+        "webhook": {"do": "webhook", "endpoint": "crm", "after": "0 days"},
+    }  # fmt: skip
+    steps = [{**step, "step": kind, "kind": kind, "definition": made_of} for kind, made_of in kinds.items()]
+    text, _ = read(replace(facts, tables={**facts.tables, "steps": steps}))
+    assert "delay, for 2 days" in text
+    assert "crm" in text
+    assert "built-in" not in text
+
+
+@pytest.mark.parametrize("name", ["constructor", "items", "values", "__proto__", "hasOwnProperty"])
+def test_a_segment_may_be_called_as_what_every_object_has(name: str) -> None:
+    facts = made_up(segments=1, experiences=1, names=(name,))
+    text, _ = read(replace(facts, tables={**facts.tables, "segment_days": []}))
+    assert "built-in" not in text
+    assert "no member so far" in text
+
+
+def test_a_lift_beyond_all_bounds_is_shown_as_that() -> None:
+    facts = made_up(segments=1, experiences=1, journeys=0)
+    (goal, *_) = facts.rows("results")
+    huge = {**goal, "lift": 1e300, "lift_always_high": 1.7e308}
+    text, _ = read(replace(facts, tables={**facts.tables, "results": [huge]}))
+    assert "over +1,000,000" in text
+    assert data(replace(facts, tables={**facts.tables, "results": [huge]}))["forest"][0]["high"] == 1_000_000
 
 
 def test_two_hundred_segments_and_a_hundred_experiences_stay_small() -> None:

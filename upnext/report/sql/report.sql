@@ -9,6 +9,7 @@ select
 select
     declared.segment,
     coalesce(users.members, accounts.members, 0) as members,
+    accounts.members is not null as is_of_accounts,
     coalesce(newest.is_held, false) as is_held,
     newest.error
 from unnest(cast(:segments as text [])) as declared (segment)
@@ -38,7 +39,7 @@ select count(*) from segments.members;
 -- Of a sample of the users, by hash; the largest segments alone.
 with chosen as (
     select segment, user_id from segments.members
-    where segment = any(:segments) and (:one_in = 1 or mod(abs(hashtext(user_id)), :one_in) = 0)
+    where segment = any(:segments) and (:one_in = 1 or mod(hashtext(user_id) & 2147483647, :one_in) = 0)
 )
 
 select one.segment, other.segment as other, count(*) * :one_in as users
@@ -125,15 +126,17 @@ group by source
 order by source;
 
 -- name: newest_events
-select event, last.occurred_at
+-- Of declared events alone: anybody may send others.
+select event_names.event, last.occurred_at
 from raw.event_names
 cross join lateral (
     select max(occurred_at) as occurred_at
     from raw.events
     where events.event = event_names.event
 ) as last
-where last.occurred_at is not null
-order by last.occurred_at, event;
+where last.occurred_at is not null and event_names.event = any(:events)
+order by last.occurred_at, event_names.event
+limit :most;
 
 -- name: rejects
 select source, reason, count(*) as lines
@@ -172,4 +175,4 @@ order by messages desc, journey, step;
 insert into analytics.report as known (as_of, hash, page) values (:as_of, :hash, :page)
 on conflict (name) do update
 set as_of = excluded.as_of, hash = excluded.hash, page = excluded.page
-where known.hash <> excluded.hash;
+where known.hash <> excluded.hash and (known.as_of is null or known.as_of <= excluded.as_of);

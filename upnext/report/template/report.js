@@ -2,7 +2,10 @@
 
 (() => {
   "use strict";
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  // Names come from people: without a prototype, none is one that every object has.
+  const bare = (_, value) =>
+    value && typeof value === "object" && !Array.isArray(value) ? Object.assign(Object.create(null), value) : value;
+  const read = (id) => JSON.parse(document.getElementById(id).textContent, bare);
   const data = read("data");
   const specs = read("charts");
   const days = document.getElementById("days");
@@ -103,6 +106,13 @@
       one.hidden = Boolean(segment) && one.dataset.segment !== segment;
     }
     sums();
+    const time = days.options[days.selectedIndex].text;
+    const note = document.getElementById("filtered");
+    note.hidden = !segment && days.value === days.dataset.first;
+    note.textContent =
+      `Charts, and who entered and left, are of the last ${time}` +
+      (segment ? `; chapters show what is for ${segment}` : "") +
+      ". All other numbers are since the beginning.";
   }
 
   const places = [...document.querySelectorAll(".chart")];

@@ -1,0 +1,1 @@
+"""People: what is known of one of them."""

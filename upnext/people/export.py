@@ -1,0 +1,81 @@
+"""`upnext export`: all that is known of a person, as JSON lines, at one instant."""
+
+import json
+import mailbox
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from email.utils import getaddresses
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from upnext.people.known import Person, find_person, tables_of
+
+Line = dict[str, Any]
+
+
+def export(
+    engine: Engine, maildir: Path, asked: str, out: Path, *, on_table: Callable[[str], None] = lambda _: None
+) -> dict[str, int]:
+    """Write what is known of a person into a file that only its owner reads; return the lines by table.
+
+    The file is there when all of it is written. Raises `UpnextError` where nothing is known.
+    """
+    counts: dict[str, int] = {}
+    with (
+        engine.connect().execution_options(isolation_level="REPEATABLE READ", stream_results=True) as connection,
+        tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}-", delete=False
+        ) as file,
+    ):
+        try:
+            person = find_person(connection, asked)
+            for line in _lines(connection, maildir, person, on_table):
+                counts[line["table"]] = counts.get(line["table"], 0) + 1
+                file.write(json.dumps(line, default=_as_json, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    Path(file.name).replace(out)
+    return counts
+
+
+def _lines(connection: Connection, maildir: Path, person: Person, on_table: Callable[[str], None]) -> Iterator[Line]:
+    for table, condition in tables_of(connection).items():
+        on_table(table)
+        # Names of our own, and of dbt's models beside them.
+        statement = sa.text(f"select * from {table} where {condition}")  # noqa: S608
+        for row in connection.execute(statement, person.values).mappings():
+            yield {"table": table, "row": dict(row)}
+    on_table("mail")
+    for name, content in _mails(maildir, person):
+        yield {"table": "mail", "row": {"file": name, "content": content}}
+
+
+def _mails(maildir: Path, person: Person) -> Iterator[tuple[str, str]]:
+    """Yield the mails to a person that the local catcher holds."""
+    if not maildir.is_dir():
+        return
+    for name, message in mailbox.Maildir(maildir, create=False).iteritems():
+        fields = [str(value) for header in ("To", "Cc", "Bcc") for value in message.get_all(header, [])]
+        if {address.lower() for _, address in getaddresses(fields)} & set(person.addresses):
+            yield name, message.as_string()
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case datetime() | date():
+            return value.isoformat()
+        case timedelta() | Decimal():
+            return str(value)
+        case bytes() | memoryview():
+            return bytes(value).decode(errors="replace")
+        case _:
+            return str(value)

@@ -1,0 +1,90 @@
+"""Who a person is: all their ids and addresses, from any one of them; and the tables that name people."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from upnext.errors import UpnextError
+from upnext.people.sql import SQL
+
+VISITOR = "visitor:"
+# Columns by what they hold. Some tables name people in other columns too.
+_BY_COLUMN = {
+    "user_id": "users", "linked_to": "users", "address": "addresses", "anonymous_id": "visitors",
+    "previous_id": "everything",
+}  # fmt: skip
+_MORE = {
+    "features.changed_keys": "key = any(:users)",
+    "segments.lists": "id = any(:users)",
+    "raw.rejected_events": (
+        "exists (select from unnest(cast(:texts as text [])) as one where position(one in payload) > 0)"
+    ),
+    "edge.inbox": (
+        "exists (select from unnest(cast(:texts as text [])) as one"
+        " where position(one in convert_from(line, 'UTF8')) > 0)"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Ids of a user, ids of visitors (`anonymousId`), and addresses in lower case."""
+
+    users: tuple[str, ...]
+    visitors: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+    @property
+    def values(self) -> dict[str, list[str]]:
+        """What the conditions of `tables_of` bind."""
+        everything = [*self.users, *self.visitors]
+        return {
+            "users": list(self.users),
+            "visitors": list(self.visitors),
+            "addresses": list(self.addresses),
+            "everything": everything,
+            "texts": [*(f'"{one}"' for one in everything), *self.addresses],
+        }
+
+
+def find_person(connection: Connection, asked: str) -> Person:
+    """Return the person whom an id or an address names; by an id of a visitor, the user whom they became.
+
+    Raises `UpnextError` where nothing at all is known.
+    """
+    ids = [asked]
+    if "@" in asked:
+        ids += connection.scalars(SQL["users_of_address"], {"address": asked.lower()})
+    visitors = list(connection.scalars(SQL["visitors"], {"ids": [one.removeprefix(VISITOR) for one in ids]}))
+    users = set(ids)
+    if connection.scalar(SQL["has_links"]):
+        users |= set(connection.scalars(SQL["survivors_of"], {"ids": ids}))
+        for kind, one in connection.execute(SQL["ids_of"], {"users": sorted(users)}).all():
+            if kind == "visitor":
+                visitors.append(str(one))
+            else:
+                users.add(str(one))
+    users |= {f"{VISITOR}{one}" for one in visitors}
+    addresses = set(connection.scalars(SQL["addresses_of"], {"users": sorted(users)}))
+    if "@" in asked:
+        addresses.add(asked.lower())
+    person = Person(tuple(sorted(users)), tuple(sorted(set(visitors))), tuple(sorted(addresses)))
+    conditions = tables_of(connection)
+    if not any(_holds(connection, table, condition, person) for table, condition in conditions.items()):
+        raise UpnextError(f"nothing is known of '{asked}'")
+    return person
+
+
+def tables_of(connection: Connection) -> dict[str, str]:
+    """Return the tables that name people, and the condition on a row that names a person (bound by `Person.values`)."""
+    found = {
+        row.name: " or ".join(f"{column} = any(:{_BY_COLUMN[column]})" for column in sorted(row.columns))
+        for row in connection.execute(SQL["tables"])
+    }
+    return {**found, **_MORE}
+
+
+def _holds(connection: Connection, table: str, condition: str, person: Person) -> bool:
+    statement = sa.text(f"select exists (select from {table} where {condition})")  # noqa: S608 - names of our own
+    return bool(connection.scalar(statement, person.values))

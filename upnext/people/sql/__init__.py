@@ -1,0 +1,7 @@
+"""The statements about one person, by name."""
+
+from pathlib import Path
+
+from upnext.warehouse.statements import load
+
+SQL = load(Path(__file__).parent)
