@@ -86,7 +86,10 @@ def results(context: dg.AssetExecutionContext, project: dg.ResourceParam[Project
     done = Analysed(0, 0, 0, 0, 0) if as_of is None else analyse(project.engine, as_of=as_of)
     found = read_results(project.engine)
     decisions = Counter(row["decision"] for row in found)
-    say(context, ", ".join(f"{decision} {count}" for decision, count in decisions.items()) or "no results yet")
+    say(
+        context,
+        ", ".join(f"{decision or 'no decision'} {count}" for decision, count in decisions.items()) or "no results yet",
+    )
     for name, rows, metadata in (
         (
             "experiment_results",

@@ -322,6 +322,8 @@ def preview_journey(journey: str, with_ids: bool, as_json: bool) -> None:
     found = asdict(operations.preview_journey(project, journey))
     ids = found.pop("entering_ids")
     _show({**found, **({"entering_ids": ids} if with_ids else {})}, as_json, title=f"Preview of {journey}")
+    if not as_json and journey in project.started:
+        print("It is started: whoever could enter before has done so.")
     _warn_of_copy(project, [journey])
 
 
@@ -425,12 +427,17 @@ def plan_experiment(name: str, as_json: bool) -> None:
     """Show how long a journey, a broadcast or an experience will take until its results say what to do."""
     from upnext import operations  # noqa: PLC0415
     from upnext.analytics.report import plan_in_words  # noqa: PLC0415
+    from upnext.analytics.results import read_results  # noqa: PLC0415
 
-    found = asdict(operations.plan_experiment(_project(), name))
+    project = _project()
+    found = asdict(operations.plan_experiment(project, name))
     if as_json:
         print(json.dumps(found))
         return
     print(plan_in_words(name, found))
+    for row in read_results(project.engine):
+        if row["experiment"] == name:
+            print(f"It is at work, and its results say: {row['decision']} ({row['arm']}; see `upnext results`).")
 
 
 @commands.command()

@@ -163,7 +163,9 @@ class Process:
         """Let the pages of listed origins read the answer, whatever it is."""
         response.append_header("Vary", "Origin")
         response.set_header("X-Content-Type-Options", "nosniff")
-        origin = request.get_header("Origin") if request.method != "OPTIONS" else None
+        # Pages of other origins read events' answers and decisions, and never the report.
+        is_report = request.path == f"{self._edge.config.prefix}/report"
+        origin = request.get_header("Origin") if request.method != "OPTIONS" and not is_report else None
         if origin is not None and await self._edge.is_allowed(origin, request):
             response.set_headers(origins.headers_of(origin, is_preflight=False))
         self._edge.count(response.status_code)

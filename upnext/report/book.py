@@ -30,7 +30,9 @@ class Book:
 
     @classmethod
     def open(cls) -> "Book":
-        """Read the warehouse that the environment names."""
+        """Read the warehouse that the environment names; tables then show whole texts, and four digits."""
+        pd.set_option("display.max_colwidth", None)
+        pd.set_option("display.float_format", "{:.4g}".format)
         return cls(read(Project(Settings.from_environment())))
 
     @property
@@ -180,7 +182,8 @@ def _of(rows: Iterable[Mapping[str, Any]], key: str, name: str | None) -> Rows:
 
 
 def _frame(rows: Rows, columns: Iterable[str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns))
+    frame = pd.DataFrame(rows, columns=list(columns)).astype(object)
+    return frame.where(frame.notna(), "")
 
 
 def _drawn(chart: str, rows: Rows) -> Picture | str:

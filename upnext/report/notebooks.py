@@ -1,5 +1,6 @@
 """Runs notebooks, and shows them as HTML with their code folded."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def run(settings: Settings, name: str, parameters: Mapping[str, str]) -> Path:
         if parameter not in known:
             raise UpnextError(f"notebook '{name}' has no parameter '{parameter}'{nearest(parameter, list(known))}")
     values = {key: int(value) if value.isascii() and value.isdigit() else value for key, value in parameters.items()}
-    done = settings.home / "notebooks" / f"{name}.ipynb"
+    # A notebook of another subject is another page.
+    subject = "-".join(value for value in parameters.values() if re.fullmatch(r"[a-z][a-z0-9_]{0,99}", value))
+    done = settings.home / "notebooks" / f"{name}{f'-{subject}' if subject else ''}.ipynb"
     done.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # papermill takes braces in a path for parameters.
     source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (FOLDER / f"{name}.ipynb", done))

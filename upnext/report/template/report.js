@@ -105,6 +105,9 @@
     for (const one of document.querySelectorAll("[data-segment]")) {
       one.hidden = Boolean(segment) && one.dataset.segment !== segment;
     }
+    for (const section of document.querySelectorAll("section:has(article)")) {
+      section.classList.toggle("none", !section.querySelector("article:not([hidden])"));
+    }
     sums();
     const time = days.options[days.selectedIndex].text;
     const note = document.getElementById("filtered");
