@@ -13,8 +13,8 @@ from assets.dbt_runs import stream_dbt
 from assets.runs import say, told_in_one_line
 from upnext import dbt
 from upnext.analytics.health import CHECKS
-from upnext.analytics.report import markdown, table
 from upnext.analytics.results import Analysed, analyse, read_results
+from upnext.analytics.text import markdown, table
 from upnext.operations import check_results
 from upnext.project import Project
 from upnext.report import notebooks

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from demo import demo_pictures, pictures
 from demo.otto import END
+from demo.pictures import report, site
 from upnext.errors import UpnextError
 from upnext.features.definition import example
 from upnext.journeys.copy import samples
@@ -49,7 +49,7 @@ def printed_tables(home: Path, *, picture: str | None = None) -> dict[str, str]:
         demo = printed(sys.executable, "-m", "demo", "--no-ui", "--end", END.isoformat())
         results = printed(upnext, "results")
         if picture is not None:
-            demo_pictures.take(home, PICTURES, picture)
+            report.take(home, PICTURES, picture)
     finally:
         subprocess.run([upnext, "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
     return {"demo": demo.partition("\nMails are in")[0], "results": results}
@@ -85,7 +85,7 @@ def mails() -> dict[str, str]:
 def fingerprints() -> dict[str, str]:
     """Return a fingerprint of what each picture shows: a mail, by the name of its step, a page, or the graph."""
     of_mails = {name: hashlib.sha256(html.encode()).hexdigest()[:16] for name, html in mails().items()}
-    return {**of_mails, **dict.fromkeys(pictures.NAMES, pictures.fingerprint()), **demo_pictures.fingerprints()}
+    return {**of_mails, **dict.fromkeys(site.NAMES, site.fingerprint()), **report.fingerprints()}
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
             page.write_text(text)
         for name, html in mails().items():
             _photograph(browser, Path(folder), name, html)
-        pictures.take(Path(folder) / "site", PICTURES, browser)
+        site.take(Path(folder) / "site", PICTURES, browser)
     SOURCES.write_text(json.dumps(fingerprints(), indent=2) + "\n")
 
 

@@ -426,8 +426,8 @@ def stop_experience(experience: str, as_json: bool) -> None:
 def plan_experiment(name: str, as_json: bool) -> None:
     """Show how long a journey, a broadcast or an experience will take until its results say what to do."""
     from upnext import operations  # noqa: PLC0415
-    from upnext.analytics.report import plan_in_words  # noqa: PLC0415
     from upnext.analytics.results import read_results  # noqa: PLC0415
+    from upnext.analytics.text import plan_in_words  # noqa: PLC0415
 
     project = _project()
     found = asdict(operations.plan_experiment(project, name))
@@ -445,8 +445,8 @@ def plan_experiment(name: str, as_json: bool) -> None:
 def results(as_json: bool) -> None:
     """Show the effect of each experiment on its goal at the newest analysis, and what to do."""
     from upnext.analytics.programme import read as read_programme  # noqa: PLC0415
-    from upnext.analytics.report import HEADINGS, notes, programme_sentence, table  # noqa: PLC0415
     from upnext.analytics.results import read_results  # noqa: PLC0415
+    from upnext.analytics.text import HEADINGS, notes, programme_sentence, table  # noqa: PLC0415
 
     project = _project()
     found = read_results(project.engine)

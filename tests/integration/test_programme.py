@@ -10,7 +10,7 @@ from tests.conftest import AS_OF, rows, start
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from tests.outcomes import experience
 from upnext.analytics.programme import read
-from upnext.analytics.report import programme_sentence
+from upnext.analytics.text import programme_sentence
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
 from upnext.journeys.policy import Policy, Programme

@@ -13,14 +13,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from upnext.analytics.report import HUGE, programme_sentence
+from upnext.analytics.text import HUGE, programme_sentence
 from upnext.report import palette
 from upnext.report.charts import charts
 from upnext.report.facts import DAYS, Facts, Rows
 from upnext.report.words import GLOSSARY, RULES, UNKNOWN, action, evidence, percent, signed
 
 _FOLDER = Path(__file__).parent / "template"
-PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", DAYS: "a year"}
+PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", DAYS: "year"}
 FIRST_PERIOD = 30
 MOST_LINES = 8
 """Segments in the chart of sizes while none is chosen: as many as there are colours."""

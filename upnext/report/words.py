@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from upnext.analytics.report import HUGE
+from upnext.analytics.text import HUGE
 
 UNKNOWN = "-"
 

@@ -14,8 +14,8 @@ from upnext.analytics.comparisons import (
     with_decision,
     with_note,
 )
-from upnext.analytics.report import notes
 from upnext.analytics.statistics import compare_means_cuped, compare_ratios
+from upnext.analytics.text import notes
 
 AS_OF = datetime(2026, 3, 31, tzinfo=UTC)
 Row = dict[str, Any]

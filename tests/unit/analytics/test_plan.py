@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from upnext.analytics.plan import Design, expected
-from upnext.analytics.report import plan_in_words
 from upnext.analytics.statistics import compare_proportions, decide, users_needed
+from upnext.analytics.text import plan_in_words
 
 DESIGN = Design(
     segment="s", entry=None, goal={"any_of": ["login"]}, within=timedelta(days=14), control=0.1, arms=1,

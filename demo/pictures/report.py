@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from demo.pictures import wait_for
+from demo.pictures.site import wait_for
 from upnext.dev import prepare
 from upnext.project import Project
 from upnext.report import page
