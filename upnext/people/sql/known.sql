@@ -8,7 +8,8 @@ select user_id from journeys.messages where address = :address
 union
 select user_id from journeys.suppressions where address = :address
 union
-select user_id from raw.events where type = 'identify' and lower(properties ->> 'email') = :address and user_id is not null;
+select user_id from raw.events
+where type = 'identify' and lower(properties ->> 'email') = :address and user_id is not null;
 
 -- name: survivors_of
 select distinct coalesce(links.user_id, asked.id) as user_id
