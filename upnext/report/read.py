@@ -10,6 +10,8 @@ from sqlalchemy.engine import Connection
 from upnext.analytics import programme
 from upnext.analytics.health import CHECKS
 from upnext.errors import UpnextError
+from upnext.experiences.definition import Experience, Slot
+from upnext.journeys.definition import Journey
 from upnext.operations import check_results
 from upnext.project import Project, readable
 from upnext.report.facts import DAYS, Facts, Rows
@@ -55,45 +57,11 @@ def read(project: Project) -> Facts:
     return Facts(
         as_of=instants.as_of,
         analysed_at=instants.analysed_at,
-        segments=[
-            {
-                **size,
-                "name": size["segment"],
-                "description": said.get(size["segment"], ("", None))[0].removeprefix("One row per member: "),
-                "owner": said.get(size["segment"], ("", None))[1],
-                "is_of_accounts": size["is_of_accounts"],
-            }
-            for size in sizes
-        ],
+        segments=[_segment(size, *said.get(size["segment"], ("", None))) for size in sizes],
         near_misses=near,
-        journeys=[
-            {
-                "name": name,
-                "segment": getattr(journey, "segment", None),
-                "description": getattr(journey, "description", ""),
-                "owner": getattr(journey, "owner", None),
-                "goal": _goal(getattr(journey, "goal", None)),
-                "started": _started(at_work.get(name)),
-            }
-            for name, journey in sorted(journeys.items())
-        ],
+        journeys=[_journey(name, journey, at_work.get(name)) for name, journey in sorted(journeys.items())],
         experiences=[
-            {
-                "name": name,
-                "segment": experience.segment,
-                "description": experience.description,
-                "owner": experience.owner,
-                "goal": _goal(experience.goal),
-                "surface": experience.surface,
-                "slot": experience.slot,
-                "kind": project.slots[experience.slot].kind,
-                "place": project.slots[experience.slot].description,
-                "variants": {
-                    variant: {"copy": shown.copy, "url": shown.url, "steps": [step.copy for step in shown.steps or ()]}
-                    for variant, shown in experience.variants.items()
-                },
-                "started": _started(at_work.get(name)),
-            }
+            _experience(name, experience, project.slots[experience.slot], at_work.get(name))
             for name, experience in sorted(experiences.items())
         ],
         programme=programme.read(project.engine),
@@ -101,6 +69,42 @@ def read(project: Project) -> Facts:
         mistake=mistake,
         tables=tables,
     )
+
+
+def _segment(size: Mapping[str, Any], description: str, owner: str | None) -> dict[str, Any]:
+    said = description.removeprefix("One row per member: ")
+    return {**size, "name": size["segment"], "description": said, "owner": owner}
+
+
+def _journey(name: str, journey: Journey | None, at_work: Started | None) -> dict[str, Any]:
+    """Return what is declared of a journey; only its name where a mistake keeps it from being read."""
+    return {
+        "name": name,
+        "segment": journey.segment if journey is not None else None,
+        "description": journey.description if journey is not None else "",
+        "owner": journey.owner if journey is not None else None,
+        "goal": _goal(journey.goal) if journey is not None else None,
+        "started": None if at_work is None else at_work._asdict(),
+    }
+
+
+def _experience(name: str, experience: Experience, slot: Slot, at_work: Started | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "segment": experience.segment,
+        "description": experience.description,
+        "owner": experience.owner,
+        "goal": _goal(experience.goal),
+        "surface": experience.surface,
+        "slot": experience.slot,
+        "kind": slot.kind,
+        "place": slot.description,
+        "variants": {
+            variant: {"copy": shown.copy, "url": shown.url, "steps": [step.copy for step in shown.steps or ()]}
+            for variant, shown in experience.variants.items()
+        },
+        "started": None if at_work is None else at_work._asdict(),
+    }
 
 
 def _rows(connection: Connection, statement: str, values: Mapping[str, Any] | None = None) -> Rows:
@@ -140,10 +144,6 @@ def _checks(project: Project, as_of: datetime, *, is_analysed: bool) -> Rows:
     except UpnextError:
         found = {}
     return [{"text": text, "found": found.get(name)} for name, text in CHECKS.items()]
-
-
-def _started(found: Started | None) -> dict[str, Any] | None:
-    return None if found is None else found._asdict()
 
 
 def _goal(goal: Any) -> str | None:
