@@ -78,7 +78,7 @@ bench-report: $(VENV)/.dev ## how large the report is, and how long a browser dr
 
 docs: $(VENV)/.dev ## build the documentation as a site in .upnext-site; needs no network
 	PYTHONWARNINGS=ignore NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "written: .upnext-site/index.html"
+	@echo "written: .upnext-site/index.html; its search works where it is served, as by .venv/bin/mkdocs serve"
 
 pictures: $(VENV)/.dev ## take the tables and pictures of README and guides anew (needs chromium)
 	$(BIN)/python -m demo.docs
