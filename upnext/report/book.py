@@ -135,7 +135,7 @@ class Book:
             **{journey["name"]: "journey" for journey in self._facts.journeys},
         }
         said = [
-            " ".join(filter(None, (action(row, kinds.get(row["experiment"])), evidence(row), row["note"])))
+            " ".join(filter(None, (action(row, kinds.get(row["experiment"])), evidence(row), _sentence(row["note"]))))
             for row in self._goals(experiment)
         ]
         return "\n".join(said) or "Nobody has seen it yet."
@@ -188,6 +188,10 @@ def _frame(rows: Rows, columns: Iterable[str]) -> pd.DataFrame:
 
 def _drawn(chart: str, rows: Rows) -> Picture | str:
     return draw(chart, rows) if rows else "Nothing in this time."
+
+
+def _sentence(note: str | None) -> str | None:
+    return None if note is None else f"{note[0].upper()}{note[1:]}."
 
 
 def _per_cent(value: float | None) -> float | None:

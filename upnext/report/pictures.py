@@ -27,5 +27,7 @@ def draw(chart: str, rows: Rows, *, width: int = 720) -> Picture:
     for name, colour in LIGHT.items():
         text = text.replace(f"var(--{name})", colour)
     spec: dict[str, Any] = {**json.loads(text), "width": width}
+    # Words are measured without the fonts of a reader, so four of them in a row may overlap.
+    spec["config"]["legend"]["columns"] = 2
     spec["datasets"] = {**spec.get("datasets", {}), ROWS: rows}
     return Picture(vl_convert.vegalite_to_svg(spec))

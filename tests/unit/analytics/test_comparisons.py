@@ -224,3 +224,12 @@ def test_what_to_know_beside_ship() -> None:
 def test_notes_stand_below_the_table() -> None:
     rows = [{"experiment": "e", "arm": "a", "note": "weekdays differ"}, {"experiment": "e", "arm": "b", "note": None}]
     assert notes(rows) == ["e: a: weekdays differ"]
+
+
+def test_one_late_user_is_no_novelty_that_wore_off() -> None:
+    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship"}
+    halves = [
+        half("control", 890, 390, is_late=False), half("a", 785, 489, is_late=False),
+        half("control", 1, 1, is_late=True), half("a", 1, 0, is_late=True),
+    ]  # fmt: skip
+    assert with_note(row, halves)["note"] is None
