@@ -93,6 +93,27 @@ def test_a_person_of_two_devices_is_one(journeys: Journeys, tmp_path: Path) -> N
     assert "other" not in json.dumps([line["row"].get("user_id") for line in by_old])
 
 
+def test_another_user_of_the_device_and_one_with_the_same_text_as_id_are_others(
+    journeys: Journeys, tmp_path: Path
+) -> None:
+    store = journeys.product.store
+    store("identify", AS_OF - HOUR, user_id="ada", anonymous_id="phone")
+    store("track", AS_OF - 2 * HOUR, anonymous_id="phone", event="login")
+    store("track", AS_OF, user_id="bob", anonymous_id="phone", event="login")
+    store("track", AS_OF, user_id="phone", event="login")
+    journeys.merge(AS_OF + HOUR, nobody="somebody")
+
+    def events(asked: str) -> list[tuple[str | None, str | None]]:
+        lines = exported(journeys.project, asked, tmp_path / "out")
+        rows_of = [line["row"] for line in lines if line["table"] == "raw.events"]
+        return sorted((row["user_id"] or "", row["anonymous_id"] or "") for row in rows_of)
+
+    assert events("ada") == [("", "phone"), ("ada", "phone")]
+    assert events("visitor:phone") == events("ada"), "the visitor became ada"
+    assert events("bob") == [("bob", "phone")]
+    assert events("phone") == [("phone", "")], "a user of that id, and not the visitor"
+
+
 def test_nobody_is_an_error_and_leaves_no_file(journeys: Journeys, tmp_path: Path) -> None:
     with pytest.raises(UpnextError, match="nothing is known of 'nobody'"):
         export(journeys.project.engine, journeys.project.settings.maildir, "nobody", tmp_path / "out")

@@ -1,5 +1,6 @@
 """Who a person is: all their ids and addresses, from any one of them; and the tables that name people."""
 
+import json
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -15,14 +16,20 @@ _BY_COLUMN = {
     "previous_id": "everything",
 }  # fmt: skip
 _MORE = {
+    # Another user of the same device is another person.
+    "raw.events": (
+        "user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors))"
+        " or (type = 'alias' and previous_id = any(:everything))"
+    ),
     "features.changed_keys": "key = any(:users)",
     "segments.lists": "id = any(:users)",
     "raw.rejected_events": (
         "exists (select from unnest(cast(:texts as text [])) as one where position(one in payload) > 0)"
+        " or exists (select from unnest(cast(:addresses as text [])) as one where position(one in lower(payload)) > 0)"
     ),
     "edge.inbox": (
         "exists (select from unnest(cast(:texts as text [])) as one"
-        " where position(one in convert_from(line, 'UTF8')) > 0)"
+        " where position(convert_to(one, 'UTF8') in line) > 0)"
     ),
 }
 
@@ -44,7 +51,11 @@ class Person:
             "visitors": list(self.visitors),
             "addresses": list(self.addresses),
             "everything": everything,
-            "texts": [*(f'"{one}"' for one in everything), *self.addresses],
+            # As JSON has them, with and without escapes.
+            "texts": [
+                *{json.dumps(one, ensure_ascii=is_ascii) for one in everything for is_ascii in (True, False)},
+                *self.addresses,
+            ],
         }
 
 
@@ -53,11 +64,14 @@ def find_person(connection: Connection, asked: str) -> Person:
 
     Raises `UpnextError` where nothing at all is known.
     """
-    ids = [asked]
-    if "@" in asked:
-        ids += connection.scalars(SQL["users_of_address"], {"address": asked.lower()})
-    visitors = list(connection.scalars(SQL["visitors"], {"ids": [one.removeprefix(VISITOR) for one in ids]}))
-    users = set(ids)
+    if asked.startswith(VISITOR) or connection.scalar(SQL["is_user"], {"id": asked}):
+        ids = [asked]
+    elif "@" in asked:
+        ids = list(connection.scalars(SQL["users_of_address"], {"address": asked.lower()}))
+    else:
+        ids = [f"{VISITOR}{asked}"]
+    users = {one for one in ids if one}
+    visitors = [one.removeprefix(VISITOR) for one in ids if one.startswith(VISITOR)]
     if connection.scalar(SQL["has_links"]):
         users |= set(connection.scalars(SQL["survivors_of"], {"ids": ids}))
         for kind, one in connection.execute(SQL["ids_of"], {"users": sorted(users)}).all():

@@ -11,21 +11,23 @@ union
 select user_id from raw.events
 where type = 'identify' and lower(properties ->> 'email') = :address and user_id is not null;
 
+-- name: is_user
+-- An id of a visitor may be the same text as an id of another user.
+select exists (select from raw.events where user_id = :id or (type = 'alias' and previous_id = :id))
+    or exists (select from journeys.suppressions where user_id = :id);
+
 -- name: survivors_of
 select distinct coalesce(links.user_id, asked.id) as user_id
 from unnest(cast(:ids as text [])) as asked (id)
 left join events.identity_links as links
     on links.user_id is not null
     and links.id = regexp_replace(asked.id, '^visitor:', '')
-    and links.kind = any(case when asked.id like 'visitor:%' then array['visitor'] else array['user', 'visitor'] end);
+    and links.kind = case when asked.id like 'visitor:%' then 'visitor' else 'user' end;
 
 -- name: ids_of
 select kind, id from events.identity_links where user_id = any(:users)
 union
 select 'user', linked_to from events.identity_links where user_id = any(:users);
-
--- name: visitors
-select distinct anonymous_id from raw.events where anonymous_id = any(:ids);
 
 -- name: addresses_of
 select address from journeys.messages where user_id = any(:users) and address is not null
