@@ -201,6 +201,15 @@ def test_names_run_nothing_and_stay_within_the_page(browser: Browser, tmp_path: 
 
 
 @in_a_browser
+def test_names_that_every_object_has_disturb_no_chart(browser: Browser, tmp_path: Path) -> None:
+    facts = made_up(segments=5, experiences=2, names=("constructor", "toString", "hasOwnProperty"))
+    days = [row for row in facts.rows("segment_days") if row["segment"] not in ("constructor", "toString")]
+    with opened(browser, tmp_path, replace(facts, tables={**facts.tables, "segment_days": days})) as page:
+        assert page.locator("[data-sum=entered][data-key=constructor]").inner_text() == "0"
+        assert page.locator("[data-chart=members] svg").count() == 1
+
+
+@in_a_browser
 def test_nothing_at_all_is_a_page_too(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, Facts()) as page:
         assert page.locator(".nothing").count() >= 4
