@@ -45,6 +45,7 @@ def commands() -> None:
 def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
     """Load files or folders of events; skip files that are loaded already."""
     from upnext.clock import utc_now  # noqa: PLC0415
+    from upnext.erased import Keys  # noqa: PLC0415
     from upnext.events import files as landed  # noqa: PLC0415
     from upnext.events import ingest as events  # noqa: PLC0415
     from upnext.events.declared import known_source  # noqa: PLC0415
@@ -55,12 +56,14 @@ def ingest(paths: tuple[Path, ...], source: str, as_json: bool) -> None:
     files = landed.find_files(paths, source=source)
     if is_json:
         landed.refuse_other_formats(files)
-    engine = connect(Settings.from_environment())
+    settings = Settings.from_environment()
+    engine = connect(settings)
     with _progress() as progress:
         task = progress.add_task("loading", total=sum(file.size for file in files))
         done = events.ingest(
-            engine, files, sources=sources, loaded_at=utc_now(), on_bytes=lambda count: progress.advance(task, count)
-        )
+            engine, files, sources=sources, loaded_at=utc_now(), keys=Keys.of(settings),
+            on_bytes=lambda count: progress.advance(task, count),
+        )  # fmt: skip
     _show(done.counts, as_json, title="Ingest")
     for change in done.changed:
         _warn(change)
@@ -101,13 +104,15 @@ def rejected(source: str | None, as_json: bool) -> None:
 @JSON
 def replay_rejected(source: str | None, reason: str | None, as_json: bool) -> None:
     """Load the rejected lines that a corrected mapping accepts."""
+    from upnext.erased import Keys  # noqa: PLC0415
     from upnext.events import rejects  # noqa: PLC0415
     from upnext.events.declared import known_source  # noqa: PLC0415
     from upnext.warehouse.engine import connect  # noqa: PLC0415
 
     if source is not None:
         known_source(_sources(), source)
-    done = rejects.replay(connect(Settings.from_environment()), _sources(), source=source, reason=reason)
+    settings = Settings.from_environment()
+    done = rejects.replay(connect(settings), _sources(), keys=Keys.of(settings), source=source, reason=reason)
     _show(asdict(done), as_json, title="Replay of rejected lines")
 
 
@@ -559,6 +564,29 @@ def export_person(person: str, out: Path, as_json: bool) -> None:
             on_table=lambda table: progress.update(task, description=table),
         )  # fmt: skip
     _show({**counts, "file": f"{out}"}, as_json, title="Known")
+
+
+@commands.command("erase")
+@click.argument("person", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@JSON
+def erase_person(person: str, yes: bool, as_json: bool) -> None:
+    """Erase a user for good, by an id or an address; nothing of them is loaded or mailed again."""
+    from upnext.clock import utc_now  # noqa: PLC0415
+    from upnext.erased import Keys  # noqa: PLC0415
+    from upnext.people.erase import Place, erase  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    if sys.stdin.isatty() and not yes:
+        click.confirm(f"Erase {person} from the warehouse, the landed files and the mails, for good?", abort=True)
+    settings = Settings.from_environment()
+    place = Place(connect(settings), settings.landing, settings.maildir, _sources(), Keys.of(settings))
+    with _progress() as progress:
+        task = progress.add_task("erasing", total=None)
+        done = erase(place, person, now=utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
+    _show(done.counts or {"left": 0}, as_json, title="Erased")
+    for path in done.elsewhere:
+        _warn(f"may still have them, and is not in the landing folder or cannot be read: {path}")
 
 
 @commands.command()

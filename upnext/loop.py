@@ -44,10 +44,10 @@ LEAP = timedelta(days=7)
 def ingest_landing(project: Project) -> Ingested:
     """Load the lines that wait in the inbox, and the landed files that are not loaded yet."""
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()
-    waited = drain(project.engine, sources=project.sources, loaded_at=now)
+    waited = drain(project.engine, sources=project.sources, loaded_at=now, keys=project.erasure_keys)
     with project.engine.connect() as connection:
         arrived = not_loaded(connection, landed, now=now)
-    return waited + ingest(project.engine, arrived, sources=project.sources, loaded_at=now)
+    return waited + ingest(project.engine, arrived, sources=project.sources, loaded_at=now, keys=project.erasure_keys)
 
 
 @contextmanager
@@ -121,6 +121,7 @@ def dispatch_journeys(
                     engine, project.policy, project.sender, connections,
                     channel=channel, journeys=moved, as_of=as_of,
                     is_told="message sent" in project.catalogue.events,
+                    keys=project.erasure_keys,
                 )  # fmt: skip
             except UpnextError as error:
                 failures.append(error)

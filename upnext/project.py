@@ -10,6 +10,7 @@ from upnext import dbt
 from upnext.analytics.declared import load_metrics
 from upnext.analytics.definition import Metric
 from upnext.declarations import Problem, check, unknown
+from upnext.erased import Keys
 from upnext.errors import UpnextError
 from upnext.events.catalogue import Catalogue
 from upnext.events.declared import load_catalogue, load_sources
@@ -156,6 +157,11 @@ class Project:
         """The declared experiences that are started."""
         at_work = self.started
         return {name: experience for name, experience in self.experiences.items() if name in at_work}
+
+    @property
+    def erasure_keys(self) -> Keys:
+        """The keys of the hashes of people who were erased."""
+        return Keys.of(self.settings)
 
     @cached_property
     def sender(self) -> Sender:

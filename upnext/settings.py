@@ -35,6 +35,10 @@ VARIABLES = {
     "UPNEXT_MAIL_FROM": "The sender of mails. It must be set where `UPNEXT_SMTP_URL` is.",
     "UPNEXT_BASE_URL": "The https address under which the edge serves links of mails. Unset, mails have direct links.",
     "UPNEXT_SIGNING_KEYS": "Keys that sign links, newest first. The default is one that is kept in the home.",
+    "UPNEXT_ERASURE_KEYS": (
+        "Keys of the hashes by which people who were erased stay out, newest first. The default is one that is kept in"
+        " the home."
+    ),
     "UPNEXT_REPORT_PASSWORD": "The password of the report. The default is one that is kept in the home.",
     "UPNEXT_TRUSTED_USER_HEADER": "The header by which a trusted proxy names who has logged in; it opens the report.",
     "UPNEXT_ALERTS_URL": "Where alerts about failed runs are posted.",
@@ -76,6 +80,7 @@ class Settings:
     content: Path | None = None
     base_url: str | None = None
     signing_keys: tuple[str, ...] = ()
+    erasure_keys: tuple[str, ...] = ()
     webhook_networks: str = ""
     alerts_url: str | None = None
     alerts_to: str | None = None
@@ -96,6 +101,7 @@ class Settings:
             content=_content(environment.get("UPNEXT_CONTENT")),
             base_url=(environment.get("UPNEXT_BASE_URL") or "").rstrip("/") or None,
             signing_keys=tuple(environment.get("UPNEXT_SIGNING_KEYS", "").replace(",", " ").split()),
+            erasure_keys=tuple(environment.get("UPNEXT_ERASURE_KEYS", "").replace(",", " ").split()),
             webhook_networks=environment.get("UPNEXT_WEBHOOK_NETWORKS", ""),
             alerts_url=environment.get("UPNEXT_ALERTS_URL") or None,
             alerts_to=environment.get("UPNEXT_ALERTS_TO") or None,

@@ -22,6 +22,7 @@ SKEWED = "skewed"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BRACKET = re.compile(rb"[\[{]|[\]}]")
+_PREFIXES = {"visitor:": "visitors", "erased:": "people who were erased"}
 _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 
 Id = str | int | float | None
@@ -225,10 +226,11 @@ def identifier(value: Id, *, field: str) -> str | None:
 
 
 def user_identifier(value: Id, *, field: str) -> str | None:
-    """Return the id of a user as text. Raises `Reject` for one like those that visitors have (`upnext.person`)."""
+    """Return the id of a user as text. Raises `Reject` for one like those that visitors and nobodies have."""
     found = identifier(value, field=field)
-    if found is not None and found.startswith("visitor:"):
-        raise Reject("invalid_id", f"{field} begins with 'visitor:', as the ids of visitors do; no user's id may")
+    for prefix, whose in _PREFIXES.items():
+        if found is not None and found.startswith(prefix):
+            raise Reject("invalid_id", f"{field} begins with '{prefix}', as the ids of {whose} do; no user's id may")
     return found
 
 

@@ -123,6 +123,11 @@ class Content:
         with path.open("rb") as stream:
             self._compression = COMPRESSIONS.get(stream.read(2))
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the bytes of the file are others than those of its content."""
+        return self._compression is not None
+
     @contextmanager
     def open(self, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
         """Yield the bytes from `start` to `stop`. Reading raises `Refused` where they cannot be decompressed."""

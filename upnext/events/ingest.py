@@ -12,8 +12,10 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.durations import minutes
+from upnext.erased import Keys, Tombstones, tombstones
 from upnext.events import ledger
 from upnext.events.declared import known_source
+from upnext.events.erased import without_erased, without_payload
 from upnext.events.event import Event, Reject
 from upnext.events.files import Content, LandedFile, Measured, Refused
 from upnext.events.ledger import ReadSoFar
@@ -31,6 +33,8 @@ PAGE = 25_000
 PAGE_BYTES = 32 * 1024 * 1024
 BATCH = 5_000
 _SUSPICIOUS = ("cut", "replaced")
+# Loading fails where somebody was erased: it needs the keys then.
+NO_KEYS = Keys(tuple)
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,14 @@ def ingest(
     *,
     sources: Mapping[str, Source],
     loaded_at: datetime,
+    keys: Keys = NO_KEYS,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> Ingested:
     """Load each file once and return the counts of its lines. Raises `UpnextError` for an unknown source.
 
     A file that cannot be loaded as a whole is noted in `raw.refused_files`, and its neighbours are loaded.
-    `sources` are those declared; `on_bytes` hears how many bytes each batch has read, for a progress bar.
+    `sources` are those declared; lines of people who were erased are refused, by the `keys` of their hashes; `on_bytes`
+    hears how many bytes each batch has read, for a progress bar.
     """
     for file in files:
         if file.refusal is None:
@@ -88,7 +94,7 @@ def ingest(
             if file.refusal is not None:
                 raise Refused(file.refusal)
             with engine.begin() as connection:
-                total += _load(connection, file, sources[file.source], loaded_at, on_bytes)
+                total += _load(connection, file, sources[file.source], loaded_at, keys, on_bytes)
         except (Refused, OSError) as error:
             reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
             with engine.begin() as connection:
@@ -99,7 +105,7 @@ def ingest(
     return total
 
 
-def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime) -> Ingested:
+def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime, keys: Keys = NO_KEYS) -> Ingested:
     """Load the lines that wait in the inbox: one load for each source and page.
 
     A line leaves the inbox in the transaction that stores it, or that keeps it as rejected. While one page is stored,
@@ -111,8 +117,9 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime)
         while lines:
             following = taker.submit(_take, engine, list(known), connections)
             hold(connection, "ingest")
+            erased = tombstones(connection, keys)
             for source, ours in groupby(lines, key=lambda line: line[0]):
-                total += _load_lines(connection, source, known[source], list(ours), loaded_at)
+                total += _load_lines(connection, source, known[source], list(ours), loaded_at, erased)
             connection.commit()
             connection.close()
             connection, lines = following.result()
@@ -139,7 +146,12 @@ def _take(
 
 
 def _load_lines(
-    connection: Connection, name: str, source: Source, lines: list[tuple[str, int, bytes]], loaded_at: datetime
+    connection: Connection,
+    name: str,
+    source: Source,
+    lines: list[tuple[str, int, bytes]],
+    loaded_at: datetime,
+    erased: Tombstones,
 ) -> Ingested:
     path, size = f"edge:{lines[0][1]}-{lines[-1][1]}", sum(len(line) for _, _, line in lines)
     file = LandedFile(name, Path(path), size, loaded_at)
@@ -151,7 +163,7 @@ def _load_lines(
         Batch([(nth + one, line) for one, (_, _, line) in enumerate(lines[nth : nth + BATCH], 1)], [], read.position)
         for nth in range(0, len(lines), BATCH)
     )
-    done = _write_all(store, (_decode(batch, decode) for batch in batches))
+    done = _write_all(store, (_decode(batch, decode, erased) for batch in batches), erased)
     ledger.close_load(connection, load_id, done.counts, read, fingerprint=path, look_again_at=None)
     return done
 
@@ -161,9 +173,11 @@ def _load(
     file: LandedFile,
     source: Source,
     loaded_at: datetime,
+    keys: Keys,
     on_bytes: Callable[[int], None],
 ) -> Ingested:
     hold(connection, "ingest")
+    erased = tombstones(connection, keys)
     before = ledger.newest(connection, file)
     content = Content(file.path)
     now = content.measure(mark=before.position.bytes if before else None)
@@ -183,9 +197,9 @@ def _load(
 
     def decoded() -> Iterator[_Decoded]:
         nonlocal end, look_again_at
-        with _reading(content, source, begin, now) as batches:
+        with reading(content, source, begin, now) as batches:
             for batch in batches:
-                one = _decode(batch, decode)
+                one = _decode(batch, decode, erased)
                 if batch.is_unfinished and source.format == "csv":
                     if _settles_at(file, source) > loaded_at:
                         look_again_at = _settles_at(file, source)
@@ -196,7 +210,7 @@ def _load(
                 on_bytes(max(batch.end.bytes - end.bytes, 0))
                 end = batch.end
 
-    total = _write_all(store, decoded())
+    total = _write_all(store, decoded(), erased)
     prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
     read = ReadSoFar(end, prefix or "")
     waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
@@ -221,7 +235,7 @@ def _settles_at(file: LandedFile, source: Source) -> datetime:
 
 
 @contextmanager
-def _reading(content: Content, source: Source, begin: Position, now: Measured) -> Iterator[Iterator[Batch]]:
+def reading(content: Content, source: Source, begin: Position, now: Measured) -> Iterator[Iterator[Batch]]:
     """Yield the batches of a file's content from `begin` on, as far as it was measured."""
     if source.format == "parquet":
         yield read_parquet(content.path, source)
@@ -238,18 +252,21 @@ def _reading(content: Content, source: Source, begin: Position, now: Measured) -
             yield read_lines(stream, begin)
 
 
-def _decode(batch: Batch, decode: Decode) -> _Decoded:
+def _decode(batch: Batch, decode: Decode, erased: Tombstones) -> _Decoded:
     events: list[tuple[int, Event]] = []
     rejected = list(batch.rejected)
     for line, text in batch.records:
         try:
-            events.append((line, decode(text)))
+            event = decode(text)
+            events.append((line, without_erased(event, erased) if erased else event))
         except Reject as reject:
             rejected.append(Rejected(line, text, reject))
+    if erased:
+        rejected = [without_payload(one, erased) for one in rejected]
     return _Decoded(events, rejected, batch.records)
 
 
-def _write_all(store: Store, decoded: Iterable[_Decoded]) -> Ingested:
+def _write_all(store: Store, decoded: Iterable[_Decoded], erased: Tombstones) -> Ingested:
     """Write batches. One core decodes a batch while another, the server's, stores the one before it."""
     total = Ingested()
     with ThreadPoolExecutor(max_workers=1) as writer:
@@ -257,15 +274,17 @@ def _write_all(store: Store, decoded: Iterable[_Decoded]) -> Ingested:
         for one in decoded:
             if writing is not None:
                 total += writing.result()
-            writing = writer.submit(_write, store, one)
+            writing = writer.submit(_write, store, one, erased)
         if writing is not None:
             total += writing.result()
     return total
 
 
-def _write(store: Store, decoded: _Decoded) -> Ingested:
+def _write(store: Store, decoded: _Decoded, erased: Tombstones) -> Ingested:
     stored = store.add(decoded.events)
     refused = [Rejected(line, text, stored.rejects[line]) for line, text in decoded.records if line in stored.rejects]
+    if erased:
+        refused = [without_payload(one, erased) for one in refused]
     store.reject([*decoded.rejected, *refused])
     return Ingested(
         received=len(decoded.events) + len(decoded.rejected),

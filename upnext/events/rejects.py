@@ -6,8 +6,11 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
+from upnext.erased import Keys, Tombstones, tombstones
 from upnext.events.declared import known_source
+from upnext.events.erased import without_erased
 from upnext.events.event import Event, Reject
+from upnext.events.ingest import NO_KEYS
 from upnext.events.providers import PROVIDERS
 from upnext.events.records import UNREADABLE
 from upnext.events.source import Source, decoder
@@ -43,7 +46,12 @@ def summarise(engine: Engine, *, source: str | None = None) -> list[dict[str, An
 
 
 def replay(
-    engine: Engine, sources: Mapping[str, Source], *, source: str | None = None, reason: str | None = None
+    engine: Engine,
+    sources: Mapping[str, Source],
+    *,
+    keys: Keys = NO_KEYS,
+    source: str | None = None,
+    reason: str | None = None,
 ) -> Replayed:
     """Decode rejected lines again and store those that now fit, all or nothing. Lines that no reader can read stay.
 
@@ -52,11 +60,14 @@ def replay(
     chosen = {"source": source, "reason": reason, "unreadable": list(UNREADABLE)}
     with engine.begin() as connection:
         hold(connection, "ingest")
+        erased = tombstones(connection, keys)
         loads = connection.execute(SQL["loads"], chosen).all()
-        return sum((_replay_load(connection, load, sources, chosen) for load in loads), Replayed())
+        return sum((_replay_load(connection, load, sources, chosen, erased) for load in loads), Replayed())
 
 
-def _replay_load(connection: Connection, load: Any, sources: Mapping[str, Source], chosen: dict[str, Any]) -> Replayed:
+def _replay_load(
+    connection: Connection, load: Any, sources: Mapping[str, Source], chosen: dict[str, Any], erased: Tombstones
+) -> Replayed:
     source = known_source(sources, load.source)
     decode = decoder(source, loaded_at=load.loaded_at)
     replay_id = connection.scalar(SQL["open_replay"], {"load_id": load.load_id})
@@ -71,7 +82,7 @@ def _replay_load(connection: Connection, load: Any, sources: Mapping[str, Source
         rejects: dict[int, Reject] = {}
         for line in lines:
             try:
-                events.append((line.line, decode(line.payload)))
+                events.append((line.line, without_erased(decode(line.payload), erased)))
             except Reject as reject:
                 rejects[line.line] = reject
         stored = store.add(events)

@@ -35,6 +35,7 @@ def assign(
         for name, experience in experiences.items()
     }
     with engine.begin() as connection:
+        hold(connection, "assign")
         known = set(connection.scalars(SQL["declared"]))
         rows = [
             {"experience": name, "as_of": as_of, "definition": definition}

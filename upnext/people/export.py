@@ -1,19 +1,18 @@
 """`upnext export`: all that is known of a person, as JSON lines, at one instant."""
 
 import json
-import mailbox
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from email.utils import getaddresses
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from upnext.people.files import mails
 from upnext.people.known import Person, find_person, tables_of
 
 Line = dict[str, Any]
@@ -55,18 +54,8 @@ def _lines(connection: Connection, maildir: Path, person: Person, on_table: Call
         for row in connection.execute(statement, person.values).mappings():
             yield {"table": table, "row": dict(row)}
     on_table("mail")
-    for name, content in _mails(maildir, person):
-        yield {"table": "mail", "row": {"file": name, "content": content}}
-
-
-def _mails(maildir: Path, person: Person) -> Iterator[tuple[str, str]]:
-    """Yield the mails to a person that the local catcher holds."""
-    if not maildir.is_dir():
-        return
-    for name, message in mailbox.Maildir(maildir, create=False).iteritems():
-        fields = [str(value) for header in ("To", "Cc", "Bcc") for value in message.get_all(header, [])]
-        if {address.lower() for _, address in getaddresses(fields)} & set(person.addresses):
-            yield name, message.as_string()
+    for name, message in mails(maildir, person):
+        yield {"table": "mail", "row": {"file": name, "content": message.as_string()}}
 
 
 def _as_json(value: Any) -> Any:

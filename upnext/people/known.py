@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from upnext.erased import VISITOR_PREFIX as VISITOR
+from upnext.erased import kind_and_id, tokens
 from upnext.errors import UpnextError
 from upnext.people.sql import SQL
 
-VISITOR = "visitor:"
 # Columns by what they hold. Some tables name people in other columns too.
 _BY_COLUMN = {
     "user_id": "users", "linked_to": "users", "address": "addresses", "anonymous_id": "visitors",
@@ -41,6 +42,20 @@ class Person:
     users: tuple[str, ...]
     visitors: tuple[str, ...]
     addresses: tuple[str, ...]
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """The ids as events have them, and the addresses."""
+        return frozenset({*(kind_and_id(user)[1] for user in self.users), *self.visitors, *self.addresses})
+
+    @property
+    def written(self) -> list[str]:
+        """The texts as JSON may have them, with and without escapes."""
+        return sorted({json.dumps(text, ensure_ascii=ascii)[1:-1] for text in self.texts for ascii in (True, False)})
+
+    def is_named_in(self, payload: bytes) -> bool:
+        """Whether a line, of whatever shape, has an id or an address as one of its values."""
+        return any(text in self.texts or text.lower() in self.addresses for text in tokens(payload))
 
     @property
     def values(self) -> dict[str, list[str]]:

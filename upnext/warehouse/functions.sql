@@ -15,6 +15,11 @@ create or replace function upnext.is_visitor(person text) returns boolean
 language sql immutable parallel safe
 return starts_with(person, 'visitor:');
 
+-- Somebody who was erased, and of whom only the part in a result is kept, under an id that leads nowhere.
+create or replace function upnext.is_nobody(person text) returns boolean
+language sql immutable parallel safe
+return starts_with(person, 'erased:');
+
 -- A JSON number, or a text that is written like one, as CSV's are; null for anything else. Not STRICT, which would keep
 -- the planner from inlining it: four times the time.
 create or replace function upnext.number(value jsonb) returns numeric

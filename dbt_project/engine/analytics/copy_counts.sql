@@ -22,6 +22,11 @@ steps as (
     select * from {{ source('journeys', 'steps') }}
 ),
 
+-- what people who were erased add
+erased as (
+    select * from analytics.erased_copies
+),
+
 clicks as (
     select distinct properties ->> 'message_id' as message_id
     from events
@@ -86,6 +91,20 @@ of_mails as (
     group by experiments.segment, mails.journey, mails.step, mails.split, mails.variant
 )
 
-select * from of_experiences
-union all
-select * from of_mails
+select
+    segment,
+    experiment,
+    split,
+    variant,
+    cast(sum(exposed) as bigint) as exposed,
+    cast(sum(clicked) as bigint) as clicked,
+    cast(sum(converted) as bigint) as converted,
+    cast(sum(open) as bigint) as open
+from (
+    select * from of_experiences
+    union all
+    select * from of_mails
+    union all
+    select * from erased
+) as counts
+group by segment, experiment, split, variant

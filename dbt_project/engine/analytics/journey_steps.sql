@@ -16,6 +16,11 @@ steps as (
     where kind in ('email', 'webhook', 'cta')
 ),
 
+-- what people who were erased add
+erased as (
+    select * from analytics.erased_steps
+),
+
 entered as (
     select journey, count(*) as entered
     from entries
@@ -51,11 +56,12 @@ sent as (
 select
     steps.journey,
     steps.step,
-    coalesce(entered.entered, 0) as entered,
-    coalesce(sent.sent, 0) as sent,
-    coalesce(sent.opened, 0) as opened,
-    coalesce(sent.clicked, 0) as clicked,
-    coalesce(sent.converted, 0) as converted
+    coalesce(entered.entered, 0) + coalesce(erased.entered, 0) as entered,
+    coalesce(sent.sent, 0) + coalesce(erased.sent, 0) as sent,
+    coalesce(sent.opened, 0) + coalesce(erased.opened, 0) as opened,
+    coalesce(sent.clicked, 0) + coalesce(erased.clicked, 0) as clicked,
+    coalesce(sent.converted, 0) + coalesce(erased.converted, 0) as converted
 from steps
 left join entered on steps.journey = entered.journey
 left join sent on steps.journey = sent.journey and steps.step = sent.step
+left join erased on steps.journey = erased.journey and steps.step = erased.step

@@ -80,6 +80,8 @@
                 (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
             )
         );
+        {{ forget_nobodies(target) }};
+
         truncate analytics.stale_users;
         if last.tick_id > 0 and not is_full then
             {{ find_stale_users(target) }};
@@ -187,7 +189,19 @@
     order by user_id
 {%- endmacro %}
 
-{# Everybody who takes part in an experiment, or did. #}
+{# Of people who were erased, an outcome by another goal cannot be computed. #}
+{% macro forget_nobodies(target) -%}
+    with forgotten as (
+        delete from {{ target }} where experiment = any(new_goals) and upnext.is_nobody(user_id)
+        returning experiment, exposed_on
+    )
+
+    insert into analytics.stale_days
+    select distinct experiment, exposed_on from forgotten
+    on conflict do nothing
+{%- endmacro %}
+
+{# Everybody who takes part in an experiment, or did. Nobodies stay as they are. #}
 {% macro find_all_stale_users(target) -%}
     with invalidated as (
         delete from analytics.invalidated_users
@@ -200,7 +214,7 @@
     union
     select user_id from experiences.held_out
     union
-    select user_id from {{ target }}
+    select user_id from {{ target }} where not upnext.is_nobody(user_id)
 {%- endmacro %}
 
 {% macro find_differing_users(target) -%}

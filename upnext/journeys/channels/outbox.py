@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as Database
 from sqlalchemy.engine import Engine
 
+from upnext.erased import ADDRESS, Keys, kind_and_id, tombstones
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Connection, Outcome
 from upnext.journeys.copy.message import Rendered, Request, Sender
@@ -87,11 +88,13 @@ def send_due(
     journeys: list[str],
     as_of: datetime,
     is_told: bool,
+    keys: Keys,
 ) -> Counter[str]:
     """Send the due messages of one channel, and return the number of messages by status.
 
     `connections` yields connection factories. Where `is_told`, each message that is sent is an event of the user.
-    Raises `UpnextError` if no connection opens; due messages then wait.
+    `keys` are those of the hashes of people who were erased. Raises `UpnextError` if no connection opens, or a key is
+    missing; due messages then wait.
     """
     settings = policy.channel(channel)
     values = {
@@ -103,8 +106,11 @@ def send_due(
     }
     with engine.connect() as database:
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
+        tombstones(database, keys)
     if not waiting:
         return Counter()
+    read = tuple(keys.read())
+    values["keys"] = Keys(lambda: read)
     done: Counter[str] = Counter()
     with RenderProcess(sender) as process, engine.connect() as database, connections() as connect:
         written = _written(database, process, {**values, **policy.clock}, done)
@@ -272,7 +278,9 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
         if values["cap_messages"] is not None:
             database.execute(SQL["lock_user"], {"user_id": message.user_id})
         record_consent(database)
-        named = {"message_id": message_id, "address": address_of(message)}
+        named = {
+            "message_id": message_id, "address": address_of(message), "hashes": _hashes(message, values["keys"])
+        }  # fmt: skip
         if message.is_limited:
             database.execute(SQL["lock_journey"], named)
         claim = database.execute(SQL["claim"], {**values, **named}).one_or_none()
@@ -319,6 +327,13 @@ def _take_place(database: Database, message: Ready, values: dict[str, Any]) -> b
         return True
     named = {"domain": domain_of(address_of(message)), "is_transactional": message.is_transactional}
     return bool(database.scalar(SQL["take_warm_up"], {**values, **named}))
+
+
+def _hashes(message: Ready, keys: Keys) -> list[bytes]:
+    """Return the hashes by which the recipient would be found among those who were erased."""
+    address = address_of(message)
+    of_address = keys.hashes(ADDRESS, address) if address is not None else []
+    return keys.hashes(*kind_and_id(message.user_id)) + of_address
 
 
 def address_of(message: Ready) -> str | None:

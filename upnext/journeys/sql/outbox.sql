@@ -180,7 +180,8 @@ where
 on conflict (journey) do nothing;
 
 -- name: claim
--- Claims one message for one sender. The reasons to stop it are checked again while its row is locked.
+-- Claims one message for one sender. The reasons to stop it are checked again while its row is locked. Somebody who was
+-- erased may have left the address with another account.
 with locked as (
     select message_id from journeys.messages
     where
@@ -195,7 +196,10 @@ with locked as (
 
 -- Materialised, or the reasons would be looked for once for each column that they decide.
 judged as materialized (
-    select locked.message_id, stop.reason as stopped_by
+    select
+        locked.message_id,
+        case when exists (select from upnext.erased where hash = any(:hashes)) then 'erased' else stop.reason end
+            as stopped_by
     from locked
     cross join lateral journeys.stop_reason(
         locked.message_id, :address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,

@@ -1,0 +1,109 @@
+"""Tombstones of people who were erased: keyed hashes, by which nothing of them is loaded again and nobody mails them.
+
+The keys are those of `UPNEXT_ERASURE_KEYS`, or one that is made once and kept in Upnext's home. A dump of the warehouse
+without them tells nothing: whoever guesses an id cannot check the guess.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+from sqlalchemy.engine import Connection
+
+from upnext.errors import UpnextError
+from upnext.kept import kept
+from upnext.settings import Settings
+from upnext.sql import SQL
+
+USER, VISITOR, ADDRESS = "user", "visitor", "address"
+VISITOR_PREFIX = "visitor:"
+KEYS_FILE = "erasure_keys"
+# The texts and numbers of a line of JSON or CSV.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.|"")*"|[^\s,;:|{}\[\]"]+')
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys, newest first. They are read, or made, when a tombstone needs them."""
+
+    read: Callable[[], Sequence[str]]
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Keys":
+        """Return the keys that the settings name."""
+        return cls(lambda: settings.erasure_keys or kept(settings.home, KEYS_FILE))
+
+    def hashes(self, kind: str, text: str) -> list[bytes]:
+        """Return the hash of an id or an address by each key. An address counts in lower case."""
+        return [_hash(key, kind, text) for key in self.read()]
+
+
+@dataclass(frozen=True)
+class Tombstones:
+    """Who was erased, as far as hashes tell."""
+
+    hashes: frozenset[bytes] = frozenset()
+    keys: Sequence[str] = field(default=(), repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes)
+
+    def names(self, kind: str, text: str | None) -> bool:
+        """Whether an id or an address is of somebody who was erased."""
+        return text is not None and any(_hash(key, kind, text) in self.hashes for key in self.keys)
+
+    def are_in(self, payload: bytes) -> bool:
+        """Whether a line, of whatever shape, has such an id or address as one of its values."""
+        return any(self.names(kind, text) for text in tokens(payload) for kind in (USER, VISITOR, ADDRESS))
+
+
+def tombstones(connection: Connection, keys: Keys) -> Tombstones:
+    """Return the tombstones. Raises `UpnextError` where they were made with a key that is not at hand."""
+    rows = connection.execute(SQL["tombstones"]).all()
+    if not rows:
+        return Tombstones()
+    known = list(keys.read())
+    if {row.key for row in rows} - {_name_of(key) for key in known}:
+        raise UpnextError(
+            "people were erased from this warehouse with a key that is not at hand: set UPNEXT_ERASURE_KEYS, or put"
+            f" back the file '{KEYS_FILE}' of the home in which they were erased"
+        )
+    return Tombstones(frozenset(row.hash for row in rows), known)
+
+
+def bury(connection: Connection, keys: Keys, people: Sequence[tuple[str, str]], *, at: datetime) -> None:
+    """Write a tombstone for each (kind, text)."""
+    key = keys.read()[0]
+    rows = [{"hash": _hash(key, kind, text), "key": _name_of(key), "at": at} for kind, text in people]
+    connection.execute(SQL["bury"], rows)
+
+
+def kind_and_id(user_id: str) -> tuple[str, str]:
+    """Return whether an id of the warehouse is that of a user or of a visitor, and the id as events have it."""
+    kind = VISITOR if user_id.startswith(VISITOR_PREFIX) else USER
+    return kind, user_id.removeprefix(VISITOR_PREFIX)
+
+
+def tokens(payload: bytes) -> Iterator[str]:
+    """Yield the texts and numbers of a line of JSON or CSV, whether or not it is well formed."""
+    for token in _TOKEN.findall(payload):
+        if token[:1] == b'"':
+            try:
+                yield str(msgspec.json.decode(token))
+            except msgspec.DecodeError:
+                yield token[1:-1].replace(b'""', b'"').decode(errors="replace")
+        else:
+            yield token.decode(errors="replace")
+
+
+def _hash(key: str, kind: str, text: str) -> bytes:
+    said = f"{kind}:{text.lower() if kind == ADDRESS else text}"
+    secret = hashlib.sha256(key.encode()).digest()
+    return hashlib.blake2b(said.encode(errors="surrogatepass"), key=secret, digest_size=32).digest()
+
+
+def _name_of(key: str) -> str:
+    return hashlib.sha256(f"name of {key}".encode()).hexdigest()[:16]

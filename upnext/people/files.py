@@ -1,0 +1,210 @@
+"""A person out of files: the lines of landed files, and the mails that the local catcher holds.
+
+A plain file is overwritten in place, a line by blanks of the same length, because whoever writes it may have it open. A
+compressed file or one of Parquet is written anew beside it, and takes its place when it is whole.
+"""
+
+import mailbox
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import getaddresses
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy.engine import Connection
+
+from upnext.events import ledger
+from upnext.events.event import Event, Reject
+from upnext.events.files import BLOCK, COMPRESSIONS, Content, LandedFile, Measured, find_files
+from upnext.events.ingest import reading
+from upnext.events.records import START, Position
+from upnext.events.source import Source, decoder
+from upnext.people.known import Person
+from upnext.people.sql import SQL
+
+# A blank line of JSON is one of blanks; a blank row of CSV has none.
+_BLANKS = {"csv": b"\n"}
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A piece of a file's content, from the beginning of a line to its newline, which stays."""
+
+    start: int
+    stop: int
+
+
+def rewrite(connection: Connection, file: LandedFile, source: Source, person: Person, *, now: datetime) -> int:
+    """Take the lines of a person out of a landed file, note its new state in the ledger, and return how many.
+
+    The caller holds the loading lock. Raises `Refused` for a file that cannot be read.
+    """
+    content = Content(file.path)
+    if source.format != "parquet" and not _names_somewhere(content, person):
+        return 0
+    known = ledger.newest(connection, file)
+    before = content.measure(mark=known.position.bytes if known else None)
+    numbers = set(_lines_of(content, source, person, before, now))
+    if not numbers:
+        return 0
+    if source.format == "parquet":
+        end = _without_rows(file.path, numbers, known.position if known else START)
+    else:
+        cuts = list(_cuts(content, numbers))
+        end = known.position if known else START
+        if content.is_compressed:
+            _without_lines(content, cuts)
+            end = Position(end.bytes - sum(cut.stop - cut.start for cut in cuts if cut.start < end.bytes), end.lines)
+        else:
+            _blank(file.path, cuts, _BLANKS.get(source.format, b" "))
+    if known is not None:
+        _note(connection, file, before, end)
+    return len(numbers)
+
+
+def _note(connection: Connection, file: LandedFile, before: Measured, end: Position) -> None:
+    """Let the ledger know the file as it is now, so that it is not taken for a file that was replaced."""
+    [now] = find_files([file.path], source=file.source)
+    measured = Content(file.path).measure(mark=end.bytes)
+    whole = measured.size == end.bytes
+    values = {
+        "old_fingerprint": before.fingerprint, "fingerprint": measured.fingerprint,
+        "prefix": measured.fingerprint if whole else measured.prefix or "",
+        "read_to": end.bytes, "read_lines": end.lines, "size": now.size, "modified_at": now.modified_at,
+        "inode": now.inode, "changed_at": now.changed_at, "source": file.source, "path": file.name,
+    }  # fmt: skip
+    connection.execute(SQL["rewritten"], values)
+
+
+def remove_mails(maildir: Path, person: Person) -> int:
+    """Remove the mails to a person that the local catcher holds, and return how many."""
+    names = [name for name, _ in mails(maildir, person)]
+    if names:
+        box = mailbox.Maildir(maildir, create=False)
+        for name in names:
+            box.discard(name)
+    return len(names)
+
+
+def mails(maildir: Path, person: Person) -> Iterator[tuple[str, mailbox.MaildirMessage]]:
+    """Yield the mails to a person that the local catcher holds, with their names."""
+    if not maildir.is_dir():
+        return
+    for name, message in mailbox.Maildir(maildir, create=False).iteritems():
+        fields = [str(value) for header in ("To", "Cc", "Bcc") for value in message.get_all(header, [])]
+        if {address.lower() for _, address in getaddresses(fields)} & set(person.addresses):
+            yield name, message
+
+
+def is_theirs(person: Person, decode: Callable[[bytes], Event], line: bytes) -> bool:
+    """Whether a line is an event of a person; a line that is no event is, where one of its values names the person."""
+    try:
+        event = decode(line)
+    except Reject:
+        return person.is_named_in(line)
+    if event.type == "alias" and event.previous_id in {*person.users, *person.visitors}:
+        return True
+    return event.user_id in person.users if event.user_id is not None else event.anonymous_id in person.visitors
+
+
+def _names_somewhere(content: Content, person: Person) -> bool:
+    """Whether an id or an address stands anywhere: most files have none, and to decode lines takes much longer."""
+    texts = [text.lower().encode() for text in person.written]
+    longest, rest = max(map(len, texts)), b""
+    with content.open() as stream:
+        while block := stream.read(BLOCK):
+            window = rest + block.lower()
+            if any(text in window for text in texts):
+                return True
+            rest = window[-longest:]
+    return False
+
+
+def _lines_of(content: Content, source: Source, person: Person, measured: Measured, now: datetime) -> Iterator[int]:
+    """Yield the numbers of the lines of a person; of a row of CSV those of all its lines."""
+    decode = decoder(source, loaded_at=now)
+    after_theirs = None
+    with reading(content, source, START, measured) as batches:
+        for batch in batches:
+            rows = [(number, is_theirs(person, decode, text)) for number, text in batch.records]
+            rows += [(rejected.line, person.is_named_in(rejected.payload)) for rejected in batch.rejected]
+            for number, theirs in sorted(rows):
+                if after_theirs is not None and source.format == "csv":
+                    yield from range(after_theirs, number)
+                after_theirs = None
+                if theirs:
+                    yield number
+                    after_theirs = number + 1
+    if after_theirs is not None and source.format == "csv":
+        with content.open() as stream:
+            yield from range(after_theirs, sum(1 for _ in stream) + 1)
+
+
+def _cuts(content: Content, numbers: set[int]) -> Iterator[_Cut]:
+    start = 0
+    with content.open() as stream:
+        for number, line in enumerate(stream, start=1):
+            if number in numbers:
+                yield _Cut(start, start + len(line.rstrip(b"\r\n")))
+            start += len(line)
+
+
+def _blank(path: Path, cuts: list[_Cut], blank: bytes) -> None:
+    with path.open("r+b", buffering=0) as file:
+        for cut in cuts:
+            os.pwrite(file.fileno(), blank * (cut.stop - cut.start), cut.start)
+        os.fsync(file.fileno())
+
+
+def _without_lines(content: Content, cuts: list[_Cut]) -> None:
+    with content.path.open("rb") as plain:
+        compression = COMPRESSIONS[plain.read(2)]
+    at = 0
+    with (
+        content.open() as stream,
+        _replacing(content.path) as beside,
+        pa.CompressedOutputStream(str(beside), compression) as packed,
+    ):
+        for cut in cuts:
+            packed.write(stream.read(cut.start - at))
+            stream.read(cut.stop - cut.start)
+            at = cut.stop
+        while block := stream.read(BLOCK):
+            packed.write(block)
+
+
+def _without_rows(path: Path, numbers: set[int], read: Position) -> Position:
+    """Write a file of Parquet without these rows; return how far it is read now."""
+    kept = first = 0
+    with (
+        pq.ParquetFile(path) as file,
+        _replacing(path) as beside,
+        pq.ParquetWriter(beside, file.schema_arrow) as writer,
+    ):
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            mask = [first + row not in numbers for row in range(1, table.num_rows + 1)]
+            writer.write_table(table.filter(pa.array(mask)))
+            first += table.num_rows
+            kept += sum(mask)
+    return Position(path.stat().st_size, kept) if read != START else START
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a file beside another, which takes its place, and its mode, when it is whole."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        beside = Path(file.name)
+    try:
+        yield beside
+        beside.chmod(path.stat().st_mode & 0o7777)
+        with beside.open("rb+") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

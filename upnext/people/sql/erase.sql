@@ -1,0 +1,168 @@
+-- Erasing a person. What results count of them stays, as sums and as rows of nobody.
+
+-- name: lists_with
+select list, id from segments.lists where id = any(:users) order by list, id;
+
+-- name: is_sending
+select exists (
+    select from journeys.messages
+    where
+        (user_id = any(:users) or address = any(:addresses))
+        and status = 'sending' and lease_until > clock_timestamp()
+);
+
+-- name: are_results_built
+select count(to_regclass(name)) = 3
+from unnest(array['analytics.journey_steps', 'analytics.copy_counts', 'analytics.experiment_arms']) as name;
+
+-- name: lock_results
+-- It takes no snapshot: an erasure that waits here then sees what the analysis before it has committed.
+lock table analytics.stale_days in exclusive mode;
+
+-- name: forget_counts
+drop table if exists pg_temp.steps_before, pg_temp.copies_before;
+
+-- name: keep_steps
+create temporary table steps_before on commit drop as select * from analytics.journey_steps;
+
+-- name: keep_copies
+create temporary table copies_before on commit drop as select * from analytics.copy_counts;
+
+-- name: add_erased_steps
+insert into analytics.erased_steps as kept (journey, step, entered, sent, opened, clicked, converted)
+select
+    journey,
+    step,
+    before.entered - now.entered,
+    before.sent - now.sent,
+    before.opened - now.opened,
+    before.clicked - now.clicked,
+    before.converted - now.converted
+from pg_temp.steps_before as before
+inner join analytics.journey_steps as now using (journey, step)
+where
+    (before.entered, before.sent, before.opened, before.clicked, before.converted)
+    is distinct from (now.entered, now.sent, now.opened, now.clicked, now.converted)
+on conflict (journey, step) do update
+set
+    entered = kept.entered + excluded.entered,
+    sent = kept.sent + excluded.sent,
+    opened = kept.opened + excluded.opened,
+    clicked = kept.clicked + excluded.clicked,
+    converted = kept.converted + excluded.converted;
+
+-- name: add_erased_copies
+-- What was still open of them cannot end any more, and counts no longer.
+insert into analytics.erased_copies as kept (segment, experiment, split, variant, exposed, clicked, converted, open)
+select
+    segment,
+    experiment,
+    split,
+    variant,
+    before.exposed - coalesce(now.exposed, 0),
+    before.clicked - coalesce(now.clicked, 0),
+    before.converted - coalesce(now.converted, 0),
+    0
+from pg_temp.copies_before as before
+left join analytics.copy_counts as now using (segment, experiment, split, variant)
+where
+    (before.exposed, before.clicked, before.converted)
+    is distinct from (coalesce(now.exposed, 0), coalesce(now.clicked, 0), coalesce(now.converted, 0))
+on conflict (segment, experiment, split, variant) do update
+set
+    exposed = kept.exposed + excluded.exposed,
+    clicked = kept.clicked + excluded.clicked,
+    converted = kept.converted + excluded.converted;
+
+-- name: keep_outcomes
+-- Each row gets an id of its own, so that nothing tells which rows were of one person, and a day for a time. An outcome
+-- that was still open goes with the person.
+update analytics.experiment_users as users
+set
+    user_id = 'erased:' || gen_random_uuid(),
+    exposed_at = greatest(cast(users.exposed_on as timestamp) at time zone 'UTC', arms.first_exposed_at),
+    closes_at = date_trunc('day', users.closes_at, 'UTC')
+from analytics.experiment_arms as arms
+where
+    users.user_id = any(:users)
+    and users.is_window_over
+    and arms.experiment = users.experiment
+    and arms.split = users.split
+    and arms.arm = users.arm;
+
+-- name: has_accounts
+select to_regclass('features.account_users') is not null;
+
+-- name: recompute_accounts
+-- The next tick adds up the accounts of the person anew: the one that follows, also where a tick was left open.
+insert into features.changed_keys (model, tick_id, key)
+select distinct 'account_users', following.tick_id, account_users.account_id
+from features.account_users
+cross join (
+    select coalesce(max(tick_id), 0) + 1 as tick_id from segments.published_ticks
+    union
+    select coalesce(max(tick_id), 0) + 1 from segments.ticks
+) as following
+where account_users.user_id = any(:users);
+
+-- name: count_erased
+update raw.loads
+set erased = loads.erased + counted.events
+from (
+    select load_id, count(*) as events from raw.events
+    where
+        user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors))
+        or (type = 'alias' and previous_id = any(:everything))
+    group by load_id
+) as counted
+where loads.load_id = counted.load_id;
+
+-- name: forget_device
+update raw.events set anonymous_id = null where anonymous_id = any(:visitors);
+
+-- name: rejects_with
+select load_id, line, coalesce(payload_bytes, convert_to(payload, 'UTF8')) as payload from raw.rejected_events
+where exists (select from unnest(cast(:texts as text [])) as one where position(one in payload) > 0)
+or exists (select from unnest(cast(:addresses as text [])) as one where position(one in lower(payload)) > 0);
+
+-- name: forget_rejects
+delete from raw.rejected_events
+using unnest(cast(:loads as bigint []), cast(:lines as bigint [])) as gone (load_id, line)
+where rejected_events.load_id = gone.load_id and rejected_events.line = gone.line;
+
+-- name: lines_with
+-- Lines that a load has taken are refused by it.
+select inbox_id, source, line from edge.inbox
+where exists (
+    select from unnest(cast(:texts as text []) || cast(:addresses as text [])) as one
+    where position(convert_to(one, 'UTF8') in line) > 0
+)
+for update skip locked;
+
+-- name: forget_lines
+delete from edge.inbox where inbox_id = any(:ids);
+
+-- name: loads_of
+select path, source from raw.loads
+where load_id in (
+    select load_id from raw.events
+    where user_id = any(:users) or anonymous_id = any(:visitors) or (type = 'alias' and previous_id = any(:everything))
+)
+and starts_with(path, '/')
+group by path, source
+order by path;
+
+-- name: rewritten
+update raw.loads
+set
+    fingerprint = case when fingerprint = :old_fingerprint then :fingerprint else fingerprint end,
+    prefix = :prefix,
+    read_to = :read_to,
+    read_lines = :read_lines,
+    size = :size,
+    modified_at = :modified_at,
+    inode = :inode,
+    changed_at = :changed_at
+where load_id = (
+    select max(load_id) from raw.loads where source = :source and path = :path and replay_of is null
+);
