@@ -21,6 +21,7 @@ TICK_JOB = "tick"
 DISPATCH_JOB = "dispatch"
 ANALYSIS_JOB = "analysis"
 REBUILD_JOB = "rebuild"
+PRUNE_JOB = "prune"
 LIVE_JOB = "live"
 
 

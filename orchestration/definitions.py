@@ -26,6 +26,7 @@ from orchestration.jobs import (
     tick_job,
 )
 from orchestration.live import live_job
+from orchestration.prune import nightly_prune, prune_job
 from orchestration.resources import dbt_cli, project_at_work
 from sensors.arrivals import arrivals
 from sensors.due_steps import due_steps
@@ -77,9 +78,10 @@ def defs() -> dg.Definitions:
             dispatch_job,
             analysis_job,
             rebuild_job,
+            prune_job,
             live_job(keys_of(ticked), keys_of(dispatched)),
         ],
-        schedules=[hourly_tick, hourly_analysis, nightly_rebuild],
+        schedules=[hourly_tick, hourly_analysis, nightly_rebuild, nightly_prune],
         sensors=[arrivals, membership_changes, due_steps, warm_process, failures],
         executor=dg.in_process_executor,
         resources={"project": project_at_work(project), "dbt_cli": dbt_cli()},

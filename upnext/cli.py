@@ -580,13 +580,29 @@ def erase_person(person: str, yes: bool, as_json: bool) -> None:
     if sys.stdin.isatty() and not yes:
         click.confirm(f"Erase {person} from the warehouse, the landed files and the mails, for good?", abort=True)
     settings = Settings.from_environment()
-    place = Place(connect(settings), settings.landing, settings.maildir, _sources(), Keys.of(settings))
+    folders = (settings.landing, settings.archive)
+    place = Place(connect(settings), folders, settings.maildir, _sources(), Keys.of(settings))
     with _progress() as progress:
         task = progress.add_task("erasing", total=None)
         done = erase(place, person, now=utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
     _show(done.counts or {"left": 0}, as_json, title="Erased")
     for path in done.elsewhere:
         _warn(f"may still have them, and is not in the landing folder or cannot be read: {path}")
+
+
+@commands.command("prune")
+@JSON
+def prune_old(as_json: bool) -> None:
+    """Delete and archive what is older than the policy keeps it; Dagster does so every night."""
+    from upnext import loop  # noqa: PLC0415
+    from upnext.clock import utc_now  # noqa: PLC0415
+
+    project = _project()
+    project.check()
+    with _progress() as progress:
+        task = progress.add_task("deleting", total=None)
+        done = loop.prune_old(project, utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
+    _show(done or {"deleted": 0}, as_json, title="Deleted")
 
 
 @commands.command()

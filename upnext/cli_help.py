@@ -16,7 +16,7 @@ SECTIONS = {
     "Journeys and experiences": ("journeys", "experiences", "plan"),
     "See what worked": ("report", "results", "notebook"),
     "Pages and apps": ("edge", "keys"),
-    "People": ("export", "erase"),
+    "People": ("export", "erase", "prune"),
     "The warehouse": ("url", "env", "docs", "upgrade", "down"),
     "The shell": ("completion",),
 }
@@ -34,6 +34,7 @@ EXAMPLES = {
     "experiences stop": ["upnext experiences stop upgrade_banner"],
     "erase": ["upnext erase u42", "upnext erase ada@customer.example --yes"],
     "export": ["upnext export u42 --out u42.jsonl", "upnext export ada@customer.example --out ada.jsonl"],
+    "prune": ["upnext prune", "upnext prune --json"],
     "ingest": ["upnext ingest events.jsonl.gz", "upnext ingest exports/ --source playlist --json"],
     "init": ["upnext init our-content"],
     "journeys check": ["upnext journeys check"],

@@ -31,6 +31,8 @@ from upnext.journeys.dispatch import (
     groups,
 )
 from upnext.project import Project
+from upnext.retention.archive import archive
+from upnext.retention.prune import prune
 from upnext.segments.by_row import store_conditions
 from upnext.segments.lists import store_lists
 from upnext.segments.membership import check_content
@@ -72,6 +74,16 @@ def build(project: Project, asked: datetime, *, is_explicit: bool) -> Tick:
     with open_tick(project, asked, is_explicit=is_explicit) as tick, exclusive(project.engine, "dbt"):
         project.dbt.invoke(build_arguments(project, tick))
     return tick
+
+
+def prune_old(project: Project, now: datetime, *, on_stage: Callable[[str], None] = lambda _: None) -> dict[str, int]:
+    """Delete and archive what is older than the policy keeps it; return rows by table, and files."""
+    settings, policy = project.settings, project.policy
+    files = archive(
+        project.engine, settings.landing, settings.archive, project.sources, policy.landed, now=now, on_file=on_stage
+    )
+    rows = prune(project.engine, policy.retention, as_of=now, on_stage=on_stage)
+    return {**rows, **{f"files {what}": count for what, count in files.items() if count}}
 
 
 _KEPT_UP_TO_DATE = ("config.materialized:identity", "upnext.features", dbt.ANALYTICS)

@@ -27,6 +27,7 @@ from upnext.journeys.copy.message import CannotRenderError, Sender
 from upnext.journeys.declared import load_journeys, load_policy, sender_of
 from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
+from upnext.retention.needs import needs
 from upnext.segments.declared import anonymous_segments, check_segments, segment_files
 from upnext.segments.definition import UNITS, Condition, condition_of, is_row_local, unit_of
 from upnext.segments.lists import list_files
@@ -193,9 +194,25 @@ class Project:
             yield from unknown(["programme", "goal", "any_of"], "event", programme.goal.any_of, self.events)
             yield from unknown(["programme", "revenue"], "metric", filter(None, [programme.revenue]), self.metrics)
 
+    def _mistakes_of_retention(self) -> Iterator[Problem]:
+        retention = self.policy.retention
+        if retention is None:
+            return
+        names = {*self.catalogue.events, *self.catalogue.derived}
+        yield from unknown(["retention", "keep"], "event", retention.keep, self.catalogue.events)
+        for need in needs(self.features, self.catalogue.derived, names, retention=retention.after, keep=retention.keep):
+            named = "', '".join(sorted(need.events))
+            of = f"'{named}'" if named else "all events"
+            remedy = f"name {of} in `keep`, or " if need.events else ""
+            yield Problem(
+                ["retention", "after"],
+                f"{need.table}.{need.feature} reads {of} of any age: {remedy}give the feature a shorter window",
+            )
+
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_programme())
+        check(self.settings.campaigns / "policy.yml", self._mistakes_of_retention())
         _ = (self.sources, self.journeys, self.experiences, self.metrics, self.sender)
         self.check_segments(self.segment_files)
         if self.settings.smtp_url is not None:

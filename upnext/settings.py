@@ -148,6 +148,11 @@ class Settings:
         return self.home / "landing"
 
     @property
+    def archive(self) -> Path:
+        """Folder of landed files that were loaded and packed."""
+        return self.home / "archive"
+
+    @property
     def maildir(self) -> Path:
         """Maildir that the local catcher writes to."""
         return self.home / "mail"

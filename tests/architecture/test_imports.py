@@ -17,6 +17,7 @@ FLOORS = (
     ("upnext.switches", "upnext.erased"),
     ("upnext.kinds",),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
+    ("upnext.retention",),
     ("upnext.dbt_patches", "upnext.status", "upnext.alerts", "upnext.edge", "upnext.people"),
     ("upnext.dbt", "upnext.dbt_program"),
     ("upnext.project",),

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from assets.events import raw_events_contract
+from orchestration.prune import delete_old_runs
 from tests.conftest import AS_OF, Product, SmtpServer, content_copy, create_database, rows, settings_for, start
 from tests.integration.test_journeys import users
 from upnext.alerts import Alert, send
@@ -29,6 +30,7 @@ from upnext.dev import prepare
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import CHECKS as OUTBOX_CHECKS
 from upnext.project import Project
+from upnext.retention.prune import RECENT
 from upnext.settings import PROJECT, Settings
 from upnext.ticks.lifecycle import loads_to_take_in
 
@@ -146,6 +148,21 @@ print(len(defs().resolve_asset_graph().get_all_asset_keys()) > 30)
         check=False,
     )
     assert done.stdout.splitlines()[-3:] == ["[]", "False", "True"], done.stdout + done.stderr
+
+
+def test_old_runs_are_deleted(code_location: tuple[dg.Definitions, dg.DagsterInstance, Project]) -> None:
+    defs, instance, project = code_location
+    ran = run(defs, instance, "prune")
+    assert ran.success
+    old = project.settings.dbt_target / "runs" / "old"
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    assert delete_old_runs(instance, project.settings, before=utc_now() - RECENT) == 0
+    assert not old.exists()
+    assert instance.get_run_by_id(ran.run_id) is not None
+    assert delete_old_runs(instance, project.settings, before=utc_now() + RECENT) == 1
+    assert instance.get_run_by_id(ran.run_id) is None
+    assert not instance.all_logs(ran.run_id)
 
 
 def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ RESULTS = (
 
 def place_of(project: Project) -> Place:
     settings = project.settings
-    return Place(project.engine, settings.landing, settings.maildir, project.sources, Keys.of(settings))
+    folders = (settings.landing, settings.archive)
+    return Place(project.engine, folders, settings.maildir, project.sources, Keys.of(settings))
 
 
 def erased(project: Project, asked: str = ADA) -> Erased:

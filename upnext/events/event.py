@@ -8,6 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 TYPES = frozenset({"track", "identify", "group", "page", "screen", "alias"})
+KEPT_CALLS = ("identify", "alias", "group")
+"""Calls that identities, traits and accounts are resolved from. However old, they are kept."""
 MAX_BYTES = 32 * 1024
 MAX_DEPTH = 100
 MAX_KEY_BYTES = 1000

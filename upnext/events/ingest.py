@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.durations import minutes
-from upnext.erased import Keys, Tombstones, tombstones
+from upnext.erased import Keys
 from upnext.events import ledger
+from upnext.events.admission import Admission, admission
 from upnext.events.declared import known_source
-from upnext.events.erased import without_erased, without_payload
 from upnext.events.event import Event, Reject
 from upnext.events.files import Content, LandedFile, Measured, Refused
 from upnext.events.ledger import ReadSoFar
@@ -117,9 +117,9 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime,
         while lines:
             following = taker.submit(_take, engine, list(known), connections)
             hold(connection, "ingest")
-            erased = tombstones(connection, keys)
+            admitted = admission(connection, keys)
             for source, ours in groupby(lines, key=lambda line: line[0]):
-                total += _load_lines(connection, source, known[source], list(ours), loaded_at, erased)
+                total += _load_lines(connection, source, known[source], list(ours), loaded_at, admitted)
             connection.commit()
             connection.close()
             connection, lines = following.result()
@@ -151,7 +151,7 @@ def _load_lines(
     source: Source,
     lines: list[tuple[str, int, bytes]],
     loaded_at: datetime,
-    erased: Tombstones,
+    admitted: Admission,
 ) -> Ingested:
     path, size = f"edge:{lines[0][1]}-{lines[-1][1]}", sum(len(line) for _, _, line in lines)
     file = LandedFile(name, Path(path), size, loaded_at)
@@ -163,7 +163,7 @@ def _load_lines(
         Batch([(nth + one, line) for one, (_, _, line) in enumerate(lines[nth : nth + BATCH], 1)], [], read.position)
         for nth in range(0, len(lines), BATCH)
     )
-    done = _write_all(store, (_decode(batch, decode, erased) for batch in batches), erased)
+    done = _write_all(store, (_decode(batch, decode, admitted) for batch in batches), admitted)
     ledger.close_load(connection, load_id, done.counts, read, fingerprint=path, look_again_at=None)
     return done
 
@@ -177,7 +177,7 @@ def _load(
     on_bytes: Callable[[int], None],
 ) -> Ingested:
     hold(connection, "ingest")
-    erased = tombstones(connection, keys)
+    admitted = admission(connection, keys)
     before = ledger.newest(connection, file)
     content = Content(file.path)
     now = content.measure(mark=before.position.bytes if before else None)
@@ -199,7 +199,7 @@ def _load(
         nonlocal end, look_again_at
         with reading(content, source, begin, now) as batches:
             for batch in batches:
-                one = _decode(batch, decode, erased)
+                one = _decode(batch, decode, admitted)
                 if batch.is_unfinished and source.format == "csv":
                     if _settles_at(file, source) > loaded_at:
                         look_again_at = _settles_at(file, source)
@@ -210,7 +210,7 @@ def _load(
                 on_bytes(max(batch.end.bytes - end.bytes, 0))
                 end = batch.end
 
-    total = _write_all(store, decoded(), erased)
+    total = _write_all(store, decoded(), admitted)
     prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
     read = ReadSoFar(end, prefix or "")
     waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
@@ -252,21 +252,21 @@ def reading(content: Content, source: Source, begin: Position, now: Measured) ->
             yield read_lines(stream, begin)
 
 
-def _decode(batch: Batch, decode: Decode, erased: Tombstones) -> _Decoded:
+def _decode(batch: Batch, decode: Decode, admitted: Admission) -> _Decoded:
     events: list[tuple[int, Event]] = []
     rejected = list(batch.rejected)
     for line, text in batch.records:
         try:
             event = decode(text)
-            events.append((line, without_erased(event, erased) if erased else event))
+            events.append((line, admitted.admit(event) if admitted else event))
         except Reject as reject:
             rejected.append(Rejected(line, text, reject))
-    if erased:
-        rejected = [without_payload(one, erased) for one in rejected]
+    if admitted:
+        rejected = [admitted.without_payload(one) for one in rejected]
     return _Decoded(events, rejected, batch.records)
 
 
-def _write_all(store: Store, decoded: Iterable[_Decoded], erased: Tombstones) -> Ingested:
+def _write_all(store: Store, decoded: Iterable[_Decoded], admitted: Admission) -> Ingested:
     """Write batches. One core decodes a batch while another, the server's, stores the one before it."""
     total = Ingested()
     with ThreadPoolExecutor(max_workers=1) as writer:
@@ -274,17 +274,17 @@ def _write_all(store: Store, decoded: Iterable[_Decoded], erased: Tombstones) ->
         for one in decoded:
             if writing is not None:
                 total += writing.result()
-            writing = writer.submit(_write, store, one, erased)
+            writing = writer.submit(_write, store, one, admitted)
         if writing is not None:
             total += writing.result()
     return total
 
 
-def _write(store: Store, decoded: _Decoded, erased: Tombstones) -> Ingested:
+def _write(store: Store, decoded: _Decoded, admitted: Admission) -> Ingested:
     stored = store.add(decoded.events)
     refused = [Rejected(line, text, stored.rejects[line]) for line, text in decoded.records if line in stored.rejects]
-    if erased:
-        refused = [without_payload(one, erased) for one in refused]
+    if admitted:
+        refused = [admitted.without_payload(one) for one in refused]
     store.reject([*decoded.rejected, *refused])
     return Ingested(
         received=len(decoded.events) + len(decoded.rejected),

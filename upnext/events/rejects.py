@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
-from upnext.erased import Keys, Tombstones, tombstones
+from upnext.erased import Keys
+from upnext.events.admission import Admission, admission
 from upnext.events.declared import known_source
-from upnext.events.erased import without_erased
 from upnext.events.event import Event, Reject
 from upnext.events.ingest import NO_KEYS
 from upnext.events.providers import PROVIDERS
@@ -60,13 +60,13 @@ def replay(
     chosen = {"source": source, "reason": reason, "unreadable": list(UNREADABLE)}
     with engine.begin() as connection:
         hold(connection, "ingest")
-        erased = tombstones(connection, keys)
+        admitted = admission(connection, keys)
         loads = connection.execute(SQL["loads"], chosen).all()
-        return sum((_replay_load(connection, load, sources, chosen, erased) for load in loads), Replayed())
+        return sum((_replay_load(connection, load, sources, chosen, admitted) for load in loads), Replayed())
 
 
 def _replay_load(
-    connection: Connection, load: Any, sources: Mapping[str, Source], chosen: dict[str, Any], erased: Tombstones
+    connection: Connection, load: Any, sources: Mapping[str, Source], chosen: dict[str, Any], admitted: Admission
 ) -> Replayed:
     source = known_source(sources, load.source)
     decode = decoder(source, loaded_at=load.loaded_at)
@@ -82,7 +82,7 @@ def _replay_load(
         rejects: dict[int, Reject] = {}
         for line in lines:
             try:
-                events.append((line.line, without_erased(decode(line.payload), erased)))
+                events.append((line.line, admitted.admit(decode(line.payload))))
             except Reject as reject:
                 rejects[line.line] = reject
         stored = store.add(events)

@@ -8,11 +8,12 @@ import msgspec
 
 from upnext.conditions import Path
 from upnext.declarations import Declaration, Name, Share
-from upnext.durations import Duration
+from upnext.durations import Duration, Window, seconds
 from upnext.errors import nearest
 from upnext.journeys.warm_up import WarmUp
 from upnext.wording import worded
 
+LEAST_KEPT = "3 months"
 Count = Annotated[int, msgspec.Meta(gt=0, le=1_000_000)]
 
 
@@ -97,6 +98,27 @@ class Endpoint(Declaration, frozen=True, kw_only=True):
                 raise ValueError(f"'{name}' is no name of a header such as Authorization - at `$.headers`")
 
 
+class Retention(Declaration, frozen=True, kw_only=True):
+    """How long raw events, rejected lines, messages and the log of memberships are kept; whole months are deleted.
+
+    Events named in `keep` stay for good: for features that read all of them.
+    """
+
+    after: Window
+    keep: list[str] = []
+
+    def __post_init__(self) -> None:
+        if seconds(self.after) < seconds(LEAST_KEPT):
+            raise ValueError(f"'{self.after}' is less than {LEAST_KEPT}, within which results are still computed")
+
+
+class Landed(Declaration, frozen=True, kw_only=True):
+    """When files of the landing folder that were loaded, and have not changed since, are archived and deleted."""
+
+    archive_after: Window | None = None
+    delete_after: Window | None = None
+
+
 class Topic(Declaration, frozen=True, kw_only=True):
     """A kind of marketing that users can choose: `opt_in` goes to those who subscribed, `opt_out` to all others too."""
 
@@ -120,6 +142,8 @@ class PolicyFile(Declaration, frozen=True):
     time_zone_trait: str = "timezone"
     time_zone: str = "UTC"
     """The clock of users for whom no trait names one."""
+    retention: Retention | None = None
+    landed: Landed = Landed()
     email: Channel = Channel()
     webhook: Channel = Channel(timeout_seconds=15)
     endpoints: dict[Name, Endpoint] = {}

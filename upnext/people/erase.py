@@ -24,6 +24,7 @@ from upnext.events.source import OWN, OWN_SOURCE, Source, decoder
 from upnext.people.files import is_theirs, remove_mails, rewrite
 from upnext.people.known import Person, find_person, tables_of
 from upnext.people.sql import SQL
+from upnext.retention.counts import keeping_counts
 from upnext.warehouse.locks import exclusive, transaction
 
 # Who holds one of these writes of people in several statements. In the order in which a tick takes them.
@@ -40,10 +41,10 @@ MOST_TRIES = 5
 
 @dataclass(frozen=True)
 class Place:
-    """Where people are known; also how landed files are read, and the keys of the tombstones."""
+    """Where people are known: the warehouse, the folders of files, caught mails; and what it takes to read them."""
 
     engine: Engine
-    landing: Path
+    folders: tuple[Path, ...]
     maildir: Path
     sources: dict[str, Source]
     keys: Keys
@@ -104,7 +105,7 @@ def _out_of_files(
 ) -> tuple[int, tuple[str, ...]]:
     """Rewrite the landed files with lines of a person; return how many, and the files that only others can rewrite."""
     lines, elsewhere = 0, []
-    landed = find_landed(place.landing, place.sources)
+    landed = [file for folder in place.folders for file in find_landed(folder, place.sources)]
     for file in landed:
         on_stage(file.path.name)
         try:
@@ -128,10 +129,7 @@ def _out_of_tables(place: Place, person: Person, now: datetime) -> dict[str, int
             locks.enter_context(exclusive(place.engine, lock))
         for attempt in range(1, MOST_TRIES + 1):
             try:
-                with (
-                    place.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
-                    connection.begin(),
-                ):
+                with keeping_counts(place.engine) as connection:
                     return _delete(connection, place, person, now)
             except OperationalError as error:
                 # A sender or the edge has written a row of the person meanwhile.
@@ -142,11 +140,7 @@ def _out_of_tables(place: Place, person: Person, now: datetime) -> dict[str, int
 
 def _delete(connection: Connection, place: Place, person: Person, now: datetime) -> dict[str, int]:
     values = {**person.values, "texts": person.written}
-    connection.execute(SQL["lock_results"])
-    has_results = connection.scalar(SQL["are_results_built"])
-    if has_results:
-        for statement in ("forget_counts", "keep_steps", "keep_copies"):
-            connection.execute(SQL[statement])
+    if connection.scalar(SQL["are_outcomes_built"]):
         connection.execute(SQL["keep_outcomes"], values)
     if connection.scalar(SQL["has_accounts"]):
         connection.execute(SQL["recompute_accounts"], values)
@@ -164,9 +158,6 @@ def _delete(connection: Connection, place: Place, person: Person, now: datetime)
         deletion = sa.text(f"delete from {table} where {conditions[table]}")  # noqa: S608
         counts[table] = connection.execute(deletion, values).rowcount
     connection.execute(SQL["forget_device"], values)
-    if has_results:
-        for statement in ("add_erased_steps", "add_erased_copies"):
-            connection.execute(SQL[statement])
     return counts
 
 

@@ -189,10 +189,13 @@
     order by user_id
 {%- endmacro %}
 
-{# Of people who were erased, an outcome by another goal cannot be computed. #}
+{# Of people who were erased, and of events that were deleted, an outcome by another goal cannot be computed. #}
 {% macro forget_nobodies(target) -%}
     with forgotten as (
-        delete from {{ target }} where experiment = any(new_goals) and upnext.is_nobody(user_id)
+        delete from {{ target }}
+        where
+            experiment = any(new_goals)
+            and (upnext.is_nobody(user_id) or exposed_at < (select since from raw.kept))
         returning experiment, exposed_on
     )
 
@@ -233,7 +236,10 @@
         array[fresh.exposed_on, live.exposed_on] as days
     from fresh
     full join live on fresh.user_id = live.user_id and fresh.experiment = live.experiment
-    where fresh is distinct from live
+    where
+        fresh is distinct from live
+        -- Of an exposure before the events that are kept, nothing can be computed again.
+        and coalesce(live.exposed_at, fresh.exposed_at) >= coalesce((select since from raw.kept), '-infinity')
 {%- endmacro %}
 
 {% macro replace_differing_users(target) -%}

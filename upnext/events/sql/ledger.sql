@@ -107,3 +107,6 @@ select path from raw.refused_files;
 
 -- name: accept
 delete from raw.refused_files where path = any(:paths);
+
+-- name: events_kept
+select since, events from raw.kept;
