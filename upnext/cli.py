@@ -590,6 +590,25 @@ def erase_person(person: str, yes: bool, as_json: bool) -> None:
         _warn(f"may still have them, and is not in the landing folder or cannot be read: {path}")
 
 
+@commands.command()
+@click.option("--prefix", default="upnext_", show_default=True, help="How the names of the roles begin.")
+@click.option("--sql", is_flag=True, help="Print the statements, and change nothing.")
+@JSON
+def roles(prefix: str, sql: bool, as_json: bool) -> None:
+    """Make roles of Postgres with few rights: collector, edge, sender, operator, analyst, reader."""
+    from upnext.warehouse import roles  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    engine = connect(Settings.from_environment())
+    if sql:
+        text = ";\n".join(roles.statements(prefix, **roles.known(engine))) + ";"
+        _tell({"sql": text}, as_json, text)
+        return
+    made = roles.make(engine, prefix)
+    told = [f"{name}: {role.purpose}" for name, role in zip(made, roles.ROLES.values(), strict=True)]
+    _tell({"roles": made}, as_json, "\n".join(told))
+
+
 @commands.command("prune")
 @JSON
 def prune_old(as_json: bool) -> None:

@@ -17,7 +17,7 @@ SECTIONS = {
     "See what worked": ("report", "results", "notebook"),
     "Pages and apps": ("edge", "keys"),
     "People": ("export", "erase", "prune"),
-    "The warehouse": ("url", "env", "docs", "upgrade", "down"),
+    "The warehouse": ("roles", "url", "env", "docs", "upgrade", "down"),
     "The shell": ("completion",),
 }
 EXAMPLES = {
@@ -35,6 +35,7 @@ EXAMPLES = {
     "erase": ["upnext erase u42", "upnext erase ada@customer.example --yes"],
     "export": ["upnext export u42 --out u42.jsonl", "upnext export ada@customer.example --out ada.jsonl"],
     "prune": ["upnext prune", "upnext prune --json"],
+    "roles": ["upnext roles", "upnext roles --sql"],
     "ingest": ["upnext ingest events.jsonl.gz", "upnext ingest exports/ --source playlist --json"],
     "init": ["upnext init our-content"],
     "journeys check": ["upnext journeys check"],
