@@ -591,6 +591,26 @@ def erase_person(person: str, yes: bool, as_json: bool) -> None:
 
 
 @commands.command()
+@click.option("--sent-until", help="When the other one stopped sending (ISO 8601 with a zone); default: now.")
+@JSON
+def adopt(sent_until: str | None, as_json: bool) -> None:
+    """Let a warehouse that was restored from a backup send, in the place of the one it is a copy of."""
+    from upnext import clock, loop  # noqa: PLC0415
+    from upnext.origin import is_a_copy  # noqa: PLC0415
+    from upnext.ticks import instants  # noqa: PLC0415
+
+    now = clock.utc_now()
+    until = now if sent_until is None else instants.parse_instant(sent_until, option="--sent-until")
+    instants.check_explicit(until, last=None, now=now)
+    project = _project()
+    with project.engine.connect() as connection:
+        if not is_a_copy(connection):
+            raise UpnextError("this warehouse is no copy of another one; there is nothing to adopt")
+    done = loop.adopt_copy(project, sent_until=until, now=now)
+    _show(asdict(done), as_json, title="Adopted; left unsent")
+
+
+@commands.command()
 @click.option("--prefix", default="upnext_", show_default=True, help="How the names of the roles begin.")
 @click.option("--sql", is_flag=True, help="Print the statements, and change nothing.")
 @JSON

@@ -17,10 +17,11 @@ SECTIONS = {
     "See what worked": ("report", "results", "notebook"),
     "Pages and apps": ("edge", "keys"),
     "People": ("export", "erase", "prune"),
-    "The warehouse": ("roles", "url", "env", "docs", "upgrade", "down"),
+    "The warehouse": ("roles", "adopt", "url", "env", "docs", "upgrade", "down"),
     "The shell": ("completion",),
 }
 EXAMPLES = {
+    "adopt": ["upnext adopt", "upnext adopt --sent-until 2026-11-29T10:00:00Z"],
     "check": ["upnext check"],
     "completion": ['eval "$(upnext completion bash)"'],
     "dev": ["upnext dev --port 3001"],

@@ -30,6 +30,7 @@ from upnext.journeys.dispatch import (
     expire_leases,
     groups,
 )
+from upnext.origin import adopt, check_origin
 from upnext.project import Project
 from upnext.retention.archive import archive
 from upnext.retention.prune import prune
@@ -38,7 +39,7 @@ from upnext.segments.lists import store_lists
 from upnext.segments.membership import check_content
 from upnext.ticks.instants import check_explicit
 from upnext.ticks.lifecycle import Tick, last_as_of, last_published_as_of, published
-from upnext.warehouse.locks import exclusive
+from upnext.warehouse.locks import exclusive, transaction
 
 LEAP = timedelta(days=7)
 
@@ -115,9 +116,12 @@ def dispatch_journeys(
 ) -> DispatchResult:
     """Move people along the journeys that are started (or `only` these and their exclusive groups); send what is due.
 
-    Raises `UpnextError` where a channel cannot be used, after all other work; due messages of that channel wait.
+    Raises `UpnextError` where the warehouse is a copy of another; and where a channel cannot be used, after all other
+    work: due messages of that channel wait.
     """
     engine, journeys = project.engine, project.journeys_at_work
+    if not is_replay:
+        check_origin(engine, at=as_of)
     live = {name for name, journey in project.journeys.items() if journey.state == "live"}
     removed = end_removed(engine, {*live, *project.experiences}, at=as_of)
     chosen = set(journeys) if only is None else only & set(journeys)
@@ -243,6 +247,26 @@ def replay(
     while as_of <= end:
         on_tick(tick(project, as_of, is_replay=not is_sending))
         as_of += every
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a copy leaves unsent, because the warehouse that it was copied from may have sent it."""
+
+    messages: int
+
+
+def adopt_copy(project: Project, *, sent_until: datetime, now: datetime) -> Adopted:
+    """Let a restored copy go on in the place of its original, which sent until `sent_until`.
+
+    It ticks at that instant without sending, as the original has ticked; what was due by then stays unsent. So a mail
+    may be left out, and none goes twice. Whoever kills it calls it again.
+    """
+    project.check()
+    last = last_as_of(project.engine)
+    tick(project, max(sent_until, last) if last is not None else sent_until, is_replay=True)
+    with transaction(project.engine, "dispatch") as connection:
+        return Adopted(adopt(connection, sent_until=sent_until, at=now))
 
 
 def tick_count(*, start: datetime, end: datetime, every: timedelta) -> int:

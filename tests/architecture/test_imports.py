@@ -14,7 +14,7 @@ FLOORS = (
     ("upnext.settings", "upnext.wording", "upnext.kept"),
     ("upnext.declarations", "upnext.durations", "upnext.warehouse", "upnext.cli_help"),
     ("upnext.conditions", "upnext.ticks", "upnext.sql"),
-    ("upnext.switches", "upnext.erased"),
+    ("upnext.switches", "upnext.erased", "upnext.origin"),
     ("upnext.kinds",),
     tuple(f"upnext.{name}" for name in ("events", "features", "segments", "journeys", "experiences", "analytics")),
     ("upnext.retention",),

@@ -1,4 +1,4 @@
-"""The statements of the status and the switches, by name."""
+"""The statements of the status, the switches, tombstones and the origin, by name."""
 
 from pathlib import Path
 

@@ -428,6 +428,15 @@ end
 $$;
 
 -- Started journeys and experiences, with the time and the author of the start.
+-- The server and the number of this database there. A restored dump is another database; a server that takes over for a
+-- failed one has the same.
+create or replace function upnext.this_database() returns text language sql stable as $$
+    select system.system_identifier || '/' || databases.oid
+    from pg_control_system() as system
+    cross join pg_database as databases
+    where databases.datname = current_database()
+$$;
+
 create or replace view upnext.started as
 select name, changed_at as since, changed_by as started_by
 from (select distinct on (name) * from upnext.switches order by name, switch_id desc) as newest

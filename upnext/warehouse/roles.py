@@ -51,6 +51,7 @@ _SENDS = {
     "upnext.switches": "select, insert",
     "upnext.started": "select",
     "upnext.erased": "select",
+    "upnext.origin": "select, insert",
 }  # fmt: skip
 
 ROLES = {
