@@ -13,6 +13,7 @@ from demo.otto import DAYS, Otto
 from demo.report import print_report
 from upnext.clock import utc_now
 from upnext.errors import UpnextError
+from upnext.kept import keep_private
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.ticks.instants import parse_instant
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--end", help="when the demo ends (ISO 8601 with a zone); default: now")
     parser.add_argument("--no-ui", action="store_true", help="leave out the last runs by Dagster, which fill its UI")
     arguments = parser.parse_args()
+    keep_private()
     # The users of the demo are invented. Their data stays in the embedded server, and their mail in the local catcher.
     os.environ.update(dict.fromkeys(("UPNEXT_DATABASE_URL", "UPNEXT_SMTP_URL"), ""))
     project = Project(Settings.from_environment())

@@ -14,7 +14,7 @@ from upnext.dev import serve
 from upnext.edge.manage import add_key
 from upnext.edge.server import check_port
 from upnext.errors import UpnextError
-from upnext.kept import kept
+from upnext.kept import keep_private, kept
 from upnext.project import Project
 from upnext.settings import Settings
 
@@ -25,6 +25,7 @@ from upnext.settings import Settings
 @click.option("--site-port", default=8791, show_default=True)
 def main(port: int, edge_port: int, site_port: int) -> None:
     """Run all that Upnext runs on 127.0.0.1, and Otto's website with it unless you have a content of your own."""
+    keep_private()
     settings = Settings.from_environment()
     try:
         if settings.content is None:

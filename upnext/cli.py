@@ -25,6 +25,7 @@ from upnext.cli_help import Commands, Group, completes, with_examples
 from upnext.durations import parse_duration
 from upnext.errors import UpnextError, nearest, visible, without_values
 from upnext.garbage import collect_seldom
+from upnext.kept import keep_private
 from upnext.settings import Settings
 
 _JOURNEYS = completes("campaigns/journeys", "campaigns/broadcasts")
@@ -33,9 +34,16 @@ _SEGMENTS = completes("models/segments")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
+# They write into the content, which colleagues share.
+_SHARED = {"init", "experiences"}
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Upnext: behavioural segments, journeys, calls to action and honest lift, in your own Postgres."""
+    if context.invoked_subcommand not in _SHARED:
+        keep_private()
 
 
 @commands.command()

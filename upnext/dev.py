@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import grpc  # type: ignore[import-untyped]
 from sqlalchemy.engine import URL
 
 from upnext import dbt
@@ -21,7 +22,10 @@ from upnext.edge.report_page import USER
 from upnext.edge.server import check_port
 from upnext.errors import UpnextError
 from upnext.settings import IS_CHECKOUT, PROJECT, Settings
+from upnext.supervise import Program, keep
 from upnext.warehouse.engine import connect, database_url
+
+LOCATION = "upnext"
 
 
 def storage_url(url: URL) -> str:
@@ -49,7 +53,9 @@ def prepare(settings: Settings) -> dict[str, str]:
 
 
 def serve(settings: Settings, *, port: int, edge_port: int) -> int:
-    """Run the UI on loopback, and the daemon and the edge with it, until they end; return the status of the UI.
+    """Run the UI on loopback, and the daemon and the edge with it, until told to end; return the status.
+
+    One that ends by itself is started again, and so is the embedded server.
 
     Raises `UpnextError` where they run in this home already, or a port is taken.
     """
@@ -67,26 +73,68 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
             flush=True,
         )
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
-        edge = subprocess.Popen(
-            [str(Path(sys.executable).parent / "upnext"), "edge", "--port", f"{edge_port}"],
-            env={**os.environ, "UPNEXT_HOME": str(settings.home)},
+        programs = Path(sys.executable).parent
+        code_port = _free_port()
+        _write_workspace(settings, code_port)
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        return keep(
+            [
+                Program(
+                    "the edge", [programs / "upnext", "edge", "--port", f"{edge_port}"],
+                    {**os.environ, "UPNEXT_HOME": str(settings.home)},
+                ),
+                Program(
+                    "the code server",
+                    [programs / "dagster", "code-server", "start", "-m", "orchestration.definitions",
+                     "-h", "127.0.0.1", "-p", f"{code_port}", "--location-name", LOCATION, "--log-level", "warning"],
+                    environment, settings.dagster_home, is_well=lambda: _answers(f"127.0.0.1:{code_port}"),
+                ),
+                Program(
+                    "Dagster",
+                    [programs / "dagster", "dev", "-w", settings.dagster_home / "workspace.yaml", "-h", "127.0.0.1",
+                     "-p", f"{port}", "--log-level", "warning"],
+                    environment, settings.dagster_home,
+                ),
+            ],
+            stop=stop, look=lambda: _wake(settings), tell=_tell,
         )  # fmt: skip
-        dagster = str(Path(sys.executable).parent / "dagster")
-        # A process that a script starts in the background ignores Ctrl-C, and Dagster would then ignore SIGTERM too.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        process = subprocess.Popen(
-            [dagster, "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port),
-             "--log-level", "warning"],
-            env=environment, cwd=settings.dagster_home,
-        )  # fmt: skip
-        # Ctrl-C reaches both processes; wait until Dagster has shut down.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+
+
+def _write_workspace(settings: Settings, code_port: int) -> None:
+    """Name a code server of our own: the one that `dagster dev` starts is not started again when it was killed."""
+    server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+    (settings.dagster_home / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+
+
+def _answers(address: str) -> bool:
+    """Whether the code server answers, and not only the proxy before it."""
+    with grpc.insecure_channel(address) as channel:
         try:
-            return process.wait()
-        finally:
-            edge.terminate()
-            edge.wait()
+            channel.unary_unary("/api.DagsterApi/Ping")(b"", timeout=10)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _wake(settings: Settings) -> None:
+    """Start the embedded server where it was killed."""
+    try:
+        database_url(settings)
+    except UpnextError as error:
+        _tell(f"{error}")
+
+
+def _tell(line: str) -> None:
+    print(f"upnext: {line}", file=sys.stderr, flush=True)
 
 
 def running_on(settings: Settings) -> int | None:
@@ -103,7 +151,7 @@ def running_on(settings: Settings) -> int | None:
 
 def reload(port: int) -> bool:
     """Let the UI read again what is declared; False where it does not answer."""
-    query = 'mutation { reloadRepositoryLocation(repositoryLocationName: "upnext") { __typename } }'
+    query = f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ __typename }} }}'
     request = Request(
         f"http://127.0.0.1:{port}/graphql",
         data=json.dumps({"query": query}).encode(),

@@ -10,6 +10,11 @@ from pathlib import Path
 from upnext.errors import UpnextError
 
 
+def keep_private() -> None:
+    """Let whatever this process and its children write be their owner's alone: the home holds what people did."""
+    os.umask(0o077)
+
+
 def kept(home: Path, name: str, *, new: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> list[str]:
     """Return the secrets of a file that only its owner reads, a new one where there is no file.
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("upnext.errors", "upnext.clock", "upnext.reserved", "upnext.garbage"),
-    ("upnext.settings", "upnext.wording", "upnext.kept"),
+    ("upnext.settings", "upnext.wording", "upnext.kept", "upnext.supervise"),
     ("upnext.declarations", "upnext.durations", "upnext.warehouse", "upnext.cli_help"),
     ("upnext.conditions", "upnext.ticks", "upnext.sql"),
     ("upnext.switches", "upnext.erased", "upnext.origin"),

@@ -45,6 +45,19 @@ def test_the_loop_by_hand(cli: Cli, events: Path) -> None:
     assert status["events"]["stored"] == 1
 
 
+def test_what_is_in_the_home_is_its_owners_alone(cli: Cli, tmp_path: Path) -> None:
+    home = tmp_path / "fresh"
+    before = os.umask(0o022)
+    try:
+        for command in (["journeys", "start", "earn_upgrade"], ["tick"], ["report"]):
+            assert cli.run(*command, UPNEXT_HOME=str(home)).returncode == 0
+    finally:
+        os.umask(before)
+    found = [path for path in (home, *home.rglob("*")) if not path.is_symlink()]
+    assert len(found) > 10
+    assert [f"{path} {path.stat().st_mode:o}" for path in found if path.stat().st_mode & 0o077] == []
+
+
 def test_landing_is_loaded_by_a_tick(cli: Cli) -> None:
     landing = cli.home / "landing" / "segment"
     landing.mkdir(parents=True)

@@ -34,12 +34,12 @@ def write_power_user(path: Path, user_id: str, at: datetime) -> None:
 
 
 @contextmanager
-def dev(home: Path, database: URL, smtp_url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `upnext dev` and end everything that it started."""
+def dev(home: Path, database: URL | None, smtp_url: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `upnext dev`, by default on the embedded server, and end everything that it started."""
     environment = {
         **os.environ,
         "UPNEXT_HOME": str(home),
-        "UPNEXT_DATABASE_URL": database.render_as_string(hide_password=False),
+        "UPNEXT_DATABASE_URL": "" if database is None else database.render_as_string(hide_password=False),
         "UPNEXT_SMTP_URL": smtp_url,
         "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
     }
@@ -54,11 +54,28 @@ def dev(home: Path, database: URL, smtp_url: str, port: int) -> Iterator[subproc
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(60)
+            kill_session(process)
+
+
+def processes_of(process: subprocess.Popen[bytes]) -> dict[int, str]:
+    """Return the command of each process that a process has started, and of itself: those of its session."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if session == process.pid:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it has started."""
+    for pid in processes_of(process):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def graphql(port: int, query: str) -> dict[str, object]:
@@ -75,7 +92,7 @@ def graphql(port: int, query: str) -> dict[str, object]:
 def kill_all(process: subprocess.Popen[bytes], project: Project) -> None:
     """Kill all of Dagster at once, and wait until none of its sessions is left."""
     sessions = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    os.killpg(process.pid, signal.SIGKILL)
+    kill_session(process)
     assert process.wait() == -signal.SIGKILL
     project.engine.dispose()
     wait_for(lambda: rows(project, sessions) == [(0,)], "its sessions to end")
