@@ -863,6 +863,7 @@ with_examples(commands)
 def main() -> None:
     """Run the command line."""
     collect_seldom()
+    from psycopg import Error  # noqa: PLC0415
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
     # It warns of a COPY that a lost connection ended; the error itself is what we tell.
@@ -874,10 +875,12 @@ def main() -> None:
         _fail(text, 2)
     except DBAPIError as error:
         _fail(f"the database: {without_values(str(error.orig))}", 1)
+    except Error as error:
+        _fail(f"the database: {without_values(str(error))}", 1)
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
+        _fail("stopped", 130)
 
 
 def _fail(text: str, code: int) -> None:

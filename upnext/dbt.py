@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from upnext.errors import UpnextError, nearest, without_values
 from upnext.settings import PROJECT, Settings
+from upnext.warehouse.engine import SESSION
 
 PROJECT_DIR = PROJECT / "dbt_project"
 
@@ -36,7 +37,7 @@ def environment(settings: Settings, url: URL) -> dict[str, str]:
         "UPNEXT_DBT_THREADS": os.environ.get("UPNEXT_DBT_THREADS", "2"),
         # dbt takes relative paths of models alone.
         "UPNEXT_DBT_MODELS": _relative_models(settings),
-        "PGTZ": "UTC",
+        "PGOPTIONS": SESSION,
     }
 
 
@@ -191,6 +192,8 @@ class Dbt:
         return code
 
     def _result(self, done: Any) -> Any:
+        if isinstance(done.exception, KeyboardInterrupt):
+            raise KeyboardInterrupt
         if not done.success:
             raise UpnextError(f"dbt failed: {self._failure(done)}")
         return done.result

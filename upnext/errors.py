@@ -24,7 +24,8 @@ def without_values(message: str) -> str:
     'column "logns_30d" does not exist'
     """
     line = message.strip().split("\n", 1)[0]
-    return line if _OF_THE_QUERY.search(re.sub('".*"', "", line)) else re.sub('".*', '"..."', line)
+    is_of_no_value = line.startswith("connection failed") or _OF_THE_QUERY.search(re.sub('".*"', "", line))
+    return line if is_of_no_value else re.sub('".*', '"..."', line)
 
 
 def visible(text: str) -> str:

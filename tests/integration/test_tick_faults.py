@@ -116,7 +116,7 @@ def holding(project: Project, lock: str) -> Iterator[psycopg.Connection[Any]]:
         held.rollback()
 
 
-def wait_until_it_waits(project: Project, process: subprocess.Popen[bytes]) -> None:
+def wait_until_it_waits(project: Project, process: subprocess.Popen[Any]) -> None:
     waiting = (
         "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
         " and wait_event = 'relation'"
@@ -143,6 +143,26 @@ def test_a_killed_tick_leaves_nothing_and_the_next_one_heals(
     build(tested, AS_OF + 2 * DAY, is_explicit=True)
     assert state(tested) == expected[AS_OF + 2 * DAY]
     assert state(tested)["log"] != before["log"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_ctrl_c_ends_a_tick_at_once_and_the_next_one_heals(
+    tested: Project, cli: Cli, expected: dict[datetime, Any], point: str
+) -> None:
+    before = {name: value for name, value in state(tested).items() if name != "features"}
+    with holding(tested, POINTS[point]):
+        process = subprocess.Popen(
+            [UPNEXT, "tick", "--as-of", (AS_OF + DAY).isoformat()], env=cli.environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_until_it_waits(tested, process)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert told.strip() == "upnext: stopped"
+    assert {name: value for name, value in state(tested).items() if name != "features"} == before
+    build(tested, AS_OF + 2 * DAY, is_explicit=True)
+    assert state(tested) == expected[AS_OF + 2 * DAY]
 
 
 def test_two_ticks_at_once(tested: Project, cli: Cli, expected: dict[datetime, Any]) -> None:

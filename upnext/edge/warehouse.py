@@ -9,6 +9,7 @@ from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from upnext.edge.sql import SQL
+from upnext.warehouse.engine import SESSION
 
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 STATEMENTS = {name: str(statement.compile(dialect=_DIALECT)) for name, statement in SQL.items()}
@@ -29,7 +30,7 @@ class Warehouse:
             self._database, min_size=1, max_size=4, open=False, timeout=3.0,
             check=AsyncConnectionPool.check_connection,
             kwargs={"autocommit": True, "row_factory": namedtuple_row, "connect_timeout": 5,
-                    "options": "-c timezone=UTC -c statement_timeout=3s"},
+                    "options": f"{SESSION} -c statement_timeout=3s"},
         )  # fmt: skip
         await self._pool.open()
 
@@ -46,5 +47,5 @@ class Warehouse:
     async def connect(self) -> Any:
         """Return a connection of its own, for the inbox."""
         return await psycopg.AsyncConnection.connect(
-            self._database, connect_timeout=5, options="-c timezone=UTC -c statement_timeout=12s"
+            self._database, connect_timeout=5, options=f"{SESSION} -c statement_timeout=12s"
         )

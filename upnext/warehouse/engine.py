@@ -14,6 +14,13 @@ from upnext.warehouse.embedded import EmbeddedServer
 
 T = TypeVar("T")
 
+SESSION = (
+    r"-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
+    r" -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off"
+    r" -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
+)
+"""What our sessions rely on, whatever the server, the database or the role has as default. Locks belong to sessions."""
+
 
 def embedded_server(settings: Settings) -> EmbeddedServer:
     """Return the server that lives in Upnext's home."""
@@ -50,7 +57,7 @@ def _with_engine(settings: Settings, first: Callable[[Engine], T]) -> tuple[Engi
     url = database_url(settings)
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args={"options": "-c timezone=UTC", "connect_timeout": 10},
+        connect_args={"options": SESSION, "connect_timeout": 10},
         pool_pre_ping=True,
         # Each sender of a channel has a connection; how many there are is for the policy to say.
         max_overflow=-1,
