@@ -8,6 +8,7 @@ from sqlalchemy.engine import make_url
 from upnext.dbt import build_arguments, environment
 from upnext.dev import storage_url
 from upnext.settings import Settings
+from upnext.warehouse.engine import SESSION
 
 
 def test_a_tick_hands_its_id_and_instant_to_dbt() -> None:
@@ -30,7 +31,7 @@ def test_the_profile_comes_from_the_url() -> None:
         "UPNEXT_PG_SSLMODE": "require",
         "UPNEXT_DBT_THREADS": "2",
         "UPNEXT_DBT_MODELS": "models",
-        "PGTZ": "UTC",
+        "PGOPTIONS": SESSION,
     }
 
 
