@@ -75,7 +75,7 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
         programs = Path(sys.executable).parent
         code_port = _free_port()
-        _write_workspace(settings, code_port)
+        workspace: list[str | Path] = ["-w", _written_workspace(settings, code_port)]
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
@@ -92,9 +92,13 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
                     environment, settings.dagster_home, is_well=lambda: _answers(f"127.0.0.1:{code_port}"),
                 ),
                 Program(
-                    "Dagster",
-                    [programs / "dagster", "dev", "-w", settings.dagster_home / "workspace.yaml", "-h", "127.0.0.1",
-                     "-p", f"{port}", "--log-level", "warning"],
+                    "the daemon", [programs / "dagster-daemon", "run", *workspace, "--log-level", "warning"],
+                    environment, settings.dagster_home,
+                ),
+                Program(
+                    "the webserver",
+                    [sys.executable, "-m", "orchestration.webserver", *workspace, "-h", "127.0.0.1", "-p", f"{port}",
+                     "--dagster-log-level", "warning", "--live-data-poll-rate", "2000"],
                     environment, settings.dagster_home,
                 ),
             ],
@@ -102,10 +106,12 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
         )  # fmt: skip
 
 
-def _write_workspace(settings: Settings, code_port: int) -> None:
-    """Name a code server of our own: the one that `dagster dev` starts is not started again when it was killed."""
+def _written_workspace(settings: Settings, code_port: int) -> Path:
+    """Return a workspace that names the code server."""
+    path = settings.dagster_home / "workspace.yaml"
     server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
-    (settings.dagster_home / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+    path.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+    return path
 
 
 def _answers(address: str) -> bool:

@@ -44,6 +44,7 @@ VARIABLES = {
     "UPNEXT_ALERTS_URL": "Where alerts about failed runs are posted.",
     "UPNEXT_ALERTS_TO": "The address that alerts about failed runs are mailed to.",
     "UPNEXT_WEBHOOK_NETWORKS": "Private networks that webhooks may reach, such as `10.0.0.0/8`.",
+    "UPNEXT_UI_HOSTS": "Names by which browsers may ask for the Dagster UI, beside those of loopback.",
     "UPNEXT_LIVE": "`on` keeps the warm process at work from the start; `make dev` sets it.",
     "UPNEXT_DBT_THREADS": "How many models dbt builds at once. The default is 2.",
     "UPNEXT_EDGE_ORIGINS": "Origins whose pages may use any key, with commas between them; `*` is all.",

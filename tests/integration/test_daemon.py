@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from sqlalchemy.engine import URL
@@ -89,6 +91,33 @@ def graphql(port: int, query: str) -> dict[str, object]:
     return data
 
 
+LAUNCH = (
+    'mutation { launchRun(executionParams: {mode: "default", selector: {repositoryLocationName: "upnext",'
+    ' repositoryName: "__repository__", jobName: "rebuild"}}) { __typename } }'
+)
+
+
+def ask_across_sites(port: int) -> set[int]:
+    """Ask for a run as a page of another site can: by a picture, by a form, by a script; return the statuses."""
+    url, evil = f"http://127.0.0.1:{port}/graphql", {"Origin": "https://evil.example"}
+    body, asking = json.dumps({"query": LAUNCH}).encode(), f"{url}?{urlencode({'query': LAUNCH})}"
+    asked = [
+        Request(asking),  # noqa: S310 - our own server on loopback
+        Request(asking, data=b"x=1", headers=evil),  # noqa: S310
+        Request(url, data=body, headers={**evil, "Content-Type": "application/json"}),
+        Request(url, data=body, headers={"Content-Type": "text/plain"}),
+        Request(url, data=body, headers={"Content-Type": "application/json", "Host": "rebound.example"}),
+    ]
+    statuses = set()
+    for one in asked:
+        try:
+            with urlopen(one, timeout=30) as answer:  # noqa: S310 - our own server on loopback
+                statuses.add(answer.status)
+        except HTTPError as error:
+            statuses.add(error.code)
+    return statuses
+
+
 def kill_all(process: subprocess.Popen[bytes], project: Project) -> None:
     """Kill all of Dagster at once, and wait until none of its sessions is left."""
     sessions = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
@@ -133,7 +162,10 @@ def test_a_file_in_landing_becomes_a_mail_also_after_all_was_killed(
             line for line in (tmp_path / "dev.log").read_text().splitlines() if "arning" in line or "skipped" in line
         ]
         assert quiet == []
+        refused = ask_across_sites(port)
         assets = graphql(port, "{ assetNodes { groupName description } }")["assetNodes"]
+    assert refused == {403}
+    assert rows(project, "select count(*) from dagster.runs where pipeline_name = 'rebuild'") == [(0,)]
     assert isinstance(assets, list)
     assert {asset["groupName"] for asset in assets} == {
         "events", "features", "segments", "journeys", "experiences", "analytics", "plumbing", "reports",

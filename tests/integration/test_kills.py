@@ -17,10 +17,10 @@ from upnext.project import Project
 from upnext.warehouse.embedded import EmbeddedServer
 
 PARTS = {
-    "the daemon": ["dagster._daemon"],
+    "the daemon": ["dagster-daemon"],
     "the code server": ["dagster api grpc"],
     "the webserver, the proxy of the code server and the edge": [
-        "dagster_webserver",
+        "orchestration.webserver",
         "code-server start",
         "upnext edge",
     ],
