@@ -42,7 +42,7 @@ def claim_of(project: Project, user_id: str, as_of: datetime = AS_OF) -> sa.Row[
     ((message_id,),) = rows(project, written, user_id=user_id)
     with project.engine.begin() as connection:
         address = f"{user_id}@customer.example"
-        values = {**stop_parameters(project.policy, as_of), "message_id": message_id, "address": address}
+        values = {**stop_parameters(project.policy, as_of), "message_id": message_id, "address": address, "hashes": []}
         record_consent(connection)
         return connection.execute(SQL["claim"], values).one()
 

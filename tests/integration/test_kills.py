@@ -114,6 +114,8 @@ def test_after_each_part_is_killed_mails_go_on(tmp_path: Path, smtp: SmtpServer)
         smtp.holds.clear()
         hold.go.set()
         mailed("a run that was sending")
+        recorded = "select count(*) from journeys.messages where status = 'sent'"
+        wait_for(lambda: rows(project, recorded) == [(len(sent),)], "the last one to be noted as sent")
         assert [message["To"] for message in smtp.accepted] == sent, "each once, in their order"
         told = (tmp_path / "dev.log").read_text()
         assert "the edge has ended with status -9, and is started again" in told

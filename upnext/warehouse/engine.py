@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 SESSION = (
     r"-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
-    r" -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off"
+    r" -c default_transaction_isolation=read\ committed"
     r" -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
 )
 """What our sessions rely on, whatever the server, the database or the role has as default. Locks belong to sessions."""
