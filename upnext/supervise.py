@@ -43,10 +43,11 @@ class Program:
         self._started_at, self._unwell = time.monotonic(), 0
 
     def end(self) -> None:
-        """Tell it to end, and wait; kill what has not ended then."""
+        """Tell all its processes to end, as Ctrl-C would, and wait; kill what has not ended then."""
         if self._process is None:
             return
-        self._process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDS_WITHIN)
         self._end_group()
@@ -109,6 +110,7 @@ def keep(
                     return status or 1
                 tell(f"{program.name} has ended with status {status}, and is started again")
     finally:
-        for program in programs:
+        # Those that were started last need the others.
+        for program in reversed(programs):
             program.end()
     return 0
