@@ -31,6 +31,7 @@ from upnext.warehouse.embedded import binaries
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 ADA = "ada-lovelace"
+TRACK = {"type": "track", "event": "login"}
 RESULTS = (
     "analytics.experiment_moments", "analytics.experiment_arms", "analytics.segment_counts", "analytics.copy_counts",
     "analytics.journey_steps",
@@ -222,6 +223,40 @@ def test_the_address_under_another_account_is_not_mailed(journeys: Journeys, smt
         ("skipped", "erased")
     ]
     assert smtp.recipients == [["bob@customer.example"]]
+
+
+def test_another_user_of_the_address_keeps_what_is_theirs(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person(ADA)
+    journeys.product.identify("son", AS_OF - DAY, email=f"{ADA}@customer.example")
+    journeys.declare(demo=journey(mail("hello"), mail("again", after="2 days")))
+    journeys.dispatch()
+    journeys.tick(AS_OF + HOUR, "entered", ADA, "son")
+    journeys.dispatch(AS_OF + HOUR)
+    assert journeys.sent("hello") == [ADA, "son"]
+    erased(journeys.project)
+    assert journeys.messages("user_id, step, status, address") == [("son", "hello", "sent", None)]
+    assert journeys.entries("user_id, status") == [("son", "active")]
+    journeys.tick(AS_OF + 3 * DAY)
+    journeys.dispatch(AS_OF + 3 * DAY)
+    assert journeys.messages("step, status, reason") == [("hello", "sent", None), ("again", "skipped", "erased")]
+    assert len(smtp.ids) == 2
+
+
+@pytest.mark.parametrize("user", ['o"brien\\', "42", "Zoë/日本", "a b,c;d", "x" * 200])
+def test_whatever_the_id_looks_like(project: Project, user: str) -> None:
+    named: Any = int(user) if user == "42" else user
+    lines = [
+        json.dumps({**TRACK, "messageId": f"m{nth}", "userId": who}, ensure_ascii=nth % 2 == 0)
+        for nth, who in enumerate([named, "bob", user, "eve"])
+    ]
+    path = land(project, "ids.jsonl", [*lines, json.dumps({"userId": user, "type": "none"})])
+    assert ingest_landing(project).stored == 4
+    erased(project, user)
+    assert [one for one in path.read_text().splitlines() if one.strip()] == [lines[1], lines[3]]
+    assert rows(project, "select user_id from raw.events order by 1") == [("bob",), ("eve",)]
+    assert rows(project, "select count(*) from raw.rejected_events") == [(0,)]
+    land(project, "again.jsonl", lines)
+    assert (ingest_landing(project).rejected, erased(project, user).counts) == (2, {})
 
 
 def test_without_the_key_nothing_is_loaded_or_sent(journeys: Journeys, smtp: SmtpServer, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ LOCKS = ("tick", "dbt", "dispatch", "assign", "live_ctas", "ingest")
 _ONE_BY_ONE = ("raw.rejected_events", "edge.inbox")
 # Messages name entries, and a trigger names the users of a deleted entry.
 _FIRST, _LAST = ("journeys.messages",), ("analytics.invalidated_users",)
+# Another user may have the same address.
+_OF_USERS = "user_id = any(:users)"
 _LINKS = (
     "user_id = any(:users) or linked_to = any(:users)"
     " or (kind = 'visitor' and id = any(:visitors)) or (kind = 'user' and id = any(:users))"
@@ -149,7 +151,7 @@ def _delete(connection: Connection, place: Place, person: Person, now: datetime)
         "raw.rejected_events": _delete_rejects(connection, person, values),
         "edge.inbox": _delete_lines(connection, place, person, values, now),
     }
-    conditions = tables_of(connection)
+    conditions = {**tables_of(connection), "journeys.messages": _OF_USERS}
     if "events.identity_links" in conditions:
         conditions["events.identity_links"] = _LINKS
     middle = sorted(set(conditions) - {*_ONE_BY_ONE, *_FIRST, *_LAST})
@@ -157,7 +159,8 @@ def _delete(connection: Connection, place: Place, person: Person, now: datetime)
         # Names of our own, and of dbt's models beside them.
         deletion = sa.text(f"delete from {table} where {conditions[table]}")  # noqa: S608
         counts[table] = connection.execute(deletion, values).rowcount
-    connection.execute(SQL["forget_device"], values)
+    for statement in ("forget_device", "forget_address"):
+        connection.execute(SQL[statement], values)
     return counts
 
 

@@ -221,7 +221,12 @@ def _line_of(tree: nodes.Template, name: str) -> int:
 
 def text_of(name: str, text: str, values: dict[str, Any]) -> str:
     """Return a text in which its expressions are replaced. Raises `CannotRenderError`, which calls it by its name."""
-    return _run(name, lambda: _TEXT.from_string(text), values)
+    return _run(name, lambda: _compiled(text), values)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(text: str) -> Template:
+    return _TEXT.from_string(text)
 
 
 def file_of(templates: str, file: str, values: dict[str, Any]) -> str:

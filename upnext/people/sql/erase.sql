@@ -60,6 +60,9 @@ where loads.load_id = counted.load_id;
 -- name: forget_device
 update raw.events set anonymous_id = null where anonymous_id = any(:visitors);
 
+-- name: forget_address
+update journeys.messages set address = null where address = any(:addresses);
+
 -- name: rejects_with
 select load_id, line, coalesce(payload_bytes, convert_to(payload, 'UTF8')) as payload from raw.rejected_events
 where exists (select from unnest(cast(:texts as text [])) as one where position(one in payload) > 0)
