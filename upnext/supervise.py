@@ -48,8 +48,10 @@ class Program:
             return
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
         self._end_group()
 
     def ended(self) -> int | None:

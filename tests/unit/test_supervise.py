@@ -83,7 +83,7 @@ def test_one_that_does_not_answer_is_killed_and_started_again(tmp_path: Path, mo
 def test_whoever_does_not_hear_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "ENDS_WITHIN", 0.3)
     path, stop = tmp_path / "pids", threading.Event()
-    deaf = noting(path, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)")
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + noting(path, "time.sleep(600)")
 
     def look() -> None:
         if lines(path):
