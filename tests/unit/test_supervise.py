@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def test_one_that_is_killed_is_started_again_without_what_it_left_behind(
     def look() -> None:
         pids = lines(path)
         if len(pids) == 1:
-            os.kill(pids[0], signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGKILL)
         elif len(pids) == 2:
             stop.set()
 
