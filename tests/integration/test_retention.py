@@ -43,7 +43,11 @@ def world(project: Project) -> Project:
     ] + [line(user, "subscribed to premium plan", begin + 2 * DAY) for user in old[::2]])  # fmt: skip
     tick(project, begin + 3 * DAY)
     tick(project, begin + 40 * DAY)
-    land(project, "new.jsonl", [one for nth in range(20) for one in busy(f"new{nth:02}", AS_OF)])
+    land(
+        project,
+        "new.jsonl",
+        [one for nth in range(20) for one in busy(f"new{nth:02}", AS_OF)] + [line("old00", "login", AS_OF - 2 * HOUR)],
+    )
     tick(project, AS_OF - HOUR)
     tick(project, AS_OF)
     return project
