@@ -50,8 +50,10 @@ class Person:
 
     @property
     def written(self) -> list[str]:
-        """The texts as JSON may have them, with and without escapes."""
-        return sorted({json.dumps(text, ensure_ascii=ascii)[1:-1] for text in self.texts for ascii in (True, False)})
+        """The texts as JSON may have them, with and without escapes, and as CSV does."""
+        of_json = {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in self.texts for ascii in (True, False)}
+        escaped = {text.replace("/", "\\/") for text in of_json}
+        return sorted({*of_json, *escaped, *(text.replace('"', '""') for text in self.texts)})
 
     def is_named_in(self, payload: bytes) -> bool:
         """Whether a line, of whatever shape, has an id or an address as one of its values."""
