@@ -228,7 +228,34 @@ def _rounds(warehouse: Warehouse, asked: argparse.Namespace, home: Path) -> Tabl
         rate = run()
         table.add_row(name, "not installed" if rate is None else f"{rate:,.0f}", _times(ours, rate))
     table.add_row("peak memory of upnext ingest", f"{peak / 1e6:,.0f} MB", "")
+    if not asked.stored:
+        one, two = (_events_a_second(warehouse, asked.events, home, processes=processes) for processes in (1, 2))
+        table.add_row("two files, by two processes at once", f"{two:,.0f}", f"{two / one:.2f} times by one")
     return table
+
+
+def _events_a_second(warehouse: Warehouse, events: int, home: Path, *, processes: int) -> float:
+    """Load two files of half the events each into an empty table, by one process or by two."""
+    files = [home / f"half {half} for {processes}.jsonl" for half in range(2)]
+    for half, file in enumerate(files):
+        with file.open("wb") as stream:
+            stream.writelines(lines(events // 2, seed=100 + half + 2 * processes))
+    warehouse.connection.execute("truncate raw.events")
+    warehouse.settle()
+    started = time.perf_counter()
+    loaders = [
+        subprocess.Popen(
+            [BIN / "upnext", "ingest", *files[nth::processes], "--json"],
+            env={**os.environ, "UPNEXT_HOME": str(warehouse.home)},
+            stdout=subprocess.PIPE,
+        )
+        for nth in range(processes)
+    ]
+    stored = sum(json.loads(loader.communicate()[0])["stored"] for loader in loaders)
+    seconds = time.perf_counter() - started
+    if stored != 2 * (events // 2):
+        raise SystemExit(f"{processes} processes stored {stored:,} of {events:,} events")
+    return stored / seconds
 
 
 def _times(ours: float, theirs: Any) -> str:

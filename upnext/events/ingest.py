@@ -1,14 +1,20 @@
-"""Loading files into `raw.events`: one transaction per file writes events, rejects and the ledger row."""
+"""Loading files into `raw.events`: one transaction per file writes events, rejects and the ledger row.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+Several processes may load at a time: each holds a share of the loading lock (`ingest`), which those who rewrite files
+or delete events take alone.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from psycopg.errors import DeadlockDetected
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.durations import minutes
@@ -35,6 +41,8 @@ BATCH = 5_000
 _SUSPICIOUS = ("cut", "replaced")
 # Loading fails where somebody was erased: it needs the keys then.
 NO_KEYS = Keys(tuple)
+# A line of the inbox: its source, its id and its bytes.
+_Line = tuple[str, int, bytes]
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,10 @@ def ingest(
         try:
             if file.refusal is not None:
                 raise Refused(file.refusal)
-            with engine.begin() as connection:
-                total += _load(connection, file, sources[file.source], loaded_at, keys, on_bytes)
+            source = sources[file.source]
+            total += _load_beside_others(
+                engine, partial(_load, file=file, source=source, loaded_at=loaded_at, keys=keys, on_bytes=on_bytes)
+            )
         except (Refused, OSError) as error:
             reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
             with engine.begin() as connection:
@@ -113,43 +123,75 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime,
     """
     total, known = Ingested(), {**sources, OWN: OWN_SOURCE}
     with ExitStack() as connections, ThreadPoolExecutor(max_workers=1) as taker:
-        connection, lines = _take(engine, list(known), connections)
+        connection, lines = _take_ahead(engine, known, connections)
         while lines:
-            following = taker.submit(_take, engine, list(known), connections)
-            hold(connection, "ingest")
-            admitted = admission(connection, keys)
-            for source, ours in groupby(lines, key=lambda line: line[0]):
-                total += _load_lines(connection, source, known[source], list(ours), loaded_at, admitted)
+            following = taker.submit(_take_ahead, engine, known, connections)
+            try:
+                hold(connection, "ingest", shared=True)
+                total += _load_page(connection, lines, known, loaded_at, keys)
+            except DeadlockDetected:
+                connection.rollback()
+                hold(connection, "ingest")
+                total += _load_page(connection, _take(connection, known), known, loaded_at, keys)
             connection.commit()
             connection.close()
             connection, lines = following.result()
     return total
 
 
-def _take(
-    engine: Engine, sources: list[str], connections: ExitStack
-) -> tuple[Connection, list[tuple[str, int, bytes]]]:
-    """Take a page of lines out of the inbox: the source, the id, and the line of each.
+def _load_beside_others(engine: Engine, load: Callable[[Connection], Ingested]) -> Ingested:
+    """Load while others load too; if each waits for ids that the other has written, load again, alone."""
+    try:
+        with engine.begin() as connection:
+            hold(connection, "ingest", shared=True)
+            return load(connection)
+    except DeadlockDetected:
+        with engine.begin() as connection:
+            hold(connection, "ingest")
+            return load(connection)
 
-    They are back in it if the connection, which `connections` closes, is not committed.
-    """
+
+def _take_ahead(engine: Engine, sources: Collection[str], connections: ExitStack) -> tuple[Connection, list[_Line]]:
+    """Take a page in a transaction of its own, whose connection `connections` closes."""
     connection = connections.enter_context(engine.connect())
     connection.begin()
+    return connection, _take(connection, sources)
+
+
+def _take(connection: Connection, sources: Collection[str]) -> list[_Line]:
+    """Take a page of lines out of the inbox; they are back in it if the transaction is not committed."""
     statement = str(SQL["take_from_inbox"].compile(dialect=connection.dialect))
     driver: Any = connection.connection.driver_connection
     # In binary: as text, a line would come in twice its size.
     cursor = driver.cursor(binary=True)
-    lines: list[tuple[str, int, bytes]] = cursor.execute(
-        statement, {"sources": sources, "page": PAGE, "bytes": PAGE_BYTES}
+    lines: list[_Line] = cursor.execute(
+        statement, {"sources": list(sources), "page": PAGE, "bytes": PAGE_BYTES}
     ).fetchall()
-    return connection, sorted(lines)
+    return sorted(lines)
+
+
+def _load_page(
+    connection: Connection,
+    lines: list[_Line],
+    sources: Mapping[str, Source],
+    loaded_at: datetime,
+    keys: Keys,
+) -> Ingested:
+    admitted = admission(connection, keys)
+    return sum(
+        (
+            _load_lines(connection, name, sources[name], list(ours), loaded_at, admitted)
+            for name, ours in groupby(lines, key=lambda line: line[0])
+        ),
+        Ingested(),
+    )
 
 
 def _load_lines(
     connection: Connection,
     name: str,
     source: Source,
-    lines: list[tuple[str, int, bytes]],
+    lines: list[_Line],
     loaded_at: datetime,
     admitted: Admission,
 ) -> Ingested:
@@ -176,11 +218,12 @@ def _load(
     keys: Keys,
     on_bytes: Callable[[int], None],
 ) -> Ingested:
-    hold(connection, "ingest")
     admitted = admission(connection, keys)
+    hold(connection, f"file {file.name}")
     before = ledger.newest(connection, file)
     content = Content(file.path)
     now = content.measure(mark=before.position.bytes if before else None)
+    hold(connection, f"content {file.source} {now.fingerprint}")
     known = ledger.same_content(connection, file, now.fingerprint)
     if known is not None:
         ledger.open_load(connection, file, fingerprint=now.fingerprint, read=known, loaded_at=loaded_at)

@@ -1,8 +1,8 @@
 """Storing decoded events in `raw.events`: each id once, the first wins.
 
 The ids of a batch that are stored already are looked up first; the other events are copied straight into the table.
-That is safe because the caller holds the loading lock (`ingest`), so nobody else loads. If a batch had no
-known id, the next is assumed to have none either, and is looked up only if the table's key reports a conflict.
+If the table's key reports a conflict, another loader has stored an id meanwhile, and they are looked up again. If a
+batch had no known id, the next is assumed to have none either, and is looked up only after a conflict.
 """
 
 from collections.abc import Collection
@@ -117,12 +117,12 @@ class Store:
         return event._replace(user_id=user_id, anonymous_id=None) if self._is_of_provider else event
 
     def _add(self, events: list[tuple[int, Event]]) -> Stored:
-        repeated = self._copy_new(events) if self._expects_new else None
-        if repeated is None:
+        repeated = self._copy_unless_stored(events, set()) if self._expects_new else None
+        while repeated is None:
             ids = msgspec.json.encode([event.message_id for _, event in events]).decode()
             known = {message_id for (message_id,) in self._cursor.execute(_KNOWN, (self._source, ids))}
             self._expects_new = not known
-            repeated = self._copy(events, known)
+            repeated = self._copy_unless_stored(events, known)
         return Stored(len(events) - len(repeated), self._conflicts(repeated) if repeated else {})
 
     def reject(self, rejected: Collection[Rejected]) -> None:
@@ -136,11 +136,11 @@ class Store:
                 exact = None if text.encode() == payload else payload
                 copy.write_row((self._source, self._load_id, line, reject.reason, reject.detail, text, exact))
 
-    def _copy_new(self, events: list[tuple[int, Event]]) -> list[tuple[int, Event]] | None:
-        """Copy events that should all be new; return None, and copy nothing, if one is stored already."""
+    def _copy_unless_stored(self, events: list[tuple[int, Event]], known: set[str]) -> list[tuple[int, Event]] | None:
+        """Copy events whose ids are not `known`; return None, and copy nothing, if another one is stored already."""
         try:
             with self._driver.transaction():
-                return self._copy(events, set())
+                return self._copy(events, known)
         except UniqueViolation:
             return None
 

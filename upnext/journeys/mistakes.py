@@ -40,7 +40,7 @@ from upnext.journeys.plan import OWN_CLOCK, is_transactional, starts, ways
 RESERVED = frozenset(
     {
         "definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints",
-        "disabled_endpoints", "limits", "consents", "consent_read", "consent_events", "topic_events",
+        "disabled_endpoints", "limits", "consents", "unread_loads", "consent_events", "topic_events",
     }
 )  # fmt: skip
 PROGRAMME = "programme"

@@ -36,6 +36,9 @@ def _read(statement: exp.Expr | None, found: dict[str, dict[str, str]]) -> None:
                 elif isinstance(action, exp.Drop) and action.args.get("kind") == "COLUMN":
                     for column in action.args["tables"]:
                         known.pop(column.name, None)
+        case exp.Drop(kind="TABLE"):
+            for table in statement.args["tables"]:
+                found.pop(f"{table.db}.{table.name}", None)
         case _:
             pass
 

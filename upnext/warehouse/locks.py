@@ -8,9 +8,13 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 
-def hold(connection: Connection, lock: str) -> None:
-    """Take the warehouse-wide lock `lock` to the end of the transaction, waiting for whoever has it."""
-    connection.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"})
+def hold(connection: Connection, lock: str, *, shared: bool = False) -> None:
+    """Take the warehouse-wide lock `lock` to the end of the transaction, waiting for whoever has it.
+
+    Many may hold it `shared` at a time, and meanwhile nobody holds it alone.
+    """
+    take = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    connection.execute(sa.text(f"select {take}(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"})
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Role:
 
 _SENDS = {
     **{f"journeys.{table}": _CHANGE for table in (
-        "definitions", "steps", "entries", "messages", "suppressions", "consents", "consent_read", "pauses", "links",
+        "definitions", "steps", "entries", "messages", "suppressions", "consents", "unread_loads", "pauses", "links",
         "limits", "warm_up", "disabled_endpoints",
     )},
     "segments.consumer_offsets": _CHANGE,

@@ -1,7 +1,7 @@
 -- Suppressions, from the consent events of messages.
 
 -- name: has_unread_consent
-select coalesce((select max(load_id) from raw.loads) > (select load_id from journeys.consent_read), false);
+select exists (select from journeys.unread_loads);
 
 -- name: record_consent
 -- A consent event acts from the moment it is loaded, whatever its occurred_at. An unsubscription or a complaint stops
@@ -9,18 +9,13 @@ select coalesce((select max(load_id) from raw.loads) > (select load_id from jour
 -- the user has said, not a bounce, nor what other users of the address have said. A soft bounce stops nothing. What is
 -- said about a topic concerns the user and that topic alone.
 with read as (
-    update journeys.consent_read
-    set load_id = newest.load_id
-    from
-        (select load_id from journeys.consent_read for update) as before,
-        (select coalesce(max(load_id), 0) as load_id from raw.loads) as newest
-    returning before.load_id as since, newest.load_id as until
+    delete from journeys.unread_loads returning load_id
 ),
 
 told as (
     select distinct messages.user_id, messages.channel, coalesce(messages.address, '') as address
     from read
-    inner join journeys.consent_events as events on events.load_id > read.since and events.load_id <= read.until
+    inner join journeys.consent_events as events on read.load_id = events.load_id
     inner join journeys.messages on messages.message_id = events.message_id
     where events.topic is null
 ),
@@ -30,7 +25,7 @@ consented as (
     select distinct on (resolved.user_id, events.topic)
         resolved.user_id, events.topic, events.is_granted, events.source, events.occurred_at
     from read
-    inner join journeys.topic_events as events on events.load_id > read.since and events.load_id <= read.until
+    inner join journeys.topic_events as events on read.load_id = events.load_id
     left join events.identity_links as links on links.kind = 'user' and links.id = events.user_id
     cross join lateral (select coalesce(links.user_id, events.user_id) as user_id) as resolved
     order by resolved.user_id, events.topic, events.occurred_at desc, events.is_granted
