@@ -7,7 +7,7 @@ LOCK    = $(VENV)/lock/bin/uv pip compile --universal --python-version 3.11 --ge
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-within bench-statistics bench-analytics bench-demo bench-report bench-year docs pictures web dev down lock clean
+.PHONY: help setup demo test fuzz bench-ingest bench-tick bench-wide bench-dispatch bench-edge bench-within bench-statistics bench-analytics bench-demo bench-report bench-year soak docs pictures web dev down lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 
 bench-year: $(VENV)/.dev ## how a home grows in a year of ticks on 20,000 users; USERS=, TICKS= (a month)
 	$(BIN)/python -m tests.benchmarks.year --users $(or $(USERS),20000) --ticks $(or $(TICKS),24)
+
+soak: $(VENV)/.dev ## half an hour of clients, ticks, mails and edits at once, counted by the clients; MINUTES=
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
 
 bench-report: $(VENV)/.dev ## how large the report is, and how long a browser draws it
 	$(BIN)/python -m tests.benchmarks.report

@@ -80,6 +80,14 @@ def resident(pid: int) -> float:
     return max(sizes) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[bytes, bytes]:
+    """Send a request, and return the status and the body of its answer."""
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    return head.split()[1], await reader.readexactly(length)
+
+
 async def send(port: int, requests: Iterator[bytes], status: bytes = b"200") -> list[float]:
     """Send requests over connections that stay open, and return the seconds of each."""
     times: list[float] = []
@@ -88,15 +96,10 @@ async def send(port: int, requests: Iterator[bytes], status: bytes = b"200") -> 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for request in requests:
             begun = time.perf_counter()
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(
-                (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
-            )
-            body = await reader.readexactly(length)
+            answered, body = await exchange(reader, writer, request)
             times.append(time.perf_counter() - begun)
-            if head.split()[1] != status:
-                raise SystemExit(f"answered {head!r} {body!r}")
+            if answered != status:
+                raise SystemExit(f"answered {answered!r} {body!r}")
         writer.close()
 
     await asyncio.gather(*(client() for _ in range(CONNECTIONS)))

@@ -1,0 +1,13 @@
+"""A short soak; `make soak` is the long one."""
+
+from pathlib import Path
+
+from tests.conftest import SmtpServer
+from tests.soak import soak
+
+
+def test_a_soak_loses_and_doubles_nothing(content: Path, smtp: SmtpServer, tmp_path: Path) -> None:
+    outcome = soak(tmp_path, content, smtp, seconds=15, edit_every=4)
+    assert outcome.faults == []
+    assert int(outcome.figures["mails"]) >= 6
+    assert int(outcome.figures["rules of the edited segment"].partition(",")[0]) > 2, "the model was edited under load"
