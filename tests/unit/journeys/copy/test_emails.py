@@ -138,3 +138,40 @@ def test_a_postal_address(sender: Sender) -> None:
     (Path(sender.templates) / "hello.txt").write_text("{{ postal_address }}")
     there = Sender(sender.mail_from, None, sender.keys, sender.templates, {}, "Otto, 1 Long Lane, London")
     assert body(render(request(), there)) == "Otto, 1 Long Lane, London"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one line", "ends with a newline\n", "Grüße, 雪, 👋\n", "x" * 3000, "é" * 3000, "a b " * 1000,
+        "trailing   \n \t\n",
+        ".\n..\n.dot\n", "From ada\n\nFrom bob\n", "--=_am-1\n--=_am-1--\n", "=3D is no equals sign =\n", "\ttab\n",
+        "\n\n\n", "a\r\nb\r\n", "soft­hyphen\u2028separator\n",
+    ],
+)  # fmt: skip
+def test_each_text_arrives_as_it_was_written(sender: Sender, text: str) -> None:
+    (Path(sender.templates) / "hello.txt").write_text("Hi" + text)
+    rendered = render(request(), sender)
+    written = ("Hi" + text).replace("\r\n", "\n")
+    part = mail(rendered).get_body(("plain",))
+    assert part is not None
+    assert str(part.get_content()).replace("\r\n", "\n").rstrip("\n") == written.rstrip("\n")
+    assert rendered.content is not None
+    assert max(map(len, rendered.content.split(b"\r\n"))) <= 998
+    assert b"\n" not in rendered.content.replace(b"\r\n", b"")
+    assert [one.get_content_type() for one in mail(rendered).iter_parts()] == ["text/plain", "text/html"]
+
+
+@pytest.mark.parametrize("subject", ["Hello", "Grüße", "雪" * 200, "é word " * 60, "=?utf-8?q?x?=", 'a "b", c: <d>'])
+def test_each_subject_arrives_as_it_was_written(sender: Sender, subject: str) -> None:
+    rendered = render(request(subject=subject), sender)
+    assert mail(rendered)["Subject"] == subject.strip()
+    assert rendered.content is not None
+    head = rendered.content.partition(b"\r\n\r\n")[0].decode("ascii")
+    assert all(len(line) <= 76 for line in head.split("\r\n") if "=?utf-8?" in line)
+
+
+def test_a_name_of_a_sender_arrives_as_it_was_written(sender: Sender) -> None:
+    message = mail(render(request(**{"from": '"Zoë, of Otto" <zoe@otto.example>'}), sender))
+    (address,) = message["From"].addresses
+    assert (address.display_name, address.addr_spec) == ("Zoë, of Otto", "zoe@otto.example")
