@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import AS_OF, Hold, Product, SmtpServer, rows, start
+from tests.conftest import AS_OF, UPNEXT, Hold, Product, SmtpServer, rows, start
 from tests.integration.test_journeys import users
 from upnext.errors import UpnextError
 from upnext.journeys.policy import Channel, Policy
@@ -98,14 +98,22 @@ class Outbox:
         self.journey = name
 
     def start(self) -> subprocess.Popen[bytes]:
-        environment = {
+        command = [sys.executable, "-c", DISPATCH, AS_OF.isoformat(), self.journey]
+        return subprocess.Popen(command, env=self.environment)
+
+    def tick(self) -> subprocess.Popen[bytes]:
+        command = [UPNEXT, "tick", "--as-of", (AS_OF + HOUR).isoformat()]
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
             **os.environ,
             "UPNEXT_HOME": str(self.home),
             "UPNEXT_DATABASE_URL": self.project.settings.database_url or "",
             "UPNEXT_SMTP_URL": self.project.settings.smtp_url or "",
             "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
         }
-        return subprocess.Popen([sys.executable, "-c", DISPATCH, AS_OF.isoformat(), self.journey], env=environment)
 
     def dispatch(self, hours: float = 0) -> None:
         dispatch_journeys(self.project, AS_OF + hours * HOUR, only={self.journey})
@@ -212,6 +220,29 @@ def test_a_killed_sender_sends_nothing_twice(
         outbox.dispatch()
     assert len(smtp.accepted) == mails
     assert [found for found, _ in outbox.statuses()] == [status]
+
+
+@pytest.mark.parametrize("point", ["MAIL", "DATA"])
+def test_ctrl_c_ends_a_dispatch_and_nothing_goes_twice(outbox: Outbox, smtp: SmtpServer, point: str) -> None:
+    outbox.due(5)
+    smtp.holds[point] = hold = Hold()
+    process = outbox.tick()
+    assert hold.reached.wait(60)
+    process.send_signal(signal.SIGINT)
+    # Who is asked to stop lets the mail that is in its hands go.
+    smtp.holds.clear()
+    hold.go.set()
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told.strip()) == (130, b"upnext: stopped")
+    assert len(smtp.accepted) < 5, "it stopped in the middle"
+    outbox.let_leases_expire()
+    for _ in range(2):
+        outbox.dispatch(hours=1)
+    assert max(Counter(smtp.ids).values()) == 1
+    found = Counter(status for status, _ in outbox.statuses())
+    assert found.keys() <= {"sent", "unknown"}
+    assert found.total() == 5
+    assert found["sent"] <= len(smtp.accepted) <= 5
 
 
 @pytest.mark.parametrize("due", [Outbox.due_in_a_keyed_run, Outbox.due_in_a_broadcast])
