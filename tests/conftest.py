@@ -99,7 +99,7 @@ def postgres15_url() -> Iterator[URL]:
     shutil.rmtree(root)
 
 
-WAITING = ("test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py")
+WAITING = ("test_kills.py", "test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py", "test_soak.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -101,18 +101,31 @@ def test_a_setting_of_the_database_changes_nothing(
     project.engine.dispose()
 
 
+def collated(server: URL, collation: str, home: Path, smtp: SmtpServer) -> dict[str, list[Any]]:
+    """Return what is left of the loop in a database of another collation."""
+    admin(
+        server, "drop database if exists upnext_test with (force)",
+        f"create database upnext_test template template0 {collation}",
+    )  # fmt: skip
+    project = Project(settings_for(home, server.set(database="upnext_test"), smtp.url))
+    start(project)
+    found = loop(project)
+    project.engine.dispose()
+    return found
+
+
 @pytest.mark.parametrize("name", COLLATIONS)
 def test_a_collation_changes_nothing(
     name: str, embedded_url: URL, expected: dict[str, list[Any]], tmp_path: Path, smtp: SmtpServer
 ) -> None:
-    admin(
-        embedded_url, "drop database if exists upnext_test with (force)",
-        f"create database upnext_test template template0 {COLLATIONS[name]}",
-    )  # fmt: skip
-    project = Project(settings_for(tmp_path, embedded_url.set(database="upnext_test"), smtp.url))
-    start(project)
-    assert loop(project) == expected
-    project.engine.dispose()
+    assert collated(embedded_url, COLLATIONS[name], tmp_path, smtp) == expected
+
+
+def test_a_collation_of_icu_changes_nothing(
+    postgres15_url: URL, expected: dict[str, list[Any]], tmp_path: Path, smtp: SmtpServer
+) -> None:
+    icu = "locale_provider = icu icu_locale = 'de-u-co-phonebk-kn' locale = 'C.UTF-8'"
+    assert collated(postgres15_url, icu, tmp_path, smtp) == expected
 
 
 def limited(cli: Cli, *, statement: str, undo: str, told: str) -> None:
