@@ -47,7 +47,9 @@ USERS = 999
 CONNECTIONS = 16
 NEWCOMER_EVERY, LOOK_EVERY = 2.0, 0.5
 """Seconds between two newcomers, and between two looks at the memory."""
-LONGEST = 300.0
+LONGEST, SETTLED = 300.0, 600.0
+FLAT = 1.2
+CONNECTIONS_NOW = "select count(*) from pg_stat_activity where backend_type = 'client backend'"
 RULES = """
     select count(*) from (
         select definition, lag(definition) over (order by tick_id) as before
@@ -164,11 +166,14 @@ def memory_of(pid: int) -> float:
     return total / 1024
 
 
-async def look(programs: dict[str, int], seen: dict[str, list[float]], on_seconds: Callable[[float], None]) -> None:
-    """Note the memory of the programs again and again, and tell how many seconds have gone."""
+async def look(
+    project: Project, programs: dict[str, int], seen: dict[str, list[float]], on_seconds: Callable[[float], None]
+) -> None:
+    """Note the connections and the memory of the programs again and again, and tell how many seconds have gone."""
     begun = time.monotonic()
     while True:
         on_seconds(time.monotonic() - begun)
+        seen.setdefault("connections", []).append(rows(project, CONNECTIONS_NOW)[0][0])
         for name, pid in programs.items():
             seen.setdefault(name, []).append(memory_of(pid))
         await asyncio.sleep(LOOK_EVERY)
@@ -238,7 +243,7 @@ def soak(
         async def all_of_it() -> bool:
             beside = [
                 asyncio.create_task(edit(model, edit_every)),
-                asyncio.create_task(look(programs, seen, on_seconds)),
+                asyncio.create_task(look(project, programs, seen, on_seconds)),
             ]
             await traffic(Clients(edge, ledger, seed=1), rate, seconds, beside=beside)
             return await until(lambda: not edge.waiting() and len(smtp.accepted) >= len(ledger.newcomers))
@@ -266,6 +271,11 @@ def soak(
         f"a full computation differs: {drift}": any(drift.values()),
         f"upnext live: {log[-500:]}": "failed" in log or "upnext:" in log,
     }
+    growth = {
+        name: statistics.median(_quarter(one, 3)) / statistics.median(_quarter(one, 1)) for name, one in seen.items()
+    }
+    # What fills up in the first minutes, such as the caches of a server, says nothing.
+    faults |= {f"{name}: {times:.2f} times": times > FLAT and seconds >= SETTLED for name, times in growth.items()}
     delays = statistics.quantiles(ledger.seconds, n=100)
     figures = {
         "requests a second": f"{rate:,.0f}, half of what the edge takes beside all else",
@@ -276,8 +286,9 @@ def soak(
         "decisions": f"{len(ledger.seconds):,}: median {delays[49] * 1000:.1f} ms, p99 {delays[98] * 1000:.1f} ms",
     }
     for name, sizes in seen.items():
-        second, last = (statistics.median(part) for part in (_quarter(sizes, 1), _quarter(sizes, 3)))
-        figures[f"memory of {name}"] = f"{second:,.0f} MB, at the end {last:,.0f} MB: {last / second:.2f} times"
+        what, unit = (name, "") if name == "connections" else (f"memory of {name}", " MB")
+        last = statistics.median(_quarter(sizes, 3))
+        figures[what] = f"{last:,.0f}{unit} at the end, {growth[name]:.2f} times those of the second quarter"
     return Outcome([fault for fault, is_so in faults.items() if is_so], figures)
 
 
@@ -290,6 +301,7 @@ def main() -> None:
     """Soak, show the figures, and fail where something is lost, doubled or wrong, or where memory grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--edit-every", type=float, default=20, help="seconds between two edits of the model")
     asked = parser.parse_args()
     console, smtp = Console(), SmtpServer(free_port())
     controller = Controller(smtp, hostname="127.0.0.1", port=smtp.port)
@@ -304,7 +316,7 @@ def main() -> None:
         with Progress(console=console) as progress:
             task = progress.add_task("soak", total=asked.minutes * 60)
             outcome = soak(
-                Path(folder), content, smtp, seconds=asked.minutes * 60,
+                Path(folder), content, smtp, seconds=asked.minutes * 60, edit_every=asked.edit_every,
                 on_seconds=lambda gone: progress.update(task, completed=gone),
             )  # fmt: skip
     controller.stop()

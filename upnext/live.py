@@ -72,6 +72,7 @@ def live(
                 continue
             now = fingerprint(settings)
             if now != seen:
+                project.engine.dispose()
                 project, seen = Project(settings), now
             did = work(project, leaves_files=leaves_files)
         except (UpnextError, DBAPIError, OSError) as error:

@@ -83,6 +83,19 @@ def test_an_event_moves_its_user_at_once_and_the_process_ends_when_told(edge: Ed
     assert "upgrade_seekers entered 1" in output
 
 
+def test_an_edit_of_the_content_leaves_no_connection_behind(edge: Edge, content: Path) -> None:
+    project, policy = edge.project, content / "campaigns" / "policy.yml"
+    connections = "select count(*) from pg_stat_activity where datname = current_database()"
+    counted = []
+    with at_work(project):
+        for user in ("ann", "bob", "cid", "dee", "eve"):
+            policy.write_text(f"{policy.read_text()}# for {user}\n")
+            send(edge, user)
+            wait_for(lambda user=user: user in members(project), user)  # type: ignore[misc]
+            counted += rows(project, connections)[0]
+    assert max(counted) - counted[0] <= 1, counted
+
+
 def test_it_goes_on_when_the_warehouse_is_back(edge: Edge) -> None:
     project = edge.project
     other = sa.create_engine(project.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
