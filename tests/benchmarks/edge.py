@@ -256,6 +256,9 @@ def main() -> None:
         project.engine.dispose()
         server.stop()
     console.print(table_of(rounds, drained))
+    for name in ("durable", "batch", "decision"):
+        app, inside = (statistics.median(getattr(one, of) for one in rounds[name]) for of in ("app", "postgres"))
+        console.print(f"CPU of a request, {name}: {app * 1000:.2f} ms of the edge, {inside * 1000:.2f} ms of Postgres")
     console.print(
         f"up after {up:.1f} s, migration and two other servers included; memory {fresh:.0f} MB fresh,"
         f" {memory:.0f} MB after {asked.rounds * asked.requests * 11:,} events"

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,13 +79,15 @@ LOAD = """
 
 @dataclass
 class Measured:
-    """Figures of one length of history; seconds."""
+    """Figures of one length of history: seconds, and bytes of a row."""
 
     events: int
     tick: list[float]
     duckdb: list[float]
     command: float
     by_model: dict[str, float]
+    first: float
+    sizes: dict[str, float] = field(default_factory=dict)
 
 
 class Warehouse:
@@ -164,6 +166,16 @@ class Warehouse:
         [(members,)] = self.connection.execute(f"select count(*) from segments.{segment}").fetchall()
         return int(members)
 
+    def sizes(self) -> dict[str, float]:
+        """Return the bytes that a row of each table takes, with its indexes."""
+        tables = ("raw.events", "features.user_features", "segments.membership_changes", "journeys.messages")
+        return {table: self._bytes_of_row(table) for table in tables}
+
+    def _bytes_of_row(self, table: str) -> float:
+        sql = f"select pg_total_relation_size('{table}') / greatest(count(*), 1)::float from {table}"
+        [(size,)] = self.connection.execute(sql).fetchall()
+        return float(size)
+
     def close(self) -> None:
         self.connection.close()
         self.project.engine.dispose()
@@ -186,8 +198,8 @@ def measure(home: Path, events: int, ticks: int, console: Console) -> Measured:
         with console.status(f"storing {events:,} events"):
             warehouse.fill(events)
         with console.status("the first tick, from all events"):
-            warehouse.tick(AS_OF)
-        found = Measured(events, [], [], 0.0, {})
+            first = sum(warehouse.tick(AS_OF).values())
+        found = Measured(events, [], [], 0.0, {}, first=first)
         as_of = AS_OF
         for _ in range(ticks):
             warehouse.add(RATE, start=as_of, length=HOUR)
@@ -214,6 +226,7 @@ def measure(home: Path, events: int, ticks: int, console: Console) -> Measured:
                 env={**os.environ, "UPNEXT_HOME": str(home)}, check=True, capture_output=True,
             )  # fmt: skip
             found.command = time.perf_counter() - started
+        found.sizes = warehouse.sizes()
         return found
     finally:
         warehouse.close()
@@ -270,6 +283,9 @@ def main() -> None:
     for model in sorted(measured[-1].by_model, key=lambda name: -measured[-1].by_model[name]):
         where.add_row(model, *(f"{found.by_model.get(model, 0.0) * 1000:.0f}" for found in measured))
     console.print(where)
+    console.print(f"the first tick, from all {measured[-1].events:,} events: {measured[-1].first:.1f} s in SQL")
+    for table, size in measured[-1].sizes.items():
+        console.print(f"{table}: {size:,.0f} bytes a row, indexes included")
 
 
 if __name__ == "__main__":
