@@ -83,7 +83,7 @@ def prune_old(project: Project, now: datetime, *, on_stage: Callable[[str], None
     files = archive(
         project.engine, settings.landing, settings.archive, project.sources, policy.landed, now=now, on_file=on_stage
     )
-    rows = prune(project.engine, policy.retention, as_of=now, on_stage=on_stage)
+    rows = prune(project.engine, policy.kept, as_of=now, on_stage=on_stage)
     return {**rows, **{f"files {what}": count for what, count in files.items() if count}}
 
 

@@ -195,7 +195,7 @@ class Project:
             yield from unknown(["programme", "revenue"], "metric", filter(None, [programme.revenue]), self.metrics)
 
     def _mistakes_of_retention(self) -> Iterator[Problem]:
-        retention = self.policy.retention
+        retention = self.policy.kept
         if retention is None:
             return
         names = {*self.catalogue.events, *self.catalogue.derived}
@@ -205,7 +205,7 @@ class Project:
             of = f"'{named}'" if named else "all events"
             remedy = f"name {of} in `keep`, or " if need.events else ""
             yield Problem(
-                ["retention", "after"],
+                ["retention"] if isinstance(self.policy.retention, str) else ["retention", "after"],
                 f"{need.table}.{need.feature} reads {of} of any age: {remedy}give the feature a shorter window",
             )
 

@@ -100,8 +100,8 @@ def test_features_that_need_more_stop_it_by_name(content: Path, project: Project
     path = content / "campaigns" / "policy.yml"
     declared = yaml.safe_load(path.read_text()) or {}
 
-    def with_policy(**retention: object) -> Project:
-        path.write_text(yaml.safe_dump({**declared, "retention": retention}))
+    def with_policy(*alone: str, **retention: object) -> Project:
+        path.write_text(yaml.safe_dump({**declared, "retention": alone[0] if alone else retention}))
         return Project(project.settings)
 
     told = (
@@ -110,6 +110,10 @@ def test_features_that_need_more_stop_it_by_name(content: Path, project: Project
     )
     with pytest.raises(UpnextError, match=told):
         with_policy(after="13 months").check()
+    with pytest.raises(UpnextError, match=told):
+        with_policy("13 months").check()
+    with pytest.raises(UpnextError, match=r"policy\.yml:\d+: '60 days' is less than 3 months"):
+        with_policy("60 days").check()
     with pytest.raises(UpnextError, match="unknown event 'product view'; did you mean 'product viewed'"):
         with_policy(after="13 months", keep=["product view"]).check()
     with pytest.raises(UpnextError, match="'60 days' is less than 3 months"):

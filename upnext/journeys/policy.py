@@ -108,8 +108,12 @@ class Retention(Declaration, frozen=True, kw_only=True):
     keep: list[str] = []
 
     def __post_init__(self) -> None:
-        if seconds(self.after) < seconds(LEAST_KEPT):
-            raise ValueError(f"'{self.after}' is less than {LEAST_KEPT}, within which results are still computed")
+        _check_retention(self.after)
+
+
+def _check_retention(after: str) -> None:
+    if seconds(after) < seconds(LEAST_KEPT):
+        raise ValueError(f"'{after}' is less than {LEAST_KEPT}, within which results are still computed")
 
 
 class Landed(Declaration, frozen=True, kw_only=True):
@@ -142,7 +146,8 @@ class PolicyFile(Declaration, frozen=True):
     time_zone_trait: str = "timezone"
     time_zone: str = "UTC"
     """The clock of users for whom no trait names one."""
-    retention: Retention | None = None
+    retention: Retention | Window | None = None
+    """A time alone keeps no event beyond it."""
     landed: Landed = Landed()
     email: Channel = Channel()
     webhook: Channel = Channel(timeout_seconds=15)
@@ -162,6 +167,8 @@ class PolicyFile(Declaration, frozen=True):
             )
         if self.webhook.warm_up is not None and self.webhook.warm_up.domains:
             raise ValueError("domains are those of email addresses; a webhook has none - at `$.webhook.warm_up`")
+        if isinstance(self.retention, str):
+            _check_retention(self.retention)
 
 
 class Policy(PolicyFile, frozen=True):
@@ -172,6 +179,11 @@ class Policy(PolicyFile, frozen=True):
     def channel(self, name: str) -> Channel:
         """Return how a channel sends; events go to the warehouse itself, over one connection."""
         return {"email": self.email, "webhook": self.webhook}.get(name, Channel(connections=1))
+
+    @property
+    def kept(self) -> Retention | None:
+        """How long raw events are kept, and which of them stay for good; None where all do."""
+        return Retention(after=self.retention) if isinstance(self.retention, str) else self.retention
 
     @property
     def clock(self) -> dict[str, str]:
