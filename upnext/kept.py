@@ -1,6 +1,7 @@
 """Secrets that are made once and kept in Upnext's home."""
 
 import os
+import resource
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -11,8 +12,12 @@ from upnext.errors import UpnextError
 
 
 def keep_private() -> None:
-    """Let whatever this process and its children write be their owner's alone: the home holds what people did."""
+    """Let whatever this process and its children write be their owner's alone: the home holds what people did.
+
+    They leave no core file, which would hold the secrets of the process.
+    """
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def kept(home: Path, name: str, *, new: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> list[str]:

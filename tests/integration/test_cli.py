@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_what_is_in_the_home_is_its_owners_alone(cli: Cli, tmp_path: Path) -> No
     found = [path for path in (home, *home.rglob("*")) if not path.is_symlink()]
     assert len(found) > 10
     assert [f"{path} {path.stat().st_mode:o}" for path in found if path.stat().st_mode & 0o077] == []
+
+
+def test_a_program_that_crashes_leaves_no_core_file(cli: Cli) -> None:
+    with subprocess.Popen([UPNEXT, "live"], env=cli.environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"Watching")
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        process.terminate()
+    assert re.search(r"Max core file size +0 +0 ", limits)
 
 
 def test_landing_is_loaded_by_a_tick(cli: Cli) -> None:

@@ -1,10 +1,11 @@
 """Each process of `upnext dev` killed for real: mails go on without a hand, and the mail server's log is the judge."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,6 +64,10 @@ SECRETS = {"postgres/password", "signing_keys", "erasure_keys", "report_password
 
 def nothing_is_told(process: subprocess.Popen[bytes], home: Path, project: Project) -> None:
     """Look for secrets and addresses in the process list, in Dagster's tables, and in every file of the home."""
+    for pid in processes_of(process):
+        with suppress(FileNotFoundError):
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            assert re.search(r"Max core file size +0 +0 ", limits), "a core file tells all"
     secrets = [(home / name).read_text().strip() for name in sorted(SECRETS)]
     assert all(len(secret) > 20 for secret in secrets)
     told = "\n".join(processes_of(process).values())
