@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -202,25 +202,23 @@ async def traffic(clients: Clients, rate: float, seconds: float, *, beside: list
 @contextmanager
 def at_work(home: Path, smtp: SmtpServer) -> Iterator[tuple[Edge, subprocess.Popen[bytes], Project]]:
     """An edge and the live process on an embedded server of their own."""
-    server = EmbeddedServer(home / "postgres")
-    project = Project(settings_for(home / "home", create_database(make_url(server.start())), smtp.url))
-    with project.engine.begin() as connection:
-        switch(connection, JOURNEY, is_started=True, at=utc_now(), by="the soak")
-    variables = {
-        **os.environ, "UPNEXT_HOME": str(project.settings.home), "UPNEXT_SMTP_URL": smtp.url,
-        "UPNEXT_DATABASE_URL": project.settings.database_url or "", "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
-    }  # fmt: skip
-    try:
-        with (
-            running(project, UPNEXT_EDGE_TOKEN_KEYS=SECRET) as edge,
-            (home / "live.log").open("wb") as log,
-            subprocess.Popen([UPNEXT, "live"], env=variables, stdout=log, stderr=subprocess.STDOUT) as live,
-        ):
-            yield edge, live, project
-            live.terminate()
-    finally:
-        project.engine.dispose()
-        server.stop()
+    with ExitStack() as ended:
+        server = EmbeddedServer(home / "postgres")
+        ended.callback(server.stop)
+        project = Project(settings_for(home / "home", create_database(make_url(server.start())), smtp.url))
+        ended.callback(project.engine.dispose)
+        with project.engine.begin() as connection:
+            switch(connection, JOURNEY, is_started=True, at=utc_now(), by="the soak")
+        variables = {
+            **os.environ, "UPNEXT_HOME": str(project.settings.home), "UPNEXT_SMTP_URL": smtp.url,
+            "UPNEXT_DATABASE_URL": project.settings.database_url or "", "UPNEXT_MAIL_FROM": "Otto <hello@otto.example>",
+        }  # fmt: skip
+        edge = ended.enter_context(running(project, UPNEXT_EDGE_TOKEN_KEYS=SECRET))
+        log = ended.enter_context((home / "live.log").open("wb"))
+        live = subprocess.Popen([UPNEXT, "live"], env=variables, stdout=log, stderr=subprocess.STDOUT)
+        ended.callback(live.wait)
+        ended.callback(live.terminate)
+        yield edge, live, project
 
 
 def soak(

@@ -31,11 +31,17 @@ def test_the_recipes_set_variables_that_there_are() -> None:
 @pytest.mark.parametrize("service", ["edge", "live", "hourly"])
 def test_the_services_call_commands_that_there_are(service: str) -> None:
     stated = COMPOSE["services"][service]["command"]
-    found = re.search(r"upnext [^;\"]+", stated)
-    assert found, stated
-    _, name, *options = shlex.split(found[0])
-    COMMANDS[name].make_context(name, options)
+    called = re.findall(r"upnext ([^;&\"]+)", stated)
+    assert called, stated
+    for name, *options in map(shlex.split, called):
+        COMMANDS[name].make_context(name, options)
     assert COMPOSE["services"][service]["depends_on"]["db"]["condition"] == "service_healthy"
+
+
+def test_the_image_takes_nothing_that_belongs_to_one_machine() -> None:
+    left_out = (PROJECT / ".dockerignore").read_text().split()
+    assert {".venv", ".upnext*", ".env", ".git"} <= set(left_out)
+    assert {".venv", ".upnext*/", ".env"} <= set((PROJECT / ".gitignore").read_text().split())
 
 
 def test_the_chart_names_the_module_and_folders_of_the_image() -> None:

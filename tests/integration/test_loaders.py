@@ -179,3 +179,17 @@ def test_lines_of_the_inbox_and_of_a_file_that_wait_for_each_other(project: Proj
     assert (done.received, done.stored, done.duplicate, done.rejected) == (9, 7, 2, 0)
     assert stored(project).keys() == {*"abcdefx"}
     assert rows(project, "select from edge.inbox") == []
+
+
+def test_who_deletes_lines_of_the_inbox_finds_none_taken(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upnext.events.ingest.PAGE", 1)
+    write = sa.text("insert into edge.inbox (source, line) select 'segment', '{}' from generate_series(1, 3)")
+    with project.engine.begin() as connection:
+        connection.execute(write)
+    with ThreadPoolExecutor() as pool:
+        with transaction(project.engine, "ingest") as connection:
+            inbox = pool.submit(drain, project.engine, sources=project.sources, loaded_at=AS_OF)
+            wait_for(lambda: is_waiting(project, "advisory"), "the inbox to be waited for")
+            connection.execute(sa.text("set local lock_timeout = '20s'"))
+            assert connection.execute(sa.text("delete from edge.inbox")).rowcount == 3
+        assert inbox.result(LONG) == Ingested()

@@ -21,7 +21,7 @@ from tests.integration.test_edge import running
 from upnext.project import Project
 from upnext.report.write import write
 
-NAME = "upnext.otto.example"
+NAME, OPEN = "upnext.otto.example", "otto.example"
 GUIDE = (PROJECT / "docs" / "run" / "login.md").read_text()
 
 
@@ -44,16 +44,17 @@ class Gate(BaseHTTPRequestHandler):
 
 @dataclass
 class Site:
-    """What browsers reach."""
+    """What browsers reach: the site with the login, or another one of the same proxy."""
 
     port: int
+    name: str = NAME
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, str, bytes]:
         """Return the status of an answer, where it leads, and its body."""
         stated = {name.replace("_", "-"): value for name, value in headers.items()}
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             data = None if body is None else json.dumps(body).encode()
-            connection.request(method, path, data, {"Host": f"{NAME}:{self.port}", **stated})
+            connection.request(method, path, data, {"Host": f"{self.name}:{self.port}", **stated})
             answer = connection.getresponse()
             return answer.status, answer.getheader("Location", ""), answer.read()
 
@@ -111,7 +112,8 @@ def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]
     with running(project, **trusting) as edge:
         port = free_port()
         for stated, real in (
-            (f"{NAME} {{", f"http://{NAME}:{port} {{"), (":4180", f":{gate}"),
+            (f"{NAME} {{", f"http://{NAME}:{port} {{"), (f"\n{OPEN} {{", f"\nhttp://{OPEN}:{port} {{"),
+            (":4180", f":{gate}"),
             (":8790", f":{edge.port}"), (":3000", f":{ui}"),
         ):  # fmt: skip
             assert stated in recipe
@@ -150,3 +152,10 @@ def test_caddy_lets_in_who_has_logged_in_and_nobody_else(site: Site) -> None:
     ):
         assert refused[0] == 403
         assert refused[2].startswith(b"refused: ")
+
+
+def test_a_site_without_a_login_names_nobody_to_the_edge(site: Site) -> None:
+    open_site = Site(site.port, OPEN)
+    assert open_site.ask("GET", "/up/readyz")[0] == 200
+    assert open_site.ask("GET", "/up/report")[0] == 401
+    assert open_site.ask("GET", "/up/report", X_Forwarded_User="eve@evil.example")[0] == 401

@@ -16,6 +16,7 @@ from typing import Any
 
 from psycopg.errors import DeadlockDetected
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from upnext.durations import minutes
 from upnext.erased import Keys
@@ -30,7 +31,7 @@ from upnext.events.records import Batch, Position, Rejected, read_csv, read_head
 from upnext.events.source import OWN, OWN_SOURCE, Decode, Source, decoder
 from upnext.events.sql import SQL
 from upnext.events.store import Store
-from upnext.warehouse.locks import hold
+from upnext.warehouse.locks import hold, is_deadlock
 
 # The last line of a file, without its newline, may still be incomplete and change when the file grows.
 _MAY_BE_CUT = {"invalid_json", "invalid_utf8"}
@@ -123,17 +124,21 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime,
     """
     total, known = Ingested(), {**sources, OWN: OWN_SOURCE}
     with ExitStack() as connections, ThreadPoolExecutor(max_workers=1) as taker:
-        connection, lines = _take_ahead(engine, known, connections)
+        take = partial(_take_ahead, engine, known, connections)
+        connection, lines = take()
         while lines:
-            following = taker.submit(_take_ahead, engine, known, connections)
+            following = taker.submit(take)
             try:
-                hold(connection, "ingest", shared=True)
                 total += _load_page(connection, lines, known, loaded_at, keys)
-            except DeadlockDetected:
+                connection.commit()
+            except (DeadlockDetected, OperationalError) as error:
+                if not is_deadlock(error):
+                    raise
                 connection.rollback()
-                hold(connection, "ingest")
-                total += _load_page(connection, _take(connection, known), known, loaded_at, keys)
-            connection.commit()
+                ahead, _ = following.result()
+                ahead.rollback()
+                total += _load_alone(engine, partial(_load_next_page, sources=known, loaded_at=loaded_at, keys=keys))
+                following = taker.submit(take)
             connection.close()
             connection, lines = following.result()
     return total
@@ -145,16 +150,25 @@ def _load_beside_others(engine: Engine, load: Callable[[Connection], Ingested]) 
         with engine.begin() as connection:
             hold(connection, "ingest", shared=True)
             return load(connection)
-    except DeadlockDetected:
-        with engine.begin() as connection:
-            hold(connection, "ingest")
-            return load(connection)
+    except (DeadlockDetected, OperationalError) as error:
+        if not is_deadlock(error):
+            raise
+    return _load_alone(engine, load)
+
+
+def _load_alone(engine: Engine, load: Callable[[Connection], Ingested]) -> Ingested:
+    with engine.begin() as connection:
+        hold(connection, "ingest")
+        return load(connection)
 
 
 def _take_ahead(engine: Engine, sources: Collection[str], connections: ExitStack) -> tuple[Connection, list[_Line]]:
-    """Take a page in a transaction of its own, whose connection `connections` closes."""
+    """Take a page in a transaction of its own, whose connection `connections` closes.
+
+    The lock comes before the lines: whoever holds it alone may wait for lines, and must find none taken.
+    """
     connection = connections.enter_context(engine.connect())
-    connection.begin()
+    hold(connection, "ingest", shared=True)
     return connection, _take(connection, sources)
 
 
@@ -168,6 +182,10 @@ def _take(connection: Connection, sources: Collection[str]) -> list[_Line]:
         statement, {"sources": list(sources), "page": PAGE, "bytes": PAGE_BYTES}
     ).fetchall()
     return sorted(lines)
+
+
+def _load_next_page(connection: Connection, sources: Mapping[str, Source], loaded_at: datetime, keys: Keys) -> Ingested:
+    return _load_page(connection, _take(connection, sources), sources, loaded_at, keys)
 
 
 def _load_page(

@@ -18,8 +18,10 @@ SESSION = (
     r"-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
     r" -c default_transaction_isolation=read\ committed"
     r" -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
+    r" -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 )
-"""What our sessions rely on, whatever the server, the database or the role has as default. Locks belong to sessions."""
+"""What our sessions rely on, whatever the server, the database or the role has as default. Locks belong to sessions,
+and those of a machine that is gone end within a minute."""
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer:

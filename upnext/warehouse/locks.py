@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
+from psycopg.errors import DeadlockDetected
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -15,6 +16,11 @@ def hold(connection: Connection, lock: str, *, shared: bool = False) -> None:
     """
     take = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     connection.execute(sa.text(f"select {take}(hashtextextended(:key, 0))"), {"key": f"upnext:{lock}"})
+
+
+def is_deadlock(error: Exception) -> bool:
+    """Whether Postgres ended a statement because two sessions waited for each other, told by the driver or not."""
+    return isinstance(getattr(error, "orig", error), DeadlockDetected)
 
 
 @contextmanager

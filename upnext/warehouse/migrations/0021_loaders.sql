@@ -3,10 +3,6 @@
 create table journeys.unread_loads (
     load_id bigint primary key
 );
-insert into journeys.unread_loads (load_id)
-select load_id from raw.loads
-where load_id > (select load_id from journeys.consent_read);
-drop table journeys.consent_read;
 
 create function journeys.note_load() returns trigger language plpgsql as $$
 begin
@@ -14,4 +10,11 @@ begin
     return null;
 end
 $$;
+-- It waits for loads that are under way, so that the next statement sees them.
 create trigger note_load after insert on raw.loads for each row execute function journeys.note_load();
+
+insert into journeys.unread_loads (load_id)
+select load_id from raw.loads
+where load_id > (select load_id from journeys.consent_read)
+on conflict do nothing;
+drop table journeys.consent_read;

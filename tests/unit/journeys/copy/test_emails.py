@@ -146,7 +146,7 @@ def test_a_postal_address(sender: Sender) -> None:
         "one line", "ends with a newline\n", "Grüße, 雪, 👋\n", "x" * 3000, "é" * 3000, "a b " * 1000,
         "trailing   \n \t\n",
         ".\n..\n.dot\n", "From ada\n\nFrom bob\n", "--=_am-1\n--=_am-1--\n", "=3D is no equals sign =\n", "\ttab\n",
-        "\n\n\n", "a\r\nb\r\n", "soft­hyphen\u2028separator\n",
+        "x" * 600 + "\f" + "x" * 600, "\n\n\n", "a\r\nb\r\n", "soft­hyphen\u2028separator\n",
     ],
 )  # fmt: skip
 def test_each_text_arrives_as_it_was_written(sender: Sender, text: str) -> None:
@@ -162,16 +162,34 @@ def test_each_text_arrives_as_it_was_written(sender: Sender, text: str) -> None:
     assert [one.get_content_type() for one in mail(rendered).iter_parts()] == ["text/plain", "text/html"]
 
 
-@pytest.mark.parametrize("subject", ["Hello", "Grüße", "雪" * 200, "é word " * 60, "=?utf-8?q?x?=", 'a "b", c: <d>'])
+@pytest.mark.parametrize(
+    "subject",
+    ["Hello", "Grüße", "雪" * 200, "é word " * 60, "=?utf-8?q?x?=", 'a "b", c: <d>', "x" * 1500, "a,b;" * 300],
+)
 def test_each_subject_arrives_as_it_was_written(sender: Sender, subject: str) -> None:
     rendered = render(request(subject=subject), sender)
     assert mail(rendered)["Subject"] == subject.strip()
     assert rendered.content is not None
     head = rendered.content.partition(b"\r\n\r\n")[0].decode("ascii")
-    assert all(len(line) <= 76 for line in head.split("\r\n") if "=?utf-8?" in line)
+    assert all(len(line) <= (76 if "=?utf-8?" in line else 998) for line in head.split("\r\n"))
 
 
 def test_a_name_of_a_sender_arrives_as_it_was_written(sender: Sender) -> None:
     message = mail(render(request(**{"from": '"Zoë, of Otto" <zoe@otto.example>'}), sender))
     (address,) = message["From"].addresses
     assert (address.display_name, address.addr_spec) == ("Zoë, of Otto", "zoe@otto.example")
+
+
+def test_addresses_with_an_international_domain_are_written_in_ascii(sender: Sender) -> None:
+    addresses = {"from": "Otto <hello@bücher.example>", "cc": ["ops@bücher.example", "b@x.example"]}
+    rendered = render(request(**addresses, reply_to="help@bücher.example"), sender)
+    message = mail(rendered)
+    assert message["Cc"] == "ops@xn--bcher-kva.example, b@x.example"
+    assert (message["Reply-To"], message["From"]) == (
+        "help@xn--bcher-kva.example",
+        "Otto <hello@xn--bcher-kva.example>",
+    )
+    assert (rendered.sender, rendered.cc) == (
+        "hello@xn--bcher-kva.example",
+        ["ops@xn--bcher-kva.example", "b@x.example"],
+    )
