@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 
 import pytest
@@ -96,9 +96,9 @@ class Clients:
         self._tokens = {number: token_of(f"u{number}") for number in range(USERS)}
         self._key = {"Authorization": basic(edge.key)}
 
-    async def run(self, rate: float, seconds: float) -> None:
-        """Send `rate` requests a second for so long."""
-        numbers, begun = iter(range(int(rate * seconds))), time.monotonic()
+    async def run(self, rate: float, is_over: Callable[[], bool]) -> None:
+        """Send `rate` requests a second until it is over."""
+        numbers, begun = takewhile(lambda _: not is_over(), count()), time.monotonic()
         newcomer_every = max(int(rate * NEWCOMER_EVERY), 1)
 
         async def client() -> None:
@@ -166,13 +166,20 @@ def memory_of(pid: int) -> float:
     return total / 1024
 
 
-async def look(
-    project: Project, programs: dict[str, int], seen: dict[str, list[float]], on_seconds: Callable[[float], None]
-) -> None:
-    """Note the connections and the memory of the programs again and again, and tell how many seconds have gone."""
+@dataclass
+class Gone:
+    """How far a soak is: seconds, and rules of the edited segment that were evaluated."""
+
+    seconds: float = 0
+    rules: int = 0
+
+
+async def look(project: Project, programs: dict[str, int], seen: dict[str, list[float]], gone: Gone) -> None:
+    """Note how far it is, the connections, and the memory of the programs, again and again."""
     begun = time.monotonic()
     while True:
-        on_seconds(time.monotonic() - begun)
+        gone.seconds = time.monotonic() - begun
+        ((gone.rules,),) = rows(project, RULES, segment=SEGMENT)
         seen.setdefault("connections", []).append(rows(project, CONNECTIONS_NOW)[0][0])
         for name, pid in programs.items():
             seen.setdefault(name, []).append(memory_of(pid))
@@ -189,10 +196,12 @@ async def until(is_so: Callable[[], bool]) -> bool:
     return True
 
 
-async def traffic(clients: Clients, rate: float, seconds: float, *, beside: list[asyncio.Task[None]]) -> None:
+async def traffic(
+    clients: Clients, rate: float, is_over: Callable[[], bool], *, beside: list[asyncio.Task[None]]
+) -> None:
     """Run the clients, and end what goes on beside them."""
     try:
-        await clients.run(rate, seconds)
+        await clients.run(rate, is_over)
     finally:
         for task in beside:
             task.cancel()
@@ -228,29 +237,34 @@ def soak(
     *,
     seconds: float,
     edit_every: float = 20,
+    rules: int = 3,
     on_seconds: Callable[[float], None] = lambda _: None,
 ) -> Outcome:
-    """Let clients send for so long, and compare what came of it with what they know."""
-    ledger, seen = Ledger(), dict[str, list[float]]()
+    """Let clients send for so long, and until so many rules were evaluated; compare what they know with what came."""
+    ledger, seen, gone = Ledger(), dict[str, list[float]](), Gone()
     model = content / "models" / "segments" / f"{SEGMENT}.sql"
     with at_work(home, smtp) as (edge, live, project):
         rate = ceiling(edge, ledger, requests=2000) / 2
         postgres = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
         programs = {"the edge": edge.process.pid, "upnext live": live.pid, "Postgres": postgres}
 
+        def is_over() -> bool:
+            on_seconds(gone.seconds)
+            return gone.seconds >= seconds and (gone.rules >= rules or gone.seconds >= seconds + LONGEST)
+
         async def all_of_it() -> bool:
             beside = [
                 asyncio.create_task(edit(model, edit_every)),
-                asyncio.create_task(look(project, programs, seen, on_seconds)),
+                asyncio.create_task(look(project, programs, seen, gone)),
             ]
-            await traffic(Clients(edge, ledger, seed=1), rate, seconds, beside=beside)
+            await traffic(Clients(edge, ledger, seed=1), rate, is_over, beside=beside)
             return await until(lambda: not edge.waiting() and len(smtp.accepted) >= len(ledger.newcomers))
 
         is_done = asyncio.run(all_of_it())
         live.terminate()
         live.wait()
         stored = [one for (one,) in rows(project, "select message_id from raw.events where source = 'segment'")]
-        ((rules,),) = rows(project, RULES, segment=SEGMENT)
+        ((evaluated,),) = rows(project, RULES, segment=SEGMENT)
         ticks = rows(project, "select count(*) from segments.published_ticks")[0][0]
         drift = rebuild(project)
     mails = Counter(message["To"].partition("@")[0] for message in smtp.accepted)
@@ -258,6 +272,7 @@ def soak(
     kept, taken = Counter(stored), ledger.taken
     faults = {
         "mails or lines still wait": not is_done,
+        f"{evaluated} rules of the edited segment were evaluated": evaluated < rules,
         f"{len(ledger.refused)} requests were refused, such as {ledger.refused[:1]}": bool(ledger.refused),
         f"{len(taken - kept.keys())} events that the edge took are not stored": bool(taken - kept.keys()),
         f"{len(kept.keys() - taken)} events are stored that nobody sent": bool(kept.keys() - taken),
@@ -280,7 +295,7 @@ def soak(
         "events stored": f"{len(stored):,}",
         "mails": f"{len(smtp.accepted):,}",
         "ticks": f"{ticks:,}",
-        "rules of the edited segment": f"{rules:,}, one after the other",
+        "rules of the edited segment": f"{evaluated:,}, one after the other",
         "decisions": f"{len(ledger.seconds):,}: median {delays[49] * 1000:.1f} ms, p99 {delays[98] * 1000:.1f} ms",
     }
     for name, sizes in seen.items():

@@ -10,4 +10,3 @@ def test_a_soak_loses_and_doubles_nothing(content: Path, smtp: SmtpServer, tmp_p
     outcome = soak(tmp_path, content, smtp, seconds=15, edit_every=4)
     assert outcome.faults == []
     assert int(outcome.figures["mails"]) >= 6
-    assert int(outcome.figures["rules of the edited segment"].partition(",")[0]) > 2, "the model was edited under load"
