@@ -3,6 +3,7 @@
 Python, dbt and the parsed project stay loaded from tick to tick. A change of the content is noticed at the next look.
 """
 
+import gc
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -74,6 +75,8 @@ def live(
             if now != seen:
                 project.engine.dispose()
                 project, seen = Project(settings), now
+                # What dbt parsed of the content before refers to itself, and is some megabytes.
+                gc.collect()
             did = work(project, leaves_files=leaves_files)
         except (UpnextError, DBAPIError, OSError) as error:
             if seat is not None and isinstance(error, DBAPIError):
