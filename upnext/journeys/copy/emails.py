@@ -136,6 +136,7 @@ def _mime(text: str, html: str, files: list[Message], *, boundary: str) -> Messa
 
 
 def _part(subtype: str, text: str) -> Message:
+    text = text if text.endswith("\n") else f"{text}\n"
     part = MIMENonMultipart("text", subtype, charset="utf-8", policy=_POLICY)
     longest = max(map(len, StringIO(text, newline=None)), default=0)
     # A boundary begins with `=_`, which no other encoding than 7bit has in it.
