@@ -9,6 +9,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,9 @@ from upnext.project import Project
 from upnext.settings import PROJECT, Settings
 from upnext.switches import switch
 from upnext.warehouse.embedded import EmbeddedServer
+
+# Who is started in the background ignores Ctrl-C, and so would the programs that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 UPNEXT = str(Path(sys.executable).parent / "upnext")
 AS_OF = datetime(2026, 3, 31, 12, tzinfo=UTC)
