@@ -90,27 +90,30 @@ def test_after_each_part_is_killed_mails_go_on(tmp_path: Path, smtp: SmtpServer)
     landing = tmp_path / "landing" / "segment"
     landing.mkdir(parents=True)
     sent: list[str] = []
+    recorded = "select count(*) from journeys.messages where status = 'sent'"
 
-    def mailed(after: str) -> None:
+    def mailed(after: str, project: Project) -> None:
+        """A mail arrives, and is noted as sent: one that nobody noted before the next kill would stay unknown."""
         user = next(people)
         smtp.arrived.clear()
         write_power_user(landing / f"{user}.jsonl", user, datetime.now(UTC) - timedelta(hours=1))
         told = smtp.arrived.wait(DEADLINE_SECONDS)
         assert told, f"no mail after {after} was killed: {(tmp_path / 'dev.log').read_text()[-5000:]}"
         sent.append(f"{user}@customer.example")
+        wait_for(lambda: rows(project, recorded) == [(len(sent),)], f"the mail after {after} was killed to be noted")
 
     with at_work(tmp_path, smtp) as (process, server, project):
-        mailed("nothing")
+        mailed("nothing", project)
         nothing_is_told(process, tmp_path, project)
         for part, commands in PARTS.items():
             for command in commands:
                 killed(process, command)
-            mailed(part)
+            mailed(part, project)
         postmaster = int((tmp_path / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(postmaster, signal.SIGKILL)
         wait_for(lambda: not is_alive(postmaster), "the server to be gone")
-        mailed("the database server")
         project.engine.dispose()
+        mailed("the database server", project)
         # A run that is sending: of the mail in its hands nobody knows, and it is not sent again.
         smtp.holds["MAIL"] = hold = Hold()
         write_power_user(landing / "held.jsonl", next(people), datetime.now(UTC) - timedelta(hours=1))
@@ -118,9 +121,7 @@ def test_after_each_part_is_killed_mails_go_on(tmp_path: Path, smtp: SmtpServer)
         killed(process, "multiprocessing.spawn")
         smtp.holds.clear()
         hold.go.set()
-        mailed("a run that was sending")
-        recorded = "select count(*) from journeys.messages where status = 'sent'"
-        wait_for(lambda: rows(project, recorded) == [(len(sent),)], "the last one to be noted as sent")
+        mailed("a run that was sending", project)
         assert [message["To"] for message in smtp.accepted] == sent, "each once, in their order"
         told = (tmp_path / "dev.log").read_text()
         assert "the edge has ended with status -9, and is started again" in told
