@@ -179,7 +179,8 @@ def settings_for(home: Path, database: URL, smtp_url: str | None = None) -> Sett
     """
     settings = _settings(home, database, smtp_url)
     if not settings.dbt_target.exists():
-        shutil.copytree(_dbt_cache(dbt.environment(settings, database)["UPNEXT_DBT_MODELS"]), settings.dbt_target)
+        models = dbt.environment(settings, database)["UPNEXT_DBT_MODELS"]
+        shutil.copytree(_dbt_cache(models, database), settings.dbt_target)
     return settings
 
 
@@ -194,13 +195,15 @@ def _settings(home: Path, database: URL, smtp_url: str | None) -> Settings:
 
 
 @functools.cache
-def _dbt_cache(models: str) -> Path:
-    """Parse the project, once a session: dbt itself finds out what has changed since."""
+def _dbt_cache(models: str, database: URL) -> Path:
+    """Parse the project, once a session for each database: dbt itself finds out what has changed since.
+
+    It parses all again where the connection is another one.
+    """
     home = Path(tempfile.mkdtemp(prefix="upnext-parsed-"))
     atexit.register(shutil.rmtree, home)
-    url = make_url("postgresql://tester@127.0.0.1/upnext_test")
-    settings = _settings(home, url, None)
-    Dbt(settings, url).invoke(["parse"])
+    settings = _settings(home, database, None)
+    Dbt(settings, database).invoke(["parse"])
     cache = home / "cache"
     cache.mkdir()
     (settings.dbt_target / "partial_parse.msgpack").rename(cache / "partial_parse.msgpack")
@@ -208,9 +211,12 @@ def _dbt_cache(models: str) -> Path:
 
 
 @pytest.fixture
-def project(server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Project]:
-    """An empty warehouse of the test's own, on each server, with a real SMTP server behind it."""
-    project = Project(settings_for(tmp_path, create_database(server_url), smtp.url))
+def project(
+    request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smtp: "SmtpServer"
+) -> Iterator[Project]:
+    """A warehouse of the test's own, on each server, with a real SMTP server behind it: empty, or `ticked`."""
+    template = request.getfixturevalue("first_tick") if "ticked" in request.fixturenames else "template1"
+    project = Project(settings_for(tmp_path, create_database(server_url, template=template), smtp.url))
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
     shared, models = project.dbt, dbt.own_models(project.settings)
     shared.manifest = _parsed.get(models)
@@ -416,9 +422,8 @@ def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 @pytest.fixture
-def ticked(first_tick: str, embedded_url: URL, project: Project) -> Project:
+def ticked(project: Project) -> Project:
     """A warehouse with one tick, a day before AS_OF."""
-    create_database(embedded_url, template=first_tick)
     return project
 
 
