@@ -1,4 +1,4 @@
-"""Real parts for the tests: an embedded Postgres, a Postgres 15 where the machine has one, an SMTP server."""
+"""Real parts for the tests: an embedded Postgres, an SMTP server, and a Postgres 15 and Citus where there is one."""
 
 import asyncio
 import atexit
@@ -103,6 +103,17 @@ def postgres15_url() -> Iterator[URL]:
     shutil.rmtree(root)
 
 
+CITUS = os.environ.get("UPNEXT_TEST_CITUS_URL")
+
+
+@pytest.fixture(scope="session")
+def citus_url() -> URL:
+    """The coordinator of a Citus cluster, which the environment names."""
+    if not CITUS:
+        pytest.skip("UPNEXT_TEST_CITUS_URL is not set")
+    return make_url(CITUS)
+
+
 WAITING = ("test_kills.py", "test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py", "test_soak.py")
 
 
@@ -112,10 +123,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that is marked `oldest_server` on PostgreSQL 15 too."""
+    """Run a test that is marked `other_servers` on PostgreSQL 15 and on Citus too."""
     if "server_url" in metafunc.fixturenames:
-        is_on_both = metafunc.definition.get_closest_marker("oldest_server") is not None
-        metafunc.parametrize("server_url", ["embedded", "postgres15"] if is_on_both else ["embedded"], indirect=True)
+        is_on_all = metafunc.definition.get_closest_marker("other_servers") is not None
+        servers = ["embedded", "postgres15", "citus"] if is_on_all else ["embedded"]
+        metafunc.parametrize("server_url", servers, indirect=True)
 
 
 @pytest.fixture
@@ -132,7 +144,13 @@ def create_database(server: URL, name: str = "upnext_test", template: str = "tem
         connection.execute(sa.text(f"drop database if exists {name} with (force)"))
         connection.execute(sa.text(f"create database {name} template {template}"))
     engine.dispose()
-    return server.set(database=name)
+    url = server.set(database=name)
+    if CITUS and server == make_url(CITUS):
+        engine = engine_of(url)
+        with engine.begin() as connection:
+            connection.execute(sa.text("create extension citus"))
+        engine.dispose()
+    return url
 
 
 def engine_of(url: URL) -> sa.Engine:
@@ -211,9 +229,7 @@ def _dbt_cache(models: str, database: URL) -> Path:
 
 
 @pytest.fixture
-def project(
-    request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smtp: "SmtpServer"
-) -> Iterator[Project]:
+def project(request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Project]:
     """A warehouse of the test's own, on each server, with a real SMTP server behind it: empty, or `ticked`."""
     template = request.getfixturevalue("first_tick") if "ticked" in request.fixturenames else "template1"
     project = Project(settings_for(tmp_path, create_database(server_url, template=template), smtp.url))

@@ -294,7 +294,7 @@ def test_a_page_load_is_one_look_up_by_the_key(ticked: Project) -> None:
     assert plan == [("Index Scan using live_ctas_pkey on live_ctas",), ("  Index Cond: (user_id = 'u7'::text)",)]
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_results_count_exposed_users_whose_window_is_over(project: Project, product: Product) -> None:
     for number in range(40):
         product.power_user(f"u{number:03d}", AS_OF)

@@ -87,7 +87,7 @@ def test_absurdly_many_ids_come_to_an_end(project: Project, product: Product) ->
     assert [id for _, id in too_many if id.startswith("u")]
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_accounts_count_what_their_members_do(project: Project, product: Product) -> None:
     for user_id, account_id, day in (("u1", "acme", 9), ("u2", "acme", 8), ("u2", "beta", 7), ("u3", "beta", 6)):
         product.store("group", AS_OF - day * DAY, user_id=user_id, account_id=account_id)

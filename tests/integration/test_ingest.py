@@ -72,7 +72,7 @@ def write(path: Path, *lines: bytes) -> Path:
     return path
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_every_line_is_accounted_for(project: Project, tmp_path: Path) -> None:
     path = write(
         tmp_path / "events.jsonl",
@@ -160,7 +160,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_are(project: Project, tmp_path:
     assert [row[1] for row in shown] == [payloads[0], payloads[1], None, None]
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_the_same_id_with_other_contents_is_a_conflict(project: Project, tmp_path: Path) -> None:
     times = {"originalTimestamp": "2026-03-01T00:00:00Z", "timestamp": "2026-03-01T00:00:00Z"}
     sent = {**times, "sentAt": "2026-03-01T00:00:01Z", "receivedAt": "2026-03-01T00:00:02Z"}
@@ -186,7 +186,7 @@ def test_the_same_id_with_other_contents_is_a_conflict(project: Project, tmp_pat
     assert (again_later.stored, again_later.rejected) == (0, 1)
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_what_only_postgres_cannot_hold_takes_no_neighbours_along(project: Project, tmp_path: Path) -> None:
     def number(count: int, text: bytes) -> bytes:
         return line(count, properties={"x": 0}).replace(b'"x": 0', b'"x": ' + text)

@@ -55,7 +55,7 @@ def entries(project: Project) -> list[tuple[str, str, str | None]]:
     )
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_each_step_is_sent_once_on_its_day(project: Project, product: Product, smtp: SmtpServer) -> None:
     ada, *_ = users(held_out=False, count=1)
     product.power_user(ada, AS_OF)

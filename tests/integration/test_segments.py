@@ -27,7 +27,7 @@ def changes(project: Project) -> list[tuple[str, str, str, datetime]]:
     return rows(project, "select segment, user_id, change, as_of from segments.membership_changes order by change_id")
 
 
-@pytest.mark.oldest_server
+@pytest.mark.other_servers
 def test_windows_and_segments_are_exact_to_the_microsecond(project: Project, product: Product) -> None:
     expected = {}
     for feature, (event, days) in WINDOWS.items():
