@@ -211,9 +211,7 @@ def _dbt_cache(models: str, database: URL) -> Path:
 
 
 @pytest.fixture
-def project(
-    request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smtp: "SmtpServer"
-) -> Iterator[Project]:
+def project(request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Project]:
     """A warehouse of the test's own, on each server, with a real SMTP server behind it: empty, or `ticked`."""
     template = request.getfixturevalue("first_tick") if "ticked" in request.fixturenames else "template1"
     project = Project(settings_for(tmp_path, create_database(server_url, template=template), smtp.url))

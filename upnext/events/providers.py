@@ -70,11 +70,11 @@ def decode_provider(line: bytes, *, provider: str, loaded_at: datetime) -> Event
 
 
 def _moment(value: Any) -> datetime | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value, UTC)
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
         return msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, ValueError, OverflowError, OSError):
         return None
 
 
