@@ -31,7 +31,9 @@ from sqlalchemy.engine import URL, make_url
 
 from upnext import dbt
 from upnext.dbt import Dbt
+from upnext.erased import Keys
 from upnext.loop import build
+from upnext.people.erase import Place
 from upnext.project import Project
 from upnext.settings import PROJECT, Settings
 from upnext.switches import switch
@@ -447,6 +449,13 @@ def ticked(project: Project) -> Project:
 def product(project: Project) -> Product:
     """Events of the test's own making."""
     return Product(project)
+
+
+def place_of(project: Project) -> Place:
+    """Return where people are known."""
+    settings = project.settings
+    folders = (settings.landing, settings.archive)
+    return Place(project.engine, folders, settings.maildir, project.sources, Keys.of(settings))
 
 
 def warnings(project: Project) -> set[str]:

@@ -555,22 +555,31 @@ def doctor(as_json: bool) -> None:
         sys.exit(1)
 
 
+def _place() -> Any:
+    """Where people are known."""
+    from upnext.erased import Keys  # noqa: PLC0415
+    from upnext.people.erase import Place  # noqa: PLC0415
+    from upnext.warehouse.engine import connect  # noqa: PLC0415
+
+    settings = Settings.from_environment()
+    folders = (settings.landing, settings.archive)
+    return Place(connect(settings), folders, settings.maildir, _sources(), Keys.of(settings))
+
+
 @commands.command("export")
 @click.argument("person", metavar="ID")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @JSON
 def export_person(person: str, out: Path, as_json: bool) -> None:
     """Write all that is known of a user, by an id or an address, into a file of JSON lines."""
+    from upnext.clock import utc_now  # noqa: PLC0415
     from upnext.people.export import export  # noqa: PLC0415
-    from upnext.warehouse.engine import connect  # noqa: PLC0415
 
-    settings = Settings.from_environment()
     with _progress() as progress:
         task = progress.add_task("reading", total=None)
         counts = export(
-            connect(settings), settings.maildir, person, out,
-            on_table=lambda table: progress.update(task, description=table),
-        )  # fmt: skip
+            _place(), person, out, now=utc_now(), on_table=lambda table: progress.update(task, description=table)
+        )
     _show({**counts, "file": f"{out}"}, as_json, title="Known")
 
 
@@ -581,18 +590,13 @@ def export_person(person: str, out: Path, as_json: bool) -> None:
 def erase_person(person: str, yes: bool, as_json: bool) -> None:
     """Erase a user for good, by an id or an address; nothing of them is loaded or mailed again."""
     from upnext.clock import utc_now  # noqa: PLC0415
-    from upnext.erased import Keys  # noqa: PLC0415
-    from upnext.people.erase import Place, erase  # noqa: PLC0415
-    from upnext.warehouse.engine import connect  # noqa: PLC0415
+    from upnext.people.erase import erase  # noqa: PLC0415
 
     if sys.stdin.isatty() and not yes:
         click.confirm(f"Erase {person} from the warehouse, the landed files and the mails, for good?", abort=True)
-    settings = Settings.from_environment()
-    folders = (settings.landing, settings.archive)
-    place = Place(connect(settings), folders, settings.maildir, _sources(), Keys.of(settings))
     with _progress() as progress:
         task = progress.add_task("erasing", total=None)
-        done = erase(place, person, now=utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
+        done = erase(_place(), person, now=utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
     _show(done.counts or {"left": 0}, as_json, title="Erased")
     for path in done.elsewhere:
         _warn(f"may still have them, and is not in the landing folder or cannot be read: {path}")

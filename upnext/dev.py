@@ -64,14 +64,12 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
     with _only_one(settings, port):
         check_port("127.0.0.1", edge_port, option="--edge-port")
         environment = {**os.environ, **prepare(settings), "PYTHONWARNINGS": "ignore"}
-        environment["UPNEXT_EDGE_URL"] = f"http://127.0.0.1:{edge_port}"
+        edge_url = f"http://127.0.0.1:{edge_port}{settings.edge_prefix}"
+        environment["UPNEXT_EDGE_URL"] = edge_url
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         report_passwords(settings)
-        print(
-            f"The report: http://127.0.0.1:{edge_port}/report (user {USER}, password in"
-            f" {settings.home / REPORT_PASSWORD})",
-            flush=True,
-        )
+        password = "UPNEXT_REPORT_PASSWORD" if settings.report_password else str(settings.home / REPORT_PASSWORD)
+        print(f"The report: {edge_url}/report (user {USER}, password in {password})", flush=True)
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
         programs = Path(sys.executable).parent
         code_port = _free_port()

@@ -230,7 +230,7 @@ def _mail_server(settings: Settings) -> Finding:
 
 
 def _edge(settings: Settings) -> Finding:
-    base = settings.base_url or settings.edge_url or "http://127.0.0.1:8790"
+    base = settings.base_url or settings.edge_url or f"http://127.0.0.1:8790{settings.edge_prefix}"
     if not _is_address(base):
         return Finding("edge", "wrong", "its address cannot be asked", "correct UPNEXT_BASE_URL")
     try:

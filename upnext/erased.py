@@ -6,7 +6,8 @@ without them tells nothing: whoever guesses an id cannot check the guess.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,6 +22,8 @@ from upnext.sql import SQL
 USER, VISITOR, ADDRESS = "user", "visitor", "address"
 VISITOR_PREFIX = "visitor:"
 KEYS_FILE = "erasure_keys"
+TELLING = 6
+"""Characters of a text that is taken for somebody's id or address wherever it stands."""
 # The texts and numbers of a line of JSON or CSV.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.|"")*"|[^\s,;:|{}\[\]"]+')
 
@@ -55,9 +58,10 @@ class Tombstones:
         """Whether an id or an address is of somebody who was erased."""
         return text is not None and any(_hash(key, kind, text) in self.hashes for key in self.keys)
 
-    def are_in(self, payload: bytes) -> bool:
-        """Whether a line, of whatever shape, has such an id or address as one of its values."""
-        return any(self.names(kind, text) for text in tokens(payload) for kind in (USER, VISITOR, ADDRESS))
+    def are_in(self, payload: bytes, id_fields: Collection[str]) -> bool:
+        """Whether a line, of whatever shape, has such an id or address as one of its values (see `names_in`)."""
+        texts = names_in(payload, id_fields)
+        return any(self.names(kind, text) for text in texts for kind in (USER, VISITOR, ADDRESS))
 
 
 def tombstones(connection: Connection, keys: Keys) -> Tombstones:
@@ -85,6 +89,31 @@ def kind_and_id(user_id: str) -> tuple[str, str]:
     """Return whether an id of the warehouse is that of a user or of a visitor, and the id as events have it."""
     kind = VISITOR if user_id.startswith(VISITOR_PREFIX) else USER
     return kind, user_id.removeprefix(VISITOR_PREFIX)
+
+
+def names_in(payload: bytes, id_fields: Collection[str]) -> Iterator[str]:
+    """Yield what may name somebody in a line of any shape; a text that is JSON itself is looked into.
+
+    A short text or a number may be anything: it names somebody only as the value of an id's field, or where the line is
+    no JSON, so that nobody can tell.
+    """
+    try:
+        rest = [(msgspec.json.decode(payload), False)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        yield from tokens(payload)
+        return
+    while rest:
+        value, is_id = rest.pop()
+        if isinstance(value, dict):
+            rest += [(inner, name in id_fields) for name, inner in value.items()]
+            rest += [(name, False) for name in value]
+        elif isinstance(value, list):
+            rest += [(inner, False) for inner in value]
+        elif is_id or (isinstance(value, str) and len(value) >= TELLING and not value.isdigit()):
+            yield str(value)
+            if isinstance(value, str) and value.startswith("{"):
+                with suppress(msgspec.DecodeError, RecursionError):
+                    rest.append((msgspec.json.decode(value), False))
 
 
 def tokens(payload: bytes) -> Iterator[str]:

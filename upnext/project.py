@@ -10,6 +10,7 @@ from upnext import dbt
 from upnext.analytics.declared import load_metrics
 from upnext.analytics.definition import Metric
 from upnext.declarations import Problem, check, unknown
+from upnext.durations import seconds
 from upnext.erased import Keys
 from upnext.errors import UpnextError
 from upnext.events.catalogue import Catalogue
@@ -209,10 +210,23 @@ class Project:
                 f"{need.table}.{need.feature} reads {of} of any age: {remedy}give the feature a shorter window",
             )
 
+    def _mistakes_of_goals(self) -> Iterator[Problem]:
+        """Goals for which events are deleted before the time for them is over."""
+        retention = self.policy.kept
+        times = {name: journey.goal.within for name, journey in self.journeys.items()}
+        times |= {name: experience.goal.within for name, experience in self.experiences.items()}
+        for name, within in times.items():
+            if retention is not None and seconds(within) > seconds(retention.after):
+                yield Problem(
+                    ["retention"] if isinstance(self.policy.retention, str) else ["retention", "after"],
+                    f"the goal of '{name}' is measured for {within}: keep events for longer, or shorten the goal",
+                )
+
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_programme())
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_retention())
+        check(self.settings.campaigns / "policy.yml", self._mistakes_of_goals())
         _ = (self.sources, self.journeys, self.experiences, self.metrics, self.sender)
         self.check_segments(self.segment_files)
         if self.settings.smtp_url is not None:

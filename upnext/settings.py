@@ -88,10 +88,13 @@ class Settings:
     report_password: str | None = None
     edge_url: str | None = None
     """Where this machine reaches the edge; `upnext dev` sets it."""
+    edge_prefix: str = ""
+    """The path under which the edge serves, such as `/up`."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read the `UPNEXT_*` variables; an empty variable counts as unset."""
+        prefix = environment.get("UPNEXT_EDGE_PREFIX", "").strip("/")
         return cls(
             home=Path(environment.get("UPNEXT_HOME") or (PROJECT if IS_CHECKOUT else Path.cwd()) / ".upnext")
             .expanduser()
@@ -108,6 +111,7 @@ class Settings:
             alerts_to=environment.get("UPNEXT_ALERTS_TO") or None,
             report_password=environment.get("UPNEXT_REPORT_PASSWORD") or None,
             edge_url=environment.get("UPNEXT_EDGE_URL") or None,
+            edge_prefix=f"/{prefix}" if prefix else "",
         )
 
     @property

@@ -1,6 +1,7 @@
 """A dump while all is at work, restored elsewhere: the mail server's log says that nothing went twice."""
 
 import json
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from sqlalchemy.engine import URL
 from tests.conftest import AS_OF, Cli, SmtpServer, create_database, rows, settings_for
 from tests.integration.test_erase import busy, land
 from tests.journeys import Journeys, journey, mail
+from upnext import dbt
 from upnext.errors import UpnextError
 from upnext.loop import adopt_copy, dispatch_journeys, ingest_landing, tick
 from upnext.project import Project
+from upnext.settings import Settings
 from upnext.warehouse.embedded import binaries
 
 DAY = timedelta(days=1)
@@ -23,16 +26,17 @@ HOUR = timedelta(hours=1)
 BEGIN = AS_OF - 10 * DAY
 
 
-def plain(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
 def dumped(project: Project, folder: Path) -> Path:
     """Dump a warehouse as docs/run/backup.md says."""
     path = folder / "upnext.dump"
-    command = [binaries() / "pg_dump", "--format=custom", f"--file={path}", plain(project.engine.url)]
-    subprocess.run(command, check=True)
+    command = [binaries() / "pg_dump", "--format=custom", f"--file={path}"]
+    subprocess.run(command, env=named_by(project.settings, project.engine.url), check=True)
     return path
+
+
+def named_by(settings: Settings, url: URL) -> dict[str, str]:
+    """Return the variables by which the tools of Postgres find a database: what `upnext env` prints."""
+    return {**os.environ, **dbt.shell_environment(settings, url)}
 
 
 @pytest.fixture
@@ -41,9 +45,9 @@ def restore(embedded_url: URL, tmp_path: Path, smtp: SmtpServer) -> Iterator[obj
 
     def restored(dump: Path, home: Path) -> Project:
         url = create_database(embedded_url, "upnext_restored")
-        target = plain(url)
-        subprocess.run([binaries() / "pg_restore", "--no-owner", f"--dbname={target}", dump], check=True)
         project = Project(settings_for(home, url, smtp.url))
+        command = [binaries() / "pg_restore", "--no-owner", f"--dbname={url.database}", dump]
+        subprocess.run(command, env=named_by(project.settings, url), check=True)
         made.append(project)
         return project
 

@@ -94,6 +94,14 @@ def test_no_more_than_its_rate_in_any_hour(journeys: Journeys, smtp: SmtpServer)
     assert len(set(smtp.ids)) == len(smtp.ids) == 2 * len(USERS)
 
 
+def test_what_waits_for_its_rate_is_not_late(journeys: Journeys) -> None:
+    join(journeys, *USERS)
+    journeys.declare(news=broadcast(rate="1 per hour"))
+    for hours in range(len(USERS)):
+        journeys.dispatch(NOON + hours * HOUR)
+    assert statuses(journeys) == {"sent": len(USERS)}
+
+
 def days_of(warm_up: dict[str, Any], journeys: Journeys, smtp: SmtpServer) -> list[tuple[int, int]]:
     """Dispatch twice on each of four days; return how many mails each day brought, and to how many of Gmail."""
     policy = {"time_zone": "America/New_York", "email": {"connections": 3, "warm_up": warm_up}}

@@ -14,16 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import AS_OF, UPNEXT, SmtpServer, rows, wait_for
+from tests.conftest import AS_OF, UPNEXT, Product, SmtpServer, place_of, rows, wait_for
 from tests.integration.test_export import holding
 from tests.journeys import Journeys, journey, mail
 from upnext.clock import utc_now
-from upnext.erased import Keys
 from upnext.errors import UpnextError
 from upnext.events.files import find_files
 from upnext.events.ingest import ingest
 from upnext.loop import analyse_results, ingest_landing, rebuild, tick
-from upnext.people.erase import Erased, Place, erase
+from upnext.people.erase import Erased, erase
 from upnext.people.export import export
 from upnext.project import Project
 from upnext.warehouse.embedded import binaries
@@ -36,12 +35,6 @@ RESULTS = (
     "analytics.experiment_moments", "analytics.experiment_arms", "analytics.segment_counts", "analytics.copy_counts",
     "analytics.journey_steps",
 )  # fmt: skip
-
-
-def place_of(project: Project) -> Place:
-    settings = project.settings
-    folders = (settings.landing, settings.archive)
-    return Place(project.engine, folders, settings.maildir, project.sources, Keys.of(settings))
 
 
 def erased(project: Project, asked: str = ADA) -> Erased:
@@ -141,7 +134,7 @@ def test_nothing_of_the_person_is_left_and_results_stay(world: Project) -> None:
     [(now_stored, gone)] = rows(world, "select sum(stored), sum(erased) from raw.loads")
     assert (now_stored, gone) == (stored, done.counts["raw.events"])
     with pytest.raises(UpnextError, match="nothing is known"):
-        export(world.engine, world.settings.maildir, ADA, world.settings.home / "out")
+        export(place_of(world), ADA, world.settings.home / "out", now=AS_OF)
     assert erased(world).counts == {}, "again is done already"
 
 
@@ -242,7 +235,83 @@ def test_another_user_of_the_address_keeps_what_is_theirs(journeys: Journeys, sm
     assert len(smtp.ids) == 2
 
 
-@pytest.mark.parametrize("user", ['o"brien\\', "42", "Zoë/日本", "a b,c;d", "x" * 200])
+def test_another_user_of_the_address_stays_stopped(journeys: Journeys) -> None:
+    journeys.person(ADA)
+    insert = (
+        "insert into journeys.suppressions (user_id, channel, address, reason, source, since)"
+        " select user_id, 'email', :address, reason, 'link', :at"
+        " from (values ('son', 'unsubscribed'), ('cat', 'bounced'), (:ada, 'unsubscribed')) as t (user_id, reason)"
+    )
+    journeys.write(insert, address=f"{ADA}@customer.example", at=AS_OF, ada=ADA)
+    erased(journeys.project)
+    assert rows(journeys.project, "select user_id, address, reason from journeys.suppressions") == [
+        ("son", "", "unsubscribed")
+    ]
+
+
+def test_a_short_id_takes_no_lines_of_others_along(project: Project) -> None:
+    lines = [
+        json.dumps({"type": "purchase", "userId": "bob", "messageId": "m1", "properties": {"quantity": 1}}),
+        json.dumps({"type": "purchase", "userId": 1, "messageId": "m2"}),
+        json.dumps({**TRACK, "userId": "1", "messageId": "m3"}),
+    ]
+    path = land(project, "short.jsonl", lines)
+    ingest_landing(project)
+    assert erased(project, "1").counts["raw.rejected_events"] == 1
+    assert [one for one in path.read_text().splitlines() if one.strip()] == lines[:1]
+    land(project, "later.jsonl", [lines[0].replace("m1", "m4")])
+    ingest_landing(project)
+    kept = rows(project, "select payload from raw.rejected_events order by load_id")
+    assert kept == [(lines[0],), (lines[0].replace("m1", "m4"),)]
+
+
+def test_an_address_of_two_people_is_an_error_that_names_them(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    journeys.product.identify("bob", AS_OF - DAY, email="ada@customer.example")
+    with pytest.raises(UpnextError, match="of 2 people: name one of them by an id, such as 'ada', 'bob'"):
+        erased(journeys.project, "ada@customer.example")
+    assert len(rows(journeys.project, "select from raw.events")) > 2
+
+
+def test_calls_that_no_tick_has_taken_in_lead_to_the_visitor_too(project: Project, product: Product) -> None:
+    product.track(None, "login", AS_OF - 3 * DAY, anonymous_id="phone-of-ada")
+    product.track(None, "login", AS_OF - 3 * DAY, anonymous_id="phone-of-both")
+    product.store("identify", AS_OF - 2 * DAY, user_id="bob", anonymous_id="phone-of-both")
+    product.store("identify", AS_OF - DAY, user_id=ADA, anonymous_id="phone-of-ada")
+    product.store("identify", AS_OF - DAY, user_id=ADA, anonymous_id="phone-of-both")
+    erased(project)
+    left = rows(project, "select type, user_id, anonymous_id from raw.events order by 1")
+    assert left == [("identify", "bob", "phone-of-both"), ("track", None, "phone-of-both")]
+
+
+def test_a_person_without_events_is_known_by_any_table(journeys: Journeys) -> None:
+    journeys.write("insert into experiences.assignments values ('offer', 'ada', 'a', now())")
+    assert erased(journeys.project, "ada").counts["experiences.assignments"] == 1
+
+
+def test_a_file_that_comes_after_the_erasure_is_rewritten_by_another(project: Project) -> None:
+    first = [line(ADA, "login", AS_OF), line("bob", "login", AS_OF)]
+    land(project, "first.jsonl", first)
+    ingest_landing(project)
+    erased(project)
+    later = land(project, "later.jsonl", [line(ADA, "logout", AS_OF), line("bob", "logout", AS_OF)])
+    ingest_landing(project)
+    assert erased(project).counts == {"lines of landed files": 1}
+    assert ADA not in later.read_text()
+
+
+def test_addresses_of_pages_with_the_id_go(journeys: Journeys) -> None:
+    journeys.person(ADA, "bob")
+    urls = [f"https://otto.example/{user}/orders" for user in (ADA, "bob")] + [
+        f"https://x.example/?e={ADA}%40customer.example"
+    ]
+    for url in urls:
+        journeys.write("insert into journeys.links (link_id, url) values (:url, :url)", url=url)
+    erased(journeys.project)
+    assert rows(journeys.project, "select url from journeys.links") == [(urls[1],)]
+
+
+@pytest.mark.parametrize("user", ['o"brien\\', "42", "Zoë/日本", "ÉMILE", "a b,c;d", "x" * 200])
 def test_whatever_the_id_looks_like(project: Project, user: str) -> None:
     named: Any = int(user) if user == "42" else user
     lines = [
@@ -256,7 +325,7 @@ def test_whatever_the_id_looks_like(project: Project, user: str) -> None:
     assert rows(project, "select user_id from raw.events order by 1") == [("bob",), ("eve",)]
     assert rows(project, "select count(*) from raw.rejected_events") == [(0,)]
     land(project, "again.jsonl", lines)
-    assert (ingest_landing(project).rejected, erased(project, user).counts) == (2, {})
+    assert (ingest_landing(project).rejected, erased(project, user).counts) == (2, {"lines of landed files": 2})
 
 
 def test_without_the_key_nothing_is_loaded_or_sent(journeys: Journeys, smtp: SmtpServer, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from upnext import cli, dbt
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
 from upnext.journeys.definition import Journey
-from upnext.journeys.dispatch import CHECKS, run_checks
+from upnext.journeys.dispatch import CHECKS, journeys_with_work, run_checks
 from upnext.journeys.policy import Cap, Channel, Policy
 from upnext.loop import analyse_results, build, dispatch_journeys, open_tick
 from upnext.operations import check_journeys, doubtful_copy, explain_journey, pause_journey, resume_journey
@@ -935,6 +935,21 @@ def test_a_mail_that_leaves_late_can_be_opened_for_as_long_as_any(journeys: Jour
     event_about(journeys, "ada", "message opened", "first", AS_OF + 3 * HOUR + HOUR / 2)
     journeys.dispatch(AS_OF + 4 * HOUR)
     assert sorted(rows(journeys.project, sent)) == [("asking", 2), ("hello", 1)]
+
+
+def test_a_step_that_asks_about_a_mail_that_waits_is_no_work(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    asked = {"do": "branch", "name": "asked", "opened": "first", "then": "end", "otherwise": "end"}
+    journeys.declare(hello=journey(mail("first"), asked))
+    journeys.dispatch()
+    journeys.tick(AS_OF + HOUR, "entered", "ada")
+    smtp.answers = ["451 later"]
+    journeys.dispatch(AS_OF + HOUR)
+    assert journeys.messages("status") == [("pending",)]
+    at_work = {"engine": journeys.project.engine, "names": {"hello"}, "now": AS_OF + 2 * HOUR}
+    assert journeys_with_work(**at_work) == set(), "or a dispatch would follow the other"
+    journeys.write("update journeys.messages set retry_at = clock_timestamp() - interval '1 second'")
+    assert journeys_with_work(**at_work) == {"hello"}
 
 
 def test_a_mail_may_be_opened_before_it_is_waited_for(journeys: Journeys, smtp: SmtpServer) -> None:

@@ -5,6 +5,7 @@ committed.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -193,3 +194,18 @@ def test_who_deletes_lines_of_the_inbox_finds_none_taken(project: Project, monke
             connection.execute(sa.text("set local lock_timeout = '20s'"))
             assert connection.execute(sa.text("delete from edge.inbox")).rowcount == 3
         assert inbox.result(LONG) == Ingested()
+
+
+def test_of_a_file_that_is_cut_while_it_is_read_the_copy_is_loaded_whole(project: Project, tmp_path: Path) -> None:
+    """As logrotate's copytruncate does."""
+    path = file_of(tmp_path / "app.jsonl", *(f"m{nth}" for nth in range(400)), context={"text": "x" * 25_000})
+    copy = tmp_path / "app.jsonl.1"
+
+    def rotate(nth: int) -> None:
+        if nth == 1:
+            copy.write_bytes(path.read_bytes())
+            os.truncate(path, 0)
+
+    first = load(project, path, rotate).stored
+    assert 0 < first < 400
+    assert first + load(project, copy).stored == 400

@@ -47,6 +47,7 @@ class Site:
     """What browsers reach: the site with the login, or another one of the same proxy."""
 
     port: int
+    key: str
     name: str = NAME
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, str, bytes]:
@@ -108,8 +109,10 @@ def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]
         pytest.skip("caddy is not on this machine")
     write(project)
     [recipe] = re.findall(r"```caddyfile\n(.*?)```", GUIDE, re.DOTALL)
+    for variable in ("UPNEXT_EDGE_TRUSTED_PROXIES=127.0.0.1", "UPNEXT_EDGE_PREFIX=/up"):
+        assert f" {variable}" in GUIDE
     trusting = {"UPNEXT_EDGE_TRUSTED_PROXIES": "127.0.0.1", "UPNEXT_TRUSTED_USER_HEADER": "X-Forwarded-User"}
-    with running(project, **trusting) as edge:
+    with running(project, UPNEXT_EDGE_PREFIX="/up", **trusting) as edge:
         port = free_port()
         for stated, real in (
             (f"{NAME} {{", f"http://{NAME}:{port} {{"), (f"\n{OPEN} {{", f"\nhttp://{OPEN}:{port} {{"),
@@ -125,7 +128,7 @@ def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]
         try:
             wait_for(lambda: is_up(port, "/") or caddy.poll() is not None, "Caddy")
             assert caddy.poll() is None, (tmp_path / "caddy.log").read_text()
-            yield Site(port)
+            yield Site(port, edge.key)
         finally:
             caddy.terminate()
             caddy.wait()
@@ -133,13 +136,13 @@ def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]
 
 def test_caddy_lets_in_who_has_logged_in_and_nobody_else(site: Site) -> None:
     known = {"Cookie": "_oauth2_proxy=ada"}
-    for path in ("/", "/report", "/runs"):
+    for path in ("/", "/up/report", "/runs"):
         assert site.ask("GET", path)[:2] == (302, f"/oauth2/sign_in?rd={path}")
         assert site.ask("GET", path, X_Forwarded_User="eve@evil.example")[0] == 302, "a header of one's own is no login"
         assert site.ask("GET", path, X_Auth_Request_Email="eve@evil.example")[0] == 302
     assert site.ask("GET", "/oauth2/sign_in")[::2] == (200, b"sign in")
     assert b"__NEXT_DATA__" in site.ask("GET", "/", **known)[2], "the UI's page"
-    assert site.ask("GET", "/report", **known)[0] == 200
+    assert site.ask("GET", "/up/report", **known)[0] == 200
 
     question, ours = {"query": "{ version }"}, {"Content_Type": "application/json", **known}
     origin = f"https://{NAME}:{site.port}"
@@ -155,7 +158,9 @@ def test_caddy_lets_in_who_has_logged_in_and_nobody_else(site: Site) -> None:
 
 
 def test_a_site_without_a_login_names_nobody_to_the_edge(site: Site) -> None:
-    open_site = Site(site.port, OPEN)
+    open_site = Site(site.port, site.key, OPEN)
     assert open_site.ask("GET", "/up/readyz")[0] == 200
+    told = json.loads(open_site.ask("GET", f"/up/v1/projects/{site.key}/settings")[2])
+    assert told["integrations"]["Segment.io"]["apiHost"] == f"{OPEN}:{site.port}/up/v1", "where Caddy leads to the edge"
     assert open_site.ask("GET", "/up/report")[0] == 401
     assert open_site.ask("GET", "/up/report", X_Forwarded_User="eve@evil.example")[0] == 401

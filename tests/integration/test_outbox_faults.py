@@ -318,6 +318,25 @@ def test_a_recipient_that_is_refused_stops_no_other(outbox: Outbox, smtp: SmtpSe
     assert suppressed == [(second, "email", "bounced")]
 
 
+def test_a_sender_that_is_refused_stops_no_recipient(outbox: Outbox, smtp: SmtpServer) -> None:
+    (user,) = outbox.due(1)
+    smtp.refused = {f"{user}@customer.example": "550 5.1.8 bad outbound sender"}
+    outbox.dispatch()
+    assert outbox.statuses() == [("failed", "smtp 550 5.1.8")]
+    assert rows(outbox.project, "select count(*) from journeys.suppressions") == [(0,)]
+
+
+def test_a_number_of_thousands_of_digits_stops_no_mail(outbox: Outbox, smtp: SmtpServer) -> None:
+    users = outbox.due(2)
+    for nth, number in enumerate(("9" * 5000, int("9" * 4000))):
+        outbox.product.track(users[0], "product viewed", AS_OF, properties={"seats": number, "nth": nth})
+    with outbox.project.engine.connect() as connection:
+        values = "select upnext.number(properties -> 'seats') from raw.events where properties ? 'nth'"
+        assert list(connection.scalars(sa.text(values))) == [None, None]
+    outbox.dispatch()
+    assert outbox.statuses() == [("sent", None), ("sent", None)]
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [

@@ -112,9 +112,12 @@ def test_the_edge_shows_it_to_whoever_has_the_password(project: Project) -> None
 
 def test_a_trusted_proxy_names_who_has_logged_in(project: Project) -> None:
     trusting = {"UPNEXT_EDGE_TRUSTED_PROXIES": "127.0.0.1/32", "UPNEXT_TRUSTED_USER_HEADER": "X-User"}
-    with running(project, UPNEXT_REPORT_PASSWORD="one of our own", **trusting) as edge:
+    with running(project, UPNEXT_REPORT_PASSWORD="one of our own", UPNEXT_EDGE_ORIGINS="*", **trusting) as edge:
         write(project)
-        assert edge.ask("GET", "/report", X_User="ada").status == 200
+        for path in ("/report", "//report"):
+            shown = edge.ask("GET", path, X_User="ada", Origin="https://otto.example", Forwarded='for="192.0.2.1:_x"')
+            assert shown.status == 200
+            assert "access-control-allow-origin" not in shown.headers, "pages of other origins never read it"
         for nobody in ("", "-", "(null)", "ada, bob"):
             assert edge.ask("GET", "/report", X_User=nobody).status == 401, nobody
         assert edge.ask("GET", "/report", Authorization=login("one of our own")).status == 200

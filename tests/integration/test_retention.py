@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import AS_OF, Product, rows
 from tests.integration.test_erase import busy, land, line, results
-from tests.journeys import Journeys
+from tests.journeys import Journeys, journey, mail
 from upnext.errors import UpnextError
 from upnext.journeys.policy import Landed, Retention
 from upnext.loop import analyse_results, ingest_landing, prune_old, rebuild, tick
@@ -200,6 +200,41 @@ def test_landed_files_are_packed_and_deleted(project: Project) -> None:
     assert ingest_landing(project).files_already_loaded == 1, "the ledger knows the content"
     assert at(100)["deleted"] == 3
     assert [path for path in archived.rglob("*") if path.is_file()] == []
+
+
+def test_a_refused_file_stays_and_one_of_the_same_name_takes_no_copy_away(project: Project) -> None:
+    settings, landed = project.settings, Landed(archive_after="7 days")
+    refused = settings.landing / "segment" / "cut.jsonl.gz"
+    path = land(project, "export.jsonl", [line("ada", "login", AS_OF)])
+    refused.write_bytes(b"\x1f\x8b\x08 no gzip")
+    ingest_landing(project)
+    at = datetime.fromtimestamp(path.stat().st_ctime, AS_OF.tzinfo) + 8 * DAY
+
+    def pack() -> dict[str, int]:
+        return archive(project.engine, settings.landing, settings.archive, project.sources, landed, now=at)
+
+    assert (pack()["archived"], refused.exists()) == (1, True)
+    part = settings.archive / "segment" / ".abc.part"
+    part.write_text("half of a copy")
+    land(project, "export.jsonl", [line("bob", "login", AS_OF)])
+    ingest_landing(project)
+    assert pack()["archived"] == 1
+    copies = [pa.input_stream(str(one), compression="zstd").read() for one in settings.archive.rglob("*.zst")]
+    assert sorted(b"ada" in copy for copy in copies) == [False, True]
+    assert not part.exists()
+
+
+def test_the_event_that_let_somebody_in_stays_while_they_are_inside(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    entry = {"segment": None, "existing_members": None, "exit_on_leaving": False, "event": {"any_of": ["book demo"]}}
+    journeys.declare(demo=journey(mail("hello", after="300 days"), **entry))
+    journeys.dispatch()
+    for user in ("ada", "bob"):
+        journeys.product.track(user, "book demo", AS_OF + HOUR)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    journeys.write("update journeys.entries set ended_at = entered_at, status = 'left' where user_id = 'bob'")
+    prune(journeys.project.engine, Retention(after="3 months", keep=[]), as_of=AS_OF + 200 * DAY)
+    assert rows(journeys.project, "select user_id from raw.events where event = 'book demo'") == [("ada",)]
 
 
 def test_a_changed_file_is_not_packed(project: Project) -> None:

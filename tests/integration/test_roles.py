@@ -208,6 +208,8 @@ def test_each_process_runs_under_its_own(made: Project, embedded_url: URL, smtp:
     assert json.loads(run("operator", "status", "--json"))
     run("operator", "journeys", "stop", "earn_upgrade")
     run("operator", "journeys", "start", "earn_upgrade")
+    run("operator", "experiences", "stop", "upsell_banner")
+    run("operator", "experiences", "start", "upsell_banner")
     assert "busy_users" in run("analyst", "preview", "busy_users")
     before = rows(made, "select count(*) from edge.inbox")[0][0]
     for role in ("collector", "edge"):

@@ -112,6 +112,40 @@ def test_what_was_said_last_counts_whatever_comes_first(journeys: Journeys) -> N
     assert journeys.sent("about_news") == ["ada"], "of two at one instant, no counts"
 
 
+def test_what_no_index_can_hold_is_no_topic_and_no_key_and_stops_nobody(journeys: Journeys) -> None:
+    journeys.person("ada", "eve")
+    keyed = by_event(mail("of_cart"), keyed_by="cart", event={"any_of": ["product viewed"]})
+    journeys.declare(news=by_event(mail("about_news"), topic="news"), cart=keyed)
+    journeys.dispatch()
+    # Random enough to stay long when it is compressed.
+    long = "".join(f"{nth * 7919 % 100_003:x}" for nth in range(5000))
+    say(journeys, "eve", "topic unsubscribed", AS_OF, topic=long)
+    say(journeys, "eve", "product viewed", AS_OF + HOUR, cart=long)
+    say(journeys, "ada", "product viewed", AS_OF + HOUR, cart="c1")
+    book(journeys, "ada", "eve")
+    assert (journeys.sent("about_news"), journeys.sent("of_cart")) == (["ada", "eve"], ["ada"])
+    assert consents(journeys) == []
+
+
+def test_an_older_resubscription_of_a_clock_that_is_ahead_lifts_nothing(journeys: Journeys) -> None:
+    journeys.person("ada")
+    journeys.declare(news=by_event(mail("hello")))
+    journeys.dispatch()
+    book(journeys, "ada")
+    [(message_id,)] = journeys.messages("message_id")
+    say(journeys, "p", "message resubscribed", AS_OF + 3 * HOUR, message_id=message_id)
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    # What the edge writes for a click on the link, and the line that follows it.
+    insert = (
+        "insert into journeys.suppressions (user_id, channel, address, reason, source, since)"
+        " values ('ada', 'email', 'ada@customer.example', 'unsubscribed', 'link', :at)"
+    )
+    journeys.write(insert, at=AS_OF + 2 * HOUR)
+    say(journeys, "p", "message unsubscribed", AS_OF + 2 * HOUR, message_id=message_id)
+    book(journeys, "ada", at=AS_OF + 4 * HOUR)
+    assert len(journeys.sent("hello")) == 1
+
+
 def test_a_merge_keeps_the_last_word(journeys: Journeys) -> None:
     journeys.person("ada", "ada-2", "bob", "bob-2")
     journeys.declare(news=by_event(mail("about_news"), topic="news"))

@@ -31,7 +31,7 @@ from upnext.edge.links import Links
 from upnext.edge.mail_page import MailPages
 from upnext.edge.refusal import Refusals, Refused
 from upnext.edge.report_page import ReportPage
-from upnext.edge.requests import body_of
+from upnext.edge.requests import body_of, peer_of
 from upnext.edge.script import Script
 from upnext.edge.tokens import Tokens
 from upnext.edge.warehouse import STATEMENTS, Warehouse
@@ -119,7 +119,7 @@ class Edge:
         Anybody can state these headers, and a cache would give the answer to others.
         """
         scheme, host = request.scheme, request.netloc
-        if self.config.is_trusted(request.remote_addr):
+        if self.config.is_trusted(peer_of(request)):
             stated = _last(request.get_header("X-Forwarded-Proto"))
             scheme = stated if stated in ("http", "https") else scheme
             stated = _last(request.get_header("X-Forwarded-Host"))
@@ -159,13 +159,13 @@ class Process:
                 response.set_headers(origins.headers_of(origin, is_preflight=True))
             response.complete = True
 
-    async def process_response(self, request: Request, response: Response, _resource: Any, _is_served: bool) -> None:
+    async def process_response(self, request: Request, response: Response, resource: Any, _is_served: bool) -> None:
         """Let the pages of listed origins read the answer, whatever it is."""
         response.append_header("Vary", "Origin")
         response.set_header("X-Content-Type-Options", "nosniff")
         # Pages of other origins read events' answers and decisions, and never the report.
-        is_report = request.path == f"{self._edge.config.prefix}/report"
-        origin = request.get_header("Origin") if request.method != "OPTIONS" and not is_report else None
+        is_for_all = request.method != "OPTIONS" and not isinstance(resource, ReportPage)
+        origin = request.get_header("Origin") if is_for_all else None
         if origin is not None and await self._edge.is_allowed(origin, request):
             response.set_headers(origins.headers_of(origin, is_preflight=False))
         self._edge.count(response.status_code)
@@ -205,7 +205,7 @@ class Collect:
         config = self._edge.config
         if not config.keeps_ip:
             return None
-        return config.client_of(request.remote_addr, request.get_header("X-Forwarded-For"))
+        return config.client_of(peer_of(request), request.get_header("X-Forwarded-For"))
 
 
 class ClientSettings:
@@ -228,6 +228,7 @@ class ClientSettings:
         })  # fmt: skip
         response.content_type = falcon.MEDIA_JSON
         response.cache_control = ["public", "max-age=300"]
+        response.append_header("Vary", "X-Forwarded-Host, X-Forwarded-Proto")
 
 
 class ClientMetrics:
@@ -275,7 +276,7 @@ class Metrics:
     async def on_get(self, request: Request, response: Response) -> None:
         """Write the counts of this process."""
         is_forwarded = request.get_header("X-Forwarded-For") is not None
-        if is_forwarded or not ip_address(request.remote_addr).is_loopback:
+        if is_forwarded or not ip_address(peer_of(request)).is_loopback:
             raise Refused(404, "not_found", "there is nothing here")
         response.data = generate_latest(self._edge.registry)
         response.content_type = "text/plain; version=0.0.4; charset=utf-8"

@@ -6,7 +6,7 @@ where there is none; it leaves out the key. Whatever is wrong with one event is 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -74,12 +74,16 @@ def read(body: bytes, kind: str) -> Call:
         raise Refused(400, "invalid_shape", f"the body does not have the form of a {kind} call: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return read(_with_broken_as_text(body, kind), kind)
-    if len(items) > MAX_EVENTS:
-        raise Refused(413, "too_many_events", f"{len(items)} events; at most {MAX_EVENTS} in a request")
+    _check_count(items)
     context, sent_at = fields.get("context"), fields.get("sentAt")
     if len(body) + len(items) * sum(len(bytes(part)) for part in (context, sent_at) if part is not None) > MAX_LINES:
         raise Refused(413, "too_large", "the context of the batch is too large for so many events")
     return Call(key, items, None, context, sent_at)
+
+
+def _check_count(items: Sized) -> None:
+    if len(items) > MAX_EVENTS:
+        raise Refused(413, "too_many_events", f"{len(items)} events; at most {MAX_EVENTS} in a request")
 
 
 def _with_broken_as_text(body: bytes, kind: str) -> bytes:
@@ -95,6 +99,7 @@ def _with_broken_as_text(body: bytes, kind: str) -> bytes:
         raise refused from None
     stated = parsed.get("batch") if isinstance(parsed, dict) and kind in BATCHES else None
     items = stated if isinstance(stated, list) else []
+    _check_count(items)
     broken = [nth for nth, item in enumerate(items) if not _is_json(item)]
     if not broken:
         raise refused
@@ -135,8 +140,11 @@ def lines_of(
     except _BROKEN:
         raise Refused(400, "invalid_shape", "the context of the batch cannot be read") from None
     over: Fields = {"upnext": msgspec.Raw(b'{"bot":true}')} if is_bot else {}
+    of_all = b"" if call.context is None else b'{"context":' + bytes(call.context) + b"}"
     return [
-        _line(item, rules, added, under, over, ids) for item in call.items if not _objects(bytes(item), rules.consent)
+        _line(item, rules, added, under, over, ids)
+        for item in call.items
+        if not _objects(bytes(item), of_all, rules.consent)
     ]
 
 
@@ -161,9 +169,11 @@ def _completed(
 ) -> bytes:
     fields: dict[str, Any] = _fields(item)
     fields.pop("writeKey", None)
+    text = bytes(item)
     if under or over:
         fields["context"] = msgspec.Raw(_encode({**under, **_object(fields.get("context")), **over}))
-    if rules.strips_queries and any(mark in bytes(item) for mark in _MARKS):
+        text += bytes(fields["context"])
+    if rules.strips_queries and any(mark in text for mark in _MARKS):
         fields.update(_without_queries(fields))
     if bytes(fields.get("messageId", b"null")) in (b"null", b'""'):
         fields["messageId"] = next(ids)
@@ -215,7 +225,7 @@ class _Consent(msgspec.Struct, rename="camel"):
 
 
 class _ConsentContext(msgspec.Struct):
-    consent: _Consent = msgspec.field(default_factory=_Consent)
+    consent: _Consent | None = None
 
 
 class _ConsentOf(msgspec.Struct):
@@ -225,14 +235,24 @@ class _ConsentOf(msgspec.Struct):
 _consent = msgspec.json.Decoder(_ConsentOf).decode
 
 
-def _objects(item: bytes, category: str | None) -> bool:
-    """Whether the user said no to a category of storing, in the form of Segment's consent."""
-    if category is None or b"categoryPreferences" not in item:
+def _objects(item: bytes, of_all: bytes, category: str | None) -> bool:
+    """Whether the user said no to a category of storing, in the form of Segment's consent.
+
+    What an event says of it stands in the place of what its batch says.
+    """
+    if category is None:
         return False
+    stated = _consent_in(item) or _consent_in(of_all)
+    return stated is not None and stated.category_preferences.get(category) is False
+
+
+def _consent_in(item: bytes) -> _Consent | None:
+    if b"consent" not in item:
+        return None
     try:
-        return _consent(item).context.consent.category_preferences.get(category) is False
+        return _consent(item).context.consent
     except _BROKEN:
-        return False
+        return None
 
 
 def is_bot(user_agent: str | None) -> bool:

@@ -56,14 +56,13 @@ class Config:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Config":
         """Read the `UPNEXT_EDGE_*` variables. Raises `UpnextError` with the name of a wrong one."""
-        prefix = environment.get("UPNEXT_EDGE_PREFIX", "").strip("/")
         settings = Settings.from_environment(environment)
         policy = load_policy(parse_networks(settings.webhook_networks), settings.campaigns / "policy.yml")
         return cls(
             database=environment.get(DATABASE, ""),
             processes=int(environment.get(PROCESSES) or 1),
             origins=frozenset(_origin(one) for one in _words(environment, "UPNEXT_EDGE_ORIGINS")),
-            prefix=f"/{prefix}" if prefix else "",
+            prefix=settings.edge_prefix,
             trusted_proxies=tuple(_network(one) for one in _words(environment, "UPNEXT_EDGE_TRUSTED_PROXIES")),
             keeps_ip=_is_on(environment, "UPNEXT_EDGE_KEEP_IP", default=False),
             strips_queries=_is_on(environment, "UPNEXT_EDGE_STRIP_QUERY", default=True),

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 from base64 import b64decode
 from binascii import Error as Base64Error
+from ipaddress import ip_address, ip_network
 from secrets import compare_digest
 
 import falcon
@@ -13,6 +14,7 @@ from falcon.asgi import Request, Response
 from upnext.edge.config import Config
 from upnext.edge.limits import Limits
 from upnext.edge.refusal import Refused
+from upnext.edge.requests import peer_of
 from upnext.edge.warehouse import Warehouse
 
 USER = "upnext"
@@ -73,7 +75,7 @@ class ReportPage:
 
     def _is_let_in(self, request: Request) -> bool:
         config = self._config
-        if config.user_header and config.is_trusted(request.remote_addr):
+        if config.user_header and config.is_trusted(peer_of(request)):
             # Two headers come as one, with a comma: a proxy that sets its own drops the client's.
             user = (request.get_header(config.user_header) or "").strip()
             if user not in NOBODY and "," not in user:
@@ -81,9 +83,9 @@ class ReportPage:
         stated = _password_of(request.get_header("Authorization"))
         if stated is None:
             return False
-        client = config.client_of(request.remote_addr, request.get_header("X-Forwarded-For"))
-        if len(self._wrong) > MOST_CLIENTS:
-            self._wrong.clear()
+        client = _neighbourhood(config.client_of(peer_of(request), request.get_header("X-Forwarded-For")))
+        if client not in self._wrong and len(self._wrong) >= MOST_CLIENTS:
+            del self._wrong[next(iter(self._wrong))]
         limits = self._wrong.setdefault(client, Limits())
         wait = limits.take(0, WRONG_A_SECOND, 1)
         if wait is not None:
@@ -92,6 +94,12 @@ class ReportPage:
         if is_right:
             limits.take(0, WRONG_A_SECOND, -1)
         return is_right
+
+
+def _neighbourhood(address: str) -> str:
+    """Return what one client can be told by: who has one address of IPv6 has all that begin alike."""
+    parsed = ip_address(address)
+    return address if parsed.version == 4 else str(ip_network((int(parsed) >> 64 << 64, 64)))
 
 
 def _accepted(header: str | None) -> set[str]:

@@ -1,4 +1,4 @@
-"""The body of a request, within limits of size and time."""
+"""The body of a request, within limits of size and time, and whom it comes from."""
 
 import asyncio
 import zlib
@@ -14,6 +14,11 @@ MOST_DISCARDED = 4 * MAX_BODY
 """Bytes that are read of a body that is too large: a client that still sends would not read the answer."""
 BODY_WITHIN = 10.0
 """Seconds for a body to arrive."""
+
+
+def peer_of(request: Request) -> str:
+    """Return the address at the other end of the connection, whatever headers say."""
+    return str((request.scope.get("client") or ("127.0.0.1",))[0])
 
 
 async def body_of(request: Request) -> bytes:

@@ -24,7 +24,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from upnext.edge.refusal import Refused
 
 HOLDS_FOR = timedelta(minutes=5)
-_AMAZON = re.compile(r"https://sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/[^\s]*")
+# By regions, such as eu-central-1. What looks alike and has none may be anybody's: a bucket of S3, for one.
+_AMAZON = re.compile(r"https://sns\.[a-z]{2}(-[a-z]+)+-\d\.amazonaws\.com(\.cn)?/[^\s]*")
 _SIGNED_BY_SNS = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 from upnext.erased import USER, VISITOR, Keys, Tombstones, tombstones
 from upnext.events.event import KEPT_CALLS, Event, Reject
 from upnext.events.records import Rejected
+from upnext.events.source import SEGMENT_IDS
 from upnext.events.sql import SQL
 
 ERASED = "erased"
@@ -19,11 +20,15 @@ NOBODY = Tombstones()
 
 @dataclass(frozen=True)
 class Admission:
-    """Who was erased, and from when on events are kept: None where all are. Events of the names `kept` are older."""
+    """Who was erased, and from when on events are kept: None where all are. Events of the names `kept` are older.
+
+    `id_fields` are those of the source whose lines are judged.
+    """
 
     erased: Tombstones = NOBODY
     since: datetime | None = None
     kept: frozenset[str] = frozenset()
+    id_fields: frozenset[str] = SEGMENT_IDS
 
     def __bool__(self) -> bool:
         return bool(self.erased) or self.since is not None
@@ -53,7 +58,7 @@ class Admission:
 
     def without_payload(self, rejected: Rejected) -> Rejected:
         """Return a rejected line, and no payload where it names somebody who was erased."""
-        if rejected.reject.reason == ERASED or self.erased.are_in(rejected.payload):
+        if rejected.reject.reason == ERASED or self.erased.are_in(rejected.payload, self.id_fields):
             return rejected._replace(payload=b"")
         return rejected
 

@@ -7,7 +7,7 @@ or delete events take alone.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
@@ -198,7 +198,14 @@ def _load_page(
     admitted = admission(connection, keys)
     return sum(
         (
-            _load_lines(connection, name, sources[name], list(ours), loaded_at, admitted)
+            _load_lines(
+                connection,
+                name,
+                sources[name],
+                list(ours),
+                loaded_at,
+                replace(admitted, id_fields=sources[name].id_fields),
+            )
             for name, ours in groupby(lines, key=lambda line: line[0])
         ),
         Ingested(),
@@ -236,7 +243,7 @@ def _load(
     keys: Keys,
     on_bytes: Callable[[int], None],
 ) -> Ingested:
-    admitted = admission(connection, keys)
+    admitted = replace(admission(connection, keys), id_fields=source.id_fields)
     hold(connection, f"file {file.name}")
     before = ledger.newest(connection, file)
     content = Content(file.path)
@@ -272,8 +279,14 @@ def _load(
                 end = batch.end
 
     total = _write_all(store, decoded(), admitted)
-    prefix = now.fingerprint if end.bytes == now.size else content.measure(mark=end.bytes).prefix
-    read = ReadSoFar(end, prefix or "")
+    again = None if end.bytes == now.size else content.measure(mark=end.bytes)
+    read = ReadSoFar(end, now.fingerprint if again is None else again.prefix or "")
+    fingerprint = now.fingerprint
+    if look_again_at is not None:
+        fingerprint = f"waiting {load_id}"
+    elif again is not None and again.size < now.size:
+        # It was cut while it was read: the same content under another name has not been loaded.
+        fingerprint = f"cut {load_id}"
     waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
     if look_again_at is not None and before is not None and before == read:
         ledger.look_again(connection, load_id, file, read, look_again_at=look_again_at)
@@ -283,7 +296,7 @@ def _load(
         load_id,
         total.counts,
         read,
-        fingerprint=now.fingerprint if look_again_at is None else f"waiting {load_id}",
+        fingerprint=fingerprint,
         look_again_at=look_again_at,
     )
     changed = (f"{file.name}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()

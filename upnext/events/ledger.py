@@ -33,6 +33,12 @@ def not_loaded(connection: Connection, files: list[LandedFile], *, now: datetime
     ]
 
 
+def is_loaded(connection: Connection, file: LandedFile, *, now: datetime) -> bool:
+    """Return whether a file, as it is, has been loaded to its end, and was not refused."""
+    is_refused = connection.scalar(SQL["is_refused"], {"path": file.name})
+    return not is_refused and not not_loaded(connection, [file], now=now)
+
+
 def has_lines_waiting(connection: Connection, sources: Collection[str]) -> bool:
     """Return whether lines of these sources wait in the inbox."""
     return bool(connection.scalar(SQL["has_lines_waiting"], {"sources": list(sources)}))

@@ -35,7 +35,7 @@ def decode_provider(line: bytes, *, provider: str, loaded_at: datetime) -> Event
         raise Reject("invalid_shape", "not an object")
     try:
         told = PROVIDERS[provider](payload)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise Reject("invalid_shape", f"not a payload that {provider} documents: {error}") from None
     message_id = next((found[1].lower() for one in told.ids if (found := _ID.fullmatch(str(one)))), None)
     if message_id is None:
@@ -70,11 +70,11 @@ def decode_provider(line: bytes, *, provider: str, loaded_at: datetime) -> Event
 
 
 def _moment(value: Any) -> datetime | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value, UTC)
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
         return msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, ValueError, OverflowError, OSError):
         return None
 
 

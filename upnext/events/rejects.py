@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.erased import Keys
-from upnext.events.admission import Admission, admission
+from upnext.events.admission import ERASED, Admission, admission
 from upnext.events.declared import known_source
 from upnext.events.event import Event, Reject
 from upnext.events.ingest import NO_KEYS
@@ -57,7 +57,7 @@ def replay(
 
     `sources` are those declared.
     """
-    chosen = {"source": source, "reason": reason, "unreadable": list(UNREADABLE)}
+    chosen = {"source": source, "reason": reason, "unreadable": [*UNREADABLE, ERASED]}
     with engine.begin() as connection:
         hold(connection, "ingest")
         admitted = admission(connection, keys)

@@ -35,6 +35,9 @@ UNITS = {
 }
 
 
+SEGMENT_IDS = frozenset({"userId", "anonymousId", "previousId"})
+
+
 class EventName(Declaration, frozen=True):
     """The field that names the event, and the names to store for some of its values; others stay as they are."""
 
@@ -102,6 +105,11 @@ class Source(Declaration, frozen=True):
         ids = (self.user_id, self.anonymous_id, self.account_id)
         names = [*self.message_id, *filter(None, ids), self.occurred_at.field, self.event.field, *self.properties]
         return list(dict.fromkeys(names))
+
+    @property
+    def id_fields(self) -> frozenset[str]:
+        """Names of the fields that hold an id of a user or of a visitor."""
+        return SEGMENT_IDS | set(filter(None, (self.user_id, self.anonymous_id)))
 
 
 OWN = "upnext"
@@ -212,6 +220,6 @@ def _number(value: object) -> int | float | None:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
     return None if isinstance(value, bool) or not isinstance(value, int | float) else value

@@ -208,7 +208,9 @@ def _move_group(
     is_replay: bool,
     done: DispatchResult,
 ) -> None:
-    published = newest_published(connection)
+    # A tick that was published since then may have merged users, who have not been moved yet.
+    merged = consumed(connection, MERGES)
+    published = merged.tick_id if merged is not None else 0
     journeys = {name: by_own_clock(journey) for name, journey in journeys.items() if begins_at(journey) <= as_of}
     since = {name: consumed(connection, consumer_of(name)) for name in journeys}
     values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}

@@ -82,7 +82,8 @@ select
     consent_events.load_id
 from journeys.consent_events
 inner join journeys.messages on messages.message_id = consent_events.message_id
-where consent_events.topic is not null
+-- An index holds the topic, and no topic is declared under so long a name.
+where octet_length(consent_events.topic) <= 200
 union all
 select
     events.user_id,
@@ -97,7 +98,7 @@ inner join raw.loads on loads.load_id = events.load_id
 where
     events.event in ('topic subscribed', 'topic unsubscribed')
     and events.user_id is not null
-    and events.properties ->> 'topic' is not null;
+    and octet_length(events.properties ->> 'topic') <= 200;
 
 -- The event that let a user into a journey.
 create or replace function journeys.trigger_of(of_source text, of_id text) returns table (properties jsonb)
@@ -404,7 +405,7 @@ as $$
                 )
             ) then 'left'
             when
-                steps.late = 'skip' and messages.attempts = 0
+                steps.late = 'skip' and messages.attempts = 0 and not messages.is_limited
                 and at_instant
                     > greatest(messages.due_at, messages.not_before) + late_beyond
                 then 'late'
@@ -548,6 +549,14 @@ as $$
     where members.segment = of_segment
 $$;
 
+-- The key of a run. An index holds it, so that a value of a thousand bytes is none.
+create or replace function journeys.key_in(properties jsonb, keyed_by text) returns text
+language sql immutable parallel safe
+return case
+    when octet_length(properties #>> string_to_array(keyed_by, '.')) <= 1000
+        then properties #>> string_to_array(keyed_by, '.')
+end;
+
 -- Users who enter by an event that was loaded, or occurred, since the last dispatch.
 create or replace function journeys.entering_by_event(
     of_journey text, entry jsonb, keyed_by text, since_tick bigint, since_instant timestamptz, up_to timestamptz
@@ -561,7 +570,7 @@ as $$
         events.occurred_at as entered_at,
         'event ' || events.source || '/' || events.message_id as cause,
         cast(null as bigint) as change_id,
-        events.properties #>> string_to_array(keyed_by, '.') as key,
+        journeys.key_in(events.properties, keyed_by) as key,
         events.source as trigger_source,
         events.message_id as trigger_id
     from events.user_events as events
@@ -593,7 +602,7 @@ as $$
         messages.due_at,
         'message ' || messages.message_id,
         cast(null as bigint),
-        trigger.properties #>> string_to_array(keyed_by, '.'),
+        journeys.key_in(trigger.properties, keyed_by),
         entries.trigger_source,
         entries.trigger_id
     from journeys.messages

@@ -19,10 +19,11 @@ from sqlalchemy.exc import OperationalError
 
 from upnext.erased import ADDRESS, USER, VISITOR, Keys, bury, kind_and_id, tombstones
 from upnext.errors import UpnextError
-from upnext.events.files import Refused, find_landed
-from upnext.events.source import OWN, OWN_SOURCE, Source, decoder
-from upnext.people.files import is_theirs, remove_mails, rewrite
-from upnext.people.known import Person, find_person, tables_of
+from upnext.events.files import LandedFile, Refused, find_landed
+from upnext.events.source import Source
+from upnext.people.files import remove_mails, rewrite
+from upnext.people.known import Person, find_person, known_as, tables_of
+from upnext.people.lines import rejected, waiting
 from upnext.people.sql import SQL
 from upnext.retention.counts import keeping_counts
 from upnext.warehouse.locks import exclusive, transaction
@@ -32,8 +33,6 @@ LOCKS = ("tick", "dbt", "dispatch", "assign", "live_ctas", "ingest")
 _ONE_BY_ONE = ("raw.rejected_events", "edge.inbox")
 # Messages name entries, and a trigger names the users of a deleted entry.
 _FIRST, _LAST = ("journeys.messages",), ("analytics.invalidated_users",)
-# Another user may have the same address.
-_OF_USERS = "user_id = any(:users)"
 _LINKS = (
     "user_id = any(:users) or linked_to = any(:users)"
     " or (kind = 'visitor' and id = any(:visitors)) or (kind = 'user' and id = any(:users))"
@@ -71,9 +70,10 @@ def erase(place: Place, asked: str, *, now: datetime, on_stage: Callable[[str], 
             person = find_person(connection, asked)
         except UpnextError:
             buried = tombstones(connection, place.keys)
-            if any(buried.names(kind, asked.removeprefix("visitor:")) for kind in (USER, VISITOR, ADDRESS)):
-                return Erased({}, ())
-            raise
+            if not any(buried.names(kind, asked.removeprefix("visitor:")) for kind in (USER, VISITOR, ADDRESS)):
+                raise
+            # A file that came since then may have lines of them, of which nothing was loaded.
+            person = known_as(asked)
         listed = connection.execute(SQL["lists_with"], person.values).all()
     if listed:
         names = ", ".join(sorted({f"lists/{row.list}.csv" for row in listed}))
@@ -106,22 +106,41 @@ def _out_of_files(
     place: Place, person: Person, now: datetime, on_stage: Callable[[str], None]
 ) -> tuple[int, tuple[str, ...]]:
     """Rewrite the landed files with lines of a person; return how many, and the files that only others can rewrite."""
+    lines, elsewhere = 0, list[str]()
+    landed: list[LandedFile] = []
+    # Meanwhile some may move into the archive.
+    while found := _not_among(landed, place):
+        more, others = _out_of(found, place, person, now, on_stage)
+        landed, lines, elsewhere = [*landed, *found], lines + more, [*elsewhere, *others]
+    ours = {file.name for file in landed}
+    with place.engine.connect() as connection:
+        loads = connection.execute(SQL["loads_of"], person.values).all()
+    elsewhere += [row.path for row in loads if row.path not in ours and Path(row.path).exists()]
+    return lines, tuple(elsewhere)
+
+
+def _not_among(known: list[LandedFile], place: Place) -> list[LandedFile]:
+    paths = {file.path for file in known}
+    landed = (file for folder in place.folders for file in find_landed(folder, place.sources))
+    return [file for file in landed if file.path not in paths]
+
+
+def _out_of(
+    files: list[LandedFile], place: Place, person: Person, now: datetime, on_stage: Callable[[str], None]
+) -> tuple[int, list[str]]:
     lines, elsewhere = 0, []
-    landed = [file for folder in place.folders for file in find_landed(folder, place.sources)]
-    for file in landed:
+    for file in files:
         on_stage(file.path.name)
         try:
             if file.refusal is not None:
                 raise Refused(file.refusal)
             with transaction(place.engine, "ingest") as connection:
                 lines += rewrite(connection, file, place.sources[file.source], person, now=now)
+        except FileNotFoundError:
+            continue
         except (Refused, OSError) as error:
             elsewhere.append(f"{file.name}: {error}")
-    ours = {file.name for file in landed}
-    with place.engine.connect() as connection:
-        loads = connection.execute(SQL["loads_of"], person.values).all()
-    elsewhere += [row.path for row in loads if row.path not in ours and Path(row.path).exists()]
-    return lines, tuple(elsewhere)
+    return lines, elsewhere
 
 
 def _out_of_tables(place: Place, person: Person, now: datetime) -> dict[str, int]:
@@ -141,17 +160,17 @@ def _out_of_tables(place: Place, person: Person, now: datetime) -> dict[str, int
 
 
 def _delete(connection: Connection, place: Place, person: Person, now: datetime) -> dict[str, int]:
-    values = {**person.values, "texts": person.written}
+    values = {**person.values, "in_links": person.in_links}
     if connection.scalar(SQL["are_outcomes_built"]):
         connection.execute(SQL["keep_outcomes"], values)
     if connection.scalar(SQL["has_accounts"]):
         connection.execute(SQL["recompute_accounts"], values)
     connection.execute(SQL["count_erased"], values)
     counts = {
-        "raw.rejected_events": _delete_rejects(connection, person, values),
-        "edge.inbox": _delete_lines(connection, place, person, values, now),
+        "raw.rejected_events": _delete_rejects(connection, place, person),
+        "edge.inbox": _delete_lines(connection, place, person, now),
     }
-    conditions = {**tables_of(connection), "journeys.messages": _OF_USERS}
+    conditions = tables_of(connection)
     if "events.identity_links" in conditions:
         conditions["events.identity_links"] = _LINKS
     middle = sorted(set(conditions) - {*_ONE_BY_ONE, *_FIRST, *_LAST})
@@ -159,30 +178,18 @@ def _delete(connection: Connection, place: Place, person: Person, now: datetime)
         # Names of our own, and of dbt's models beside them.
         deletion = sa.text(f"delete from {table} where {conditions[table]}")  # noqa: S608
         counts[table] = connection.execute(deletion, values).rowcount
-    for statement in ("forget_device", "forget_address"):
+    for statement in ("forget_device", "forget_address", "forget_shared_address", "forget_links"):
         connection.execute(SQL[statement], values)
     return counts
 
 
-def _delete_rejects(connection: Connection, person: Person, values: dict[str, list[str]]) -> int:
-    rows = connection.execute(SQL["rejects_with"], values)
-    theirs = [(row.load_id, row.line) for row in rows if person.is_named_in(bytes(row.payload))]
-    loads, lines = [load for load, _ in theirs], [line for _, line in theirs]
-    return connection.execute(SQL["forget_rejects"], {"loads": loads, "lines": lines}).rowcount
+def _delete_rejects(connection: Connection, place: Place, person: Person) -> int:
+    theirs = [(row["load_id"], row["line"]) for row in rejected(connection, person, place.sources)]
+    values = {"loads": [load for load, _ in theirs], "lines": [line for _, line in theirs]}
+    return connection.execute(SQL["forget_rejects"], values).rowcount
 
 
-def _delete_lines(
-    connection: Connection, place: Place, person: Person, values: dict[str, list[str]], now: datetime
-) -> int:
+def _delete_lines(connection: Connection, place: Place, person: Person, now: datetime) -> int:
     """Delete the lines that wait in the inbox and are of a person."""
-    decoders = {name: decoder(source, loaded_at=now) for name, source in {**place.sources, OWN: OWN_SOURCE}.items()}
-    theirs = [
-        row.inbox_id
-        for row in connection.execute(SQL["lines_with"], values)
-        if (
-            is_theirs(person, decoders[row.source], bytes(row.line))
-            if row.source in decoders
-            else person.is_named_in(bytes(row.line))
-        )
-    ]
+    theirs = [row["inbox_id"] for row in waiting(connection, person, place.sources, now=now)]
     return connection.execute(SQL["forget_lines"], {"ids": theirs}).rowcount

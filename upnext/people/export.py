@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
+from upnext.people.erase import Place
 from upnext.people.files import mails
 from upnext.people.known import Person, find_person, tables_of
+from upnext.people.lines import rejected, waiting
 
 Line = dict[str, Any]
 
 
 def export(
-    engine: Engine, maildir: Path, asked: str, out: Path, *, on_table: Callable[[str], None] = lambda _: None
+    place: Place, asked: str, out: Path, *, now: datetime, on_table: Callable[[str], None] = lambda _: None
 ) -> dict[str, int]:
     """Write what is known of a person into a file that only its owner reads; return the lines by table.
 
@@ -27,14 +29,14 @@ def export(
     """
     counts: dict[str, int] = {}
     with (
-        engine.connect().execution_options(isolation_level="REPEATABLE READ", stream_results=True) as connection,
+        place.engine.connect().execution_options(isolation_level="REPEATABLE READ", stream_results=True) as connection,
         tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}-", delete=False
         ) as file,
     ):
         try:
             person = find_person(connection, asked)
-            for line in _lines(connection, maildir, person, on_table):
+            for line in _lines(connection, place, person, now, on_table):
                 counts[line["table"]] = counts.get(line["table"], 0) + 1
                 file.write(json.dumps(line, default=_as_json, ensure_ascii=False) + "\n")
             file.flush()
@@ -46,15 +48,24 @@ def export(
     return counts
 
 
-def _lines(connection: Connection, maildir: Path, person: Person, on_table: Callable[[str], None]) -> Iterator[Line]:
+def _lines(
+    connection: Connection, place: Place, person: Person, now: datetime, on_table: Callable[[str], None]
+) -> Iterator[Line]:
+    one_by_one = {
+        "raw.rejected_events": rejected(connection, person, place.sources),
+        "edge.inbox": waiting(connection, person, place.sources, now=now),
+    }
     for table, condition in tables_of(connection).items():
         on_table(table)
+        if table in one_by_one:
+            yield from ({"table": table, "row": dict(row)} for row in one_by_one[table])
+            continue
         # Names of our own, and of dbt's models beside them.
         statement = sa.text(f"select * from {table} where {condition}")  # noqa: S608
         for row in connection.execute(statement, person.values).mappings():
             yield {"table": table, "row": dict(row)}
     on_table("mail")
-    for name, message in mails(maildir, person):
+    for name, message in mails(place.maildir, person):
         yield {"table": "mail", "row": {"file": name, "content": message.as_string()}}
 
 

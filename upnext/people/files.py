@@ -7,7 +7,7 @@ compressed file or one of Parquet is written anew beside it, and takes its place
 import mailbox
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from sqlalchemy.engine import Connection
 
 from upnext.events import ledger
-from upnext.events.event import Event, Reject
 from upnext.events.files import BLOCK, COMPRESSIONS, Content, LandedFile, Measured, find_files
 from upnext.events.ingest import reading
 from upnext.events.records import START, Position
 from upnext.events.source import Source, decoder
 from upnext.people.known import Person
+from upnext.people.lines import is_theirs
 from upnext.people.sql import SQL
 
 # A blank line of JSON is one of blanks; a blank row of CSV has none.
@@ -101,25 +101,16 @@ def mails(maildir: Path, person: Person) -> Iterator[tuple[str, mailbox.MaildirM
             yield name, message
 
 
-def is_theirs(person: Person, decode: Callable[[bytes], Event], line: bytes) -> bool:
-    """Whether a line is an event of a person; a line that is no event is, where one of its values names the person."""
-    try:
-        event = decode(line)
-    except Reject:
-        return person.is_named_in(line)
-    if event.type == "alias" and event.previous_id in {*person.users, *person.visitors}:
-        return True
-    return event.user_id in person.users if event.user_id is not None else event.anonymous_id in person.visitors
-
-
 def _names_somewhere(content: Content, person: Person) -> bool:
     """Whether an id or an address stands anywhere: most files have none, and to decode lines takes much longer."""
-    texts = [text.lower().encode() for text in person.written]
+    # An escape may stand for a part of an id, whatever it is.
+    texts = [b"\\u", *{text.encode() for text in person.written}, *{one.encode().lower() for one in person.addresses}]
     longest, rest = max(map(len, texts)), b""
     with content.open() as stream:
         while block := stream.read(BLOCK):
-            window = rest + block.lower()
-            if any(text in window for text in texts):
+            window = rest + block
+            lowered = window.lower()
+            if any(text in window or text in lowered for text in texts):
                 return True
             rest = window[-longest:]
     return False
@@ -131,8 +122,8 @@ def _lines_of(content: Content, source: Source, person: Person, measured: Measur
     after_theirs = None
     with reading(content, source, START, measured) as batches:
         for batch in batches:
-            rows = [(number, is_theirs(person, decode, text)) for number, text in batch.records]
-            rows += [(rejected.line, person.is_named_in(rejected.payload)) for rejected in batch.rejected]
+            rows = [(number, is_theirs(person, decode, text, source)) for number, text in batch.records]
+            rows += [(one.line, person.is_named_in(one.payload, source.id_fields)) for one in batch.rejected]
             for number, theirs in sorted(rows):
                 if after_theirs is not None and source.format == "csv":
                     yield from range(after_theirs, number)
@@ -141,7 +132,8 @@ def _lines_of(content: Content, source: Source, person: Person, measured: Measur
                     yield number
                     after_theirs = number + 1
     if after_theirs is not None and source.format == "csv":
-        with content.open() as stream:
+        # Rows that somebody has added meanwhile are not theirs.
+        with content.open(stop=measured.size) as stream:
             yield from range(after_theirs, sum(1 for _ in stream) + 1)
 
 

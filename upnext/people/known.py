@@ -1,13 +1,15 @@
 """Who a person is: all their ids and addresses, from any one of them; and the tables that name people."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from upnext.erased import TELLING, kind_and_id, names_in
 from upnext.erased import VISITOR_PREFIX as VISITOR
-from upnext.erased import kind_and_id, tokens
 from upnext.errors import UpnextError
 from upnext.people.sql import SQL
 
@@ -22,6 +24,9 @@ _MORE = {
         "user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors))"
         " or (type = 'alias' and previous_id = any(:everything))"
     ),
+    # Another user may have the same address.
+    "journeys.messages": "user_id = any(:users)",
+    "journeys.suppressions": "user_id = any(:users) or (user_id = '' and address = any(:addresses))",
     "features.changed_keys": "key = any(:users)",
     "segments.lists": "id = any(:users)",
     "raw.rejected_events": (
@@ -55,9 +60,16 @@ class Person:
         escaped = {text.replace("/", "\\/") for text in of_json}
         return sorted({*of_json, *escaped, *(text.replace('"', '""') for text in self.texts)})
 
-    def is_named_in(self, payload: bytes) -> bool:
-        """Whether a line, of whatever shape, has an id or an address as one of its values."""
-        return any(text in self.texts or text.lower() in self.addresses for text in tokens(payload))
+    def is_named_in(self, payload: bytes, id_fields: Collection[str]) -> bool:
+        """Whether a line, of whatever shape, has an id or an address as one of its values (see `names_in`)."""
+        texts = names_in(payload, id_fields)
+        return any(text in self.texts or text.lower() in self.addresses for text in texts)
+
+    @property
+    def in_links(self) -> list[str]:
+        """The texts as addresses of pages may hold them; without those so short that they may be anything."""
+        telling = [text for text in self.texts if len(text) >= TELLING]
+        return sorted({*telling, *(quote(text, safe="") for text in telling), *(quote(text) for text in telling)})
 
     @property
     def values(self) -> dict[str, list[str]]:
@@ -76,35 +88,67 @@ class Person:
         }
 
 
+def known_as(asked: str) -> Person:
+    """Return a person of whom nothing else is known."""
+    one = asked.removeprefix(VISITOR)
+    return Person((one, f"{VISITOR}{one}"), (one,), (one.lower(),) if "@" in one else ())
+
+
 def find_person(connection: Connection, asked: str) -> Person:
     """Return the person whom an id or an address names; by an id of a visitor, the user whom they became.
 
-    Raises `UpnextError` where nothing at all is known.
+    Raises `UpnextError` where nothing at all is known, and for an address that several people have had.
     """
-    if asked.startswith(VISITOR) or connection.scalar(SQL["is_user"], {"id": asked}):
+    if asked.startswith(VISITOR) or _is_user(connection, asked):
         ids = [asked]
     elif "@" in asked:
-        ids = list(connection.scalars(SQL["users_of_address"], {"address": asked.lower()}))
+        ids = list(filter(None, connection.scalars(SQL["users_of_address"], {"address": asked.lower()})))
     else:
+        # An id of a visitor may be the same text as an id of another user.
         ids = [f"{VISITOR}{asked}"]
-    users = {one for one in ids if one}
-    visitors = [one.removeprefix(VISITOR) for one in ids if one.startswith(VISITOR)]
-    if connection.scalar(SQL["has_links"]):
-        users |= set(connection.scalars(SQL["survivors_of"], {"ids": ids}))
-        for kind, one in connection.execute(SQL["ids_of"], {"users": sorted(users)}).all():
-            if kind == "visitor":
-                visitors.append(str(one))
-            else:
-                users.add(str(one))
-    users |= {f"{VISITOR}{one}" for one in visitors}
-    addresses = set(connection.scalars(SQL["addresses_of"], {"users": sorted(users)}))
+    people: list[tuple[set[str], set[str]]] = []
+    for one in sorted(ids):
+        if not any(one in users for users, _ in people):
+            people.append(_all_ids(connection, one))
+    if len(people) > 1:
+        named = ", ".join(f"'{min(users)}'" for users, _ in people)
+        raise UpnextError(f"'{asked}' is of {len(people)} people: name one of them by an id, such as {named}")
+    users, visitors = people[0] if people else (set(), set())
+    addresses = set(connection.scalars(SQL["addresses_of"], {"users": sorted(users), "visitors": sorted(visitors)}))
     if "@" in asked:
         addresses.add(asked.lower())
-    person = Person(tuple(sorted(users)), tuple(sorted(set(visitors))), tuple(sorted(addresses)))
+    person = Person(tuple(sorted(users)), tuple(sorted(visitors)), tuple(sorted(addresses)))
     conditions = tables_of(connection)
     if not any(_holds(connection, table, condition, person) for table, condition in conditions.items()):
         raise UpnextError(f"nothing is known of '{asked}'")
     return person
+
+
+def _is_user(connection: Connection, asked: str) -> bool:
+    """Whether any table knows an id as that of a user."""
+    alone = Person((asked,), (), ())
+    return any(
+        _holds(connection, table, condition, alone)
+        for table, condition in tables_of(connection).items()
+        if table not in ("raw.rejected_events", "edge.inbox")
+    )
+
+
+def _all_ids(connection: Connection, one: str) -> tuple[set[str], set[str]]:
+    """Return all ids that an id leads to: of users, also as visitors are known, and of visitors as events have them."""
+    has_links = connection.scalar(SQL["has_links"])
+    users: set[str] = set()
+    found = {one}
+    while not found <= users:
+        users |= found
+        asked = {"users": sorted(users)}
+        named = [*connection.execute(SQL["called_ids_of"], asked)]
+        if has_links:
+            found = set(connection.scalars(SQL["survivors_of"], asked))
+            named = [*connection.execute(SQL["not_linked"], {"called": json.dumps([list(row) for row in named])})]
+            named += connection.execute(SQL["ids_of"], asked)
+        found = found | {f"{VISITOR}{text}" if kind == "visitor" else text for kind, text in named}
+    return users, {one.removeprefix(VISITOR) for one in users if one.startswith(VISITOR)}
 
 
 def tables_of(connection: Connection) -> dict[str, str]:

@@ -11,10 +11,11 @@ import pyarrow as pa
 from sqlalchemy.engine import Engine
 
 from upnext.durations import seconds
-from upnext.events.files import Content, LandedFile, find_landed
-from upnext.events.ledger import not_loaded
+from upnext.events.files import Content, LandedFile, find_files, find_landed
+from upnext.events.ledger import is_loaded
 from upnext.events.source import Source
 from upnext.journeys.policy import Landed
+from upnext.warehouse.locks import transaction
 
 
 def archive(
@@ -29,22 +30,27 @@ def archive(
 ) -> dict[str, int]:
     """Archive and delete what is due at `now`; return how many files. Those that are not loaded stay.
 
-    The archive has a folder for each source, as the landing folder has. A file is deleted when its copy is whole.
+    The archive has a folder for each source, as the landing folder has. A file is deleted when its copy is whole. While
+    one is moved, nobody loads, and nobody is erased.
     """
     counts = {"archived": 0, "deleted": 0}
-    files = [file for file in find_landed(landing, sources) if file.refusal is None]
-    with engine.connect() as connection:
-        waiting = {file.path for file in not_loaded(connection, files, now=now)}
-    for file in files:
-        if file.path in waiting:
+    for part in into.rglob(".*.part"):
+        # What a run that was killed has left.
+        part.unlink()
+    for file in find_landed(landing, sources):
+        is_old, is_due = _is_due(file, landed.delete_after, now), _is_due(file, landed.archive_after, now)
+        if file.refusal is not None or not (is_old or is_due):
             continue
-        on_file(file.path.name)
-        if _is_due(file, landed.delete_after, now):
-            file.path.unlink()
-            counts["deleted"] += 1
-        elif _is_due(file, landed.archive_after, now):
-            _pack(file, into / file.source / file.path.relative_to(_folder(landing, file)))
-            counts["archived"] += 1
+        with transaction(engine, "ingest") as connection:
+            [as_it_is] = find_files([file.path], source=file.source)
+            if not is_loaded(connection, as_it_is, now=now):
+                continue
+            on_file(file.path.name)
+            if is_old:
+                file.path.unlink()
+            else:
+                _pack(file, into / file.source / file.path.relative_to(_folder(landing, file)))
+        counts["deleted" if is_old else "archived"] += 1
     for file in find_landed(into, sources):
         modified = datetime.fromtimestamp(file.path.stat().st_mtime, UTC)
         if landed.delete_after is not None and now - modified >= timedelta(seconds=seconds(landed.delete_after)):
@@ -62,9 +68,15 @@ def _is_due(file: LandedFile, after: str | None, now: datetime) -> bool:
 
 
 def _pack(file: LandedFile, to: Path) -> None:
-    """Move a file into the archive, compressed unless it is already; the time of its last change stays."""
+    """Move a file into the archive, compressed unless it is already; the time of its last change stays.
+
+    A file of the same name that is there already keeps its place.
+    """
     is_packed = Content(file.path).is_compressed or file.path.suffix == ".parquet"
+    changed = file.changed_at or file.modified_at
     to = to if is_packed else to.with_name(f"{to.name}.zst")
+    if to.exists():
+        to = to.with_name(f"{changed:%Y%m%dT%H%M%S.%f}-{to.name}")
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=to.parent, prefix=".", suffix=".part", delete=False) as beside:
         part = Path(beside.name)
@@ -78,8 +90,7 @@ def _pack(file: LandedFile, to: Path) -> None:
                     shutil.copyfileobj(content, packed)
         with part.open("rb+") as written:
             os.fsync(written.fileno())
-        times = file.path.stat()
-        os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
+        os.utime(part, (changed.timestamp(), changed.timestamp()))
         part.replace(to)
     finally:
         part.unlink(missing_ok=True)

@@ -54,6 +54,9 @@ def _looks_back(feature: Feature) -> int | None:
     """Return how many seconds before `as_of` a feature reads; None where it reads everything."""
     if feature.kind in ("ratio_of", "members_where") or feature.type in KEPT_CALLS or feature.kind == "latest_trait":
         return 0
+    if feature.kind in ("resumed", "changed"):
+        # What counts within the window is told by the event before it, of whatever age.
+        return None
     if feature.of_last is not None:
         number, unit = feature.of_last.split()
         return (int(number) + 1) * seconds(f"1 {unit}")

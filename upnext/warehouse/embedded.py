@@ -130,7 +130,9 @@ class EmbeddedServer:
     def _start_on(self, port: int, *, check: bool) -> None:
         log, wait = self._data / "server.log", ("-w", "-t", f"{START_SECONDS}")
         (self.root / "port").write_text(str(port))
-        self._run("pg_ctl", "start", "-D", self._data, "-l", log, "-o", f"-p {port}", *wait, check=check)
+        # Details of an error are values of rows: they go to the client, and not into the log.
+        options = f"-p {port} -c log_error_verbosity=terse"
+        self._run("pg_ctl", "start", "-D", self._data, "-l", log, "-o", options, *wait, check=check)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -82,6 +82,7 @@ ROLES = {
             **{f"experiences.{table}": _CHANGE for table in (
                 "definitions", "shares", "assignments", "held_out", "seen_features"
             )},
+            **{f"analytics.{table}": _CHANGE for table in ("programme", "programme_shares")},
             "segments.evaluations": "select, update",
             "edge.keys": "select, insert, update",
             "edge.inbox": _CHANGE,

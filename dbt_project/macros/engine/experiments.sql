@@ -240,6 +240,13 @@
         fresh is distinct from live
         -- Of an exposure before the events that are kept, nothing can be computed again.
         and coalesce(live.exposed_at, fresh.exposed_at) >= coalesce((select since from raw.kept), '-infinity')
+        -- Nor what came before an exposure, by the time of the goal. An hourly analysis has a reason to compute it.
+        and (
+            not is_full
+            or live.user_id is null
+            or not live.is_window_over
+            or live.exposed_at - (live.closes_at - live.exposed_at) >= coalesce((select since from raw.kept), '-infinity')
+        )
 {%- endmacro %}
 
 {% macro replace_differing_users(target) -%}

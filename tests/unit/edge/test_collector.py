@@ -121,7 +121,7 @@ def test_a_key_is_taken_out_of_what_is_kept_as_it_came_and_a_mere_text_is_not() 
         (b'{"batch": {}}', "batch", 400), (b'{"batch": [}', "b", 400), (b'{"a": 1} x', "t", 400),
         (b"\xef\xbb\xbf{}", "t", 400), (b'{"writeKey": 5}', "t", 400),
         (b'{"batch":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "b", 400),
-        (b'{"batch": [' + b"1," * 2_500 + b"1]}", "b", 413),
+        (b'{"batch": [' + b"1," * 2_500 + b"1]}", "b", 413), (b'{"batch": [' + b"1," * 2_500 + b"NaN]}", "b", 413),
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_refused(body: bytes, kind: str, status: int) -> None:
@@ -145,6 +145,8 @@ def test_queries_are_cut_off_addresses() -> None:
         body = b'{"messageId":"m","properties":{"url":"' + address + b'","path":"/plans?email=x"}}'
         assert lines(body, "page")[0]["properties"] == {"url": "https://a/", "path": "/plans"}
     assert without_query("http://[bad?x=1") == "http://[bad"
+    of_all = lines({"context": {"page": page}, "batch": [{"type": "track", "messageId": "m"}]})
+    assert of_all[0]["context"] == {"page": clean}, "also where the batch states them for all"
 
 
 def test_who_objects_is_not_stored() -> None:
@@ -152,6 +154,9 @@ def test_who_objects_is_not_stored() -> None:
     batch = {"batch": [{"messageId": "1", "context": consent}, {"messageId": "2"}]}
     for category, kept in (("Analytics", ["2"]), ("Ads", ["1", "2"]), (None, ["1", "2"])):
         assert [line["messageId"] for line in lines(batch, rules=Rules(consent=category))] == kept
+    given = {"consent": {"categoryPreferences": {"Analytics": True}}}
+    of_all = {"context": consent, "batch": [{"messageId": "1"}, {"messageId": "2", "context": given}, 5]}
+    assert [line["messageId"] for line in lines(of_all, rules=Rules(consent="Analytics"))] == ["2"]
 
 
 def test_a_program_is_marked_and_an_address_is_kept_where_it_is_asked_for() -> None:

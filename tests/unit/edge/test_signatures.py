@@ -69,6 +69,7 @@ def test_what_amazon_signs_is_heard(message: dict[str, Any]) -> None:
     [
         "http://sns.eu-west-1.amazonaws.com/x", "https://sns.eu-west-1.amazonaws.com@evil.example/x",
         "https://evil.example/sns.eu-west-1.amazonaws.com/", "https://sns.a.b.amazonaws.com/x",
+        "https://sns.s3.amazonaws.com/x", "https://sns.s3-us-west-2.amazonaws.com/x",
         "https://sns.eu-west-1.amazonaws.com:8443/x", "https://s3.eu-west-1.amazonaws.com/x", "",
     ],
 )  # fmt: skip

@@ -70,6 +70,7 @@ def test_a_visitor_is_anonymous() -> None:
         ({"ts": "yesterday"}, "invalid_timestamp"),
         ({"ts": 1e30}, "invalid_timestamp"),
         ({"ts": -1}, "invalid_timestamp"),
+        ({"ts": "[" * 20_000}, "invalid_timestamp"),
         ({"page": None}, "no_event"),
         ({"itemInSession": None}, "no_message_id"),
         ({"userId": "", "sessionId": None}, "no_user"),

@@ -9,5 +9,5 @@ def test_each_way_to_write_an_id_is_looked_for() -> None:
     assert set(person.written) == ways
     for line in (b'{"userId": "o\\"b\\/\\u00e9"}', '1,"o""b/é",login'.encode()):
         assert any(one.encode() in line for one in person.written)
-        assert person.is_named_in(line)
-    assert not person.is_named_in(b'{"userId": "bob"}')
+        assert person.is_named_in(line, {"userId"})
+    assert not person.is_named_in(b'{"userId": "bob"}', {"userId"})

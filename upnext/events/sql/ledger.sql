@@ -10,6 +10,9 @@ select path, source, size, modified_at, inode, changed_at
 from raw.refused_files
 where path = any(:paths);
 
+-- name: is_refused
+select exists (select from raw.refused_files where path = :path);
+
 -- name: newest
 select read_to, read_lines, prefix from raw.loads
 where source = :source and path = :path and replay_of is null

@@ -20,6 +20,8 @@ from upnext.journeys.copy.message import Rendered
 
 # Without an enhanced status code: no such mailbox, not here, not allowed as a name.
 _NO_SUCH_ADDRESS = (550, 551, 553)
+# Enhanced ones: of the others, 5.1.7 and 5.1.8 are about the sender, and 5.1.0 may be.
+_DEAD = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10")
 _LINE_OF_DOTS = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -127,7 +129,7 @@ class SmtpConnection:
                 self._client.rset()
         enhanced = re.match(rb"([45]\.\d{1,3}\.\d{1,3})\b", words)
         status = enhanced[1].decode() if enhanced else ""
-        is_dead = status.startswith("5.1.") or (is_of_recipient and not enhanced and code in _NO_SUCH_ADDRESS)
+        is_dead = status in _DEAD or (is_of_recipient and not enhanced and code in _NO_SUCH_ADDRESS)
         return Answer(
             Outcome.RETRY if code < 500 else Outcome.FAILED,
             f"smtp {code} {status}".rstrip(),

@@ -191,8 +191,9 @@ class WebhookConnection:
                 response, body = self._call(open_one, target, message, headers)
             except (http.client.NotConnected, http.client.RemoteDisconnected, ConnectionError):
                 response, body = self._call(self._connect(target.url), target, message, headers)
-        except _NotAllowedError as error:
-            return Answer(Outcome.FAILED, str(error))
+        except (_NotAllowedError, UnicodeError) as error:
+            is_ours = isinstance(error, _NotAllowedError)
+            return Answer(Outcome.FAILED, str(error) if is_ours else "the address has a part that no request can have")
         except (OSError, http.client.HTTPException) as error:
             return Answer(Outcome.RETRY, f"webhook: {type(error).__name__}")
         if 200 <= response.status < 300:

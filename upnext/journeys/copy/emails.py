@@ -147,7 +147,10 @@ def _part(subtype: str, text: str) -> Message:
 
 
 def _file(name: str, content: bytes) -> Message:
-    kind = (mimetypes.guess_type(name)[0] or "application/octet-stream").split("/")
+    guessed, encoding = mimetypes.guess_type(name)
+    # A mail within a mail may not be encoded as a file is, and what is packed is no longer of its kind.
+    is_file = guessed is not None and encoding is None and not guessed.startswith(("message/", "multipart/"))
+    kind = (guessed if guessed is not None and is_file else "application/octet-stream").split("/")
     part = MIMEBase(kind[0], kind[1], policy=_POLICY)
     part.set_payload(content)
     encode_base64(part)

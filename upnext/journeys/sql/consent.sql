@@ -13,11 +13,14 @@ with read as (
 ),
 
 told as (
-    select distinct messages.user_id, messages.channel, coalesce(messages.address, '') as address
+    select
+        messages.user_id, messages.channel, coalesce(messages.address, '') as address,
+        bool_or(events.event = 'message resubscribed') as is_resubscribed
     from read
     inner join journeys.consent_events as events on read.load_id = events.load_id
     inner join journeys.messages on messages.message_id = events.message_id
     where events.topic is null
+    group by messages.user_id, messages.channel, coalesce(messages.address, '')
 ),
 
 consented as (
@@ -35,7 +38,7 @@ consented as (
 ),
 
 latest as (
-    select told.user_id, told.channel, told.address, said.event, said.source, said.occurred_at
+    select told.user_id, told.channel, told.address, told.is_resubscribed, said.event, said.source, said.occurred_at
     from told
     cross join lateral (
         select event, source, occurred_at
@@ -62,11 +65,13 @@ latest as (
     ) as said
 ),
 
+-- An older resubscription that another clock has dated later lifts nothing.
 lifted as (
     delete from journeys.suppressions
     using latest
     where
         latest.event = 'message resubscribed'
+        and latest.is_resubscribed
         and suppressions.user_id = latest.user_id
         and suppressions.channel = latest.channel
         and suppressions.reason in ('unsubscribed', 'complained')

@@ -70,11 +70,24 @@ where
     and (
         exists (
             select from journeys.entries
+            inner join journeys.steps
+                on steps.journey = entries.journey and steps.version = entries.version and steps.step = entries.step
             where
                 entries.journey = journeys.name
                 and entries.status = 'active'
                 and entries.ended_at is null
                 and entries.next_due_at <= :now
+                -- As in `advance`: it waits for the message that it asks about.
+                and (
+                    steps.of_steps = '{}'
+                    or not exists (
+                        select from journeys.messages as asked
+                        where
+                            asked.entry_id = entries.entry_id
+                            and asked.step = any(steps.of_steps)
+                            and asked.status in ('pending', 'sending')
+                    )
+                )
         )
         or exists (
             select from journeys.messages

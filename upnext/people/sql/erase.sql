@@ -63,8 +63,26 @@ update raw.events set anonymous_id = null where anonymous_id = any(:visitors);
 -- name: forget_address
 update journeys.messages set address = null where address = any(:addresses);
 
+-- name: forget_shared_address
+-- Another user of the address stays stopped, as a user. A bounce is a word on the address alone, which gets no mail.
+with theirs as (
+    delete from journeys.suppressions where address = any(:addresses)
+    returning user_id, channel, reason, source, since
+)
+
+insert into journeys.suppressions (user_id, channel, address, reason, source, since)
+select distinct on (user_id, channel) user_id, channel, '', reason, source, since from theirs
+where user_id <> '' and reason <> 'bounced'
+order by user_id, channel, since desc
+on conflict (user_id, channel, address) do nothing;
+
+-- name: forget_links
+-- Addresses of pages that hold an id or an address of the person.
+delete from journeys.links
+where exists (select from unnest(cast(:in_links as text [])) as one where position(one in url) > 0);
+
 -- name: rejects_with
-select load_id, line, coalesce(payload_bytes, convert_to(payload, 'UTF8')) as payload from raw.rejected_events
+select * from raw.rejected_events
 where exists (select from unnest(cast(:texts as text [])) as one where position(one in payload) > 0)
 or exists (select from unnest(cast(:addresses as text [])) as one where position(one in lower(payload)) > 0);
 
@@ -74,16 +92,16 @@ using unnest(cast(:loads as bigint []), cast(:lines as bigint [])) as gone (load
 where rejected_events.load_id = gone.load_id and rejected_events.line = gone.line;
 
 -- name: lines_with
--- Lines that a load has taken are refused by it.
-select inbox_id, source, line from edge.inbox
+select * from edge.inbox
 where exists (
     select from unnest(cast(:texts as text []) || cast(:addresses as text [])) as one
     where position(convert_to(one, 'UTF8') in line) > 0
-)
-for update skip locked;
+);
 
 -- name: forget_lines
-delete from edge.inbox where inbox_id = any(:ids);
+-- Lines that a load has taken are refused by it.
+delete from edge.inbox
+where inbox_id in (select inbox_id from edge.inbox where inbox_id = any(:ids) for update skip locked);
 
 -- name: loads_of
 select path, source from raw.loads

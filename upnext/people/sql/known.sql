@@ -8,17 +8,12 @@ select user_id from journeys.messages where address = :address
 union
 select user_id from journeys.suppressions where address = :address
 union
-select user_id from raw.events
-where type = 'identify' and lower(properties ->> 'email') = :address and user_id is not null;
-
--- name: is_user
--- An id of a visitor may be the same text as an id of another user.
-select exists (select from raw.events where user_id = :id or (type = 'alias' and previous_id = :id))
-    or exists (select from journeys.suppressions where user_id = :id);
+select coalesce(user_id, upnext.person('visitor', anonymous_id)) from raw.events
+where type = 'identify' and lower(properties ->> 'email') = :address;
 
 -- name: survivors_of
 select distinct coalesce(links.user_id, asked.id) as user_id
-from unnest(cast(:ids as text [])) as asked (id)
+from unnest(cast(:users as text [])) as asked (id)
 left join events.identity_links as links
     on links.user_id is not null
     and links.id = regexp_replace(asked.id, '^visitor:', '')
@@ -29,13 +24,51 @@ select kind, id from events.identity_links where user_id = any(:users)
 union
 select 'user', linked_to from events.identity_links where user_id = any(:users);
 
+-- name: called_ids_of
+-- Ids that a user's own calls name, and no earlier call of another user.
+with calls as not materialized (
+    select events.user_id, events.occurred_at, named.kind, named.id
+    from raw.events
+    cross join lateral (
+        values
+        ('visitor', events.anonymous_id),
+        ('visitor', case when events.type = 'alias' then events.previous_id end),
+        ('user', case when events.type = 'alias' then events.previous_id end)
+    ) as named (kind, id)
+    where events.type in ('identify', 'alias') and events.user_id is not null and named.id is not null
+)
+
+select distinct calls.kind, calls.id
+from calls
+where
+    calls.user_id = any(:users)
+    and not exists (
+        select from calls as others
+        where
+            others.kind = calls.kind and others.id = calls.id
+            and others.user_id <> all(:users) and others.occurred_at < calls.occurred_at
+    );
+
+-- name: not_linked
+-- Of these ids those that no tick has linked to anybody.
+select called.kind, called.id
+from jsonb_array_elements(cast(:called as jsonb)) as one (pair)
+cross join lateral (select one.pair ->> 0 as kind, one.pair ->> 1 as id) as called
+where not exists (
+    select from events.identity_links as links
+    where links.kind = called.kind and links.id = called.id and links.user_id is not null
+);
+
 -- name: addresses_of
 select address from journeys.messages where user_id = any(:users) and address is not null
 union
 select address from journeys.suppressions where user_id = any(:users) and address <> ''
 union
 select lower(properties ->> 'email') from raw.events
-where type = 'identify' and user_id = any(:users) and properties ->> 'email' is not null;
+where
+    type = 'identify'
+    and (user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors)))
+    and properties ->> 'email' is not null;
 
 -- name: tables
 -- Tables and their columns that name a person.

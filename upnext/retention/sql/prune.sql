@@ -15,6 +15,13 @@ where
     and (events.event is null or events.event <> all(kept.events))
     and not exists (
         select from journeys.messages where messages.message_id = events.properties ->> 'message_id'
+    )
+    -- Who is inside a journey needs the event that let them in.
+    and not exists (
+        select from journeys.entries
+        where
+            entries.trigger_source = events.source and entries.trigger_id = events.message_id
+            and entries.ended_at is null
     );
 
 -- name: first_day
@@ -97,13 +104,14 @@ using old
 where account_membership_changes.change_id = old.change_id and (old.nth > 1 or old.change = 'exited');
 
 -- name: prune_messages
--- Entries stay, because `reentry` asks for them.
+-- Entries stay, because `reentry` asks for them. A month passes before the links of a mail lead nowhere.
 delete from journeys.messages
 using journeys.entries
 where
     entries.entry_id = messages.entry_id
     and entries.ended_at < :since
-    and messages.due_at < :since
+    and messages.due_at < least(cast(:since as timestamptz), :recent)
+    and (messages.ends_at is null or messages.ends_at < :recent)
     and messages.status not in ('pending', 'sending');
 
 -- name: prune_evaluations

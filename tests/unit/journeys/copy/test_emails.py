@@ -117,6 +117,11 @@ def test_attachments(sender: Sender) -> None:
     assert found == [
         ("terms.pdf", "application/pdf", b"%PDF-1.7"), ("data.unknown", "application/octet-stream", b"\x00\xff"),
     ]  # fmt: skip
+    for name in ("answer.eml", "terms.txt.gz"):
+        (folder / name).write_bytes(b"From: a@b.example\n\nHello\n")
+        [part] = mail(render(request(attachments=[name]), sender)).iter_attachments()
+        assert part.get_content_type() == "application/octet-stream"
+        assert part.get_content() == b"From: a@b.example\n\nHello\n"
     assert render(request(attachments=["gone.pdf"]), sender).reason == "the attachment gone.pdf cannot be read"
 
 
