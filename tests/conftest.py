@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import fcntl
 import functools
 import gzip
 import json
@@ -108,12 +109,14 @@ def postgres15_url() -> Iterator[URL]:
 CITUS = os.environ.get("UPNEXT_TEST_CITUS_URL")
 
 
-@pytest.fixture(scope="session")
-def citus_url() -> URL:
-    """The coordinator of a Citus cluster, which the environment names."""
+@pytest.fixture
+def citus_url() -> Iterator[URL]:
+    """The coordinator of a Citus cluster, which the environment names. One test at a time has it."""
     if not CITUS:
         pytest.skip("UPNEXT_TEST_CITUS_URL is not set")
-    return make_url(CITUS)
+    with (Path(tempfile.gettempdir()) / "upnext-test-citus.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield make_url(CITUS)
 
 
 WAITING = ("test_kills.py", "test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py", "test_soak.py")
