@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
@@ -78,7 +79,8 @@ def live(
                 # What dbt parsed of the content before refers to itself, and is some megabytes.
                 gc.collect()
             did = work(project, leaves_files=leaves_files)
-        except (UpnextError, DBAPIError, OSError) as error:
+        # A load speaks to the driver itself.
+        except (UpnextError, DBAPIError, psycopg.Error, OSError) as error:
             if seat is not None and isinstance(error, DBAPIError):
                 seat.invalidate()
                 seat = None
