@@ -13,6 +13,7 @@ from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from upnext import cli, dbt
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
+from upnext.journeys.channels import outbox
 from upnext.journeys.definition import Journey
 from upnext.journeys.dispatch import CHECKS, journeys_with_work, run_checks
 from upnext.journeys.policy import Cap, Channel, Policy
@@ -565,6 +566,30 @@ def test_those_inside_keep_the_goal_and_the_waits_of_their_version(journeys: Jou
     assert journeys.messages("user_id, step, status") == [("bob", "after", "sent")]
 
 
+def test_those_inside_leave_with_the_segment_of_their_version(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    steps = (mail("a"), mail("b", after="2 days"))
+    journeys.declare(hello=journey(*steps))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    journeys.dispatch()
+    journeys.declare(hello=journey(*steps, segment="busy_users", exit_on_leaving=False))
+    journeys.dispatch(AS_OF + HOUR / 2)
+    journeys.tick(AS_OF + HOUR, "exited", "ada")
+    journeys.dispatch(AS_OF + HOUR)
+    assert journeys.entries() == [("ada", "left", "left the segment"), ("bob", "active", None)]
+
+
+def test_an_event_lets_in_from_the_start_of_the_journey_on(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(cart=cart())
+    journeys.product.track("ada", "product viewed", AS_OF - HOUR, properties=in_cart("before"))
+    journeys.product.track("bob", "product viewed", AS_OF + HOUR, properties=in_cart("after"))
+    journeys.tick(AS_OF + 2 * HOUR)
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert journeys.entries("user_id, key") == [("bob", "after")], "no dispatch came between"
+
+
 def test_a_merge_takes_everything_along_and_lets_nobody_in(journeys: Journeys, smtp: SmtpServer) -> None:
     journeys.person("old", "second")
     journeys.product.identify("new", AS_OF - DAY, email="new@customer.example")
@@ -935,6 +960,24 @@ def test_a_mail_that_leaves_late_can_be_opened_for_as_long_as_any(journeys: Jour
     event_about(journeys, "ada", "message opened", "first", AS_OF + 3 * HOUR + HOUR / 2)
     journeys.dispatch(AS_OF + 4 * HOUR)
     assert sorted(rows(journeys.project, sent)) == [("asking", 2), ("hello", 1)]
+
+
+def test_a_dispatch_that_lasts_into_the_quiet_hours_leaves_the_rest_for_the_morning(
+    journeys: Journeys, smtp: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journeys.person("ada", "bob")
+    from_to = {"from": f"{AS_OF + HOUR:%H:%M}", "to": f"{AS_OF + 9 * HOUR:%H:%M}"}
+    journeys.project.policy = Policy(email=Channel(connections=1))
+    journeys.declare(hello=journey(mail("a"), quiet_hours=from_to))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada", "bob")
+    monkeypatch.setattr(outbox, "PAGE", 1)
+    # The clock is asked for each page, of what is transactional first: the third page comes two hours later.
+    instants = iter([AS_OF] * 2 + [AS_OF + 2 * HOUR] * 9)
+    monkeypatch.setattr(outbox, "going_on", lambda _: lambda: next(instants))
+    journeys.dispatch()
+    assert journeys.sent("a") == ["ada"]
+    assert journeys.messages("user_id, status, not_before")[1] == ("bob", "pending", AS_OF + 9 * HOUR)
 
 
 def test_a_step_that_asks_about_a_mail_that_waits_is_no_work(journeys: Journeys, smtp: SmtpServer) -> None:

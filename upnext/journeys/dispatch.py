@@ -212,7 +212,7 @@ def _move_group(
     merged = consumed(connection, MERGES)
     published = merged.tick_id if merged is not None else 0
     journeys = {name: by_own_clock(journey) for name, journey in journeys.items() if begins_at(journey) <= as_of}
-    since = {name: consumed(connection, consumer_of(name)) for name in journeys}
+    since = {name: _consumed_by(connection, name, journey, published, as_of) for name, journey in journeys.items()}
     values = {name: _values(name, journey, journeys, policy, as_of) for name, journey in journeys.items()}
     for name, journey in journeys.items():
         _record(connection, name, journey, values[name])
@@ -241,7 +241,7 @@ def _move_group(
         known = since[name] or Consumed(published, as_of)
         at = {**values[name], "consumed_tick": known.tick_id, "consumed_as_of": known.as_of or as_of}
         _find_affected(connection, at)
-        if journey.event is not None and since[name] is not None:
+        if journey.event is not None:
             by_event = {**at, "entering_by": "event", "tick_id": None}
             _count(done, connection.execute(SQL["enroll"], by_event).all())
             done.excluded += connection.execute(SQL["note_events_inside"], at).rowcount
@@ -257,6 +257,18 @@ def _move_group(
         record_consumed(connection, consumer_of(name), published, as_of)
 
 
+def _consumed_by(
+    connection: Connection, name: str, journey: Journey, published: int, as_of: datetime
+) -> Consumed | None:
+    """Return how far a journey has read; None before its first dispatch, but events let users in from its start on."""
+    known = consumed(connection, consumer_of(name))
+    if known is None and journey.event is not None:
+        at_work = started(connection)
+        known = Consumed(published, min(at_work[name].since, as_of) if name in at_work else as_of)
+        record_consumed(connection, consumer_of(name), published, known.as_of or as_of)
+    return known
+
+
 def _enter_and_leave(
     connection: Connection, journey: Journey, at: dict[str, Any], known: Consumed, done: DispatchResult
 ) -> None:
@@ -268,8 +280,7 @@ def _enter_and_leave(
     done.converted += connection.execute(SQL["convert"], at).rowcount
     if at["has_rules"]:
         done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
-    if journey.exit_on_leaving:
-        done.left += connection.execute(SQL["leave"], at).rowcount
+    done.left += connection.execute(SQL["leave"], at).rowcount
 
 
 def _advance(connection: Connection, at: dict[str, Any], done: DispatchResult) -> None:

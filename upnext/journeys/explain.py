@@ -67,7 +67,7 @@ def _why_no_entry(connection: Connection, name: str, journey: Journey, user_id: 
     if not connection.scalar(SQL["is_known_user"], {"user_id": user_id}):
         raise UpnextError(f"no user has the id '{user_id}' at the newest tick")
     if journey.segment is None:
-        event = "has had no event that lets people in since the journey was first dispatched"
+        event = "has had no event that lets people in since the journey was started"
         return event if journey.event is not None else "no step of another journey has let this user in"
     is_member = connection.scalar(SQL["is_member"], {"segment": journey.segment, "user_id": user_id})
     if is_member and journey.existing_members == "ignore":

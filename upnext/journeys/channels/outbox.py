@@ -103,6 +103,7 @@ def send_due(
         "journeys": journeys,
         "channel": channel,
         "is_told": is_told,
+        "clock": going_on(as_of),
     }
     with engine.connect() as database:
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
@@ -126,6 +127,12 @@ def send_due(
     if len(failures) == len(at_work):
         raise failures[0]
     return done
+
+
+def going_on(as_of: datetime, *, clock: Callable[[], float] = time.monotonic) -> Callable[[], datetime]:
+    """Return a clock that begins at `as_of` and goes on by whole minutes, so a dispatch of hours knows the night."""
+    begun = clock()
+    return lambda: as_of + timedelta(minutes=(clock() - begun) // 60)
 
 
 class _Shared(Iterator[list[Ready]]):
@@ -181,6 +188,7 @@ def _written_pages(
 ) -> Iterator[Ready]:
     after = BEGINNING
     while True:
+        values = {**values, "as_of": values["clock"]()}
         with database.begin():
             database.execute(SQL["pause_failing"], values)
             full = _warmed_up(database, values)
@@ -274,6 +282,7 @@ def _work(engine: Engine, outside: Connection, messages: Iterator[list[Ready]], 
 def _send(database: Database, outside: Connection, message: Ready, values: dict[str, Any]) -> str:
     """Claim one message, send it and record what became of it; return its status, empty where another has it."""
     message_id = message.rendered.message_id
+    values = {**values, "as_of": values["clock"]()}
     with database.begin() as transaction:
         if values["cap_messages"] is not None:
             database.execute(SQL["lock_user"], {"user_id": message.user_id})

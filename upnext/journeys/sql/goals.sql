@@ -54,6 +54,7 @@ from (
 where entries.entry_id = ended.entry_id;
 
 -- name: leave
+-- Whoever is inside leaves with the segment of the version that they entered with.
 update journeys.entries
 set
     status = case when status = 'held_out' then status else 'left' end,
@@ -61,15 +62,19 @@ set
     ended_at = :as_of,
     step = null,
     next_due_at = null
+from journeys.definitions
 where
     entries.journey = :journey
     and entries.ended_at is null
+    and definitions.journey = entries.journey
+    and definitions.version = entries.version
+    and cast(definitions.definition ->> 'exit_on_leaving' as boolean)
     and (
         exists (
             select from segments.membership_changes as changes
             where
                 changes.tick_id = :tick_id
-                and changes.segment = :segment
+                and changes.segment = definitions.definition ->> 'segment'
                 and changes.change = 'exited'
                 and changes.user_id = entries.user_id
                 and changes.change_id > entries.change_id
@@ -79,13 +84,14 @@ where
             entries.user_id in (select user_id from segments.merged_users where tick_id = :tick_id)
             and not exists (
                 select from segments.members
-                where members.segment = :segment and members.user_id = entries.user_id
+                where
+                    members.segment = definitions.definition ->> 'segment' and members.user_id = entries.user_id
             )
         )
     )
     and entries.user_id in (
         select user_id from segments.membership_changes
-        where tick_id = :tick_id and segment = :segment and change = 'exited'
+        where tick_id = :tick_id and change = 'exited'
         union
         select user_id from segments.merged_users where tick_id = :tick_id
     );

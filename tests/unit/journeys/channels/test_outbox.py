@@ -1,8 +1,8 @@
 """How fast a channel sends."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from upnext.journeys.channels.outbox import Ready, in_order, paced
+from upnext.journeys.channels.outbox import Ready, going_on, in_order, paced
 from upnext.journeys.copy.message import Rendered
 
 DUE = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -42,3 +42,9 @@ def test_what_is_due_to_one_user_at_one_instant_goes_to_one_sender() -> None:
     ]
     together = [[message.rendered.message_id for message in one] for one in in_order(messages)]
     assert together == [["1", "2"], ["3"]]
+
+
+def test_a_dispatch_is_of_one_instant_for_a_minute_and_then_time_goes_on() -> None:
+    seconds = iter([100.0, 159.9, 160.0, 100.0 + 3 * 3600])
+    now = going_on(DUE, clock=lambda: next(seconds))
+    assert [now() - DUE for _ in range(3)] == [timedelta(0), timedelta(minutes=1), timedelta(hours=3)]
