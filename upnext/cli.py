@@ -591,12 +591,16 @@ def erase_person(person: str, yes: bool, as_json: bool) -> None:
     """Erase a user for good, by an id or an address; nothing of them is loaded or mailed again."""
     from upnext.clock import utc_now  # noqa: PLC0415
     from upnext.people.erase import erase  # noqa: PLC0415
+    from upnext.segments.lists import list_files, store_lists  # noqa: PLC0415
 
     if sys.stdin.isatty() and not yes:
         click.confirm(f"Erase {person} from the warehouse, the landed files and the mails, for good?", abort=True)
     with _progress() as progress:
         task = progress.add_task("erasing", total=None)
-        done = erase(_place(), person, now=utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
+        place = _place()
+        # A list that names the person stops the erasure: the list as its file has it now.
+        store_lists(place.engine, list_files(Settings.from_environment().lists))
+        done = erase(place, person, now=utc_now(), on_stage=lambda stage: progress.update(task, description=stage))
     _show(done.counts or {"left": 0}, as_json, title="Erased")
     for path in done.elsewhere:
         _warn(f"may still have them, and is not in the landing folder or cannot be read: {path}")

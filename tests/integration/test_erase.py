@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import AS_OF, UPNEXT, Product, SmtpServer, place_of, rows, wait_for
+from tests.conftest import AS_OF, UPNEXT, Cli, Product, SmtpServer, place_of, rows, wait_for
 from tests.integration.test_export import holding
 from tests.journeys import Journeys, journey, mail
 from upnext.clock import utc_now
@@ -354,6 +354,18 @@ def test_a_list_of_the_content_with_the_person_is_an_error_before_anything(journ
     with pytest.raises(UpnextError, match=r"lists/friends\.csv of your content has 'ada-lovelace': take the line out"):
         erased(journeys.project)
     assert holding(journeys.project, ADA) == before
+
+
+def test_a_list_counts_as_its_file_has_it_now(content: Path, cli: Cli, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text(line(ADA, "login", AS_OF) + "\n")
+    assert cli.run("ingest", events).returncode == 0
+    file = content / "lists" / "friends.csv"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"user_id\n{ADA}\n")
+    assert "lists/friends.csv of your content has 'ada-lovelace'" in cli.fails("erase", ADA, "--yes")
+    file.write_text("user_id\nbob\n")
+    assert cli.run("erase", ADA, "--yes").returncode == 0
 
 
 def formats(home: Path) -> Iterator[tuple[str, Path, bytes]]:
