@@ -42,7 +42,9 @@ def printed_tables(home: Path, *, picture: str | None = None) -> dict[str, str]:
     upnext = str(Path(sys.executable).parent / "upnext")
 
     def printed(*command: str) -> str:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=PROJECT)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=PROJECT)
+        if done.returncode:
+            raise UpnextError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
         return "\n".join(line.rstrip() for line in done.stdout.splitlines())
 
     try:

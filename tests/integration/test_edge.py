@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def running(project: Project, *, workers: int = 1, port: int | None = None, **en
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             edge = Edge(project, port, process)
-            wait_for(lambda: is_up(port) or process.poll() is not None, "the edge")
+            is_ready = partial(is_up, port, environment.get("UPNEXT_EDGE_PREFIX", ""))
+            wait_for(lambda: is_ready() or process.poll() is not None, "the edge")
             assert process.poll() is None, process.stderr and process.stderr.read().decode()
             yield edge
         finally:
@@ -103,10 +105,10 @@ def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def is_up(port: int) -> bool:
+def is_up(port: int, prefix: str = "") -> bool:
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
-            connection.request("GET", "/readyz")
+            connection.request("GET", f"{prefix}/readyz")
             return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

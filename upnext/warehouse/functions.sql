@@ -26,7 +26,10 @@ create or replace function upnext.number(value jsonb) returns numeric
 language sql immutable parallel safe
 return case
     when jsonb_typeof(value) = 'number' then case when abs(value::numeric) < 1e300 then value::numeric end
-    when length(value #>> '{}') <= 100 and value #>> '{}' ~ '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$' then (value #>> '{}')::numeric
+    when
+        length(value #>> '{}') <= 100
+        and value #>> '{}' ~ '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$'
+        then (value #>> '{}')::numeric
 end;
 
 -- A JSON boolean, or a text or a number that is written like one; null for anything else.
