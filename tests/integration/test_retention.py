@@ -119,6 +119,14 @@ def test_features_that_need_more_stop_it_by_name(content: Path, project: Project
     with pytest.raises(UpnextError, match="'60 days' is less than 3 months"):
         with_policy(after="60 days").check()
     with_policy(after="13 months", keep=KEEP).check()
+    journey_file = content / "campaigns" / "journeys" / "earn_upgrade.yml"
+    declared_journey = yaml.safe_load(journey_file.read_text())
+    declared_journey["goal"]["within"] = "420 days"
+    journey_file.write_text(yaml.safe_dump(declared_journey))
+    with pytest.raises(
+        UpnextError, match="the goal of 'earn_upgrade' is measured for 420 days: keep events for longer"
+    ):
+        with_policy(after="13 months", keep=KEEP).check()
     assert prune_old(project, AS_OF) == {}, "without a policy nothing goes"
 
 

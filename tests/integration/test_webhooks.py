@@ -206,6 +206,13 @@ def test_one_s_own_network_is_refused_after_looking_it_up(hooks: Journeys, recei
     assert receiver.got == []
 
 
+def test_an_address_that_no_request_can_have_fails_alone(hooks: Journeys, receiver: Receiver) -> None:
+    there = Endpoint(url=f"http://127.0.0.1:{receiver.server.server_port}/é", secret="UPNEXT_CRM_SECRET")
+    hooks.project.policy = Policy(endpoints={"crm": there})
+    hooks.dispatch()
+    assert hooks.messages() == [("tell", "failed", "the address has a part that no request can have")]
+
+
 def test_a_sender_that_died_calls_again_under_the_same_id(hooks: Journeys, receiver: Receiver) -> None:
     receiver.answers = [500]
     hooks.dispatch()

@@ -459,6 +459,16 @@ return exists (
         )
 );
 
+-- Whether a message that a step asks about still waits, or is being sent: the step waits with it.
+create or replace function journeys.is_asked_too_early(entry bigint, of_steps text []) returns boolean
+language sql stable
+as $$
+    select exists (
+        select from journeys.messages as asked
+        where asked.entry_id = entry and asked.step = any(of_steps) and asked.status in ('pending', 'sending')
+    )
+$$;
+
 -- Pending messages of a channel whose own times allow sending now: the transactional ones, or the others.
 create or replace function journeys.due_messages(
     in_channel text, of_journeys text [], at_instant timestamptz, are_transactional boolean

@@ -66,8 +66,7 @@ def _prune(engine: Engine, retention: Retention | None, span: Span, on_stage: Ca
             connection.execute(SQL["keep_since"], {"since": span.since, "events": sorted(retention.keep)})
         on_stage("journeys.messages")
         with keeping_counts(engine) as connection:
-            ends = {"since": span.since, "recent": span.recent}
-            yield "journeys.messages", connection.execute(SQL["prune_messages"], ends).rowcount
+            yield "journeys.messages", connection.execute(SQL["prune_messages"], {"since": span.since}).rowcount
         yield from _delete_events(engine, on_stage)
         for table, statement in _BY_POLICY.items():
             on_stage(table)

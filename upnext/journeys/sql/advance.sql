@@ -114,17 +114,7 @@ with due as (
         and entries.status = 'active'
         and entries.ended_at is null
         and entries.next_due_at <= :as_of
-        -- A step that asks about a message waits while that message is pending or being sent.
-        and (
-            steps.of_steps = '{}'
-            or not exists (
-                select from journeys.messages as asked
-                where
-                    asked.entry_id = entries.entry_id
-                    and asked.step = any(steps.of_steps)
-                    and asked.status in ('pending', 'sending')
-            )
-        )
+        and (steps.of_steps = '{}' or not journeys.is_asked_too_early(entries.entry_id, steps.of_steps))
 ),
 
 -- The date of a delay may have moved since the step was reached, and is read again when the delay ends.

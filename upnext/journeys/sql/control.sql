@@ -77,17 +77,7 @@ where
                 and entries.status = 'active'
                 and entries.ended_at is null
                 and entries.next_due_at <= :now
-                -- As in `advance`: it waits for the message that it asks about.
-                and (
-                    steps.of_steps = '{}'
-                    or not exists (
-                        select from journeys.messages as asked
-                        where
-                            asked.entry_id = entries.entry_id
-                            and asked.step = any(steps.of_steps)
-                            and asked.status in ('pending', 'sending')
-                    )
-                )
+                and (steps.of_steps = '{}' or not journeys.is_asked_too_early(entries.entry_id, steps.of_steps))
         )
         or exists (
             select from journeys.messages

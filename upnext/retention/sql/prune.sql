@@ -104,14 +104,14 @@ using old
 where account_membership_changes.change_id = old.change_id and (old.nth > 1 or old.change = 'exited');
 
 -- name: prune_messages
--- Entries stay, because `reentry` asks for them. A month passes before the links of a mail lead nowhere.
+-- Entries stay, because `reentry` asks for them, and so does what is still shown.
 delete from journeys.messages
 using journeys.entries
 where
     entries.entry_id = messages.entry_id
     and entries.ended_at < :since
-    and messages.due_at < least(cast(:since as timestamptz), :recent)
-    and (messages.ends_at is null or messages.ends_at < :recent)
+    and messages.due_at < :since
+    and (messages.ends_at is null or messages.ends_at < :since)
     and messages.status not in ('pending', 'sending');
 
 -- name: prune_evaluations
