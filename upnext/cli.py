@@ -607,6 +607,20 @@ def erase_person(person: str, yes: bool, as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("people", metavar="ID...", nargs=-1, required=True)
+@JSON
+def readmit(people: tuple[str, ...], as_json: bool) -> None:
+    """Let somebody who was erased come back: load and mail again what happens from now on."""
+    from upnext.clock import utc_now  # noqa: PLC0415
+    from upnext.erased import readmit  # noqa: PLC0415
+
+    place = _place()
+    with place.engine.begin() as connection:
+        readmit(connection, place.keys, people, at=utc_now())
+    _tell({"readmitted": people}, as_json, f"readmitted: {', '.join(people)}; what happened before stays erased")
+
+
+@commands.command()
 @click.option("--sent-until", help="When the other one stopped sending (ISO 8601 with a zone); default: now.")
 @JSON
 def adopt(sent_until: str | None, as_json: bool) -> None:

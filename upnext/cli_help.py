@@ -16,7 +16,7 @@ SECTIONS = {
     "Journeys and experiences": ("journeys", "experiences", "plan"),
     "See what worked": ("report", "results", "notebook"),
     "Pages and apps": ("edge", "keys"),
-    "People": ("export", "erase", "prune"),
+    "People": ("export", "erase", "readmit", "prune"),
     "The warehouse": ("roles", "adopt", "url", "env", "docs", "upgrade", "down"),
     "The shell": ("completion",),
 }
@@ -56,6 +56,7 @@ EXAMPLES = {
     "notebook": ["upnext notebook segment_explorer segment=upgrade_curious days=30"],
     "plan": ["upnext plan encourage_upgrade"],
     "preview": ["upnext preview upgrade_curious", "upnext preview draft.sql --ids"],
+    "readmit": ["upnext readmit u42 ada@customer.example"],
     "rebuild": ["upnext rebuild"],
     "rejected": ["upnext rejected --source segment"],
     "release": ["upnext release upgrade_curious"],

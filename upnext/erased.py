@@ -1,15 +1,18 @@
 """Tombstones of people who were erased: keyed hashes, by which nothing of them is loaded again and nobody mails them.
 
+Somebody who comes back is readmitted: what happens from then on is loaded, what happened before is not.
+
 The keys are those of `UPNEXT_ERASURE_KEYS`, or one that is made once and kept in Upnext's home. A dump of the warehouse
 without them tells nothing: whoever guesses an id cannot check the guess.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 import msgspec
 from sqlalchemy.engine import Connection
@@ -46,17 +49,23 @@ class Keys:
 
 @dataclass(frozen=True)
 class Tombstones:
-    """Who was erased, as far as hashes tell."""
+    """Who was erased, as far as hashes tell, and since when they are readmitted: None for those who are not."""
 
-    hashes: frozenset[bytes] = frozenset()
+    hashes: Mapping[bytes, datetime | None] = MappingProxyType({})
     keys: Sequence[str] = field(default=(), repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.hashes)
 
-    def names(self, kind: str, text: str | None) -> bool:
-        """Whether an id or an address is of somebody who was erased."""
-        return text is not None and any(_hash(key, kind, text) in self.hashes for key in self.keys)
+    def names(self, kind: str, text: str | None, *, at: datetime | None = None) -> bool:
+        """Whether an id or an address is of somebody who was erased, and at this instant was not readmitted yet."""
+        return text is not None and any(self._holds(_hash(key, kind, text), at) for key in self.keys)
+
+    def _holds(self, hashed: bytes, at: datetime | None) -> bool:
+        if hashed not in self.hashes:
+            return False
+        readmitted_at = self.hashes[hashed]
+        return readmitted_at is None or at is None or at < readmitted_at
 
     def are_in(self, payload: bytes, id_fields: Collection[str]) -> bool:
         """Whether a line, of whatever shape, has such an id or address as one of its values (see `names_in`)."""
@@ -75,7 +84,7 @@ def tombstones(connection: Connection, keys: Keys) -> Tombstones:
             "people were erased from this warehouse with a key that is not at hand: set UPNEXT_ERASURE_KEYS, or put"
             f" back the file '{KEYS_FILE}' of the home in which they were erased"
         )
-    return Tombstones(frozenset(row.hash for row in rows), known)
+    return Tombstones({row.hash: row.readmitted_at for row in rows}, known)
 
 
 def bury(connection: Connection, keys: Keys, people: Sequence[tuple[str, str]], *, at: datetime) -> None:
@@ -83,6 +92,31 @@ def bury(connection: Connection, keys: Keys, people: Sequence[tuple[str, str]], 
     key = keys.read()[0]
     rows = [{"hash": _hash(key, kind, text), "key": _name_of(key), "at": at} for kind, text in people]
     connection.execute(SQL["bury"], rows)
+
+
+def readmit(connection: Connection, keys: Keys, asked: Sequence[str], *, at: datetime) -> None:
+    """Readmit ids and addresses of people who were erased, from an instant on; `visitor:ID` is a visitor's id.
+
+    Raises `UpnextError`, and changes nothing, where one of them was not erased.
+    """
+    buried = tombstones(connection, keys)
+    unknown = [text for text in asked if not is_buried(buried, text)]
+    if unknown:
+        raise UpnextError(f"nobody was erased by the id or address '{unknown[0]}'; nothing has changed")
+    hashes = [one for text in asked for kind, name in _may_be(text) for one in keys.hashes(kind, name)]
+    connection.execute(SQL["readmit"], {"hashes": hashes, "at": at})
+
+
+def is_buried(buried: Tombstones, asked: str) -> bool:
+    """Whether a text is an id or an address of somebody who was erased; `visitor:ID` is a visitor's id."""
+    return any(buried.names(*one) for one in _may_be(asked))
+
+
+def _may_be(asked: str) -> list[tuple[str, str]]:
+    """Return what a text that somebody typed may name, as (kind, text)."""
+    if asked.startswith(VISITOR_PREFIX):
+        return [kind_and_id(asked)]
+    return [(kind, asked) for kind in (USER, VISITOR, ADDRESS)]
 
 
 def kind_and_id(user_id: str) -> tuple[str, str]:

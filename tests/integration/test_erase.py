@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tests.conftest import AS_OF, UPNEXT, Cli, Product, SmtpServer, place_of, ro
 from tests.integration.test_export import holding
 from tests.journeys import Journeys, journey, mail
 from upnext.clock import utc_now
+from upnext.erased import Keys, readmit
 from upnext.errors import UpnextError
 from upnext.events.files import find_files
 from upnext.events.ingest import ingest
@@ -67,6 +68,11 @@ def busy(user: str, at: datetime) -> list[str]:
         *(line(user, "login", at - 3 * DAY - nth * HOUR, **group) for nth in range(10)),
         *(line(user, "created ml task", at - 3 * DAY - nth * HOUR, **group) for nth in range(5)),
     ]  # fmt: skip
+
+
+def with_connection(project: Project, do: Callable[..., None], *values: Any, **more: Any) -> None:
+    with project.engine.begin() as connection:
+        do(connection, *values, **more)
 
 
 def land(project: Project, name: str, lines: list[str]) -> Path:
@@ -200,6 +206,30 @@ def test_a_replayed_file_brings_nobody_back(world: Project, smtp: SmtpServer) ->
     assert len(smtp.ids) == mails + len(rows(world, "select from journeys.messages where user_id = 'newcomer'"))
     world.engine.dispose()
     assert file.exists()
+
+
+def test_who_comes_back_is_readmitted_from_then_on(world: Project, smtp: SmtpServer) -> None:
+    erased(world)
+    keys, back = Keys.of(world.settings), AS_OF + DAY
+    address = f"{ADA}@customer.example"
+    with pytest.raises(UpnextError, match="nobody was erased by the id or address 'ada'; nothing has changed"):
+        with_connection(world, readmit, keys, [ADA, "ada"], at=back)
+    with_connection(world, readmit, keys, [ADA, address, f"visitor:{ADA}-phone"], at=back)
+    with_connection(world, readmit, keys, [address], at=back + DAY)
+    mails = len(smtp.ids)
+    land(world, "replayed.jsonl", busy(ADA, AS_OF))
+    later = back + 11 * DAY
+    done = tick(world, later - HOUR)
+    assert done.ingest["stored"] == 0, "what happened before stays erased"
+    land(world, "new.jsonl", busy(ADA, later))
+    done = tick(world, later)
+    assert done.ingest["rejected"] == 0
+    assert rows(world, "select min(occurred_at) from raw.events where user_id = :ada", ada=ADA) == [(later - 9 * DAY,)]
+    assert [mail["To"] for mail in smtp.accepted[mails:]] == [address]
+    erased(world)
+    assert holding(world, ADA) == {}
+    land(world, "third.jsonl", [line(ADA, "login", later + HOUR)])
+    assert tick(world, later + 2 * HOUR).ingest["stored"] == 0, "erased again, all is refused again"
 
 
 def test_the_address_under_another_account_is_not_mailed(journeys: Journeys, smtp: SmtpServer) -> None:

@@ -1,5 +1,6 @@
 """Tombstones: which texts they match, and what a line of any shape names."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ KEYS = Keys(lambda: ["new", "old"])
 
 
 def buried(*people: tuple[str, str]) -> Tombstones:
-    return Tombstones(frozenset(one for person in people for one in KEYS.hashes(*person)[1:]), KEYS.read())
+    return Tombstones({one: None for person in people for one in KEYS.hashes(*person)[1:]}, KEYS.read())
 
 
 def test_an_id_matches_by_its_kind_and_by_any_key() -> None:
@@ -26,7 +27,18 @@ def test_an_id_matches_by_its_kind_and_by_any_key() -> None:
 
 
 def test_another_key_gives_another_hash() -> None:
-    assert not Tombstones(frozenset(KEYS.hashes(USER, "ada")), ["another"]).names(USER, "ada")
+    assert not Tombstones(dict.fromkeys(KEYS.hashes(USER, "ada")), ["another"]).names(USER, "ada")
+
+
+def test_who_is_readmitted_was_erased_until_then() -> None:
+    back = datetime(2026, 3, 31, 12, tzinfo=UTC)
+    by_new, by_old = KEYS.hashes(USER, "ada")
+    readmitted = Tombstones({by_old: back}, KEYS.read())
+    assert readmitted.names(USER, "ada", at=back - timedelta(microseconds=1))
+    assert not readmitted.names(USER, "ada", at=back)
+    assert readmitted.names(USER, "ada"), "what has no time may be old"
+    again = Tombstones({by_old: back, by_new: None}, KEYS.read())
+    assert again.names(USER, "ada", at=back), "erased again, by a newer key"
 
 
 @pytest.mark.parametrize(

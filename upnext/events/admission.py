@@ -39,12 +39,13 @@ class Admission:
         The event of another user of the same device stays. An event that was deleted for its age would else count
         twice: its message id is no longer known.
         """
-        is_theirs = self.erased.names(VISITOR, event.anonymous_id)
+        at = event.occurred_at
+        is_theirs = self.erased.names(VISITOR, event.anonymous_id, at=at)
         if (
-            self.erased.names(USER, event.user_id)
+            self.erased.names(USER, event.user_id, at=at)
             or (is_theirs and event.user_id is None)
-            or self.erased.names(USER, event.previous_id)
-            or self.erased.names(VISITOR, event.previous_id)
+            or self.erased.names(USER, event.previous_id, at=at)
+            or self.erased.names(VISITOR, event.previous_id, at=at)
         ):
             raise Reject(ERASED, "of somebody who was erased")
         if (

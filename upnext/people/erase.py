@@ -17,7 +17,7 @@ from psycopg.errors import DeadlockDetected, SerializationFailure
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from upnext.erased import ADDRESS, USER, VISITOR, Keys, bury, kind_and_id, tombstones
+from upnext.erased import ADDRESS, VISITOR, Keys, bury, is_buried, kind_and_id, tombstones
 from upnext.errors import UpnextError
 from upnext.events.files import LandedFile, Refused, find_landed
 from upnext.events.source import Source
@@ -69,8 +69,7 @@ def erase(place: Place, asked: str, *, now: datetime, on_stage: Callable[[str], 
         try:
             person = find_person(connection, asked)
         except UpnextError:
-            buried = tombstones(connection, place.keys)
-            if not any(buried.names(kind, asked.removeprefix("visitor:")) for kind in (USER, VISITOR, ADDRESS)):
+            if not is_buried(tombstones(connection, place.keys), asked):
                 raise
             # A file that came since then may have lines of them, of which nothing was loaded.
             person = known_as(asked)

@@ -198,8 +198,10 @@ with locked as (
 judged as materialized (
     select
         locked.message_id,
-        case when exists (select from upnext.erased where hash = any(:hashes)) then 'erased' else stop.reason end
-            as stopped_by
+        case
+            when exists (select from upnext.erased where hash = any(:hashes) and readmitted_at is null) then 'erased'
+            else stop.reason
+        end as stopped_by
     from locked
     cross join lateral journeys.stop_reason(
         locked.message_id, :address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
