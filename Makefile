@@ -73,7 +73,7 @@ $(VENV)/bench/.ready: tests/benchmarks/requirements.txt
 	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-bench-year: $(VENV)/.dev ## how a home grows in a year of ticks on 20,000 users; USERS=, TICKS= (a month)
+bench-year: $(VENV)/.dev ## how a home grows in 18 months of ticks on 20,000 users; USERS=, TICKS= (a month)
 	$(BIN)/python -m tests.benchmarks.year --users $(or $(USERS),20000) --ticks $(or $(TICKS),24)
 
 soak: $(VENV)/.dev ## half an hour of clients, ticks, mails and edits at once, counted by the clients; MINUTES=

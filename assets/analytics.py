@@ -15,7 +15,7 @@ from upnext import dbt
 from upnext.analytics.health import CHECKS
 from upnext.analytics.results import Analysed, analyse, read_results
 from upnext.analytics.text import markdown, table
-from upnext.operations import check_results
+from upnext.operations.checks import check_results
 from upnext.project import Project
 from upnext.report import notebooks
 from upnext.report.write import write as write_report

@@ -13,7 +13,7 @@ from assets.runs import asked_as_of, say, told_in_one_line
 from upnext import dbt
 from upnext.loop import build_arguments, leap, open_tick, rebuild
 from upnext.project import Project
-from upnext.segments.membership import beyond_limits, held_out, sizes_at
+from upnext.segments.membership import beyond_limits, not_evaluated, sizes_at
 from upnext.ticks.lifecycle import Tick
 
 
@@ -136,7 +136,7 @@ def segments_change_within_limits(project: dg.ResourceParam[Project]) -> dg.Asse
 @dg.asset_check(asset=_LOG, additional_deps=_BUILT, description="The last tick could look at every segment.")
 def segments_can_be_evaluated(project: dg.ResourceParam[Project]) -> dg.AssetCheckResult:
     """Name the segments that the tick left out because a condition met a value that it cannot read."""
-    failed = held_out(project.engine)
+    failed = not_evaluated(project.engine)
     return dg.AssetCheckResult(
         passed=not failed,
         severity=dg.AssetCheckSeverity.WARN,

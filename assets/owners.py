@@ -1,4 +1,4 @@
-"""The owners of assets by group, the same as in dbt's groups (dbt_project/models/_groups.yml)."""
+"""The owners of assets by group, the same as in dbt's groups (dbt_project/engine/_groups.yml)."""
 
 DATA = ["data@otto.example"]
 ANALYTICS = ["analytics@otto.example"]

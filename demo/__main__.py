@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--no-ui", action="store_true", help="leave out the last runs by Dagster, which fill its UI")
     arguments = parser.parse_args()
     keep_private()
+    _refuse_what_is_yours(Settings.from_environment())
     # The users of the demo are invented. Their data stays in the embedded server, and their mail in the local catcher.
     os.environ.update(dict.fromkeys(("UPNEXT_DATABASE_URL", "UPNEXT_SMTP_URL"), ""))
     project = Project(Settings.from_environment())
@@ -41,6 +42,17 @@ def main() -> None:
             _fill_the_ui(project, progress)
     print_report(project, Console())
     print(f"Mails are in {project.settings.maildir}. Next: `make dev` opens the UI; `make down` stops Postgres.")
+
+
+def _refuse_what_is_yours(settings: Settings) -> None:
+    """Raise `UpnextError` where the demo would start journeys of somebody's own, or leave its files in their home."""
+    if settings.content is not None:
+        raise UpnextError("it shows Otto, the content that ships: unset UPNEXT_CONTENT, or open another terminal")
+    if settings.database_url is not None and settings.home.exists() and not (settings.home / "demo").exists():
+        raise UpnextError(
+            f"UPNEXT_DATABASE_URL names a warehouse of yours, and {settings.home} may be its home: unset both, or set"
+            " UPNEXT_HOME to a new folder"
+        )
 
 
 def _fill_the_ui(project: Project, progress: Progress) -> None:

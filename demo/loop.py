@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from demo.otto import DAYS, WARM_UP_DAYS, Message, Offer, Otto, Shown
 from upnext.errors import UpnextError
 from upnext.loop import tick
-from upnext.operations import start_all
+from upnext.operations.controls import start_all
 from upnext.project import Project
 from upnext.ticks.lifecycle import last_as_of
+from upnext.whole_file import replacing
 
 _OFFERS = sa.text("""
     select user_id, source, source_kind, variant, copy is not null as is_shown
@@ -69,10 +70,8 @@ def _end_day(project: Project, otto: Otto, day: int) -> Shown:
 
 
 def _write(path: Path, lines: list[bytes]) -> None:
-    """Write a file atomically: it gets its name only when it is complete."""
     content = b"".join(line + b"\n" for line in lines)
     if path.exists() and path.read_bytes() == content:
         return
-    unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(content)
-    unfinished.rename(path)
+    with replacing(path) as beside:
+        beside.write_bytes(content)

@@ -18,8 +18,8 @@ from msgspec import inspect
 # MkDocs imports this file by its path, without the project beside it.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from upnext.cli import commands
-from upnext.cli_help import EXAMPLES, SECTIONS, commands_of
+from upnext.cli.group import commands
+from upnext.cli.help import EXAMPLES, SECTIONS, commands_of
 from upnext.events.source import Source
 from upnext.experiences.definition import Experience, Slots
 from upnext.journeys.definition import Broadcast, Journey

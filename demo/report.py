@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from demo.otto import TRUE_LIFTS
 from upnext.analytics.statistics import Comparison, compare_proportions_by_split
-from upnext.operations import status
+from upnext.operations.previews import status
 from upnext.project import Project
 
 

@@ -26,7 +26,7 @@ def decide(
     The request sets no `as_of`. The tick sets it after loading, so that it includes what just arrived.
     """
     if arrived == 0 and loaded == 0 and not has_lines:
-        return dg.SkipReason("no new files in landing")
+        return dg.SkipReason("no new files in landing, and no lines in the inbox")
     if is_live and arrived == 0 and loaded == 0:
         return dg.SkipReason("upnext live takes them in")
     waiting_for = why_wait(state, now=now)

@@ -5,7 +5,7 @@ import os
 import dagster as dg
 
 from assets.runs import LIVE_JOB
-from sensors.job_state import JobState, read_job_state, why_wait
+from sensors.job_state import EVERY_LOOK, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.live import LOCK
 from upnext.project import Project
@@ -24,7 +24,7 @@ def decide(*, is_live: bool, waits: str | None) -> dg.RunRequest | dg.SkipReason
 
 @dg.sensor(
     job_name=LIVE_JOB,
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=EVERY_LOOK,
     description="Keep a warm process at work that ticks within a second, an hour a run. Off until it is turned on.",
     default_status=(
         dg.DefaultSensorStatus.RUNNING if os.environ.get(IS_ON) == "on" else dg.DefaultSensorStatus.STOPPED

@@ -39,6 +39,7 @@ from upnext.project import Project
 from upnext.settings import PROJECT, Settings
 from upnext.switches import switch
 from upnext.warehouse.embedded import EmbeddedServer
+from upnext.warehouse.engine import connect
 
 # Who is started in the background ignores Ctrl-C, and so would the programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,7 +59,15 @@ def embedded_url() -> Iterator[URL]:
     """The embedded server, in a home of its own."""
     root = Path(tempfile.mkdtemp(prefix="upnext-test-"))
     server = EmbeddedServer(root)
-    yield make_url(server.start())
+    url = make_url(server.start())
+    engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        # Tests kill processes, and no machine: what they write need not be on the disk.
+        for statement in ("alter system set fsync = off", "alter system set full_page_writes = off"):
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql("select pg_reload_conf()")
+    engine.dispose()
+    yield url
     server.stop()
     shutil.rmtree(root)
 
@@ -236,7 +245,9 @@ def _dbt_cache(models: str, database: URL) -> Path:
 @pytest.fixture
 def project(request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smtp: "SmtpServer") -> Iterator[Project]:
     """A warehouse of the test's own, on each server, with a real SMTP server behind it: empty, or `ticked`."""
-    template = request.getfixturevalue("first_tick") if "ticked" in request.fixturenames else "template1"
+    template = "template1"
+    if server_url == request.getfixturevalue("embedded_url"):
+        template = request.getfixturevalue("first_tick" if "ticked" in request.fixturenames else "migrated")
     project = Project(settings_for(tmp_path, create_database(server_url, template=template), smtp.url))
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
     shared, models = project.dbt, dbt.own_models(project.settings)
@@ -429,6 +440,14 @@ class Product:
 
 
 @pytest.fixture(scope="session")
+def migrated(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with the schema and nothing in it, to be copied."""
+    database = create_database(embedded_url, "upnext_migrated")
+    connect(_settings(tmp_path_factory.mktemp("migrated"), database, None)).dispose()
+    return "upnext_migrated"
+
+
+@pytest.fixture(scope="session")
 def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database in which one tick was published, to be copied; under the name that the copies will have."""
     with pytest.MonkeyPatch.context() as patch:
@@ -511,5 +530,5 @@ class Cli:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, embedded_url: URL) -> Cli:
-    return Cli(tmp_path / "home", create_database(embedded_url))
+def cli(tmp_path: Path, embedded_url: URL, migrated: str) -> Cli:
+    return Cli(tmp_path / "home", create_database(embedded_url, template=migrated))

@@ -75,6 +75,7 @@ def made_up(
             for nth, one in enumerate(experience_names)
         ],
         programme={
+            "decision": "ship",
             "users_reached": 9000, "users_held_out": 1000, "goals": 120.0, "goals_low": 20.0, "goals_high": 220.0,
             "revenue_metric": None,
         },

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -113,6 +113,12 @@ def _relative_models(settings: Settings) -> str:
     return os.path.relpath(own_models(settings), PROJECT_DIR)
 
 
+def model_folders(settings: Settings) -> set[str]:
+    """Return the names of all folders of models."""
+    roots = (engine_models(), own_models(settings))
+    return {folder.name for root in roots for folder in (root, *root.rglob("*")) if folder.is_dir()}
+
+
 def model_names(settings: Settings) -> set[str]:
     """Return all models and seeds: what a segment may read."""
     models = {file.stem for folder in (engine_models(), own_models(settings)) for file in folder.rglob("*.sql")}
@@ -186,9 +192,10 @@ class Dbt:
             lean = ["--no-write-json", "--no-populate-cache"]
             return self._result(dbtRunner(manifest=self.manifest).invoke([*arguments, *options, *lean]))
 
-    def compile(self, sql: str) -> str:
+    def compile(self, sql: str, variables: Mapping[str, str]) -> str:
         """Return a SELECT with its references replaced by the names of tables."""
-        code: str = self.invoke(["compile", "--inline", sql]).results[0].node.compiled_code
+        arguments = ["compile", "--inline", sql, "--vars", json.dumps(variables)]
+        code: str = self.invoke(arguments).results[0].node.compiled_code
         return code
 
     def _result(self, done: Any) -> Any:

@@ -1,7 +1,7 @@
 """Patches that make dbt's repeated work in one process cheap.
 
 Connections: dbt closes its own after each node, and a new server process has to map every page that it touches: that
-was two thirds of the time of a small tick. dbt's own bookkeeping takes up a connection that is still open.
+was up to two thirds of the time of a small tick. dbt's own bookkeeping takes up a connection that is still open.
 
 Behaviour flags: for each flag, at each run, dbt looks for the module that declares it in every frame of the stack,
 with a search through all loaded modules per frame: a third of a build's processor time, for a name in a warning.

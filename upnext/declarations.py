@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -11,7 +11,9 @@ import yaml
 from upnext.errors import UpnextError, nearest
 from upnext.wording import ANY, explain, worded
 
-NAME = r"^[a-z][a-z0-9_]{0,62}$"
+MAX_NAME = 63
+"""Postgres cuts longer names."""
+NAME = rf"^[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}$"
 Name = Annotated[str, worded(NAME, "a name of a-z, 0-9 and _, beginning with a letter")]
 """An identifier: a table, a file or an experiment can be called this."""
 
@@ -48,22 +50,65 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Declared = TypeVar("Declared", bound=msgspec.Struct)
 
 
+class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model or a column in a dbt file, with the keys that dbt knows beside those that Upnext reads."""
+
+    name: str
+    description: str = ""
+    meta: Any = None
+    access: Any = None
+    constraints: Any = None
+    data_tests: Any = None
+    data_type: Any = None
+    deprecation_date: Any = None
+    docs: Any = None
+    group: Any = None
+    latest_version: Any = None
+    quote: Any = None
+    tags: Any = None
+    tests: Any = None
+    versions: Any = None
+
+    def __post_init__(self) -> None:
+        if self.meta is not None:
+            raise ValueError("'meta' stands below config: `config: {meta: {...}}`")
+
+
+class DescribedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A dbt file, with the keys that dbt knows beside `models`."""
+
+    version: Any = None
+    analyses: Any = None
+    data_tests: Any = None
+    exposures: Any = None
+    groups: Any = None
+    macros: Any = None
+    metrics: Any = None
+    saved_queries: Any = None
+    seeds: Any = None
+    semantic_models: Any = None
+    snapshots: Any = None
+    sources: Any = None
+    unit_tests: Any = None
+
+
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of everything that is declared in YAML: unknown keys are errors."""
 
 
 def load(path: Path, kind: type[Declared]) -> Declared:
     """Read one YAML file as `kind`. Raises `UpnextError` with file and line."""
+    text = read_text(path)
     try:
-        loader = _LOADER(path.read_text(encoding="utf-8"))
-        tree = loader.get_single_node()
+        tree = _LOADER(text).get_single_node()
         _check_keys(tree, path)
-        value = None if tree is None else loader.construct_document(tree)
+        value = _value_of(tree, path)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UpnextError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except UnicodeDecodeError:
-        raise UpnextError(f"{path}: not valid UTF-8") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UpnextError(f"{path}:{line}: not valid YAML: {error.reason}") from None
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -74,11 +119,22 @@ def load(path: Path, kind: type[Declared]) -> Declared:
         raise UpnextError(f"{path}:{_line(tree, keys)}: {mistake}") from None
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file that people write. Raises `UpnextError` where it is not in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UpnextError(f"{path}:{line}: not valid UTF-8") from None
+
+
 def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
     """Read each `*.yml` of a folder; the key is the file's stem, in the order of the names."""
     paths = sorted(folder.glob("*.yml"))
     for path in folder.glob("*.yaml"):
         raise UpnextError(f"{path}: files that declare something end in .yml; rename it")
+    for path in (*folder.glob("*/**/*.yml"), *folder.glob("*/**/*.yaml")):
+        raise UpnextError(f"{path}: nobody looks for it in a folder of its own; move it into {folder}")
     for path in paths:
         check_name(path)
     return {path.stem: load(path, kind) for path in paths}
@@ -120,15 +176,47 @@ def markup(keys: Keys, text: str) -> Iterator[Problem]:
 
 def line_of(path: Path, keys: Keys) -> int:
     """Return the line, counted from 1, of a key in a YAML file."""
-    return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER), keys)
+    return _line(yaml.compose(read_text(path), Loader=_LOADER), keys)
 
 
 # A plain text, and `<<`, which takes in another mapping.
 _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
-def _check_keys(node: yaml.Node | None, path: Path) -> None:
-    """Raise `UpnextError` for a key that is not text, or that is repeated: YAML would silently keep the last."""
+def _value_of(tree: yaml.Node | None, path: Path) -> Any:
+    """Return the value of a document. Raises `UpnextError` with the line for what no value can be made of."""
+    try:
+        return None if tree is None else _LOADER("").construct_document(tree)
+    except ValueError as error:
+        nodes = [node for node in _scalars(tree) if not _has_value(node)]
+        line = nodes[0].start_mark.line + 1 if nodes else 1
+        raise UpnextError(f"{path}:{line}: '{nodes[0].value if nodes else ''}' is no value: {error}") from None
+
+
+def _has_value(node: yaml.ScalarNode) -> bool:
+    try:
+        _LOADER("").construct_object(node)
+    except ValueError:
+        return False
+    return True
+
+
+def _scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    match node:
+        case yaml.ScalarNode():
+            yield node
+        case yaml.SequenceNode():
+            for value in node.value:
+                yield from _scalars(value)
+        case yaml.MappingNode():
+            for _, value in node.value:
+                yield from _scalars(value)
+
+
+def _check_keys(node: yaml.Node | None, path: Path, *, within: tuple[yaml.Node, ...] = ()) -> None:
+    """Raise `UpnextError` for a key that is no text, or is repeated (YAML keeps the last), and for an endless value."""
+    if node is not None and any(node is outer for outer in within):
+        raise UpnextError(f"{path}:{node.start_mark.line + 1}: what stands here holds itself, and would never end")
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -141,10 +229,10 @@ def _check_keys(node: yaml.Node | None, path: Path) -> None:
                     " put it in quotes, or use another word"
                 )
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-            _check_keys(value, path)
+            _check_keys(value, path, within=(*within, node))
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _check_keys(value, path)
+            _check_keys(value, path, within=(*within, node))
 
 
 def _line(node: yaml.Node | None, keys: Keys) -> int:

@@ -173,12 +173,7 @@ def _only_one(settings: Settings, port: int) -> Iterator[None]:
     running = running_on(settings)
     if running is not None:
         raise UpnextError(f"Upnext runs in this home already, on http://127.0.0.1:{running}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise UpnextError(f"port {port} is taken; choose another: upnext dev --port {port + 1}") from None
+    check_port("127.0.0.1", port)
     settings.home.mkdir(parents=True, exist_ok=True)
     with (settings.home / "dev").open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -203,7 +203,7 @@ def _state(connection: Connection) -> Finding:
     troubles = [
         *(f"the last change of segment '{segment}' is held (`upnext release {segment}`)" for segment in held),
         *([f"{drift} rows drifted (`upnext rebuild` mends them)"] if drift else []),
-        *([f"{refused} files are refused (raw.refused_files says why)"] if refused else []),
+        *([f"{refused} files are refused (`upnext rejected` says why)"] if refused else []),
         *([f"{waiting:,} lines wait in the inbox"] if waiting > 100_000 else []),
     ]
     if troubles:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 
 import msgspec
 from sqlalchemy.engine import Connection
@@ -51,7 +50,7 @@ class Keys:
 class Tombstones:
     """Who was erased, as far as hashes tell, and since when they are readmitted: None for those who are not."""
 
-    hashes: Mapping[bytes, datetime | None] = MappingProxyType({})
+    hashes: Mapping[bytes, datetime | None] = field(default_factory=dict)
     keys: Sequence[str] = field(default=(), repr=False)
 
     def __bool__(self) -> bool:

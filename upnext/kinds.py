@@ -153,6 +153,10 @@ class Measure(Declaration, frozen=True, rename={"is_": "is", "in_": "in", "as_":
             raise ValueError(f"{name} needs 'of', an event, or 'type'")
         if self.of is not None and self.type is not None:
             raise ValueError("'of' names an event and 'type' a kind of call; write one of them")
+        if self.type is not None and not kind.is_of_property and self.selected != [ANY]:
+            raise ValueError(
+                f"'type' names a kind of call and {name} an event; write {name}: {ANY}, or leave 'type' out"
+            )
         for length in (self.within, self.in_, self.for_, self.after):
             check_length(length)
         if self.without is not None and self.order is not None:

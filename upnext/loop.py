@@ -46,8 +46,8 @@ LEAP = timedelta(days=7)
 
 def ingest_landing(project: Project) -> Ingested:
     """Load the lines that wait in the inbox, and the landed files that are not loaded yet."""
+    waited = drain(project.engine, sources=project.sources, clock=utc_now, keys=project.erasure_keys)
     landed, now = find_landed(project.settings.landing, project.sources), utc_now()
-    waited = drain(project.engine, sources=project.sources, loaded_at=now, keys=project.erasure_keys)
     with project.engine.connect() as connection:
         arrived = not_loaded(connection, landed, now=now)
     return waited + ingest(project.engine, arrived, sources=project.sources, loaded_at=now, keys=project.erasure_keys)
@@ -204,6 +204,8 @@ class Ticked:
     journeys: dict[str, Any]
     experiences: dict[str, int]
     analytics: dict[str, int]
+    refused: tuple[str, ...] = ()
+    """Files of the landing folder that were refused as a whole, each with the reason."""
 
 
 def tick(project: Project, asked: datetime | None, *, is_explicit: bool = True, is_replay: bool = False) -> Ticked:
@@ -226,6 +228,7 @@ def tick(project: Project, asked: datetime | None, *, is_explicit: bool = True, 
         journeys=asdict(dispatched),
         experiences={"assigned": assigned, "live_ctas": shown.live},
         analytics=asdict(analysed),
+        refused=ingested.refused,
     )
 
 

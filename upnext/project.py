@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL, Engine
 from upnext import dbt
 from upnext.analytics.declared import load_metrics
 from upnext.analytics.definition import Metric
-from upnext.declarations import Problem, check, unknown
+from upnext.declarations import Problem, check, read_text, unknown
 from upnext.durations import seconds
 from upnext.erased import Keys
 from upnext.errors import UpnextError
@@ -25,6 +25,7 @@ from upnext.journeys.channels.smtp import parse_smtp_url
 from upnext.journeys.channels.webhook import parse_networks
 from upnext.journeys.copy.emails import check_sender
 from upnext.journeys.copy.message import CannotRenderError, Sender
+from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.declared import load_journeys, load_policy, sender_of
 from upnext.journeys.definition import Journey
 from upnext.journeys.policy import Policy
@@ -71,14 +72,14 @@ class Project:
     @cached_property
     def row_local_segments(self) -> list[str]:
         """The segments that are evaluated for changed users alone."""
-        texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
+        texts = {name: read_text(file) for name, file in self.segment_files.items()}
         return sorted(name for name, text in texts.items() if is_row_local(text, segments=texts))
 
     @cached_property
     def conditions(self) -> dict[str, Condition]:
         """The condition of each segment that can be evaluated together with others."""
         visitors = anonymous_segments(self.segment_files)
-        texts = {name: file.read_text(encoding="utf-8") for name, file in self.segment_files.items()}
+        texts = {name: read_text(file) for name, file in self.segment_files.items()}
         found = {
             name: condition_of(text, excludes_visitors=bool(visitors) and name not in visitors)
             for name, text in texts.items()
@@ -88,7 +89,7 @@ class Project:
     @cached_property
     def segment_units(self) -> dict[str, str]:
         """What each segment has members of: `user_id` or `account_id`."""
-        return {name: unit_of(file.read_text(encoding="utf-8")) for name, file in self.segment_files.items()}
+        return {name: unit_of(read_text(file)) for name, file in self.segment_files.items()}
 
     @property
     def lists(self) -> dict[str, Path]:
@@ -113,7 +114,8 @@ class Project:
     @cached_property
     def features(self) -> dict[str, dict[str, Feature]]:
         """The declared features of each table."""
-        return load_features((dbt.engine_models(), dbt.own_models(self.settings)), self.events)
+        folders = (dbt.engine_models(), dbt.own_models(self.settings))
+        return load_features(folders, self.events, dbt.model_names(self.settings))
 
     @property
     def feature_types(self) -> dict[str, str | None]:
@@ -168,7 +170,7 @@ class Project:
     @cached_property
     def sender(self) -> Sender:
         """Who sends mails, and how their links are made."""
-        return sender_of(self.settings, self.policy)
+        return sender_of(self.settings, self.policy, signing_keys(self.settings))
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
@@ -227,7 +229,7 @@ class Project:
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_programme())
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_retention())
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_goals())
-        _ = (self.sources, self.journeys, self.experiences, self.metrics, self.sender)
+        _ = (self.sources, self.journeys, self.experiences, self.metrics)
         self.check_segments(self.segment_files)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)
@@ -244,6 +246,7 @@ class Project:
             columns={table: {UNITS[table], *features} for table, features in self.features.items() if table in UNITS},
             never_negative=never_negative(self.features),
             lists=self.lists,
+            folders=dbt.model_folders(self.settings),
         )
 
 

@@ -65,7 +65,7 @@ VARIABLES = {
 """The variables that people set. Endpoints of the policy name more, for their secrets."""
 INTERNAL = {
     "UPNEXT_DAGSTER_URL", "UPNEXT_DBT_MODELS", "UPNEXT_EDGE_DATABASE", "UPNEXT_EDGE_PROCESSES", "UPNEXT_PG_DATABASE",
-    "UPNEXT_PG_HOST", "UPNEXT_PG_PASSWORD", "UPNEXT_PG_PORT", "UPNEXT_PG_SSLMODE", "UPNEXT_PG_USER",
+    "UPNEXT_PG_HOST", "UPNEXT_PG_PORT", "UPNEXT_PG_SSLMODE", "UPNEXT_PG_USER",
 }  # fmt: skip
 """The variables that processes of Upnext set for each other."""
 

@@ -20,7 +20,7 @@ from upnext.clock import utc_now
 from upnext.edge import script
 from upnext.experiences.definition import CONTROL, arm_of
 from upnext.loop import tick
-from upnext.operations import start_all
+from upnext.operations.controls import start_all
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.warehouse.embedded import EmbeddedServer

@@ -228,7 +228,7 @@ def read_moments(project: Project) -> list[Moments]:
 def from_all_rows(project: Project) -> float:
     """Return the seconds that the moments take where nothing is kept by day, the faster of two times."""
     sql = "{{ moments_of('analytics.experiment_users', described_columns('experiment_users')) }}"
-    statement = sa.text(project.dbt.compile(sql).replace(":", r"\:"))
+    statement = sa.text(project.dbt.compile(sql, {}).replace(":", r"\:"))
     seconds = []
     for _ in range(2):
         started = time.perf_counter()

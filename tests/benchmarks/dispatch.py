@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import free_port
-from upnext.journeys.channels.outbox import BEGINNING, request_of, stop_parameters
-from upnext.journeys.copy.message import Request, Sender
+from upnext.journeys.channels.outbox import BEGINNING, stop_parameters
+from upnext.journeys.copy.message import Request, Sender, request_of
 from upnext.journeys.copy.rendering import render
 from upnext.journeys.dispatch import DispatchResult, dispatch
 from upnext.journeys.sql import SQL
 from upnext.loop import assign_experiences, build, dispatch_journeys, show_ctas
-from upnext.operations import start_all
+from upnext.operations.controls import start_all
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.warehouse.embedded import EmbeddedServer

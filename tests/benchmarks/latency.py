@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from tests.conftest import free_port, settings_for
 from tests.integration.test_daemon import dev, graphql, write_power_user
 from tests.integration.test_journeys import users
-from upnext.operations import start_all
+from upnext.operations.controls import start_all
 from upnext.project import Project
 from upnext.warehouse.embedded import EmbeddedServer
 

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from upnext.loop import build
-from upnext.operations import start_all
+from upnext.operations.controls import start_all
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.warehouse.embedded import EmbeddedServer

@@ -1,9 +1,9 @@
-"""How large a home is after each month of a year, with the policy's retention and a prune a night.
+"""How large a home is after each of 18 months, with the policy's retention and a prune a night.
 
     make bench-year
 
 Events come for nine months, and none for the next nine; they are kept for three. A month has a few days of hourly ticks
-in place of thirty, so that a year takes minutes; what one tick leaves behind is the same.
+in place of thirty, so that all takes minutes; what one tick leaves behind is the same.
 """
 
 import argparse

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from sqlalchemy.engine import URL
 
 from tests.conftest import AS_OF, Cli, Product, content_copy, create_database, rows, settings_for, start
-from upnext import cli as command_line
-from upnext import operations
+from upnext.cli.group import commands
 from upnext.errors import UpnextError
-from upnext.loop import tick
+from upnext.loop import build, tick
+from upnext.operations import checks, starter
 from upnext.project import Project
 from upnext.settings import PROJECT, Settings
 
@@ -22,16 +22,22 @@ EXAMPLES = sorted(path.parent for path in (PROJECT / "examples").glob("*/models"
 @pytest.mark.parametrize("content", [None, *EXAMPLES], ids=lambda path: path.name if path else "ships")
 def test_content_has_no_mistakes_and_needs_no_database_to_be_read(content: Path | None, tmp_path: Path) -> None:
     settings = replace(Settings.from_environment({}), home=tmp_path, content=content)
-    counts = operations.check(Project(settings))
+    counts = checks.check(Project(settings))
     assert counts["segments"] == (1 if content is not None and content.name == "shop" else 3)
-    assert not (tmp_path / "postgres").exists()
+    assert list(tmp_path.iterdir()) == [], "neither a server nor a key is made"
+
+
+def test_the_units_of_the_segments_that_ship(project: Project) -> None:
+    build(project, AS_OF, is_explicit=True)
+    done = project.dbt.invoke(["test", "--select", "test_type:unit"])
+    assert [result.status for result in done.results] == ["pass"] * 3
 
 
 def test_a_new_content_is_checked_and_ticks(embedded_url: URL, tmp_path: Path) -> None:
     folder = tmp_path / "content"
-    operations.new_content(folder)
+    starter.new_content(folder)
     project = Project(replace(settings_for(tmp_path, create_database(embedded_url)), content=folder))
-    assert operations.check(project)["messages"] == 1
+    assert checks.check(project)["messages"] == 1
     start(project, "first_project", "project_banner")
     product = Product(project)
     tick(project, AS_OF)
@@ -47,7 +53,7 @@ def test_a_new_content_is_checked_and_ticks(embedded_url: URL, tmp_path: Path) -
 def test_nothing_is_written_into_a_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UpnextError, match="is not empty; name a new folder"):
-        operations.new_content(tmp_path)
+        starter.new_content(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -68,7 +74,14 @@ def test_a_folder_that_is_no_content_is_told(cli: Cli, tmp_path: Path) -> None:
         ("campaigns/journeys/encourage_upgrade.yml", "segment: basic", "segment: basc", "did you mean 'basic_plan"),
         ("campaigns/experiences/upgrade_banner.yml", "segment: basic", "segment: basc", "did you mean 'basic_plan"),
         ("campaigns/templates/check_in.txt", "{{ user.name", "{{ usr.name", "did you mean 'user'"),
+        ("campaigns/templates/check_in.txt", "{{ user.name", "{{ user.name | titel }} {{ user.name", "No filter named"),
+        ("campaigns/templates/check_in.txt", "Hi", "{{ features.logns_30d or 1 }}", "did you mean 'logins_30d'"),
         ("campaigns/policy.yml", "late_after:", "late_aftr:", "did you mean 'late_after'"),
+        ("models/features/_features.yml", "name: user_features", "name: user_feature", "did you mean 'user_features'"),
+        ("models/analytics/_metrics.yml", "name: experiment_users", "name: experiment_user", "did you mean"),
+        ("models/segments/_segments.yml", "config:", "confg:", "unknown key 'confg'; did you mean 'config'"),
+        ("models/segments/_segments.yml", "config:", "meta: {owner: x}\n    config:", "'meta' stands below config"),
+        ("models/segments/upgrade_curious.sql", "user_id", "*", "selects *; it must select user_id alone"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_file_and_line(
@@ -79,7 +92,7 @@ def test_each_mistake_has_its_file_and_line(
     path.write_text(path.read_text().replace(right, wrong, 1))
     monkeypatch.setenv("UPNEXT_CONTENT", str(tmp_path / "content"))
     monkeypatch.setenv("UPNEXT_HOME", str(tmp_path / "home"))
-    done = CliRunner().invoke(command_line.commands, ["check"])
+    done = CliRunner().invoke(commands, ["check"])
     assert isinstance(done.exception, UpnextError)
     text = str(done.exception)
     assert "\n" not in text
@@ -93,5 +106,5 @@ def test_a_file_that_is_left_out_has_its_defaults(tmp_path: Path) -> None:
         shutil.rmtree(folder / "campaigns" / name)
     (folder / "campaigns" / "policy.yml").unlink()
     (folder / "campaigns" / "slots.yml").unlink()
-    counts = operations.check(Project(replace(Settings.from_environment({}), home=tmp_path, content=folder)))
+    counts = checks.check(Project(replace(Settings.from_environment({}), home=tmp_path, content=folder)))
     assert (counts["journeys"], counts["experiences"], counts["slots"]) == (0, 0, 0)

@@ -7,14 +7,17 @@ from dataclasses import replace
 from email import message_from_bytes
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from rich.console import Console
 from sqlalchemy.engine import URL, make_url
 
+from demo.__main__ import main
 from demo.loop import run
 from demo.otto import WARM_UP_DAYS, Otto
 from demo.report import print_report
-from tests.conftest import Cli, create_database, rows, settings_for
+from tests.conftest import CONTENT, Cli, create_database, rows, settings_for
+from upnext.errors import UpnextError
 from upnext.project import Project
 from upnext.settings import PROJECT
 
@@ -68,6 +71,21 @@ def test_the_loop_is_closed(tmp_path: Path, embedded_url: URL) -> None:
     shown = json.loads(sorted((tmp_path / "demo").iterdir())[-1].read_text())
     assert shown["offers"]
     again.engine.dispose()
+
+
+@pytest.mark.parametrize(("variables", "message"), [
+    ({"UPNEXT_CONTENT": str(CONTENT)}, "it shows Otto, the content that ships: unset UPNEXT_CONTENT"),
+    ({"UPNEXT_DATABASE_URL": "postgresql://h/db"}, "UPNEXT_DATABASE_URL names a warehouse of yours, and"),
+])  # fmt: skip
+def test_it_leaves_alone_what_is_yours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in {"UPNEXT_HOME": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["demo"])
+    with pytest.raises(UpnextError, match=message):
+        main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_runs_that_the_ui_shows(cli: Cli) -> None:

@@ -16,7 +16,8 @@ from upnext.experiences.definition import Names, Trigger
 from upnext.features.definition import KINDS
 from upnext.journeys.declared import load_journeys
 from upnext.loop import analyse_results, build
-from upnext.operations import check_journeys, preview_segment
+from upnext.operations.checks import check_journeys
+from upnext.operations.previews import preview_segment
 from upnext.project import Project
 from upnext.settings import PROJECT, Settings
 

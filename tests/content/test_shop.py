@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Product, SmtpServer, rows, start
 from upnext.journeys.plan import kind_of
 from upnext.loop import build, dispatch_journeys
-from upnext.operations import check_journeys
+from upnext.operations.checks import check_journeys
 from upnext.project import Project
 from upnext.settings import PROJECT
 

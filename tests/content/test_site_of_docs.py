@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from demo.reference import pages
-from upnext.cli import commands
-from upnext.cli_help import commands_of
+from upnext.cli.group import commands
+from upnext.cli.help import commands_of
 from upnext.settings import PROJECT, VARIABLES
 from upnext.warehouse.columns import columns
 

@@ -158,6 +158,10 @@ class History:
                 if before is None or before.properties[name] != event.properties[name]
             ]
 
+        def is_much(event: Occurrence) -> bool:
+            return event.event == "imported" and event.properties.get("rows", 0) >= 1000
+
+        derived = [replace(event, event="imported much") if is_much(event) else event for event in events]
         two, five, week = 2 * DAY, 5 * HOUR, 7 * DAY
         bought, imported = named("bought"), named("imported")
         identified = [event for event in events if event.type == "identify"]
@@ -170,7 +174,7 @@ class History:
             "logins_5h": len(named("login", length=five)),
             "premium_logins_2d": sum(e.properties.get("plan") == "premium" for e in named("login", length=two)),
             "anything_2d": len(self.within(events, two)),
-            "imports": sum(e.properties.get("rows", 0) >= 1000 for e in named("imported")),
+            "imports": sum(map(is_much, events)),
             "spent": total(named("bought")),
             "spent_1w": total(named("bought", length=week)),
             "login_days": days(named("login")),
@@ -191,6 +195,11 @@ class History:
             "looked_then_bought_2d": _in_order(named(*look, length=two), look, 3 * HOUR),
             "views_in_session": _most_in_session(events, "viewed"),
             "views_in_session_2d": _most_in_session(self.within(events, two), "viewed"),
+            "imports_in_session": _most_in_session(derived, "imported much"),
+            "import_in_session": any(
+                _in_order(session, ("login", "imported much"), timedelta.max) for session in _sessions(derived)
+            ),
+            "last_import_was_much": bool(imported) and is_much(imported[-1]),
             "looks_2d": len(named("viewed", "bought", length=two)),
             "created": sum((event.event or "").startswith("created ") for event in events),
             "created_days_2d": days([e for e in self.within(events, two) if (e.event or "").startswith("created ")]),

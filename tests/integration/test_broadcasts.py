@@ -15,8 +15,9 @@ from upnext.journeys.definition import Broadcast
 from upnext.journeys.dispatch import journeys_with_work, run_checks
 from upnext.journeys.policy import Channel, Policy
 from upnext.loop import analyse_results, build
-from upnext.operations import render_journey, resume_journey, send_test
-from upnext.operations import start as start_one
+from upnext.operations.controls import resume_journey
+from upnext.operations.controls import start as start_one
+from upnext.operations.copies import render_journey, send_test
 from upnext.project import Project
 
 USERS = [f"user{number:02}" for number in range(12)]

@@ -101,6 +101,8 @@ def test_a_file_that_is_not_json_loads_nothing(cli: Cli, events: Path, tmp_path:
     other = tmp_path / "picture.png"
     other.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     assert "not JSON lines" in cli.fails("ingest", events, other)
+    other.write_text("id,name\n1,Ada\n")
+    assert "any other file needs --source" in cli.fails("ingest", events, other)
     assert json.loads(cli.run("status", "--json").stdout)["events"]["received"] == 0
 
 
@@ -128,7 +130,8 @@ def test_a_file_that_is_refused_is_told_and_its_neighbours_are_loaded(cli: Cli, 
 def test_rejected_lines_are_listed_and_tried_again(cli: Cli, tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     events.write_text('{"type":"odd","userId":"u1"}\n{broken\n{broken too\n')
-    assert cli.run("ingest", events).returncode == 0
+    done = cli.run("ingest", events)
+    assert (done.returncode, done.stderr) == (0, "upnext: warning: 3 lines were rejected: `upnext rejected` says why\n")
     reasons = json.loads(cli.run("rejected", "--json").stdout)
     assert [(reason["reason"], reason["lines"], reason["place"]) for reason in reasons] == [
         ("invalid_json", 2, f"{events}:2"),
@@ -174,7 +177,7 @@ def test_an_empty_home_says_what_to_do(cli: Cli) -> None:
     assert cli.run("rejected").stdout == "No line is rejected.\n"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"port {port} is taken; choose another: upnext dev --port {port + 1}" in cli.fails(
+        assert f"cannot listen on 127.0.0.1:{port}; choose another: --port {port + 1}" in cli.fails(
             "dev", "--port", str(port), "--edge-port", str(free_port())
         )
 

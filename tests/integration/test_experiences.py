@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import AS_OF, Product, rows, start, wait_for
+from tests.journeys import HOUR, Journeys
 from tests.outcomes import experience
 from upnext.experiences.assign import Shown
 from upnext.experiences.definition import arm_of, arm_ranges, as_json, bucket
@@ -339,6 +340,56 @@ def test_an_analysis_can_be_run_again(project: Project) -> None:
     analyse_results(project, AS_OF)
     assert rows(project, "select * from analytics.journey_funnel order by journey, step") == first
     assert len(first) == 6
+
+
+def test_another_split_of_the_same_instant_holds_for_those_drawn_by_it(ticked: Project) -> None:
+    users = [f"user{number:03}" for number in range(400)]
+    ticked.experiences = {"offer": experience(control=0.5)}
+    start(ticked, "offer")
+    members(ticked, *users[:200])
+    assign_experiences(ticked, AS_OF)
+    ticked.experiences = {"offer": experience(control=0.1)}
+    for _ in range(2):
+        assign_experiences(ticked, AS_OF)
+    members(ticked, *users)
+    assert assign_experiences(ticked, AS_OF) == 200
+    drawn = """
+        select shares.weights ->> 'control', count(*), count(*) filter (where variant = 'control')
+        from experiences.assignments
+        cross join lateral (
+            select weights from experiences.shares
+            where shares.experience = assignments.experience and shares.since <= assignments.assigned_at
+            order by since desc limit 1
+        ) as shares
+        group by 1 order by 1
+    """
+    held = [len([user for user in part if bucket("experience:offer", user) < share])
+            for part, share in ((users[200:], 0.1), (users[:200], 0.5))]  # fmt: skip
+    assert rows(ticked, drawn) == [("0.1", 200, held[0]), ("0.5", 200, held[1])]
+
+
+def test_a_merge_keeps_how_the_variant_was_chosen_and_what_was_seen_then(journeys: Journeys) -> None:
+    project = journeys.project
+    journeys.write(
+        "insert into experiences.assignments (experience, user_id, variant, assigned_at, mode, rules)"
+        " values ('offer', 'ada-phone', 'unlock', :first, 'rules', 'v1'),"
+        " ('offer', 'ada', 'try_free', :at, 'chance', 'v2'), ('offer', 'bob-phone', 'unlock', :at, 'single', 'v1')",
+        first=AS_OF - DAY, at=AS_OF,
+    )  # fmt: skip
+    journeys.write(
+        "insert into experiences.seen_features values ('offer', 'ada-phone', '{\"n\": 1}'),"
+        " ('offer', 'ada', '{\"n\": 2}'), ('offer', 'bob-phone', '{\"n\": 3}')"
+    )
+    journeys.merge(AS_OF + HOUR, **{"ada-phone": "ada", "bob-phone": "bob"})
+    assign_experiences(project, AS_OF + HOUR)
+    columns = "user_id, variant, assigned_at, mode, rules, is_in_both_arms"
+    assert rows(
+        project, f"select {columns} from experiences.assignments where user_id in ('ada', 'bob') order by 1"
+    ) == [
+        ("ada", "unlock", AS_OF - DAY, "rules", "v1", True), ("bob", "unlock", AS_OF, "single", "v1", False),
+    ]  # fmt: skip
+    seen_features = "select user_id, features from experiences.seen_features where user_id in ('ada', 'bob') order by 1"
+    assert rows(project, seen_features) == [("ada", {"n": 1}), ("bob", {"n": 3})]
 
 
 def test_by_a_merge_the_earliest_assignment_stands(project: Project, product: Product) -> None:

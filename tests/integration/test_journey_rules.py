@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from tests.conftest import AS_OF, SmtpServer, free_port, rows
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
-from upnext import cli, dbt
+from upnext import dbt
+from upnext.cli.journeys import preview_journey
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
 from upnext.journeys.channels import outbox
@@ -18,7 +19,9 @@ from upnext.journeys.definition import Journey
 from upnext.journeys.dispatch import CHECKS, journeys_with_work, run_checks
 from upnext.journeys.policy import Cap, Channel, Policy
 from upnext.loop import analyse_results, build, dispatch_journeys, open_tick
-from upnext.operations import check_journeys, doubtful_copy, explain_journey, pause_journey, resume_journey
+from upnext.operations.checks import check_journeys, doubtful_copy
+from upnext.operations.controls import pause_journey, resume_journey
+from upnext.operations.previews import explain_journey
 from upnext.project import Project
 
 
@@ -493,6 +496,18 @@ def test_nobody_gets_more_than_the_cap(journeys: Journeys, smtp: SmtpServer, off
     sent = ["a", "b", "late", "offer"] if not offers else ["a", "late", "offer"]
     assert [step for step, status, _ in sorted(found) if status == "sent"] == sent
     assert {reason for _, status, reason in found if status == "skipped"} == {"frequency cap"}
+
+
+def test_results_use_the_goal_of_the_version_that_is_brought_back(journeys: Journeys, smtp: SmtpServer) -> None:
+    first, second = (
+        journey(mail("a"), goal={"any_of": [event], "within": "1 day"}) for event in ("login", "book demo")
+    )
+    journeys.person("ada")
+    for at, declared in enumerate((first, second, first, second, first)):
+        journeys.declare(hello=declared)
+        journeys.dispatch(AS_OF + at // 2 * HOUR)
+    goals = "select goal_events from analytics.experiments where experiment = 'hello'"
+    assert rows(journeys.project, goals) == [(["login"],)]
 
 
 def test_a_goal_may_be_reached_and_the_journey_go_on(journeys: Journeys, smtp: SmtpServer) -> None:
@@ -1097,6 +1112,6 @@ def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
     ]
     assert all(text.startswith(f"{path}:") for text in told)
     assert check_journeys(journeys.project, traits={}) == {"earn_upgrade": ["a", "b", "c", "c.x"]}
-    monkeypatch.setattr(cli, "_project", lambda: journeys.project)
-    printed = CliRunner().invoke(cli.preview_journey, ["earn_upgrade"])
+    monkeypatch.setattr("upnext.cli.journeys.project_here", lambda: journeys.project)
+    printed = CliRunner().invoke(preview_journey, ["earn_upgrade"])
     assert [text in printed.stderr for text in told] == [True] * 3, "before anybody starts it"

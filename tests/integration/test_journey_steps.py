@@ -11,8 +11,8 @@ from upnext.events.ledger import has_lines_waiting
 from upnext.events.source import OWN
 from upnext.experiences.definition import bucket
 from upnext.journeys.definition import Journey
-from upnext.loop import build, ingest_landing
-from upnext.operations import explain_journey
+from upnext.loop import analyse_results, build, ingest_landing
+from upnext.operations.previews import explain_journey
 
 OF_EVENT: dict[str, Any] = {
     "segment": None, "existing_members": None, "exit_on_leaving": False, "reentry": "always", "event":
@@ -425,6 +425,39 @@ def test_a_goal_can_be_a_segment_a_feature_or_an_event_under_conditions(journeys
         ("used", "ada", "features", AS_OF + 4 * HOUR),
         ("used", "bob", "features", AS_OF + 4 * HOUR),
     ]
+
+
+@pytest.mark.parametrize("goal", [{"segment": "busy_users"}, {"any_of": ["login"]}], ids=["segment", "event"])
+def test_a_goal_counts_for_those_who_have_left_too_as_for_those_held_out(
+    journeys: Journeys, smtp: SmtpServer, goal: dict[str, Any]
+) -> None:
+    users = [f"user{number:02}" for number in range(40)]
+    journeys.person(*users)
+    journeys.declare(idle=journey(mail("a"), mail("b", after="3 days"), holdout=0.5, goal={**goal, "within": "5 days"}))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", *users)
+    journeys.dispatch()
+    journeys.tick(AS_OF + DAY, "exited", *users)
+    journeys.dispatch(AS_OF + DAY)
+    ended = {user: (status, reason) for user, status, reason in journeys.entries()}
+    assert {status for status, _ in ended.values()} == {"left", "held_out"}
+    journeys.product.track_all(users[::2], "login", AS_OF + 2 * DAY, {})
+    journeys.tick(AS_OF + 2 * DAY, "entered", *users[::2], segment="busy_users")
+    journeys.dispatch(AS_OF + 2 * DAY)
+    journeys.product.track_all(users, "login", AS_OF + 6 * DAY, {})
+    journeys.tick(AS_OF + 6 * DAY, "entered", *users[1::2], segment="busy_users")
+    journeys.dispatch(AS_OF + 6 * DAY)
+    reached = "select user_id from journeys.entries where goal_reached_at is not null order by 1"
+    assert [user for (user,) in rows(journeys.project, reached)] == users[::2], "within its time, in both arms"
+    assert {user: (status, reason) for user, status, reason in journeys.entries()} == ended
+    analyse_results(journeys.project, AS_OF + 6 * DAY)
+    won = set(users[::2])
+    arms = {arm: [user for user, status in ended.items() if (status[0] == "held_out") == (arm == "control")]
+            for arm in ("control", "arm")}  # fmt: skip
+    means = "select mean_control, mean_arm from analytics.experiment_results where metric = 'goal'"
+    assert rows(journeys.project, means) == [tuple(len(won & set(arm)) / len(arm) for arm in arms.values())]
+    mailed = "select sent, converted from analytics.journey_funnel where step = 'a'"
+    assert rows(journeys.project, mailed) == [(len(arms["arm"]), len(won & set(arms["arm"])))]
 
 
 def test_a_goal_of_features_is_reached_after_the_last_step_too_in_both_arms(journeys: Journeys) -> None:

@@ -14,7 +14,7 @@ from upnext.experiences.definition import bucket
 from upnext.journeys.channels.outbox import record_consent, stop_parameters
 from upnext.journeys.sql import SQL
 from upnext.loop import Ticked, build, dispatch_journeys, replay, tick
-from upnext.operations import pause_journey, resume_journey
+from upnext.operations.controls import pause_journey, resume_journey
 from upnext.project import Project
 
 DAY = timedelta(days=1)

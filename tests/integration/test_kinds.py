@@ -98,6 +98,28 @@ def test_a_segment_follows_a_date_without_an_event(content: Path, project: Proje
     assert seen == [[[], []], [inside, []], [inside, late], [inside, late], [[], late], [[], late]]
 
 
+def test_a_segment_follows_a_ratio_that_is_declared_otherwise(
+    content: Path, project: Project, product: Product
+) -> None:
+    declare(content, "user_features", {
+        "logins": {"count_of": "login"}, "views": {"count_of": "product viewed"},
+        "tasks": {"count_of": "created ml task"}, "share": {"ratio_of": "logins", "per": "views"},
+    })  # fmt: skip
+    segment = content / "models" / "segments" / "frequent.sql"
+    segment.write_text("select user_id from {{ ref('user_features') }} where share >= 2")
+    for event, times in (("login", 4), ("product viewed", 4), ("created ml task", 1)):
+        product.track("ann", event, AS_OF - DAY, times=times)
+    build_at(project, timedelta())
+    seen = []
+    for hour, share in enumerate(({"ratio_of": "logins", "per": "tasks"}, {"ratio_of": "views", "per": "logins"},
+                                  {"count_of": {"any_of": ["login", "product viewed"]}}), start=1):  # fmt: skip
+        remove(content, "share")
+        declare(content, "user_features", {"share": share})
+        build_at(project, hour * HOUR)
+        seen.append(rows(project, "select user_id from segments.frequent"))
+    assert seen == [[("ann",)], [], [("ann",)]]
+
+
 def test_traits_of_accounts_and_ratios(content: Path, project: Project, product: Product) -> None:
     declare(content, "account_features", {
         "plan": {"latest_trait": "plan"}, "seats": {"latest_trait": "seats", "as": "number"},

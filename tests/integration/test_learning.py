@@ -12,8 +12,8 @@ from tests.conftest import AS_OF, Product, rows, start
 from tests.journeys import DAY, HOUR, Journeys
 from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
-from upnext.loop import analyse_results, assign_experiences, build
-from upnext.operations import learn_experience
+from upnext.loop import analyse_results, assign_experiences, build, rebuild
+from upnext.operations.experiments import learn_experience
 from upnext.project import Project
 
 USERS = [f"user{number:04}" for number in range(2400)]
@@ -64,6 +64,10 @@ def offer(content: Path, journeys: Journeys) -> Journeys:
     return journeys
 
 
+def set_live(path: Path) -> None:
+    path.write_text(path.read_text().replace("state: draft", "state: live"))
+
+
 def test_from_results_to_rules_and_to_what_they_are_worth(offer: Journeys, content: Path) -> None:
     project = offer.project
     sentence, path = learn_experience(project, "offer")
@@ -75,6 +79,10 @@ def test_from_results_to_rules_and_to_what_they_are_worth(offer: Journeys, conte
     assert "#     when products_viewed >= 5 then 'unlock'\n#     else 'try_free'\n# end\n" in path.read_text()
     assert rows(project, "select count(*) from experiences.assignments where mode <> 'chance'") == [(0,)]
 
+    assert Project(project.settings).experiences["offer"].learned is None, "nothing follows a draft"
+    with pytest.raises(UpnextError, match=r"offer\.yml has rules already: keep them elsewhere or remove them"):
+        learn_experience(project, "offer")
+    set_live(path)
     anew = Project(project.settings)
     learned = anew.experiences["offer"].learned
     assert learned is not None
@@ -117,6 +125,7 @@ def test_from_results_to_rules_and_to_what_they_are_worth(offer: Journeys, conte
 def test_rules_that_change_are_measured_anew(offer: Journeys, content: Path) -> None:
     _, path = learn_experience(offer.project, "offer")
     assert path is not None
+    set_live(path)
     anew = Project(offer.project.settings)
     offer.tick(AS_OF + 7 * DAY, "entered", "user2400", "user2401", segment="busy_users")
     assign_experiences(anew, AS_OF + 7 * DAY)
@@ -126,6 +135,20 @@ def test_rules_that_change_are_measured_anew(offer: Journeys, content: Path) -> 
     versions = "select rules from experiences.assignments where rules is not null order by user_id"
     first, second, third = rows(offer.project, versions)
     assert first == second != third
+
+    everybody = [f"user{number}" for number in range(2400, 2403)]
+    offer.product.track_all(everybody, "experience viewed", AS_OF + 9 * DAY, {"experience": "offer"})
+    offer.tick(AS_OF + 20 * DAY, "entered")
+    analyse_results(offer.project, AS_OF + 20 * DAY)
+    of_rules = "from analytics.experiment_users where experiment like 'offer/rules%'"
+    assert rows(offer.project, f"select distinct user_id {of_rules}") in ([], [("user2402",)])
+    before = rows(offer.project, "select count(*) from analytics.experiment_users where experiment = 'offer'")
+    path.write_text(path.read_text().replace("at_least: 6", "at_least: 7"))
+    assign_experiences(Project(offer.project.settings), AS_OF + 20 * DAY)
+    analyse_results(offer.project, AS_OF + 20 * DAY)
+    assert rows(offer.project, f"select count(*) {of_rules}") == [(0,)], "nobody is under the rules of now"
+    assert rows(offer.project, "select count(*) from analytics.experiment_users where experiment = 'offer'") == before
+    assert rebuild(offer.project)["experiment_users"] == 0
 
 
 def test_without_enough_users_nothing_is_written(content: Path, project: Project, product: Product) -> None:

@@ -8,7 +8,8 @@ import pytest
 from tests.conftest import AS_OF, Product, rows
 from upnext.errors import UpnextError
 from upnext.loop import build
-from upnext.operations import check, preview_segment
+from upnext.operations.checks import check
+from upnext.operations.previews import preview_segment
 from upnext.project import Project
 from upnext.segments.lists import read_list, store_lists
 
@@ -46,7 +47,9 @@ def test_a_segment_follows_a_list_and_evaluates_everybody_only_where_it_has_chan
     assert (members(project, "testers"), members(project, "others")) == (["ann", "bob"], ["cid"])
 
     path.write_text("user_id\nbob\ncid\nnobody\n")
+    before = rows(project, "select list, id from segments.lists order by 2")
     assert preview_segment(project, "testers", with_ids=False).size == 2
+    assert rows(project, "select list, id from segments.lists order by 2") == before, "a preview changes nothing"
     build(project, AS_OF + HOUR, is_explicit=True)
     assert (members(project, "testers"), members(project, "others")) == (["bob", "cid"], ["ann"])
     build(project, AS_OF + 2 * HOUR, is_explicit=True)
@@ -72,6 +75,8 @@ def test_a_share_is_stable_and_of_each_segment_alone(content: Path, project: Pro
     assert drawn["tenth"] != drawn["other_tenth"]
     assert not drawn["wave"] & drawn["rest"]
     assert len(drawn["wave"] | drawn["rest"]) == 300
+    found = preview_segment(project, "tenth", with_ids=False)
+    assert (found.size, found.entering, found.leaving) == (len(drawn["tenth"]), 0, 0), "a preview draws the same ones"
     product.track("user-0", "login", AS_OF)
     build(project, AS_OF + HOUR, is_explicit=True)
     assert {name: set(members(project, name)) for name in drawn} == drawn

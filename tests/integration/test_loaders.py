@@ -173,7 +173,7 @@ def test_lines_of_the_inbox_and_of_a_file_that_wait_for_each_other(project: Proj
         )
     with ThreadPoolExecutor() as pool:
         file = Held(pool, project, file_of(tmp_path / "file.jsonl", *"abcdef"))
-        inbox = pool.submit(drain, project.engine, sources=project.sources, loaded_at=AS_OF)
+        inbox = pool.submit(drain, project.engine, sources=project.sources, clock=lambda: AS_OF)
         wait_for(lambda: is_waiting(project, "transactionid"), "the lines of the inbox to wait for the file")
         done = file.finish() + inbox.result(LONG)
     wait_for(lambda: deadlocks(project) > 0, "the server to tell of a deadlock")
@@ -189,7 +189,7 @@ def test_who_deletes_lines_of_the_inbox_finds_none_taken(project: Project, monke
         connection.execute(write)
     with ThreadPoolExecutor() as pool:
         with transaction(project.engine, "ingest") as connection:
-            inbox = pool.submit(drain, project.engine, sources=project.sources, loaded_at=AS_OF)
+            inbox = pool.submit(drain, project.engine, sources=project.sources, clock=lambda: AS_OF)
             wait_for(lambda: is_waiting(project, "advisory"), "the inbox to be waited for")
             connection.execute(sa.text("set local lock_timeout = '20s'"))
             assert connection.execute(sa.text("delete from edge.inbox")).rowcount == 3

@@ -8,7 +8,7 @@ from tests.conftest import AS_OF
 from tests.journeys import DAY, HOUR, Journeys, journey
 from tests.outcomes import experience
 from upnext.errors import UpnextError
-from upnext.operations import plan_experiment
+from upnext.operations.experiments import plan_experiment
 
 GOAL = {"any_of": ["subscribed to premium plan"], "where": {"seats": {"at_least": 2}}, "within": "3 days"}
 

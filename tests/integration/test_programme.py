@@ -131,6 +131,19 @@ def test_another_size_of_the_holdout_is_another_stratum(programme: Journeys) -> 
     assert found["srm_p"] > 0.01
 
 
+def test_who_was_reached_before_there_was_a_holdout_is_no_part_of_the_programme(journeys: Journeys) -> None:
+    journeys.declare(first=journey(mail("hello"), existing_members="enroll", exit_on_leaving=False))
+    journeys.tick(AS_OF, "entered", *USERS[:200])
+    work(journeys, AS_OF)
+    journeys.project.policy = Policy(global_holdout=SHARE, programme=msgspec.convert({"goal": GOAL}, Programme))
+    journeys.tick(AS_OF + DAY, "entered", *USERS[200:])
+    work(journeys, AS_OF + DAY)
+    found = finish(journeys, AS_OF + 9 * DAY)
+    control = HELD_OUT & set(USERS[200:])
+    assert (found["n_control"], found["n_arm"]) == (len(control), 200 - len(control))
+    assert found["srm_p"] > 0.01
+
+
 def test_without_a_programme_there_is_no_number(journeys: Journeys) -> None:
     journeys.declare(first=journey(existing_members="enroll"))
     journeys.tick(AS_OF + HOUR, "entered", "ada")
@@ -145,10 +158,18 @@ def test_the_sentence_says_what_nobody_knows() -> None:
     row: dict[str, Any] = {
         "users_reached": 0, "users_held_out": 0, "goals": None, "goals_low": None, "goals_high": None,
         "revenue_metric": "revenue", "revenue": 1234.5, "revenue_low": None, "revenue_high": None,
+        "decision": "keep going",
     }  # fmt: skip
     assert programme_sentence(row) == (
         "Journeys and experiences have reached 0 users whose time for the goal is over, and left out 0 to compare with."
         " Nobody knows yet how many goals they brought. They brought 1,234 of revenue more (too few to tell)."
+    )
+    lost = {**row, "goals": -12.4, "goals_low": -30, "goals_high": 2, "revenue": -0.2}
+    sentence = programme_sentence(lost)
+    assert "They brought 12 goals fewer (-30 to 2, always valid)." in sentence
+    assert "They brought 0 of revenue more (too few to tell)." in sentence
+    assert programme_sentence({**lost, "decision": "broken: sample ratio"}).endswith(
+        "These numbers do not match the holdout, so nobody can say what they brought."
     )
 
 

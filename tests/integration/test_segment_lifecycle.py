@@ -13,9 +13,10 @@ from tests.conftest import AS_OF, Product, rows
 from upnext import dbt
 from upnext.errors import UpnextError
 from upnext.loop import build, build_arguments, open_tick, rebuild
-from upnext.operations import preview_segment, release_segment
+from upnext.operations.controls import release_segment
+from upnext.operations.previews import preview_segment, status
 from upnext.project import Project
-from upnext.segments.membership import beyond_limits, held_out, members_at
+from upnext.segments.membership import beyond_limits, members_at, not_evaluated
 
 DAY = timedelta(days=1)
 pytestmark = pytest.mark.usefixtures("content")
@@ -174,11 +175,11 @@ def test_a_value_that_one_condition_cannot_read_holds_that_segment_out(
     build(project, AS_OF, is_explicit=True)
     product.track("bob", "login", AS_OF, times=3)
     build(project, AS_OF, is_explicit=True)
-    assert held_out(project.engine) == {"often": "division by zero (SQLSTATE 22012)"}
+    assert not_evaluated(project.engine) == {"often": "division by zero (SQLSTATE 22012)"}
     assert log(project, "active") == [("ada", "entered"), ("bob", "entered")]
     product.track("bob", "login", AS_OF)
     build(project, AS_OF, is_explicit=True)
-    assert held_out(project.engine) == {}
+    assert not_evaluated(project.engine) == {}
     assert log(project, "often") == [("ada", "entered"), ("bob", "entered")]
     assert looked_at(project, "active") == [1, 1, 1]
 
@@ -249,6 +250,38 @@ def test_segments_on_segments_and_of_accounts(project: Project, product: Product
     )
 
 
+def test_a_segment_of_users_that_becomes_one_of_accounts_loses_its_users(
+    project: Project, product: Product, models: Models
+) -> None:
+    models.segment("active", ACTIVE)
+    product.track("ada", "login", AS_OF - DAY, times=2)
+    product.store("group", AS_OF - DAY, user_id="ada", account_id="acme")
+    build(project, AS_OF, is_explicit=True)
+    assert members_at(project.engine, "active", AS_OF) == ["ada"]
+    models.segment("active", "select account_id from {{ ref('account_features') }} where members >= 1")
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert members_at(project.engine, "active", AS_OF + DAY) == ["acme"]
+    models.segment("active", ACTIVE)
+    build(project, AS_OF + 2 * DAY, is_explicit=True)
+    assert members_at(project.engine, "active", AS_OF + 2 * DAY) == ["ada"]
+    assert log(project, "active") == [("ada", "entered"), ("ada", "exited"), ("ada", "entered")]
+
+
+def test_a_subquery_of_several_rows_holds_out_its_segment_alone(
+    project: Project, product: Product, models: Models
+) -> None:
+    models.segment("active", ACTIVE)
+    features = "from {{ ref('user_features') }}"
+    models.segment("odd", f"select user_id {features} where logins_10d = (select logins_10d {features})")
+    product.track("ada", "login", AS_OF - DAY, times=2)
+    product.track("bob", "login", AS_OF - DAY, times=3)
+    build(project, AS_OF, is_explicit=True)
+    assert not_evaluated(project.engine) == {
+        "odd": "a subquery that stands for one value has several rows (SQLSTATE 21000)"
+    }
+    assert members_at(project.engine, "active", AS_OF) == ["ada", "bob"]
+
+
 def test_one_segment_of_an_exclusive_group_is_primary(project: Project, product: Product) -> None:
     product.power_user("ada", AS_OF)
     for user_id in ("ada", "bob"):
@@ -287,7 +320,9 @@ def test_a_change_beyond_the_limit_is_held_until_it_is_released(
         assert (held.segment, held.members, held.entered, held.exited, held.is_held) == ("active", 6, 4, 0, True)
     with pytest.raises(UpnextError, match="unknown segment 'activ'; did you mean 'active'"):
         release_segment(project, "activ")
+    assert status(project)["held"] == {"active": 4}
     assert release_segment(project, "active") == 4
+    assert status(project)["held"] == {}
     build(project, AS_OF + DAY, is_explicit=True)
     assert len(log(project, "active")) == 10
     models.segment("active", limited.replace("50%", "half"))
@@ -311,7 +346,7 @@ def test_a_preview_touches_nothing(project: Project, product: Product, models: M
     assert (found.size, found.members, found.entering, found.leaving) == (1, 1, 1, 1)
     assert (found.overlap, found.entering_ids) == ({"upgrade_seekers": 1}, None)
     draft = tmp_path / "draft.sql"
-    draft.write_text("select user_id from {{ ref('active') }} where user_id <> 'bob'")
+    draft.write_text("select user_id from {{ ref('active') }} where user_id <> 'bob' -- nor anybody else")
     found = preview_segment(project, str(draft), with_ids=True)
     assert (found.segment, found.size, found.entering_ids, found.leaving_ids) == ("draft", 1, ["ada"], None)
     assert rows(project, "select xmin::text, * from segments.evaluations order by 2, 3") == before
@@ -324,9 +359,11 @@ def test_a_preview_touches_nothing(project: Project, product: Product, models: M
         (ACTIVE.replace("user_features", "user_feature"), r"draft.sql:1: .*did you mean 'user_features'"),
         (
             ACTIVE.replace("select user_id", "select user_id, logins_10d"),
-            "draft.sql: selects user_id, logins_10d; it must",
+            r"draft.sql:1: segment .draft. selects user_id, logins_10d; it must",
         ),
         (ACTIVE.replace("logins_10d >= 2", "logins_10d >= 0"), "is always true"),
+        (f"{ACTIVE}\nand and user_id = ''", r"draft.sql:2: syntax error at or near \"and\""),
+        (f"{ACTIVE}\nand logins_10d = 'many'", r"draft.sql:2: invalid input syntax for type bigint"),
     ):
         draft.write_text(sql)
         with pytest.raises(UpnextError, match=message):
@@ -457,12 +494,12 @@ def test_a_segment_that_fails_is_held_out_and_the_rest_is_published(
         assert rows(project, "select segment, user_id from segments.members order by 1, 2") == [
             ("active", "ada"), ("active", "bob"), ("of_age", "ada"),
         ], "its members stay, the others are published"  # fmt: skip
-        assert held_out(project.engine) == {
+        assert not_evaluated(project.engine) == {
             "of_age": "a value is not of the type that it is read as (SQLSTATE 22P02)"
         }, "and no value is told"
     product.identify("bob", AS_OF + DAY, age="40")
     build(project, AS_OF + 2 * DAY, is_explicit=True)
-    assert held_out(project.engine) == {}
+    assert not_evaluated(project.engine) == {}
     assert rows(project, "select user_id from segments.of_age") == [("bob",)], "everybody is looked at again"
 
 
@@ -478,7 +515,7 @@ def test_what_somebody_calls_himself_is_run_nowhere_and_told_nowhere(
     product.identify("jane", AS_OF - DAY, timezone="jane.doe@example.com")
     build(project, AS_OF, is_explicit=True)
     told = "a function does not take a value that it was given (SQLSTATE 22023)"
-    assert held_out(project.engine) == {"late_risers": told}
+    assert not_evaluated(project.engine) == {"late_risers": told}
 
 
 def test_a_segment_reads_a_model_and_a_seed_of_ones_own(project: Project, product: Product, models: Models) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.journeys import Journeys, journey, mail
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import dispatch
 from upnext.loop import leap, open_tick, tick
-from upnext.operations import preview_journey, start, status, stop
+from upnext.operations.controls import pause_journey, start, stop
+from upnext.operations.previews import preview_journey, preview_segment, status
 from upnext.project import Project
 from upnext.settings import Settings
 
@@ -84,13 +86,33 @@ def test_stopping_ends_a_journey_and_hides_an_experience(fresh: Project, smtp: S
     ]  # fmt: skip
 
 
+def test_what_runs_is_stopped_whatever_a_colleague_has_misspelt(
+    content: Path, fresh: Project, smtp: SmtpServer
+) -> None:
+    for kind, name in (("journey", JOURNEY), ("experience", "upsell_banner")):
+        start(fresh, kind, name, by="ada")
+    tick(fresh, AS_OF)
+    assert counts(fresh)[3] == 3
+    other = next(path for path in (content / "campaigns" / "journeys").glob("*.yml") if path.stem != JOURNEY)
+    other.write_text(other.read_text().replace("reentry:", "rentry:"))
+    after = Project(fresh.settings)
+    with pytest.raises(UpnextError, match="unknown key 'rentry'"):
+        after.check()
+    pause_journey(after, JOURNEY)
+    assert stop(after, "journey", JOURNEY, by="bob") == 3
+    stop(after, "experience", "upsell_banner", by="bob")
+    assert counts(fresh)[3] == 0, "nobody sees it any more"
+    after.engine.dispose()
+
+
 def test_a_name_that_is_not_declared_has_its_nearest(fresh: Project) -> None:
     with pytest.raises(UpnextError, match="unknown journey 'encourage_upgrad'; did you mean 'earn_upgrade'"):
         start(fresh, "journey", "encourage_upgrad", by="ada")
     with pytest.raises(UpnextError, match="unknown experience 'earn_upgrade'"):
         stop(fresh, "experience", JOURNEY, by="ada")
-    with pytest.raises(UpnextError, match="no tick yet"):
-        preview_journey(fresh, JOURNEY)
+    for preview in (preview_journey, partial(preview_segment, with_ids=False)):
+        with pytest.raises(UpnextError, match="no tick yet"):
+            preview(fresh, JOURNEY if preview is preview_journey else "busy_users")
 
 
 def test_on_the_command_line(cli: Cli) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import AS_OF, SmtpServer, rows
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from upnext.journeys.policy import Cap, Channel, Policy, Topic
-from upnext.operations import explain_journey
+from upnext.operations.previews import explain_journey
 
 NEWS = {"news": Topic(description="What is new.", default="opt_out")}
 BETA = {"beta": Topic(description="What is not ready.", default="opt_in")}

@@ -11,7 +11,7 @@ from tests.conftest import AS_OF, Product, rows, start
 from tests.journeys import DAY, HOUR
 from upnext.errors import UpnextError
 from upnext.loop import assign_experiences, build, dispatch_journeys, ingest_landing, rebuild, show_ctas
-from upnext.operations import preview_segment
+from upnext.operations.previews import preview_segment
 from upnext.project import Project
 
 CURIOUS = "select user_id from {{ ref('user_features') }} where upgrade_plan_views_5d >= 1"

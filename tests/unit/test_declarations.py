@@ -74,6 +74,32 @@ def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected
     assert error(tmp_path, JOURNEY.replace(old, new)).startswith(expected)
 
 
+@pytest.mark.parametrize(("line", "expected"), [
+    ("starts_on: 2026-02-30", "11: '2026-02-30' is no value: day is out of range for month"),
+    ('ends_on: "2026-11-31"', "11: '2026-11-31' is no time, such as"),
+    ("topic: &a [*a]", "11: what stands here holds itself, and would never end"),
+    ("topic: a\x07b", "11: not valid YAML: "),
+])  # fmt: skip
+def test_what_no_value_can_be_made_of_has_its_line(tmp_path: Path, line: str, expected: str) -> None:
+    assert error(tmp_path, f"{JOURNEY}{line}\n").startswith(expected)
+
+
+def test_a_file_in_another_encoding_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "some_journey.yml"
+    path.write_bytes(JOURNEY.replace("A journey", "Für alle").encode("latin-1"))
+    with pytest.raises(UpnextError, match=r"some_journey.yml:1: not valid UTF-8"):
+        load(path, Journey)
+
+
+def test_a_folder_within_the_folder_is_no_place_for_files(tmp_path: Path) -> None:
+    (tmp_path / "2026").mkdir()
+    (tmp_path / "2026" / "some_journey.yml").write_text(JOURNEY)
+    with pytest.raises(
+        UpnextError, match=r"some_journey.yml: nobody looks for it in a folder of its own; move it into"
+    ):
+        load_folder(tmp_path, Journey)
+
+
 def test_a_file_is_named_as_in_sql(tmp_path: Path) -> None:
     (tmp_path / "Some Journey.yml").write_text(JOURNEY)
     with pytest.raises(UpnextError, match="the file's name"):

@@ -1,13 +1,14 @@
 """From moments to results: arms against control, copies against each other, segments one by one. Pure."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from math import sqrt
 from typing import Any, TypeVar
 
 from upnext.analytics.statistics import (
+    MIN_CONVERSIONS_ALWAYS_VALID,
     Comparison,
     Stratum,
     adjust,
@@ -119,25 +120,47 @@ def compare_experiments(moments: Iterable[Moments], arms: Iterable[Arm], *, as_o
     return results
 
 
-def with_decision(row: Row, earlier: float | None, *, arms: int) -> Row:
-    """Return a result with the running minimum of its always-valid p-value, and the decision on the goal."""
-    looks = [p for p in (row["p_always_valid"], earlier) if p is not None]
-    row = {**row, "p_always_valid": min(looks, default=None)}
+@dataclass(frozen=True)
+class Look:
+    """The smallest always-valid p-value of some looks, and whom that look was for: the arm or control."""
+
+    p: float | None = None
+    favours: str | None = None
+
+
+def with_decision(row: Row, earlier: Look, *, arms: int) -> Row:
+    """Return a result with the running minimum of its always-valid p-value, and the decision on the goal.
+
+    An earlier look counts for the decision only where it was for the side that is ahead now.
+    """
+    today = Look(row["p_always_valid"], _favoured(row["diff"]))
+    smallest = min((today, earlier), key=lambda look: math.inf if look.p is None else look.p)
+    row = {**row, "p_always_valid": smallest.p, "p_favours": smallest.favours}
     minimum_lift = row.pop("minimum_lift")
     if row["metric"] != GOAL:
         return {**row, "decision": None}
-    compared = Comparison(**{name: row[name] for name in _COMPARED})
+    counts = smallest if smallest.favours in (None, today.favours) else today
+    compared = Comparison(**{**{name: row[name] for name in _COMPARED}, "p_always_valid": counts.p})
     decision = decide(
         compared=compared, mean_control=row["mean_control"], srm_p=row["srm_p"], minimum_lift=minimum_lift, arms=arms
     )
     return {**row, "decision": decision}
 
 
-def with_note(row: Row, halves: Iterable[Row]) -> Row:
-    """Return a result with what to know beside `ship`: less than a full week, or an effect that wears off.
+def _favoured(diff: float | None) -> str | None:
+    return None if not diff else "arm" if diff > 0 else CONTROL
 
-    `halves` are users and conversions of both arms, by whether they came in the later half of the time.
+
+def with_note(row: Row, halves: Iterable[Row]) -> Row:
+    """Return a result with what to know beside the decision.
+
+    Beside `ship`: less than a full week, or an effect that wears off. `halves` are users and conversions of both arms,
+    by whether they came in the later half of the time. Else: that the smallest p-value is of a look that was for the
+    other side.
     """
+    if row["metric"] == GOAL and row["p_favours"] not in (None, _favoured(row["diff"])):
+        ahead = "the arm" if row["p_favours"] == "arm" else "control"
+        return {**row, "note": f"an earlier look, in which {ahead} was ahead, has the smallest p-value"}
     if row["metric"] != GOAL or row.get("decision") != "ship":
         return {**row, "note": None}
     found = {
@@ -167,7 +190,7 @@ def _worn_off(halves: Mapping[tuple[bool, bool], Row]) -> str | None:
         diffs.append(shares[1] - shares[0])
         error += sum(p * (1 - p) / n for p, n in zip(shares, users, strict=True))
     early, late = diffs
-    if error == 0 or (early - late) / sqrt(error) < NOVELTY_Z:
+    if error == 0 or (early - late) / math.sqrt(error) < NOVELTY_Z:
         return None
     return f"the effect may wear off: later users gained {100 * late:+.1f} points, earlier ones {100 * early:+.1f}"
 
@@ -267,6 +290,7 @@ def _rates(row: Row) -> Row:
 
 
 _COMPARED = tuple(asdict(Comparison()))
+_ALWAYS_VALID = tuple(name for name in _COMPARED if "always" in name)
 _BY_CLICKS = ("rate", "rate_low", "rate_high", "rank", "is_best_by_clicks")
 _BY_GOALS = ("goal_rate", "goal_low", "goal_high", "goal_rank", "is_best_by_goals")
 
@@ -296,6 +320,9 @@ def _compare_arms(
         compared = _compare(kind, pairs)
         if seen_control.expected_users == 0:
             compared = Comparison(reason="no control group")
+        elif (not control and seen_control.open_users) or (not arm and seen_arm.open_users):
+            side = CONTROL if not control and seen_control.open_users else "the arm"
+            compared = Comparison(reason=f"nobody's time for the goal is over yet in {side}")
         mean_control, mean_arm = _means(kind, pairs)
         yield {
             "experiment": seen_arm.experiment,
@@ -319,7 +346,7 @@ def _compare_arms(
 
 
 def _compare(kind: str, pairs: list[tuple[Moments, Moments]]) -> Comparison:
-    function = {"proportion": compare_proportions_by_split, "ratio": compare_ratios_by_split}.get(
+    function = {"proportion": _compare_proportions, "ratio": compare_ratios_by_split}.get(
         kind, compare_means_cuped_by_split
     )
     return function(splits=[_stratum(kind, control, arm) for control, arm in pairs], alpha=ALPHA)
@@ -434,7 +461,20 @@ def _compare_shares(reference: list[Row], arm: list[Row], users: str, count: str
     ]
     if not splits:
         return Comparison(reason="no users of one traffic split in both arms")
-    return compare_proportions_by_split(splits=splits, alpha=alpha)
+    return _compare_proportions(splits=splits, alpha=alpha)
+
+
+def _compare_proportions(*, splits: Sequence[Stratum], alpha: float = ALPHA) -> Comparison:
+    """Compare shares; no always-valid values where nearly everybody converts.
+
+    By simulation, with a control group of 5 % and a share of 98 %, one of 200 looks was wrong in 11 % of the runs, and
+    in 0.2 % with this limit.
+    """
+    result = compare_proportions_by_split(splits=splits, alpha=alpha)
+    for side in (CONTROL, "arm"):
+        if sum(split[f"n_{side}"] - split[f"x_{side}"] for split in splits) < MIN_CONVERSIONS_ALWAYS_VALID:
+            return replace(result, **dict.fromkeys(_ALWAYS_VALID))
+    return result
 
 
 def _finding(result: Comparison, p: float | None, in_all_rows: Comparison, least_diff: float) -> str:

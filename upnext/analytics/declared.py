@@ -11,4 +11,4 @@ def load_metrics(models: Path, events: set[str]) -> dict[str, Metric]:
     path = models / "analytics" / "_metrics.yml"
     declared = load(path, MetricsFile)
     check(path, declared.find_mistakes(events))
-    return declared.metrics
+    return declared.by_name

@@ -1,16 +1,18 @@
 """The keys of a metric's description (`config.meta` of a column), and the mistakes in it. Pure."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import msgspec
 
 from upnext.conditions import check_conditions
-from upnext.declarations import Keys, Percent, Problem
+from upnext.declarations import Described, DescribedFile, Keys, Percent, Problem, unknown
 from upnext.durations import Window, seconds
 from upnext.kinds import KINDS, Measure, Selected, unknown_events
 from upnext.reserved import RESERVED_WORDS
 
 LONGEST_NAME = 50
+METRICS = "experiment_users"
 RESERVED = frozenset({"goal", "clicked"})
 
 
@@ -62,28 +64,29 @@ class _Config(msgspec.Struct, frozen=True):
     meta: Metric | None = None
 
 
-class _Column(msgspec.Struct, frozen=True):
-    name: str
+class _Column(Described, frozen=True):
     config: _Config = _Config()
 
 
-class _Model(msgspec.Struct, frozen=True):
-    name: str
+class _Model(Described, frozen=True):
+    config: Any = None
     columns: list[_Column] = []
 
 
-class MetricsFile(msgspec.Struct, frozen=True):
+class MetricsFile(DescribedFile, frozen=True):
     """The dbt file that describes `experiment_users`, whose columns with a `meta` are metrics."""
 
     models: list[_Model] = []
 
     @property
-    def metrics(self) -> dict[str, Metric]:
+    def by_name(self) -> dict[str, Metric]:
         """The metrics by name."""
         return {column.name: column.config.meta for _, _, column in self._columns() if column.config.meta is not None}
 
     def find_mistakes(self, events: Collection[str]) -> Iterator[Problem]:
         """Yield what makes a metric impossible, given the events of the catalogue."""
+        for nth, one in enumerate(self.models):
+            yield from unknown(["models", nth, "name"], "table of metrics", [one.name], {METRICS})
         for model, place, column in self._columns():
             keys: Keys = ["models", model, "columns", place]
             if not column.name.isidentifier() or not column.name.islower() or len(column.name) > LONGEST_NAME:
@@ -102,6 +105,5 @@ class MetricsFile(msgspec.Struct, frozen=True):
 
     def _columns(self) -> Iterator[tuple[int, int, _Column]]:
         for nth_model, model in enumerate(self.models):
-            if model.name == "experiment_users":
-                for nth_column, column in enumerate(model.columns):
-                    yield nth_model, nth_column, column
+            for nth_column, column in enumerate(model.columns):
+                yield nth_model, nth_column, column

@@ -19,8 +19,8 @@ WEEK = timedelta(weeks=1)
 class Design:
     """An experiment as it is declared: who enters (a segment, or events under conditions), the goal, the arms.
 
-    `goal` has `any_of`, `where`, `context`; `shares` are those of control and of each arm; `starts_with_members` says
-    whether those who are members already take part.
+    `goal` has `any_of`, `where`, `context`; `control` is the share of users held out, `arms` the number of variants;
+    `starts_with_members` says whether those who are members already take part.
     """
 
     segment: str | None
@@ -52,12 +52,10 @@ class Plan:
 
 def plan(connection: Connection, design: Design, *, as_of: datetime) -> Plan:
     """Return the plan of an experiment, from the log of memberships and events up to `as_of`."""
-    goal = {"where": design.goal.get("where"), "context": design.goal.get("context")}
     values: dict[str, Any] = {
         "segment": design.segment,
-        "goal_events": list(design.goal.get("any_of") or []),
-        "goal": msgspec.json.encode(goal).decode(),
-        "within": design.within,
+        "goal": msgspec.json.encode(design.goal).decode(),
+        "as_of": as_of,
         # The time for the goal of those who count is over.
         "until": as_of - design.within,
     }
@@ -86,7 +84,11 @@ def expected(design: Design, *, members: int, entrants: int, converted: int, day
     if design.control <= 0:
         return Plan(**known, users=None, days=None, reason="there is no control group: hold out a share to measure it")
     if not baseline:
-        reason = "nobody entered in the past four weeks" if not entrants else "nobody who entered reached the goal"
+        reason = "nobody who entered reached the goal"
+        if not entrants:
+            reason = "nobody entered in the past four weeks"
+        if days <= 0:
+            reason = "the log of the segment is younger than the time for the goal"
         return Plan(**known, users=None, days=None, reason=f"{reason}, so nobody can say how long it takes")
     users = users_needed(
         share_control=design.control,

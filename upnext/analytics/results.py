@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 from upnext.analytics.comparisons import (
     GOAL,
     Arm,
+    Look,
     Moments,
     Row,
     compare_experiments,
@@ -50,7 +51,7 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
         arms = Counter(row["experiment"] for row in compared if row["metric"] == GOAL)
         results = [
             with_decision(
-                row, earlier.get((row["experiment"], row["metric"], row["arm"])), arms=arms[row["experiment"]]
+                row, earlier.get((row["experiment"], row["metric"], row["arm"]), Look()), arms=arms[row["experiment"]]
             )
             for row in compared
         ]
@@ -85,9 +86,7 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _earlier_looks(
-    connection: Connection, results: list[Row], as_of: datetime
-) -> dict[tuple[str, str, str], float | None]:
+def _earlier_looks(connection: Connection, results: list[Row], as_of: datetime) -> dict[tuple[str, str, str], Look]:
     columns = {
         name: [row[column] for row in results]
         for name, column in (
@@ -98,7 +97,7 @@ def _earlier_looks(
         )
     }
     rows = connection.execute(SQL["earlier_looks"], {**columns, "as_of": as_of})
-    return {(row.experiment, row.metric, row.arm): row.p_always_valid for row in rows}
+    return {(row.experiment, row.metric, row.arm): Look(row.p_always_valid, row.p_favours) for row in rows}
 
 
 def _rows(connection: Connection, statement: str) -> list[dict[str, Any]]:

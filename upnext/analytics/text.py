@@ -45,6 +45,8 @@ def programme_sentence(row: Mapping[str, Any]) -> str:
         f"Journeys and experiences have reached {row['users_reached']:,} users whose time for the goal is over, and"
         f" left out {row['users_held_out']:,} to compare with."
     )
+    if str(row["decision"]).startswith("broken"):
+        return f"{reached} These numbers do not match the holdout, so nobody can say what they brought."
     worth = [_more(row, "goals", "many goals", "goals")]
     if row["revenue_metric"] is not None:
         worth.append(_more(row, "revenue", f"much {row['revenue_metric']}", f"of {row['revenue_metric']}"))
@@ -56,7 +58,9 @@ def _more(row: Mapping[str, Any], key: str, asked: str, unit: str) -> str:
     if value is None:
         return f"Nobody knows yet how {asked} they brought."
     bounds = "too few to tell" if low is None or high is None else f"{low:,.0f} to {high:,.0f}, always valid"
-    return f"They brought {value:,.0f} {unit} more ({bounds})."
+    # Bounds are those of the difference, so a loss has them below zero.
+    more = "fewer" if key == "goals" else "less"
+    return f"They brought {abs(round(value)):,} {unit} {more if round(value) < 0 else 'more'} ({bounds})."
 
 
 def plan_in_words(name: str, plan: Mapping[str, Any]) -> str:

@@ -49,7 +49,10 @@ create or replace trigger assignments_deleted after delete on experiences.assign
 referencing old table as written for each statement execute function analytics.invalidate_users();
 
 create or replace trigger assignments_updated after update on experiences.assignments
-for each row when ((old.variant, old.assigned_at) is distinct from (new.variant, new.assigned_at))
+for each row when (
+    (old.variant, old.assigned_at, old.mode, old.rules) is distinct from
+    (new.variant, new.assigned_at, new.mode, new.rules)
+)
 execute function analytics.invalidate_user();
 
 -- What the programme was worth at each analysis: goals and revenue beyond those of users whom nothing reached. Users

@@ -70,7 +70,7 @@ class Config:
             honours_privacy=_is_on(environment, "UPNEXT_EDGE_HONOUR_GPC", default=False),
             signing_keys=tuple(signing_keys(settings)),
             topics=policy.topics,
-            sender=sender_of(settings, policy),
+            sender=sender_of(settings, policy, signing_keys(settings)),
             token_keys=keys_of(environment),
             hooks=_hooks(environment, settings),
             report_passwords=tuple(report_passwords(settings)),

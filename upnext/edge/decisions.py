@@ -18,7 +18,7 @@ from upnext.edge.collector import is_bot
 from upnext.edge.keys import Key, key_of_header
 from upnext.edge.limits import Limits
 from upnext.edge.refusal import Refused
-from upnext.edge.requests import body_of
+from upnext.edge.requests import body_of, has_already
 from upnext.edge.tokens import Tokens
 from upnext.events.event import MAX_KEY_BYTES
 
@@ -152,7 +152,7 @@ class Decisions:
         if answer is None or not answer.since <= now < answer.until:
             answer = shown.answers[is_signed] = self.answer(user, shown.live(), is_signed, now)
         response.set_header("ETag", answer.tag)
-        if answer.tag in (request.get_header("If-None-Match") or ""):
+        if has_already(request, answer.tag):
             response.status = 304
             return
         response.data = answer.content

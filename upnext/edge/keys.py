@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import secrets
 import time
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
+
+from upnext.edge.requests import login_of
 
 Kind = Literal["write", "server"]
 PREFIXES: dict[Kind, str] = {"write": "wk_", "server": "sk_"}
@@ -46,12 +46,8 @@ def key_of_header(authorization: str | None) -> str | None:
     scheme, _, stated = (authorization or "").partition(" ")
     if scheme.lower() == "bearer":
         return stated.strip() or None
-    if scheme.lower() != "basic" or len(stated) > 2 * MAX_KEY:
-        return None
-    try:
-        return b64decode(stated, validate=True).decode().partition(":")[0] or None
-    except (Base64Error, UnicodeDecodeError, ValueError):
-        return None
+    login = login_of(authorization)
+    return None if login is None else login[0] or None
 
 
 class KeyRing:

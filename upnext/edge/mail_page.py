@@ -3,8 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 
 import falcon
 import psycopg
@@ -14,9 +12,10 @@ from upnext.edge.refusal import Refused
 from upnext.edge.warehouse import Warehouse
 from upnext.errors import UpnextError
 from upnext.journeys.copy.links import follow
-from upnext.journeys.copy.message import Rendered, Sender
+from upnext.journeys.copy.message import Rendered, Sender, request_of
 from upnext.journeys.copy.message import Request as Wanted
 from upnext.journeys.copy.render_process import RenderProcess
+from upnext.journeys.copy.samples import parts
 
 _log = logging.getLogger("upnext.edge")
 HEADERS = {
@@ -53,12 +52,8 @@ class MailPages:
         if not found:
             raise unknown
         (mail,) = found
-        wanted = Wanted(
-            message_id=mail.message_id, journey=mail.journey, step=mail.step, variant=mail.variant,
-            user_id=mail.user_id, traits=mail.traits, features=mail.features or {}, event=mail.event or {},
-            answers=mail.answers or {}, date=mail.sent_at,
-        )  # fmt: skip
-        response.text = _html_of(await self._render(wanted))
+        rendered = await self._render(request_of(mail, mail.sent_at))
+        response.text = dict(parts(rendered)).get("html", "")
         response.content_type = falcon.MEDIA_HTML
         response.set_headers(HEADERS)
 
@@ -76,9 +71,3 @@ class MailPages:
             _log.warning("a mail cannot be shown: %s", rendered.reason)
             raise Refused(410, "gone", "this mail cannot be shown any more")
         return rendered
-
-
-def _html_of(rendered: Rendered) -> str:
-    message = message_from_bytes(rendered.content, _class=EmailMessage, policy=policy.default)
-    body = message.get_body(("html",))
-    return str(body.get_content()) if body is not None else ""

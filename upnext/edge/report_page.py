@@ -2,8 +2,6 @@
 
 import gzip
 import hashlib
-from base64 import b64decode
-from binascii import Error as Base64Error
 from ipaddress import ip_address, ip_network
 from secrets import compare_digest
 
@@ -14,7 +12,7 @@ from falcon.asgi import Request, Response
 from upnext.edge.config import Config
 from upnext.edge.limits import Limits
 from upnext.edge.refusal import Refused
-from upnext.edge.requests import peer_of
+from upnext.edge.requests import has_already, login_of, peer_of, takes_gzip
 from upnext.edge.warehouse import Warehouse
 
 USER = "upnext"
@@ -61,11 +59,11 @@ class ReportPage:
             return
         (newest,) = found
         response.set_header("ETag", f'"{newest.hash}"')
-        if f'"{newest.hash}"' in (request.get_header("If-None-Match") or ""):
+        if has_already(request, f'"{newest.hash}"'):
             response.status = 304
             return
         page = bytes(newest.page)
-        if "gzip" in _accepted(request.get_header("Accept-Encoding")):
+        if takes_gzip(request):
             response.set_header("Content-Encoding", "gzip")
             response.data = page
         else:
@@ -80,8 +78,8 @@ class ReportPage:
             user = (request.get_header(config.user_header) or "").strip()
             if user not in NOBODY and "," not in user:
                 return True
-        stated = _password_of(request.get_header("Authorization"))
-        if stated is None:
+        login = login_of(request.get_header("Authorization"))
+        if login is None or login[0] != USER:
             return False
         client = _neighbourhood(config.client_of(peer_of(request), request.get_header("X-Forwarded-For")))
         if client not in self._wrong and len(self._wrong) >= MOST_CLIENTS:
@@ -90,7 +88,7 @@ class ReportPage:
         wait = limits.take(0, WRONG_A_SECOND, 1)
         if wait is not None:
             raise Refused(429, "too_many_requests", "too many wrong passwords", retry_after=wait)
-        is_right = any(compare_digest(_digest(stated), _digest(one)) for one in config.report_passwords)
+        is_right = any(compare_digest(_digest(login[1]), _digest(one)) for one in config.report_passwords)
         if is_right:
             limits.take(0, WRONG_A_SECOND, -1)
         return is_right
@@ -100,23 +98,6 @@ def _neighbourhood(address: str) -> str:
     """Return what one client can be told by: who has one address of IPv6 has all that begin alike."""
     parsed = ip_address(address)
     return address if parsed.version == 4 else str(ip_network((int(parsed) >> 64 << 64, 64)))
-
-
-def _accepted(header: str | None) -> set[str]:
-    """Return the encodings that a client takes."""
-    stated = [part.partition(";") for part in (header or "").lower().split(",")]
-    return {name.strip() for name, _, weight in stated if weight.strip().replace(" ", "") not in ("q=0", "q=0.0")}
-
-
-def _password_of(authorization: str | None) -> str | None:
-    scheme, _, stated = (authorization or "").partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        user, _, password = b64decode(stated, validate=True).decode().partition(":")
-    except (Base64Error, UnicodeDecodeError, ValueError):
-        return None
-    return password if user == USER else None
 
 
 def _digest(text: str) -> bytes:

@@ -1,7 +1,10 @@
-"""The body of a request, within limits of size and time, and whom it comes from."""
+"""What a request holds: its body, within limits of size and time, whom it comes from, and what its headers say."""
 
 import asyncio
+import re
 import zlib
+from base64 import b64decode
+from binascii import Error as Base64Error
 from typing import Any
 
 from falcon.asgi import Request
@@ -14,11 +17,35 @@ MOST_DISCARDED = 4 * MAX_BODY
 """Bytes that are read of a body that is too large: a client that still sends would not read the answer."""
 BODY_WITHIN = 10.0
 """Seconds for a body to arrive."""
+LONGEST_LOGIN = 1024
+_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
 
 def peer_of(request: Request) -> str:
     """Return the address at the other end of the connection, whatever headers say."""
     return str((request.scope.get("client") or ("127.0.0.1",))[0])
+
+
+def login_of(authorization: str | None) -> tuple[str, str] | None:
+    """Return the user and the password of basic authentication; None where a client states none."""
+    scheme, _, stated = (authorization or "").partition(" ")
+    if scheme.lower() != "basic" or len(stated) > LONGEST_LOGIN:
+        return None
+    try:
+        user, _, password = b64decode(stated, validate=True).decode().partition(":")
+    except (Base64Error, UnicodeDecodeError, ValueError):
+        return None
+    return user, password
+
+
+def takes_gzip(request: Request) -> bool:
+    """Whether a client takes gzip, by its Accept-Encoding."""
+    return _GZIP.search((request.get_header("Accept-Encoding") or "").lower()) is not None
+
+
+def has_already(request: Request, tag: str) -> bool:
+    """Whether a client has what a tag, quotes and all, stands for, by its If-None-Match."""
+    return tag in (request.get_header("If-None-Match") or "")
 
 
 async def body_of(request: Request) -> bytes:

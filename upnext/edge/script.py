@@ -2,12 +2,12 @@
 
 import gzip
 import hashlib
-import re
 from pathlib import Path
 
 from falcon.asgi import Request, Response
 
 from upnext.edge.refusal import Refused
+from upnext.edge.requests import has_already, takes_gzip
 
 _BUILT = Path(__file__).parent / "web" / "built"
 ENTRY = "u.js"
@@ -41,15 +41,10 @@ class Script:
             "Vary": "Accept-Encoding",
         })  # fmt: skip
         response.content_type = "text/javascript; charset=utf-8"
-        if self._tags[file] in (request.get_header("If-None-Match") or ""):
+        if has_already(request, self._tags[file]):
             response.status = 304
-        elif _takes_gzip(request.get_header("Accept-Encoding") or ""):
+        elif takes_gzip(request):
             response.data = self._compressed[file]
             response.set_header("Content-Encoding", "gzip")
         else:
             response.data = self._files[file]
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """Whether a client takes gzip, by its Accept-Encoding."""
-    return re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted) is not None

@@ -22,6 +22,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from upnext.edge.refusal import Refused
+from upnext.edge.requests import login_of
 
 HOLDS_FOR = timedelta(minutes=5)
 # By regions, such as eu-central-1. What looks alike and has none may be anybody's: a bucket of S3, for one.
@@ -77,12 +78,8 @@ def check_mailgun(secret: str, payload: Mapping[str, Any], now: datetime) -> Non
 
 def check_postmark(login: str, headers: Mapping[str, str]) -> None:
     """Check a call of Postmark, which signs nothing and logs in by basic authentication."""
-    scheme, _, stated = headers.get("authorization", "").partition(" ")
-    try:
-        given = b64decode(stated, validate=True) if scheme.lower() == "basic" else b""
-    except (Base64Error, ValueError):
-        given = b""
-    if not hmac.compare_digest(given, login.encode()):
+    given = login_of(headers.get("authorization"))
+    if given is None or not hmac.compare_digest(":".join(given).encode(), login.encode()):
         raise _unsigned()
 
 

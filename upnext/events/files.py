@@ -99,8 +99,11 @@ def refuse_other_formats(files: Iterable[LandedFile]) -> None:
         except Refused:
             continue
         begun = [line for line in lines if line]
-        if begun and not any(line[:1] in b'{["' or line[:1].isdigit() for line in begun):
-            raise UpnextError(f"{file.path}:1: not JSON lines; expected one JSON object a line")
+        if begun and not any(line[:1] == b"{" for line in begun):
+            raise UpnextError(
+                f"{file.path}:1: not JSON lines, each an object; any other file needs --source, the name of a file in"
+                " sources/ that says how to read it"
+            )
 
 
 @dataclass(frozen=True)

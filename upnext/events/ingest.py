@@ -116,8 +116,10 @@ def ingest(
     return total
 
 
-def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime, keys: Keys = NO_KEYS) -> Ingested:
-    """Load the lines that wait in the inbox: one load for each source and page.
+def drain(
+    engine: Engine, *, sources: Mapping[str, Source], clock: Callable[[], datetime], keys: Keys = NO_KEYS
+) -> Ingested:
+    """Load the lines that wait in the inbox: one load for each source and page, at the time by the clock.
 
     A line leaves the inbox in the transaction that stores it, or that keeps it as rejected. While one page is stored,
     the next one is taken. Lines of a source that is not declared wait.
@@ -129,7 +131,7 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime,
         while lines:
             following = taker.submit(take)
             try:
-                total += _load_page(connection, lines, known, loaded_at, keys)
+                total += _load_page(connection, lines, known, clock(), keys)
                 connection.commit()
             except (DeadlockDetected, OperationalError) as error:
                 if not is_deadlock(error):
@@ -137,7 +139,7 @@ def drain(engine: Engine, *, sources: Mapping[str, Source], loaded_at: datetime,
                 connection.rollback()
                 ahead, _ = following.result()
                 ahead.rollback()
-                total += _load_alone(engine, partial(_load_next_page, sources=known, loaded_at=loaded_at, keys=keys))
+                total += _load_alone(engine, partial(_load_next_page, sources=known, loaded_at=clock(), keys=keys))
                 following = taker.submit(take)
             connection.close()
             connection, lines = following.result()

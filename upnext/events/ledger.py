@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 from upnext.events.files import LandedFile, Measured
 from upnext.events.records import START, Position
@@ -116,6 +116,12 @@ def look_again(
 def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at: datetime) -> None:
     """Note that a file was refused as a whole; it is tried again when it has changed."""
     connection.execute(SQL["refuse"], {**_values(file), "reason": reason, "refused_at": refused_at})
+
+
+def refused_files(engine: Engine, *, source: str | None) -> dict[str, str]:
+    """Return the files that were refused as a whole, of a source or of all, with the reasons."""
+    with engine.connect() as connection:
+        return {row.path: row.reason for row in connection.execute(SQL["refused_files"], {"source": source})}
 
 
 def forget_refused_files_that_are_gone(connection: Connection) -> None:

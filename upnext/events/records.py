@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from upnext.errors import nearest
 from upnext.events.event import MAX_BYTES, Reject
 from upnext.events.files import GROWTH_COUNTS_FROM, MAX_GROWTH, Refused
 from upnext.events.source import Source
@@ -131,8 +132,20 @@ def read_header(stream: BinaryIO, source: Source) -> tuple[list[str], Position]:
         raise Refused(f"the header names '{min(twice)}' twice")
     missing = [field for field in source.fields if field not in row.fields]
     if missing:
-        raise Refused(f"the header lacks '{missing[0]}', which the source's mapping reads")
+        raise Refused(
+            f"the header lacks '{missing[0]}', which the source's mapping reads{_hint(missing[0], row.fields)}"
+        )
     return row.fields, _end(row.lines)
+
+
+def _hint(missing: str, header: list[str]) -> str:
+    """Return what a header may have meant that lacks a field."""
+    if len(header) == 1:
+        for delimiter in ";\t|,":
+            if delimiter in header[0]:
+                shown = "a tab" if delimiter == "\t" else f"'{delimiter}'"
+                return f"; its fields look separated by {shown}: set `delimiter` in the source's file"
+    return nearest(missing, header)
 
 
 def read_parquet(path: Path, source: Source) -> Iterator[Batch]:
@@ -270,7 +283,7 @@ def _check_columns(schema: pa.Schema, source: Source) -> None:
         raise TypeError("a mapped source has an event and a time")
     missing = [field for field in source.fields if field not in schema.names]
     if missing:
-        raise Refused(f"no column '{missing[0]}', which the source's mapping reads")
+        raise Refused(f"no column '{missing[0]}', which the source's mapping reads{nearest(missing[0], schema.names)}")
     time, is_epoch = source.occurred_at.field, source.occurred_at.is_number
     for field in source.fields:
         kind = schema.field(field).type

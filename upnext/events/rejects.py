@@ -8,12 +8,11 @@ from sqlalchemy.engine import Connection, Engine
 
 from upnext.erased import Keys
 from upnext.events.admission import ERASED, Admission, admission
-from upnext.events.declared import known_source
 from upnext.events.event import Event, Reject
 from upnext.events.ingest import NO_KEYS
 from upnext.events.providers import PROVIDERS
 from upnext.events.records import UNREADABLE
-from upnext.events.source import Source, decoder
+from upnext.events.source import OWN, OWN_SOURCE, Source, decoder
 from upnext.events.sql import SQL
 from upnext.events.store import Store
 from upnext.warehouse.locks import hold
@@ -61,14 +60,16 @@ def replay(
     with engine.begin() as connection:
         hold(connection, "ingest")
         admitted = admission(connection, keys)
-        loads = connection.execute(SQL["loads"], chosen).all()
-        return sum((_replay_load(connection, load, sources, chosen, admitted) for load in loads), Replayed())
+        known = {**sources, OWN: OWN_SOURCE}
+        # Lines of a source that is gone wait until it is declared again.
+        loads = [load for load in connection.execute(SQL["loads"], chosen).all() if load.source in known]
+        return sum((_replay_load(connection, load, known, chosen, admitted) for load in loads), Replayed())
 
 
 def _replay_load(
     connection: Connection, load: Any, sources: Mapping[str, Source], chosen: dict[str, Any], admitted: Admission
 ) -> Replayed:
-    source = known_source(sources, load.source)
+    source = sources[load.source]
     decode = decoder(source, loaded_at=load.loaded_at)
     replay_id = connection.scalar(SQL["open_replay"], {"load_id": load.load_id})
     is_of_provider = source.format in PROVIDERS

@@ -60,6 +60,11 @@ def assign(
     return int(assigned or 0)
 
 
+def withdraw(connection: Connection, name: str) -> None:
+    """Let an experience that was stopped be shown to nobody; its results stay."""
+    connection.execute(SQL["withdraw"], {"experience": name})
+
+
 def _consumed_tick(connection: Connection, consumer: str) -> int:
     since = consumed(connection, consumer)
     return 0 if since is None else since.tick_id

@@ -40,5 +40,6 @@ def load_experiences(known: Names, folder: Path, features: Collection[str] = ())
         if name not in experiences:
             raise UpnextError(f"{path}: no experience is called '{name}'{nearest(name, experiences)}")
         check(path, find_mistakes_of_rules(learned, experiences[name], features))
-        experiences[name] = msgspec.structs.replace(experiences[name], learned=learned)
+        if learned.state == "live":
+            experiences[name] = msgspec.structs.replace(experiences[name], learned=learned)
     return experiences

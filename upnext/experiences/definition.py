@@ -142,9 +142,10 @@ class Learned(Declaration, frozen=True, kw_only=True):
     """One file of `campaigns/policies/*.yml`, named like its experience: who sees which variant.
 
     A share of the users, `chance`, keeps being drawn at chance. Of the others, half follow the rules and half see the
-    best `single` variant, so that the rules are measured.
+    best `single` variant, so that the rules are measured. A `draft` acts on nobody.
     """
 
+    state: Literal["draft", "live"] = "live"
     learned_until: datetime | None = None
     users: int | None = None
     gain: list[float] = []

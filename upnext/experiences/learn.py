@@ -1,20 +1,23 @@
 """Learning which copy is for whom from what an experience has shown, and the file that proposes it."""
 
 import math
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import yaml
 from sqlalchemy.engine import Engine
 
+from upnext.errors import UpnextError
 from upnext.experiences.learning import FOLDS, Proposal, Rule, Sample, propose
 from upnext.experiences.sql import SQL
 
 HEADER = """\
-# Proposed by `upnext experiences learn {name}`. Read it, change what you like, and commit it: it acts on users who are
-# assigned from then on. The first rule that holds for a user says which copy to show.
+# Proposed by `upnext experiences learn {name}`. Read it, change what you like, set `state: live`, and commit it: it
+# acts on users who are assigned from then on. The first rule that holds for a user says which copy to show.
 #
 # {gain}
 #
@@ -44,15 +47,22 @@ def learn(engine: Engine, name: str, variants: list[str]) -> tuple[Proposal, lis
         is_learned_from=draws < 0.5,
         fold=(draws * 1_000_000).astype(np.int64) % FOLDS,
     )
-    return propose(sample), variants
+    truths = {name for name in names if {type(row.features.get(name)) for row in rows} <= {bool, NoneType}}
+    return _with_truths(propose(sample), truths), variants
 
 
 def write(path: Path, name: str, proposal: Proposal, variants: list[str], *, as_of: datetime) -> None:
-    """Write a proposal as the file that the experience follows once it is there."""
+    """Write a proposal as the file that the experience follows once somebody has set it live.
+
+    Raises `UpnextError` where there is a file already.
+    """
     if proposal.single is None or proposal.gain is None:
         raise TypeError("only rules that were found are written")
+    if path.exists():
+        raise UpnextError(f"{path} has rules already: keep them elsewhere or remove them, then learn again")
     rules = [_declared(rule, variants) for rule in proposal.rules]
     declared = {
+        "state": "draft",
         "learned_until": as_of.isoformat(),
         "users": proposal.users,
         "gain": [round(value, 5) for value in (proposal.gain, proposal.gain_low or 0.0, proposal.gain_high or 0.0)],
@@ -81,14 +91,25 @@ def in_sql(rules: list[dict[str, Any]]) -> list[str]:
     """Return rules as an expression of SQL over `features.user_features`."""
     lines = ["case"]
     for rule in rules:
-        tests = [f"{name} >= {test['at_least']}" for name, test in rule.get("when", {}).items()]
+        tests = [
+            name if test is True else f"{name} >= {test['at_least']}" for name, test in rule.get("when", {}).items()
+        ]
         lines.append(f"    when {' and '.join(tests)} then '{rule['show']}'" if tests else f"    else '{rule['show']}'")
     return [*lines, "end"]
 
 
 def _declared(rule: Rule, variants: list[str]) -> dict[str, Any]:
-    when = {name: {"at_least": _plain(least)} for name, least in rule.at_least.items()}
+    when = {name: True if least is True else {"at_least": _plain(least)} for name, least in rule.at_least.items()}
     return {**({"when": when} if when else {}), "show": variants[rule.arm]}
+
+
+def _with_truths(proposal: Proposal, truths: set[str]) -> Proposal:
+    """Return a proposal whose rules ask whether these features are true; it was learned with 1 for true."""
+    rules = (
+        replace(rule, at_least={name: True if name in truths else least for name, least in rule.at_least.items()})
+        for rule in proposal.rules
+    )
+    return replace(proposal, rules=tuple(rules))
 
 
 def _is_number(value: object) -> bool:

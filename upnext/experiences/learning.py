@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rule:
-    """Users whose features are at least these get an arm; without features, all others do."""
+    """Users whose features are at least these, or true, get an arm; without features, all others do."""
 
     at_least: Mapping[str, float]
     arm: int
@@ -104,18 +104,6 @@ def propose(sample: Sample) -> Proposal:
         return Proposal((), reason="no rule is clearly better than one copy for all", **known)
     rules = tuple(_rules(tree, sample.names))
     return Proposal(rules, gain=gain, gain_low=gain - Z * error, gain_high=gain + Z * error, **known)
-
-
-def arms_of(rules: Sequence[Rule], features: Floats, names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the arm of each user by rules; a feature that is nan is never at least anything."""
-    found = np.full(len(features), -1)
-    columns = {name: column for column, name in enumerate(names)}
-    for rule in rules:
-        holds = found < 0
-        for name, least in rule.at_least.items():
-            holds &= features[:, columns[name]] >= least
-        found[holds] = rule.arm
-    return found
 
 
 def _scores(sample: Sample, chosen: NDArray[np.bool_]) -> Floats:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from upnext.declarations import NAME, Keys, Problem
+from upnext.declarations import MAX_NAME, NAME, Described, DescribedFile, Keys, Problem
 from upnext.durations import Window, check_length, short
 from upnext.errors import nearest
 from upnext.kinds import ANY, KINDS, Measure, unknown_events
@@ -44,22 +44,20 @@ class _Config(msgspec.Struct, frozen=True):
     meta: Feature | None = None
 
 
-class Column(msgspec.Struct, frozen=True):
+class Column(Described, frozen=True):
     """A column, with its definition if it is a feature."""
 
-    name: str
-    description: str = ""
     config: _Config = _Config()
 
 
-class Model(msgspec.Struct, frozen=True):
+class Model(Described, frozen=True):
     """A table of features."""
 
-    name: str
+    config: Any = None
     columns: list[Column] = []
 
 
-class FeaturesFile(msgspec.Struct, frozen=True):
+class FeaturesFile(DescribedFile, frozen=True):
     """A dbt file that describes tables of features."""
 
     models: list[Model] = []
@@ -73,6 +71,8 @@ class FeaturesFile(msgspec.Struct, frozen=True):
                 if column.config.meta is not None:
                     names = list(of_each_window(column.name, column.config.meta))
                     for name in names:
+                        if len(name) > MAX_NAME:
+                            yield Problem(keys, f"feature '{name}' has a name of over {MAX_NAME} characters")
                         if name in seen or names.count(name) > 1:
                             yield Problem(keys, f"feature '{name}' stands in {model.name} twice")
                     seen.update(names)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from upnext.declarations import Keys, Problem, check, load, load_folder
+from upnext.declarations import Keys, Problem, check, load, load_folder, read_text
 from upnext.errors import UpnextError, nearest
 from upnext.journeys.channels.webhook import Network, mistake_of
 from upnext.journeys.copy.emails import attachment_path
 from upnext.journeys.copy.message import Body, Sender
-from upnext.journeys.copy.signing import signing_keys
 from upnext.journeys.copy.templates import (
     copy_sources,
     languages,
@@ -53,12 +52,12 @@ def load_policy(networks: list[Network], path: Path) -> Policy:
     return Policy(**msgspec.structs.asdict(policy), topics=topics)
 
 
-def sender_of(settings: Settings, policy: Policy) -> Sender:
+def sender_of(settings: Settings, policy: Policy, keys: list[str]) -> Sender:
     """Return who sends mails, and how their links are made."""
     return Sender(
         settings.sender_address,
         settings.base_url,
-        signing_keys(settings),
+        keys,
         str(settings.campaigns / "templates"),
         policy.utm,
         policy.postal_address,
@@ -143,8 +142,9 @@ def load_journeys(
         for path in template_files(templates, template):
             if not path.is_file():
                 raise UpnextError(f"{path}: is missing; a template has a file of text and one of MJML in each language")
-            check(path, find_template_mistakes(path.read_text(encoding="utf-8")))
+            check(path, find_template_mistakes(read_text(path)))
     for name, journey in journeys.items():
+        _check_features(file_of(campaigns, name, journey), journey, templates, features)
         if journey.event is None:
             _check_no_event(file_of(campaigns, name, journey), journey, templates)
         check(file_of(campaigns, name, journey), _mistakes_of_files(journey, policy, templates))
@@ -213,6 +213,17 @@ def _check_no_event(path: Path, journey: Journey, templates: Path) -> None:
                     mistake = f"reads event.{use.name}, but a segment lets people in here, and no event"
                     keys: Keys = ["steps", position, *(where if isinstance(where, list) else ["template"])]
                     check(path, [Problem(keys, f"step '{step.name}' {mistake}")])
+
+
+def _check_features(path: Path, journey: Journey, templates: Path, features: Collection[str]) -> None:
+    """Raise `UpnextError` where copy reads a feature that nobody has declared: a condition on it would be false."""
+    for position, step in enumerate(journey.steps):
+        for where, source in copy_sources(msgspec.to_builtins(step), templates):
+            for use in names_used(source):
+                if use.of == "features" and use.name not in features:
+                    place = use.line if isinstance(where, Path) else ["steps", position, *where]
+                    file = where if isinstance(where, Path) else path
+                    check(file, [Problem(place, f"unknown feature '{use.name}'{nearest(use.name, features)}")])
 
 
 def _templates(journeys: Mapping[str, Journey]) -> set[str]:

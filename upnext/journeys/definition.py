@@ -1,4 +1,4 @@
-"""The definition of a journey: its YAML, checked, and the plan of steps that the dispatch follows. Pure."""
+"""The definition of a journey: its YAML, checked. Pure."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,6 @@ from upnext.declarations import Date, Declaration, Link, Name, Percent, Share
 from upnext.durations import Duration
 from upnext.wording import worded
 
-RESERVED = frozenset({"definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints"})
 END = "end"
 EARLIEST_CLOCK = timedelta(hours=14)
 """How far ahead of UTC the clocks of the east are."""
@@ -418,6 +417,10 @@ class Journey(Declaration, frozen=True, kw_only=True):
     """Its messages go first, also to those who unsubscribed, at any hour and beyond the cap."""
     steps: Annotated[list[AnyStep], msgspec.Meta(min_length=1)]
 
+    def __post_init__(self) -> None:
+        _check_time(self.starts_on, "starts_on")
+        _check_time(self.ends_on, "ends_on")
+
 
 class Broadcast(Journey, frozen=True, kw_only=True):
     """One file of `campaigns/broadcasts/*.yml`: a journey that the members of a segment enter once, at a time."""
@@ -428,6 +431,7 @@ class Broadcast(Journey, frozen=True, kw_only=True):
     reentry: Literal["never"] = "never"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_time(self.at, "at")
 
     @property

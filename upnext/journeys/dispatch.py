@@ -326,6 +326,7 @@ def _record(connection: Connection, name: str, journey: Journey, values: dict[st
             for step in plan(journey)
         ]
         connection.execute(SQL["record_step"], steps)
+    connection.execute(SQL["put_in_force"], values)
     limited = limits(journey)
     if limited is None:
         connection.execute(SQL["forget_limits"], {"journey": name})

@@ -36,13 +36,8 @@ from upnext.journeys.definition import (
     Webhook,
 )
 from upnext.journeys.plan import OWN_CLOCK, is_transactional, starts, ways
+from upnext.warehouse.relations import taken_names
 
-RESERVED = frozenset(
-    {
-        "definitions", "entries", "messages", "suppressions", "steps", "pauses", "links", "endpoints",
-        "disabled_endpoints", "limits", "consents", "unread_loads", "consent_events", "topic_events",
-    }
-)  # fmt: skip
 PROGRAMME = "programme"
 
 
@@ -68,7 +63,7 @@ class Names:
 
 def find_mistakes(name: str, journey: Journey, known: Names) -> Iterator[Problem]:
     """Yield the mistakes of a journey, by the keys of their place in its file."""
-    if name in RESERVED:
+    if name in taken_names("journeys"):
         yield Problem([], f"'{name}' is the name of a table; choose another")
     if name == PROGRAMME:
         yield Problem([], f"'{name}' is the experiment over all journeys and experiences; choose another name")

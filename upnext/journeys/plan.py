@@ -23,7 +23,6 @@ from upnext.journeys.definition import (
     Sent,
     Split,
     StartJourney,
-    Track,
     Until,
     Wait,
     as_json,
@@ -237,8 +236,3 @@ def follows_segments(journey: Journey) -> set[str]:
 def starts(journey: Journey) -> set[str]:
     """Return the journeys that this one starts."""
     return {step.journey for step in journey.steps if isinstance(step, StartJourney)}
-
-
-def emits(journey: Journey) -> set[str]:
-    """Return the events that this journey emits."""
-    return {step.event for step in journey.steps if isinstance(step, Track)}

@@ -1,8 +1,6 @@
 """`upnext export`: all that is known of a person, as JSON lines, at one instant."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +14,7 @@ from upnext.people.erase import Place
 from upnext.people.files import mails
 from upnext.people.known import Person, find_person, tables_of
 from upnext.people.lines import rejected, waiting
+from upnext.whole_file import replacing
 
 Line = dict[str, Any]
 
@@ -30,21 +29,13 @@ def export(
     counts: dict[str, int] = {}
     with (
         place.engine.connect().execution_options(isolation_level="REPEATABLE READ", stream_results=True) as connection,
-        tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}-", delete=False
-        ) as file,
+        replacing(out) as beside,
+        beside.open("w", encoding="utf-8") as file,
     ):
-        try:
-            person = find_person(connection, asked)
-            for line in _lines(connection, place, person, now, on_table):
-                counts[line["table"]] = counts.get(line["table"], 0) + 1
-                file.write(json.dumps(line, default=_as_json, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    Path(file.name).replace(out)
+        person = find_person(connection, asked)
+        for line in _lines(connection, place, person, now, on_table):
+            counts[line["table"]] = counts.get(line["table"], 0) + 1
+            file.write(json.dumps(line, default=_as_json, ensure_ascii=False) + "\n")
     return counts
 
 

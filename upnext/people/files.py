@@ -6,7 +6,6 @@ compressed file or one of Parquet is written anew beside it, and takes its place
 
 import mailbox
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from upnext.events.source import Source, decoder
 from upnext.people.known import Person
 from upnext.people.lines import is_theirs
 from upnext.people.sql import SQL
+from upnext.whole_file import replacing
 
 # A blank line of JSON is one of blanks; a blank row of CSV has none.
 _BLANKS = {"csv": b"\n"}
@@ -189,14 +189,7 @@ def _without_rows(path: Path, numbers: set[int], read: Position) -> Position:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a file beside another, which takes its place, and its mode, when it is whole."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        beside = Path(file.name)
-    try:
+    """Yield a file that takes the place of another, and its mode, when it is whole."""
+    with replacing(path) as beside:
         yield beside
         beside.chmod(path.stat().st_mode & 0o7777)
-        with beside.open("rb+") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

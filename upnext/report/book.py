@@ -11,7 +11,7 @@ from upnext.project import Project
 from upnext.report.facts import Facts, Rows
 from upnext.report.pictures import Picture, draw
 from upnext.report.read import read
-from upnext.report.words import action, evidence
+from upnext.report.words import action, evidence, leaders
 from upnext.settings import Settings
 
 _COUNTED = ("arm", "n_control", "n_arm", "n_open_control", "n_open_arm", "n_both_control", "n_both_arm", "srm_p")
@@ -130,12 +130,10 @@ class Book:
 
     def advice(self, experiment: str | None) -> str:
         """Return what to do, in words."""
-        kinds = {
-            **{experience["name"]: "experience" for experience in self._facts.experiences},
-            **{journey["name"]: "journey" for journey in self._facts.journeys},
-        }
+        subject = self._facts.subjects.get(experiment or "")
+        leader = leaders(self._facts.rows("results")).get(experiment or "")
         said = [
-            " ".join(filter(None, (action(row, kinds.get(row["experiment"])), evidence(row), _sentence(row["note"]))))
+            " ".join(filter(None, (action(row, subject, leader), evidence(row, subject), _sentence(row["note"]))))
             for row in self._goals(experiment)
         ]
         return "\n".join(said) or "Nobody has seen it yet."

@@ -24,6 +24,14 @@ class Mail:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What an experiment is about: `experience`, its `rules`, `journey`, `broadcast`, or the `programme` as a whole."""
+
+    kind: str
+    is_started: bool = True
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that the report says. `as_of` is the newest published tick, `analysed_at` the newest analysis."""
 
@@ -45,6 +53,23 @@ class Facts:
     mails: list[Mail] = field(default_factory=list)
     tables: Mapping[str, Rows] = field(default_factory=dict)
     """Rows of the statements in `report.sql`, by their name."""
+
+    @property
+    def subjects(self) -> dict[str, "Subject"]:
+        """What each experiment of the results is about, by its name; nothing of one that is no longer declared."""
+        declared = {one["name"]: Subject("experience", one["started"] is not None) for one in self.experiences}
+        rules = {
+            name: Subject("rules", declared[of].is_started)
+            for name in {row["experiment"] for row in self.rows("results")}
+            for of, _, against in [name.partition("/")]
+            if against and of in declared
+        }
+        journeys = {
+            one["name"]: Subject("broadcast" if one.get("is_broadcast") else "journey", one["started"] is not None)
+            for one in self.journeys
+        }
+        programme = {} if self.programme is None else {"programme": Subject("programme")}
+        return {**declared, **rules, **journeys, **programme}
 
     def rows(self, table: str) -> Rows:
         """Return the rows of a statement, none where there are none."""

@@ -10,7 +10,7 @@ from upnext.journeys.copy import samples
 from upnext.journeys.copy.message import Rendered
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.definition import Email
-from upnext.operations import made_up_user, traits_of_users
+from upnext.operations.copies import made_up_user, traits_of_users
 from upnext.project import Project
 from upnext.report.facts import Facts, Mail
 

@@ -17,7 +17,7 @@ from upnext.analytics.text import HUGE, programme_sentence
 from upnext.report import palette
 from upnext.report.charts import charts
 from upnext.report.facts import DAYS, Facts, Rows
-from upnext.report.words import GLOSSARY, RULES, UNKNOWN, action, evidence, percent, signed
+from upnext.report.words import GLOSSARY, RULES, UNKNOWN, action, evidence, leaders, percent, signed
 
 _FOLDER = Path(__file__).parent / "template"
 PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", DAYS: "year"}
@@ -118,10 +118,8 @@ def _shown(facts: Facts) -> dict[str, Any]:
         "by": by,
         "near": near,
         "sparks": {name: _spark(rows) for name, rows in days.items()},
-        "kinds": {
-            **{experience["name"]: "experience" for experience in facts.experiences},
-            **{journey["name"]: "journey" for journey in facts.journeys},
-        },
+        "subjects": facts.subjects,
+        "leaders": leaders(facts.rows("results")),
         "overlaps": _overlaps(facts.rows("overlaps")),
         "revenue": _revenue(facts),
         "mails": _by([{"journey": mail.journey, "mail": mail} for mail in facts.mails], "journey"),

@@ -11,8 +11,8 @@ from upnext.analytics import programme
 from upnext.analytics.health import CHECKS
 from upnext.errors import UpnextError
 from upnext.experiences.definition import Experience, Slot
-from upnext.journeys.definition import Journey
-from upnext.operations import check_results
+from upnext.journeys.definition import Broadcast, Journey
+from upnext.operations.checks import check_results
 from upnext.project import Project, readable
 from upnext.report.facts import DAYS, Facts, Rows
 from upnext.report.sql import SQL
@@ -84,6 +84,7 @@ def _journey(name: str, journey: Journey | None, at_work: Started | None) -> dic
         "description": journey.description if journey is not None else "",
         "owner": journey.owner if journey is not None else None,
         "goal": _goal(journey.goal) if journey is not None else None,
+        "is_broadcast": isinstance(journey, Broadcast),
         "started": None if at_work is None else at_work._asdict(),
     }
 
@@ -125,8 +126,6 @@ def _declared(project: Project) -> tuple[dict[str, tuple[str, str | None]], str 
         project.check()
     except UpnextError as error:
         return said, str(error)
-    except UnicodeDecodeError as error:
-        return said, f"a file is not UTF-8 ({error})"
     return said, None
 
 

@@ -1,9 +1,10 @@
 """What results mean, in sentences, and the terms that the report explains. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from upnext.analytics.text import HUGE
+from upnext.report.facts import Subject
 
 UNKNOWN = "-"
 
@@ -44,30 +45,58 @@ GLOSSARY = {
 }
 
 
-def action(result: Mapping[str, Any], kind: str | None) -> str:
-    """Return what to do about a result on the goal; `kind` is `journey` or `experience`, None if it is neither now."""
-    if kind is None:
-        return f"Nothing: {result['experiment']} is no longer declared."
-    name, arm = result["experiment"], result["arm"]
-    shown = f"variant {arm} of {name}" if kind == "experience" else name
+def leaders(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the arm with the largest lift among those to ship, of each experiment that has one."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in results:
+        if row["metric"] == "goal" and row["decision"] == "ship":
+            before = found.get(row["experiment"])
+            if before is None or (row["lift"] or 0) > (before["lift"] or 0):
+                found[row["experiment"]] = row
+    return {experiment: row["arm"] for experiment, row in found.items()}
+
+
+def action(result: Mapping[str, Any], subject: Subject | None, leader: str | None = None) -> str:
+    """Return what to do about a result on the goal; `leader` is the arm of the experiment that is ahead.
+
+    `subject` is None for an experiment that is no longer declared.
+    """
+    shown = "" if subject is None else _name(result, subject)
     match result["decision"]:
+        case _ if subject is None:
+            return f"Nothing: {result['experiment']} is no longer declared."
+        case "ship" if subject.kind == "experience" and leader not in (None, result["arm"]):
+            return f"Show variant {leader} rather than {shown}: both beat control, and {leader} is ahead."
         case "ship":
-            return f"{'Show' if kind == 'experience' else 'Send'} {shown} to everyone in the segment."
+            return f"{_SHIPS[subject.kind].format(shown)}."
         case "stop":
-            return f"Stop {shown}: {_why_stop(result)}."
+            return f"{'Take back' if subject.kind == 'rules' else 'Stop'} {shown}: {_why_stop(result)}."
         case "broken: sample ratio":
             return f"Do not use the numbers of {shown}: find out where users of an arm get lost."
         case _:
-            return f"Let {shown} run on: {_why_wait(result)}."
+            return _undecided(result, subject, shown)
 
 
-def evidence(result: Mapping[str, Any]) -> str | None:
+def _undecided(result: Mapping[str, Any], subject: Subject, shown: str) -> str:
+    if not subject.is_started:
+        return f"Nothing now: {result['experiment'].partition('/')[0]} is not started."
+    if result["reason"] == "no control group":
+        return f"Nothing to decide: {shown} has no control group."
+    if subject.kind == "broadcast" and result["mean_arm"] is not None:
+        return f"Nothing more comes of {shown}, and the difference is too small to tell."
+    return f"Let {shown} run on: {_why_wait(result)}."
+
+
+def evidence(result: Mapping[str, Any], subject: Subject | None) -> str | None:
     """Return the numbers behind a result on the goal in a sentence; None where there are none."""
     if result["mean_arm"] is None or result["mean_control"] is None:
         return None
+    otherwise = "without it"
+    if subject is not None and subject.kind == "rules":
+        otherwise = _AGAINST[result["experiment"].partition("/")[2]]
     shares = (
         f"{percent(result['mean_arm'])} of {result['n_arm']:,} users reached the goal,"
-        f" and {percent(result['mean_control'])} of {result['n_control']:,} without it"
+        f" and {percent(result['mean_control'])} of {result['n_control']:,} {otherwise}"
     )
     if result["lift"] is None:
         return f"{shares}."
@@ -76,12 +105,40 @@ def evidence(result: Mapping[str, Any]) -> str | None:
     return f"{shares}: {signed(result['lift'])}{bounds}."
 
 
+_SHIPS = {
+    "experience": "Show {} to everyone in the segment",
+    "journey": "Send {} to everyone in the segment",
+    "broadcast": "Send the like of {} to everyone in the segment",
+    "rules": "Keep {}",
+    "programme": "Go on with {}",
+}
+_AGAINST = {
+    "rules_over_single": "with the best single copy for all",
+    "rules_over_chance": "with a copy drawn at chance",
+}
+
+
+def _name(result: Mapping[str, Any], subject: Subject) -> str:
+    """Return what a result is about, as a sentence names it."""
+    match subject.kind:
+        case "experience":
+            return f"variant {result['arm']} of {result['experiment']}"
+        case "rules":
+            return f"the rules of {result['experiment'].partition('/')[0]}"
+        case "programme":
+            return "the programme as a whole"
+        case _:
+            return str(result["experiment"])
+
+
 def _why_stop(result: Mapping[str, Any]) -> str:
     behind = result["diff"] is not None and result["diff"] < 0 and (result["diff_always_high"] or 0) < 0
     return "users who get it reach the goal less often" if behind else "it brings no lift that is worth having"
 
 
 def _why_wait(result: Mapping[str, Any]) -> str:
+    if result["diff"] is not None and result["diff_always_low"] is None:
+        return "each side needs 25 users who reached the goal, and 25 who did not"
     if result["reason"] is not None:
         return str(result["reason"])
     if result["days_left"] is not None:

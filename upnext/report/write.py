@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import tempfile
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -13,6 +12,7 @@ from upnext.report.mails import mails
 from upnext.report.page import render
 from upnext.report.read import read
 from upnext.report.sql import SQL
+from upnext.whole_file import replacing
 
 
 def write(project: Project) -> Path:
@@ -26,10 +26,8 @@ def write(project: Project) -> Path:
         connection.execute(SQL["store_page"], values)
     path = file_of(project)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Two reports at once each have a file of their own until it is whole.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".report-", delete=False) as file:
-        file.write(page)
-    Path(file.name).replace(path)
+    with replacing(path) as beside:
+        beside.write_bytes(page)
     return path
 
 

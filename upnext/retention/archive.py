@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from upnext.events.ledger import is_loaded
 from upnext.events.source import Source
 from upnext.journeys.policy import Landed
 from upnext.warehouse.locks import transaction
+from upnext.whole_file import replacing
 
 
 def archive(
@@ -78,9 +78,7 @@ def _pack(file: LandedFile, to: Path) -> None:
     if to.exists():
         to = to.with_name(f"{changed:%Y%m%dT%H%M%S.%f}-{to.name}")
     to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=to.parent, prefix=".", suffix=".part", delete=False) as beside:
-        part = Path(beside.name)
-    try:
+    with replacing(to) as part:
         with file.path.open("rb") as content:
             if is_packed:
                 with part.open("wb") as copy:
@@ -88,10 +86,5 @@ def _pack(file: LandedFile, to: Path) -> None:
             else:
                 with pa.CompressedOutputStream(str(part), "zstd") as packed:
                     shutil.copyfileobj(content, packed)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
         os.utime(part, (changed.timestamp(), changed.timestamp()))
-        part.replace(to)
-    finally:
-        part.unlink(missing_ok=True)
     file.path.unlink()

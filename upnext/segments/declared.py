@@ -4,11 +4,12 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from upnext.declarations import NAME, Problem, check, load, unknown
+from upnext.declarations import NAME, Problem, check, load, read_text, unknown
 from upnext.errors import UpnextError, nearest
 from upnext.reserved import RESERVED_WORDS
 from upnext.segments.definition import SegmentsFile, find_cycle, find_mistakes, references
 from upnext.segments.template import read
+from upnext.warehouse.relations import taken_names
 
 
 def segment_files(models: Path) -> dict[str, Path]:
@@ -44,7 +45,7 @@ def anonymous_segments(files: Mapping[str, Path]) -> set[str]:
         for model in load(description, SegmentsFile).models
         if model.config.meta is not None and model.config.meta.include_anonymous
     }
-    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+    texts = {name: read_text(file) for name, file in files.items()}
     return {
         name for name, text in texts.items() if name in described or (read(text).meta or {}).get("include_anonymous")
     }
@@ -57,16 +58,22 @@ def check_segments(
     columns: Mapping[str, Collection[str]],
     never_negative: Collection[str],
     lists: Collection[str],
+    folders: Collection[str],
 ) -> None:
     """Raise `UpnextError` for the first segment with a mistake, with file and line.
 
     `known` are the tables that a segment may read beside other segments, `columns` those of the tables of features,
-    `never_negative` the features that count, `lists` the files of ids.
+    `never_negative` the features that count, `lists` the files of ids, `folders` those of models, whose names dbt would
+    take for all in them.
     """
     for name, file in files.items():
         if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
             raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
-    texts = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
+        if name in taken_names("segments"):
+            raise UpnextError(f"{file}: '{name}' is the name of a table of Upnext's own; choose another")
+        if name in folders:
+            raise UpnextError(f"{file}: '{name}' is the name of a folder of models; choose another")
+    texts = {name: read_text(file) for name, file in files.items()}
     for name, text in texts.items():
         mistakes = find_mistakes(
             text, known={*known, *files}, columns=columns, counts=set(never_negative), lists=lists

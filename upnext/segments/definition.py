@@ -15,7 +15,7 @@ from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.simplify import simplify
 
-from upnext.declarations import Declaration, Problem
+from upnext.declarations import Declaration, Described, DescribedFile, Problem
 from upnext.errors import nearest
 from upnext.segments.template import Template, read
 from upnext.wording import explain, worded
@@ -23,6 +23,8 @@ from upnext.wording import explain, worded
 _CLOCK = {
     "now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday", "random", "gen_random_uuid",
 }  # fmt: skip
+# As texts that are read as a time.
+_CLOCK_TEXTS = {"now", "today", "tomorrow", "yesterday"}
 _CLOCK_WORDS = {"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"}
 _NARROWING = {
     TokenType.WHERE, TokenType.HAVING, TokenType.JOIN, TokenType.LIMIT, TokenType.INTERSECT, TokenType.EXCEPT,
@@ -44,7 +46,7 @@ class Meta(Declaration, frozen=True):
     """
 
     owner: str | None = None
-    priority: float = 0
+    priority: int = 0
     exclusive_group: str | None = None
     limit: Limit | None = None
     include_anonymous: bool = False
@@ -55,13 +57,12 @@ class _Config(msgspec.Struct, frozen=True):
     meta: Meta | None = None
 
 
-class _Model(msgspec.Struct, frozen=True):
-    name: str
-    description: str = ""
+class _Model(Described, frozen=True):
     config: _Config = _Config()
+    columns: Any = None
 
 
-class SegmentsFile(msgspec.Struct, frozen=True):
+class SegmentsFile(DescribedFile, frozen=True):
     """A dbt file that describes segments."""
 
     models: list[_Model] = []
@@ -105,6 +106,8 @@ def find_mistakes(
     yield from _mistakes_of_tokens(tokens)
     tree = None if template.is_dynamic else _parsed(template.sql)
     if tree is not None:
+        if (selected := tree.named_selects) not in (["user_id"], ["account_id"]):
+            yield Problem(1, f"selects {', '.join(selected)}; it must select user_id alone, or account_id alone")
         yield from _mistakes_of_tree(tree, tokens, counts)
         yield from _unknown_columns(tree, tokens, columns)
 
@@ -163,6 +166,13 @@ def _mistakes_of_tree(tree: exp.Query, tokens: list[Token], counts: Collection[s
         if table.db:
             text = f"reads {table.db}.{table.name}; a segment reads features and segments, by ref()"
             yield Problem(_line_of(tokens, table.db, "."), text)
+    for text in _clock_texts(tree):
+        line = _line_of(tokens, text.lower())
+        yield Problem(line, f"asks '{text}'; a segment changes when a feature does, so make it a feature")
+    for age in tree.find_all(exp.Anonymous):
+        if age.name.lower() == "age" and len(age.expressions) == 1:
+            line = _line_of(tokens, age.name, "(")
+            yield Problem(line, "asks age() of today; a segment changes when a feature does, so make it a feature")
     for comparison in tree.find_all(exp.GTE, exp.GT):
         column, bound = comparison.left, _number(comparison.right)
         is_true = bound is not None and (bound < 0 or (bound == 0 and isinstance(comparison, exp.GTE)))
@@ -204,6 +214,14 @@ def _number(value: exp.Expr) -> float | None:
         inner = _number(value.this)
         return None if inner is None else -inner
     return float(value.this) if isinstance(value, exp.Literal) and not value.is_string else None
+
+
+def _clock_texts(tree: exp.Query) -> Iterator[str]:
+    """Yield the texts that Postgres reads as the time of the clock: `'now'::timestamptz`, `at >= 'today'`."""
+    for node in tree.find_all(exp.Cast, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.Add, exp.Sub):
+        for value in node.iter_expressions():
+            if isinstance(value, exp.Literal) and value.is_string and value.name.strip().lower() in _CLOCK_TEXTS:
+                yield value.name
 
 
 def _line_of(tokens: list[Token], *texts: str) -> int:

@@ -5,12 +5,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from upnext.declarations import check_name
 from upnext.errors import UpnextError
 from upnext.segments.sql import SQL
 
+BORROWED = "pg_temp.lists"
 UNITS = ("user_id", "account_id")
 MAX_ID = 1000
 
@@ -64,7 +65,20 @@ def store_lists(engine: Engine, files: Mapping[str, Path]) -> list[str]:
             connection.execute(SQL["forget_lists"], {"lists": changed})
         for name in set(changed) & set(hashes):
             connection.execute(SQL["keep_list_file"], {"list": name, "hash": hashes[name]})
-            with connection.connection.cursor().copy("copy segments.lists (list, id) from stdin") as copy:
-                for value in dict.fromkeys(read_list(files[name])):
-                    copy.write_row((name, value))
+            _copy(connection, "segments.lists", name, files[name])
     return changed
+
+
+def borrow_lists(connection: Connection, files: Mapping[str, Path]) -> None:
+    """Give a session the lists as their files are, in a table of its own: no other session sees them."""
+    connection.execute(SQL["forget_borrowed"])
+    connection.execute(SQL["create_borrowed"])
+    for name, file in files.items():
+        _copy(connection, BORROWED, name, file)
+    connection.commit()
+
+
+def _copy(connection: Connection, table: str, name: str, file: Path) -> None:
+    with connection.connection.cursor().copy(f"copy {table} (list, id) from stdin") as copy:
+        for value in dict.fromkeys(read_list(file)):
+            copy.write_row((name, value))

@@ -92,10 +92,10 @@ def beyond_limits(engine: Engine) -> list[BeyondLimit]:
         return [BeyondLimit(**row._mapping) for row in connection.execute(SQL["beyond_limits"])]
 
 
-def held_out(engine: Engine) -> dict[str, str]:
+def not_evaluated(engine: Engine) -> dict[str, str]:
     """Return the segments that the newest tick could not evaluate, and why."""
     with engine.connect() as connection:
-        return {row.segment: row.error for row in connection.execute(SQL["held_out"])}
+        return {row.segment: row.error for row in connection.execute(SQL["not_evaluated"])}
 
 
 def known_segments(engine: Engine) -> set[str]:
@@ -143,7 +143,7 @@ def preview(
     """Run a compiled SELECT and compare it with the members of `segment`; the transaction must be read-only."""
     # A percent sign would be taken for a parameter.
     sql = sql.replace("%", "%%")
-    columns = list(connection.exec_driver_sql(f"select * from ({sql}) as selected limit 0", {}).keys())  # noqa: S608 - the analyst's own
+    columns = list(connection.exec_driver_sql(f"select * from ({sql}\n) as selected limit 0", {}).keys())  # noqa: S608 - the analyst's own
     unit = columns[0] if len(columns) == 1 else ""
     if unit not in _MEMBERS:
         raise ValueError(f"selects {', '.join(columns)}; it must select user_id alone, or account_id alone")

@@ -11,6 +11,12 @@ where tick_id is distinct from (select tick_id from segments.ticks where publish
 create or replace view segments.current_members as
 select segment, user_id, entered_at from segments.members;
 
+-- What a segment's limit holds back until somebody releases it.
+create or replace view segments.held as
+select segment, entered + exited as changes
+from (select distinct on (segment) * from segments.evaluations order by segment, tick_id desc) as newest
+where is_held and not is_released;
+
 -- One row per segment and day (UTC), for plots; `members` is the count after the day's last tick.
 create or replace view segments.daily_changes as
 select

@@ -20,10 +20,7 @@ order by 1;
 select status, count(*) as messages from journeys.messages group by 1 order by 1;
 
 -- name: held
-select segment, entered + exited as changes
-from segments.evaluations
-where is_held and tick_id = (select max(tick_id) from segments.evaluations)
-order by segment;
+select segment, changes from segments.held order by segment;
 
 -- name: published_as_of
 select max(as_of) from segments.published_ticks;

@@ -1,11 +1,14 @@
 """The columns of Upnext's own tables, as the schema and its migrations declare them. Pure."""
 
+import logging
 from functools import cache
 from pathlib import Path
 
 import sqlglot
 from sqlglot import exp
 
+# It warns of functions and triggers that it cannot read. They have no columns.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 _FOLDERS = (Path(__file__).parent / "schema", Path(__file__).parent / "migrations")
 
 

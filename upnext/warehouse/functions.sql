@@ -40,9 +40,10 @@ return case
     when lower(value #>> '{}') in ('false', 'f', 'no', 'n', '0') then false
 end;
 
--- An instant that a text states in ISO 8601, in UTC where it names no zone; null for anything else.
+-- An instant that a text states in ISO 8601, in UTC where it names no zone; null for anything else. It, and what calls
+-- it, is no part of a parallel query: before release 17, a block with an EXCEPTION is an error there.
 create or replace function upnext.instant(value jsonb) returns timestamptz
-language plpgsql stable parallel safe as $$
+language plpgsql stable parallel unsafe as $$
 begin
     if value #>> '{}' ~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?$' then
         return (value #>> '{}')::timestamptz;
@@ -65,7 +66,7 @@ end;
 -- Whether a JSON value passes each test of a condition. macros/engine/conditions.sql writes the same tests as SQL, for
 -- conditions that are known when dbt compiles; a test compares the two.
 create or replace function upnext.passes_all(value jsonb, tests jsonb) returns boolean
-language sql stable parallel safe
+language sql stable parallel unsafe
 return (
     select coalesce(bool_and(coalesce(
         case test.name
@@ -111,7 +112,7 @@ return (
 
 -- Whether conditions hold for a JSON document; without any, they do.
 create or replace function upnext.holds(document jsonb, conditions jsonb) returns boolean
-language plpgsql stable parallel safe as $$
+language plpgsql stable parallel unsafe as $$
 declare
     path text;
     test jsonb;
@@ -148,13 +149,13 @@ $$;
 -- and has the key of the run that asks (null: the run has none).
 create or replace function upnext.is_asked_for(properties jsonb, context jsonb, asked jsonb, key text)
 returns boolean
-language sql stable parallel safe
+language sql stable parallel unsafe
 return (key is null or properties #>> string_to_array(asked ->> 'keyed_by', '.') = key)
 and upnext.holds(properties, asked -> 'where')
 and upnext.holds(context, asked -> 'context');
 
 create or replace function upnext.is_time_zone(name text) returns boolean
-language plpgsql stable parallel safe as $$
+language plpgsql stable parallel unsafe as $$
 begin
     perform now() at time zone name;
     return name ~ '^[A-Za-z]';
@@ -209,10 +210,38 @@ return case when send_window is null and quiet_hours is null then at else (
         and (quiet_hours is null or not upnext.is_within(local.wall::time, quiet_hours))
 ) end;
 
+-- The session of each event, from 0 on: half an hour without an event ends one. `times` must be in order.
+create or replace function upnext.sessions_of(times timestamptz[]) returns integer[]
+language plpgsql immutable parallel safe as $$
+declare
+    sessions integer[] := '{}';
+    session integer := 0;
+begin
+    for nth in 1 .. coalesce(cardinality(times), 0) loop
+        if nth > 1 and times[nth] - times[nth - 1] >= interval '30 minutes' then
+            session := session + 1;
+        end if;
+        sessions[nth] := session;
+    end loop;
+    return sessions;
+end $$;
+
+-- The places of events with a key, those of the same key one after the other; null where all are of one.
+create or replace function upnext.places_by_key(keys text[]) returns integer[]
+language sql immutable parallel safe
+return case
+    when keys is not null then array(
+        select given.nth::integer
+        from unnest(keys) with ordinality as given (key, nth)
+        where given.key is not null
+        order by given.key collate "C", given.nth
+    )
+end;
+
 -- Whether these events, in their order, hold the steps of a sequence. `matched` has a bit for each step that an event
 -- is, and bit 30 for an event that must not lie between. Events of different `keys` (null: all are of one) are apart,
--- and without `within` also those of different sessions, which half an hour without an event ends. `ordering` is given,
--- strict (nothing lies between), or any, which needs each step `needed` times.
+-- and without `within` also those of different sessions. `ordering` is given, strict (nothing lies between), or any,
+-- which needs each step `needed` times.
 --
 -- `begun` has, for each step, the latest beginning of a run of events up to it; an earlier one never serves better. A
 -- loop, because a query takes longer to begin than most people's events to be read.
@@ -222,93 +251,89 @@ create or replace function upnext.has_sequence(
 returns boolean
 language plpgsql immutable parallel safe as $$
 declare
-    one text;
-    begun timestamptz[];
-    before timestamptz;
+    places integer[] := upnext.places_by_key(keys);
+    sessions integer[] := case when within is null then upnext.sessions_of(times) end;
+    begun timestamptz[] := '{}';
+    steps integer := cardinality(needed);
+    nth integer;
+    before integer;
 begin
     if ordering = 'any' then
         return upnext.has_all(matched, times, keys, needed, within);
     end if;
-    foreach one in array case
-        when keys is null then array[null] else array(select distinct given.key from unnest(keys) as given (key))
-    end loop
-        begun := '{}';
-        before := null;
-        for nth in 1 .. coalesce(cardinality(matched), 0) loop
-            if within is null and times[nth] - before >= interval '30 minutes' then
-                begun := '{}';
-            end if;
-            before := times[nth];
-            continue when keys is not null and (keys[nth] = one) is not true;
-            for step in reverse cardinality(needed) .. 2 loop
-                begun[step] := case
-                    when matched[nth] & (1 << (step - 1)) = 0 then case when ordering <> 'strict' then begun[step] end
-                    when ordering = 'strict' then begun[step - 1]
-                    else greatest(begun[step], begun[step - 1])
-                end;
-            end loop;
-            begun[1] := case
-                when matched[nth] & 1 > 0 then times[nth] when ordering <> 'strict' then begun[1]
+    for place in 1 .. coalesce(cardinality(places), cardinality(matched), 0) loop
+        nth := case when places is null then place else places[place] end;
+        if keys[nth] <> keys[before] or sessions[nth] <> sessions[before] then
+            begun := '{}';
+        end if;
+        before := nth;
+        for step in reverse steps .. 2 loop
+            begun[step] := case
+                when matched[nth] & (1 << (step - 1)) = 0 then case when ordering <> 'strict' then begun[step] end
+                when ordering = 'strict' then begun[step - 1]
+                else greatest(begun[step], begun[step - 1])
             end;
-            if matched[nth] & (1 << (cardinality(needed) - 1)) > 0
-                and (within is null or times[nth] <= begun[cardinality(needed)] + within)
-                and begun[cardinality(needed)] is not null
-            then
-                return true;
-            end if;
-            if matched[nth] & (1 << 30) > 0 then
-                begun := case when matched[nth] & 1 > 0 then array[times[nth]] else '{}' end;
-            end if;
         end loop;
+        begun[1] := case
+            when matched[nth] & 1 > 0 then times[nth] when ordering <> 'strict' then begun[1]
+        end;
+        if matched[nth] & (1 << (steps - 1)) > 0
+            and (within is null or times[nth] <= begun[steps] + within)
+            and begun[steps] is not null
+        then
+            return true;
+        end if;
+        if matched[nth] & (1 << 30) > 0 then
+            begun := case when matched[nth] & 1 > 0 then array[times[nth]] else '{}' end;
+        end if;
     end loop;
     return false;
 end $$;
 
--- Whether each step comes as often as it is needed, in any order, from some event on.
+-- Whether each step comes as often as it is needed, in any order, from some event on: a window over the events that
+-- takes in the next one, and leaves out those that are too old beside it.
 create or replace function upnext.has_all(
     matched integer[], times timestamptz[], keys text[], needed integer[], within interval
 )
 returns boolean
-language sql immutable parallel safe
-return (
-    with in_order as (
-        select
-            given.nth,
-            given.at,
-            given.steps,
-            keys[given.nth] as key,
-            within is null
-            and given.at - lag(given.at) over (order by given.nth) >= interval '30 minutes' as begins_session
-        from unnest(matched, times) with ordinality as given (steps, at, nth)
-    ),
-
-    grouped as (
-        select *, count(*) filter (where begins_session) over (order by nth) as session from in_order
-    ),
-
-    did as (
-        select * from grouped where keys is null or key is not null
-    )
-
-    select exists (
-        select
-        from did as first
-        where not exists (
-            select
-            from unnest(needed) with ordinality as wanted (times, step)
-            where wanted.times > (
-                select count(*)
-                from did
-                where
-                    did.key is not distinct from first.key
-                    and did.session = first.session
-                    and did.nth >= first.nth
-                    and (within is null or did.at <= first.at + within)
-                    and did.steps & (1 << (wanted.step::integer - 1)) > 0
-            )
-        )
-    )
-);
+language plpgsql immutable parallel safe as $$
+declare
+    places integer[] := upnext.places_by_key(keys);
+    sessions integer[] := case when within is null then upnext.sessions_of(times) end;
+    missing integer[] := needed;
+    oldest integer := 1;
+    nth integer;
+    before integer;
+    gone integer;
+begin
+    for place in 1 .. coalesce(cardinality(places), cardinality(matched), 0) loop
+        nth := case when places is null then place else places[place] end;
+        if keys[nth] <> keys[before] or sessions[nth] <> sessions[before] then
+            missing := needed;
+            oldest := place;
+        end if;
+        before := nth;
+        for step in 1 .. cardinality(needed) loop
+            if matched[nth] & (1 << (step - 1)) > 0 then
+                missing[step] := missing[step] - 1;
+            end if;
+        end loop;
+        loop
+            gone := case when places is null then oldest else places[oldest] end;
+            exit when within is null or times[nth] <= times[gone] + within;
+            for step in 1 .. cardinality(needed) loop
+                if matched[gone] & (1 << (step - 1)) > 0 then
+                    missing[step] := missing[step] + 1;
+                end if;
+            end loop;
+            oldest := oldest + 1;
+        end loop;
+        if 0 >= all (missing) then
+            return true;
+        end if;
+    end loop;
+    return false;
+end $$;
 
 -- When each begun event turns out as not finished: `within` after it, if no finished one of its key follows until then.
 create or replace function upnext.unfinished(
@@ -318,24 +343,25 @@ returns setof timestamptz
 language sql immutable parallel safe
 begin atomic
 with did as (
-    select given.is_begun, given.is_finished, given.at, given.nth, keys[given.nth] as key
-    from unnest(begun, finished, times) with ordinality as given (is_begun, is_finished, at, nth)
-    where keys is null or keys[given.nth] is not null
+    select given.is_begun, given.is_finished, given.at, given.nth, given.key
+    from unnest(begun, finished, times, keys) with ordinality as given (is_begun, is_finished, at, key, nth)
+    where keys is null or given.key is not null
+),
+
+-- From the last to the first, so that each row adds to what the one before it knows.
+followed as (
+    select
+        did.is_begun,
+        did.at,
+        min(did.at) filter (where did.is_finished) over (
+            partition by did.key order by did.nth desc rows between unbounded preceding and 1 preceding
+        ) as finished_at
+    from did
 )
 
-select did.at + within
-from did
-where
-    did.is_begun
-    and not exists (
-        select
-        from did as later
-        where
-            later.is_finished
-            and later.nth > did.nth
-            and later.at <= did.at + within
-            and later.key is not distinct from did.key
-    );
+select followed.at + within
+from followed
+where followed.is_begun and (followed.finished_at is null or followed.finished_at > followed.at + within);
 end;
 
 -- Whether an event after `since` came at least `gap` after the one before it. `times` must be in order.
@@ -417,7 +443,7 @@ create or replace function upnext.attempt(statement text) returns text language 
 begin
     execute statement;
     return null;
-exception when data_exception then
+exception when data_exception or cardinality_violation then
     return case sqlstate
         when '22P02' then 'a value is not of the type that it is read as'
         when '22003' then 'a number is out of range'
@@ -425,12 +451,12 @@ exception when data_exception then
         when '22008' then 'a time is out of range'
         when '22012' then 'division by zero'
         when '22023' then 'a function does not take a value that it was given'
+        when '21000' then 'a subquery that stands for one value has several rows'
         else 'a value cannot be computed with'
     end || ' (SQLSTATE ' || sqlstate || ')';
 end
 $$;
 
--- Started journeys and experiences, with the time and the author of the start.
 -- The server and the number of this database there. A restored dump is another database; a server that takes over for a
 -- failed one has the same.
 create or replace function upnext.this_database() returns text language sql stable as $$
@@ -440,6 +466,7 @@ create or replace function upnext.this_database() returns text language sql stab
     where databases.datname = current_database()
 $$;
 
+-- Started journeys and experiences, with the time and the author of the start.
 create or replace view upnext.started as
 select name, changed_at as since, changed_by as started_by
 from (select distinct on (name) * from upnext.switches order by name, switch_id desc) as newest

@@ -1,7 +1,8 @@
 """The schema: a baseline per subject, numbered migrations after it, and functions and views that follow their files.
 
-`schema/*.sql` is the whole truth about tables. Functions and views are `create or replace` in files of their own; a
-file whose hash changes is run again. dbt owns the tables of events, features and segments that it builds.
+`schema/*.sql` is the baseline of 0.2.0, and `migrations/` has what has changed since. Functions and views are `create
+or replace` in files of their own; a file whose hash changes is run again. dbt owns the tables of events, features and
+segments that it builds.
 """
 
 import hashlib

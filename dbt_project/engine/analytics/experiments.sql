@@ -8,7 +8,8 @@ experiences as (
         'experience' as kind,
         definition ->> 'segment' as segment,
         definition -> 'goal' as goal,
-        cast(definition ->> 'minimum_lift' as double precision) as minimum_lift
+        cast(definition ->> 'minimum_lift' as double precision) as minimum_lift,
+        '' as rules
     from declared
 ),
 
@@ -19,9 +20,10 @@ journeys as (
         'journey' as kind,
         coalesce(definition ->> 'segment', '') as segment,
         definition -> 'goal' as goal,
-        coalesce(cast(definition ->> 'minimum_lift' as double precision), 0.1) as minimum_lift
+        coalesce(cast(definition ->> 'minimum_lift' as double precision), 0.1) as minimum_lift,
+        '' as rules
     from {{ source('journeys', 'definitions') }}
-    order by journey asc, first_dispatched_at desc
+    order by journey asc, in_force_since desc
 ),
 
 programme as (
@@ -30,7 +32,8 @@ programme as (
         'programme' as kind,
         '' as segment,
         goal,
-        minimum_lift
+        minimum_lift,
+        '' as rules
     from {{ source('analytics', 'programme') }}
 ),
 
@@ -41,7 +44,8 @@ learned as (
         'policy' as kind,
         declared.definition ->> 'segment' as segment,
         declared.definition -> 'goal' as goal,
-        cast(declared.definition ->> 'minimum_lift' as double precision) as minimum_lift
+        cast(declared.definition ->> 'minimum_lift' as double precision) as minimum_lift,
+        declared.definition ->> 'learned' as rules
     from declared
     cross join (values ('rules_over_single'), ('rules_over_chance')) as measured (against)
     where declared.definition ->> 'learned' is not null
@@ -67,5 +71,6 @@ select
         as goal_conditions,
     goal ->> 'any_of' is null as is_goal_of_entries,
     cast(goal ->> 'within' as interval) as goal_within,
-    md5(cast(goal as text)) as goal_version
+    {# Other rules are another experiment. #}
+    md5(cast(goal as text) || rules) as goal_version
 from experiments

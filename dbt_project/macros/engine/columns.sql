@@ -16,7 +16,8 @@
     and, where the defaults do not hold: `__about` and `__changed_by` (the events that count, that may change the value,
     as a meta), `__of_each_user` (what is kept of each user of an account).
 
-    `any` matches every event except derived ones. Ties break by (occurred_at, source, message_id).
+    `any` matches every event except derived ones. Ties break by (occurred_at, source, message_id); an event comes
+    before those that are derived from it, which go by their names.
 #}
 
 {# The columns of a model whose description has a definition; one for each window of `windows`. #}
@@ -47,7 +48,8 @@
 {# A macro of the kind of a feature or metric; none where the kind does not have it. #}
 {% macro of_kind(meta, part) -%}
     {%- if meta.known_kind -%} {{ return(context.get(meta.known_kind ~ '__' ~ part)) }} {%- endif -%}
-    {%- for key in meta if key ~ '__value' in context or key ~ '__total' in context or key ~ '__generated' in context -%}
+    {%- for key in meta
+        if key ~ '__value' in context or key ~ '__total' in context or key ~ '__generated' in context -%}
         {{ return(context.get(key ~ '__' ~ part)) }}
     {%- endfor -%}
     {%- if part == 'value' -%}
@@ -95,11 +97,17 @@
     {%- set moves = is_relative or of_kind(ready, 'next_change') is not none -%}
     {%- set condition = none if is_relative else event_condition(ready) -%}
     {%- set by = of_change(ready) if of_change else changed_by(ready) -%}
+    {%- set changes_with = may_change(ready) if is_relative or of_change else condition -%}
+    {%- if of_change -%}
+        {#- What continues a session is no derived event, and what counts may be. -#}
+        {%- set alone = event_condition(dict(ready, where=none, context=none)) if is_relative else condition -%}
+        {%- set changes_with = '(' ~ changes_with ~ ') or (' ~ alone ~ ')' -%}
+    {%- endif -%}
     {%- do ready.update({
         'moves': moves,
         'adds_up': difference | length > 0 and not moves,
         'condition': condition,
-        'changes_with': may_change(ready) if is_relative or of_change else condition,
+        'changes_with': changes_with,
         'changed_by_events': ['any'] if by.type else events_of(by),
     }) -%}
     {%- do ready.update({'reads': difference ~ ready.changes_with}) -%}
@@ -187,11 +195,13 @@
 {%- endmacro %}
 
 {% macro latest_first() -%}
-    events.occurred_at desc, events.source collate "C" desc, events.message_id collate "C" desc
+    events.occurred_at desc, events.source collate "C" desc, events.message_id collate "C" desc,
+    events.is_derived desc, events.event collate "C" desc
 {%- endmacro %}
 
 {% macro earliest_first() -%}
-    events.occurred_at, events.source collate "C", events.message_id collate "C"
+    events.occurred_at, events.source collate "C", events.message_id collate "C",
+    events.is_derived, events.event collate "C"
 {%- endmacro %}
 
 {# A JSON value as text, or as the type that `as` names; null where the value cannot be read as that type. #}

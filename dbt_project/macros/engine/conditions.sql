@@ -1,5 +1,6 @@
 {#
-    Conditions on a JSON column, each by the path of its value (`plan`, `app.version`). upnext/conditions.py checks them.
+    Conditions on a JSON column, each by the path of its value (`plan`, `app.version`). upnext/conditions.py checks
+    them.
 
         plan: premium                            equal, as text, number or boolean
         rows: {at_least: 100, less_than: 200}    also at_most, more_than, between; numbers, also written as text

@@ -70,6 +70,7 @@
         last features.states;
         newest segments.published_ticks;
         new_goals text[];
+        of_experiences text[];
         found bigint;
     begin
         select * into last from features.states where model = 'experiment_users';
@@ -80,6 +81,8 @@
                 (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
             )
         );
+        {#- Experiments on the rules of an experience are called after it. -#}
+        of_experiences := array(select split_part(experiment, '/', 1) from unnest(new_goals) as goals (experiment));
         {{ forget_nobodies(target) }};
 
         truncate analytics.stale_users;
@@ -160,7 +163,7 @@
     insert into analytics.stale_users
     select user_id from {{ target }} where not is_window_over and closes_at <= newest.as_of
     union
-    select user_id from experiences.assignments where experience = any(new_goals) or 'programme' = any(new_goals)
+    select user_id from experiences.assignments where experience = any(of_experiences) or 'programme' = any(new_goals)
     union
     select user_id from journeys.entries where journey = any(new_goals) or 'programme' = any(new_goals)
     union
@@ -245,7 +248,8 @@
             not is_full
             or live.user_id is null
             or not live.is_window_over
-            or live.exposed_at - (live.closes_at - live.exposed_at) >= coalesce((select since from raw.kept), '-infinity')
+            or live.exposed_at - (live.closes_at - live.exposed_at)
+            >= coalesce((select since from raw.kept), '-infinity')
         )
 {%- endmacro %}
 

@@ -155,6 +155,7 @@
     {%- do run_query(fresh_rows(with_events ~ all_features(key, replaced, progress))) -%}
     {%- do check_contract(types_of('pg_temp.fresh')) -%}
     {%- set existing = types_of(target) -%}
+    {%- set before = {'plain': existing, 'generated': stored_generated_columns(target)} -%}
     {%- set wanted = types_of('pg_temp.fresh') -%}
     {%- for name in unchanged -%} {%- do wanted.update({name: existing[name]}) -%} {%- endfor -%}
     {%- do run_query(without_stale_columns(target, model_name, wanted)) -%}
@@ -162,7 +163,7 @@
     {%- if replaced -%} {%- do run_query(filled(target, key, columns_of(replaced))) -%} {%- endif -%}
     {%- do run_query(with_generated_columns(target, model_name)) -%}
     {#- Whoever reads a column that has changed looks at all rows; nobody reads a new one yet. -#}
-    {%- set has_changed = replaced.keys() | select('in', existing) | list | length > 0 -%}
+    {%- set has_changed = replaced.keys() | select('in', existing) | list or generated_otherwise(target, before) -%}
     {%- do run_query(save_state(
         model_name, progress, definition, progress.tick_id if has_changed else none
     )) -%}

@@ -23,7 +23,8 @@
 {% macro metric_events(metrics) -%}
     {%- set names = [] -%}
     {%- for metric in metrics -%}
-        {%- for name in events_of((of_kind(metric.config.meta, 'about') or same)(metric.config.meta)) + names_of(metric.config.meta.per or []) -%}
+        {%- set meta = metric.config.meta -%}
+        {%- for name in events_of((of_kind(meta, 'about') or same)(meta)) + names_of(meta.per or []) -%}
             {%- if name not in names -%} {%- do names.append(name) -%} {%- endif -%}
         {%- endfor -%}
     {%- endfor -%}

@@ -36,7 +36,7 @@
     {%- if tick_id is none -%}
         {{ log("segment " ~ model.name ~ ": built by hand, so the membership log is left as it is", info=True) }}
     {%- else -%}
-        {%- do evaluate_segment(model.name, unit, of_its_people(sql, unit), tick_id | int, last) -%}
+        {%- do evaluate_segment(model.name, unit, of_its_people(sql, unit), tick_id | int, last, is_same) -%}
     {%- endif -%}
     {%- set view_sql = members_view(model.name, unit) -%}
     {% if last.view_definition != local_md5(view_sql) %}
@@ -55,7 +55,7 @@
 {% macro list(name) -%}
     {%- set query -%} select max(hash) as hash from segments.list_files where list = {{ quoted([name]) }} {%- endset -%}
     (
-        select lists.id from segments.lists as lists
+        select lists.id from {{ var('lists', 'segments.lists') }} as lists
         where lists.list = {{ quoted([name]) }} /* {{ run_query(query).rows[0].hash if execute }} */
     )
 {%- endmacro %}
@@ -66,7 +66,8 @@
     same one. Jinja does not know user_id without quotes, so that is what an unknown unit means.
 #}
 {% macro share(unit, percent, name=none) -%}
-    upnext.bucket({{ quoted([name or model.name]) }}, {{ unit if unit is string else 'user_id' }}) < {{ percent / 100 }}
+    {%- set salt = quoted([name or var('previewed', model.name)]) -%}
+    upnext.bucket({{ salt }}, {{ unit if unit is string else 'user_id' }}) < {{ percent / 100 }}
 {%- endmacro %}
 
 {# Whether visitors are persons of their own before they are identified: a segment includes them. #}
@@ -126,8 +127,9 @@
 
 {#
     The last evaluation; its `tick_id` is none before the first. `id` is the key of the segment's view and
-    `view_definition` its hash, none where there is no view. `rebuilt_by` has, for each table of features, the newest tick for which any row may have changed. The query
-    also fences the tick, because with hundreds of segments each further query counts.
+    `view_definition` its hash, none where there is no view. `rebuilt_by` has, for each table of features, the newest
+    tick for which any row may have changed. The query also fences the tick, because with hundreds of segments each
+    further query counts.
 #}
 {% macro last_evaluation(segment, view, tick_id) -%}
     {%- set query -%}
@@ -158,7 +160,7 @@
     {{ return(run_query(query).rows[0]) }}
 {%- endmacro %}
 
-{# The limit of a segment's meta, as SQL: the share in percent, the fewest changes that exceed it, and whether it holds. #}
+{# The limit of a segment's meta, as SQL: the share in percent, the fewest changes that exceed it, whether it holds. #}
 {% macro limit_of(meta) -%}
     {%- set limit = meta.limit or {} -%}
     {{ return({
@@ -168,9 +170,10 @@
     }) }}
 {%- endmacro %}
 
-{% macro evaluate_segment(segment, unit, sql, tick_id, last) -%}
+{% macro evaluate_segment(segment, unit, sql, tick_id, last, is_same) -%}
     {%- set definition = local_md5(sql) -%}
     {%- if last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
+    {%- if not is_same -%} {%- do run_query(exits_of_the_other_unit(segment, unit, tick_id)) -%} {%- endif -%}
     {%- set is_by_row = last.definition == definition and not last.is_held and not last.error
         and model.name in var('row_local', []) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = limit_of(config.get('meta', {}) or {}) -%}
@@ -221,7 +224,17 @@
         order by changed.id
     {%- endset -%}
     {%- set error = attempt(statement, tick_id) -%}
-    {%- if error is not none -%} {%- do hold_out(segment, unit, definition, tick_id, error) -%} {%- endif -%}
+    {%- if error is not none -%} {%- do note_failure(segment, unit, definition, tick_id, error) -%} {%- endif -%}
+{%- endmacro %}
+
+{# Users are no members any more if the segment is one of accounts now, and the other way round. #}
+{% macro exits_of_the_other_unit(segment, unit, tick_id) -%}
+    {%- set other = unit_of(['account_id' if unit.id == 'user_id' else 'user_id']) -%}
+    insert into {{ other.changes }} (tick_id, segment, {{ other.id }}, change, as_of)
+    select {{ tick_id }}, segment, {{ other.id }}, 'exited', {{ as_of() }}
+    from {{ other.members }}
+    where segment = '{{ segment }}'
+    order by {{ other.id }}
 {%- endmacro %}
 
 {# Run a statement; if it meets a value that a condition cannot read, change nothing and return why. #}
@@ -234,8 +247,8 @@
 {%- endmacro %}
 
 {# Note that a segment could not be evaluated. It must not prevent the publication of the others. #}
-{% macro hold_out(segment, unit, definition, tick_id, error) -%}
-    {{ log("segment " ~ segment ~ ": held out, its members stay as they are: " ~ error, info=True) }}
+{% macro note_failure(segment, unit, definition, tick_id, error) -%}
+    {{ log("segment " ~ segment ~ ": not evaluated, its members stay as they are: " ~ error, info=True) }}
     {%- set noted %}
         insert into segments.evaluations (
             segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error
@@ -262,7 +275,7 @@
         {%- for segment in segments -%}
             {%- set error = attempt(conditions_together([segment], unit, tick_id), tick_id) -%}
             {%- if error is not none -%}
-                {%- do hold_out(segment.segment, unit, segment.definition, tick_id, error) -%}
+                {%- do note_failure(segment.segment, unit, segment.definition, tick_id, error) -%}
             {%- endif -%}
         {%- endfor -%}
     {%- endif -%}
@@ -312,8 +325,8 @@
         {%- for segment in segments %}
         {%- set limit = limit_of(graph.nodes['model.upnext.' ~ segment.segment].config.meta or {}) %}
         (
-            {{ loop.index }}, {{ quoted([segment.segment, segment.definition, segment.text_hash]) }}, {{ segment.members }},
-            {{ limit.share }}, {{ limit.at_least }}, {{ limit.holds }}
+            {{ loop.index }}, {{ quoted([segment.segment, segment.definition, segment.text_hash]) }},
+            {{ segment.members }}, {{ limit.share }}, {{ limit.at_least }}, {{ limit.holds }}
         ){{ ',' if not loop.last }}
         {%- endfor %}
     ),

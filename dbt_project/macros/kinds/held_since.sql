@@ -1,6 +1,6 @@
 {#
-    held_since: <property>, of: <event>, or without `of` a trait. Since when it has had its latest value: the time of the
-    first event of the last run of equal values; null where no event has it.
+    held_since: <property>, of: <event>, or without `of` a trait. Since when it has had its latest value: the time of
+    the first event of the last run of equal values; null where no event has it.
 #}
 {% macro held_since__value(meta, of, as_of) -%}
     {%- set value -%} {{ path_of('events.properties', meta.held_since) }} #>> '{}' {%- endset -%}

@@ -12,6 +12,8 @@
 {# The first value in an order, as the type that the meta names. #}
 {% macro value_by_order(value, meta, of, order) -%}
     {%- set has_it -%} {%- if not meta.or_null %} and {{ value }} #>> '{}' is not null {%- endif -%} {%- endset -%}
-    {%- set found -%} (array_agg({{ value }} order by {{ order }}) filter (where {{ of }}{{ has_it }}))[1] {%- endset -%}
+    {%- set found -%}
+        (array_agg({{ value }} order by {{ order }}) filter (where {{ of }}{{ has_it }}))[1]
+    {%- endset -%}
     {{ as_type(found, meta.as) }}
 {%- endmacro %}

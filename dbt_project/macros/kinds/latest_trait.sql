@@ -16,7 +16,7 @@
     {{ as_type('cast((max(account_users.' ~ name ~ ' collate "C"))[4] as jsonb)', meta.as) }}
 {%- endmacro %}
 
-{# What is kept of each user of an account: time, source and id of the latest group call with the trait, and its value. #}
+{# Kept of each user of an account: time, source and id of the latest group call with the trait, and its value. #}
 {% macro latest_group_trait__value(meta, of, as_of) -%}
     {%- set value = path_of('events.properties', meta.latest_group_trait) -%}
     max(array[

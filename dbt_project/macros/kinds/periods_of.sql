@@ -3,7 +3,8 @@
     an event; in UTC, and the current day or week is one of them.
 #}
 {% macro periods_of__value(meta, of, as_of) -%}
-    count(distinct {{ period_of('events.occurred_at', meta) }}) filter (where {{ of }} and {{ is_in_periods(meta, as_of) }})
+    count(distinct {{ period_of('events.occurred_at', meta) }})
+        filter (where {{ of }} and {{ is_in_periods(meta, as_of) }})
 {%- endmacro %}
 
 {% macro periods_of__empty(meta) -%} 0 {%- endmacro %}

@@ -1,8 +1,8 @@
 {#
     sequence: [<step>, ...], in: 2 days. Whether these came one after the other, from first to last within that time, or
-    `in: session`. A step is an event, or `{event: <event>, where: {...}}`. `order: any` takes them in any order, `order:
-    strict` with no other event between; `without: <step>` must not lie between. With `keyed_by: <property>`, all have
-    the same value of it, and events without it do not count.
+    `in: session`. A step is an event, or `{event: <event>, where: {...}}`. `order: any` takes them in any order,
+    `order: strict` with no other event between; `without: <step>` must not lie between. With `keyed_by: <property>`,
+    all have the same value of it, and events without it do not count.
 #}
 {% macro sequence__value(meta, of, as_of) -%}
     {%- set all_events -%} or not events.is_derived{{ window_condition(meta.within, as_of) }} {%- endset -%}

@@ -1,6 +1,6 @@
 {#
-    time_since: <property>, of: <event>, or without `of` a trait, a date. Whole days from it to the as_of of the tick, or
-    `unit: hours`, `minutes`, `weeks`; below 0 before it, null where the latest value is no date.
+    time_since: <property>, of: <event>, or without `of` a trait, a date. Whole days from it to the as_of of the tick,
+    or `unit: hours`, `minutes`, `weeks`; below 0 before it, null where the latest value is no date.
 #}
 {% macro time_since__value(meta, of, as_of) -%}
     cast(floor(extract(epoch from {{ as_of }} - {{ date_of(meta.time_since, of) }}) / {{ seconds_of(meta) }}) as bigint)

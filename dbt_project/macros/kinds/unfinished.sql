@@ -22,9 +22,9 @@
     )
 {%- endmacro %}
 
-{# When each first step turned out as unfinished, or will if nothing happens. The second one may lie after the window. #}
+{# When each first step turned out as unfinished, or will if nothing happens. The second may lie after the window. #}
 {% macro turns_of(meta, as_of) -%}
-    {%- set either = event_condition(meta) -%}
+    {%- set either = event_condition(meta, as_of) -%}
     upnext.unfinished(
         array_agg({{ event_condition(of_step(meta.unfinished)) }}{{ window_condition(meta.within, as_of) }}
             order by {{ earliest_first() }}) filter (where {{ either }}),

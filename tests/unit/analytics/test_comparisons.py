@@ -7,6 +7,7 @@ import pytest
 
 from upnext.analytics.comparisons import (
     Arm,
+    Look,
     Moments,
     compare_experiments,
     compare_segments,
@@ -39,7 +40,7 @@ def arms(**users: int) -> list[Arm]:
 
 
 def compared(*rows: Moments, of: list[Arm]) -> list[Row]:
-    return [with_decision(row, None, arms=1) for row in compare_experiments(rows, of, as_of=AS_OF)]
+    return [with_decision(row, Look(), arms=1) for row in compare_experiments(rows, of, as_of=AS_OF)]
 
 
 def test_each_arm_is_compared_with_control() -> None:
@@ -83,7 +84,7 @@ def test_an_arm_that_nobody_saw_has_a_row_and_breaks_the_ratio() -> None:
 def test_before_any_window_is_over_there_is_a_row() -> None:
     (row,) = compared(of=[arm("control", 40, 40, open_users=40), arm("a", 42, 42, open_users=42)])
     assert (row["metric"], row["n_arm"], row["n_open_arm"], row["p_value"]) == ("goal", 0, 42, None)
-    assert (row["reason"], row["decision"]) == ("no users in control", "keep going")
+    assert (row["reason"], row["decision"]) == ("nobody's time for the goal is over yet in control", "keep going")
 
 
 def test_without_control_the_reason_says_so() -> None:
@@ -131,10 +132,32 @@ def test_the_smallest_p_of_all_looks_counts() -> None:
         [moments("control", 9000, 900), moments("a", 9000, 1000)], arms(control=9000, a=9000), as_of=AS_OF
     )
     assert row["p_always_valid"] > 0.05
-    assert with_decision(row, None, arms=1)["decision"] == "keep going"
-    later = with_decision(row, 0.01, arms=1)
-    assert (later["p_always_valid"], later["decision"]) == (0.01, "ship")
-    assert with_decision(row, 0.03, arms=2)["decision"] == "keep going"
+    assert with_decision(row, Look(), arms=1)["decision"] == "keep going"
+    later = with_decision(row, Look(0.01, "arm"), arms=1)
+    assert (later["p_always_valid"], later["p_favours"], later["decision"]) == (0.01, "arm", "ship")
+    assert with_note(later, [])["note"] is None
+    assert with_decision(row, Look(0.03, "arm"), arms=2)["decision"] == "keep going"
+    assert with_decision(row, Look(0.01), arms=1)["decision"] == "ship", "an older release noted no side"
+
+
+@pytest.mark.parametrize(("conversions", "favours"), [(885, "arm"), (915, "control")])
+def test_a_look_that_was_for_the_other_side_decides_nothing(conversions: int, favours: str) -> None:
+    (row,) = compare_experiments(
+        [moments("control", 9000, 900), moments("a", 9000, conversions)], arms(control=9000, a=9000), as_of=AS_OF
+    )
+    later = with_decision(row, Look(0.001, favours), arms=1)
+    assert (later["p_always_valid"], later["p_favours"], later["decision"]) == (0.001, favours, "keep going")
+    ahead = "the arm" if favours == "arm" else "control"
+    note = f"an earlier look, in which {ahead} was ahead, has the smallest p-value"
+    assert with_note(later, [])["note"] == note
+
+
+def test_nothing_is_always_valid_where_nearly_everybody_converts() -> None:
+    rows = [moments("control", 500, 480), moments("a", 9500, 8000)]
+    (row,) = compare_experiments(rows, [arm("control", 500, 500), arm("a", 9500, 9500)], as_of=AS_OF)
+    assert row["p_value"] < 1e-6
+    assert (row["p_always_valid"], row["diff_always_high"], row["lift_always_low"]) == (None, None, None)
+    assert with_decision(row, Look(), arms=1)["decision"] == "keep going"
 
 
 def counts(segment: str, arm: str, users: int, conversions: int, split: str = "s") -> Row:
@@ -205,7 +228,7 @@ def noted(early: int, late: int, *, days: int = 14, decision: str = "ship") -> s
         half("control", 5000, 500, is_late=True, days=days), half("a", 5000, late, is_late=True, days=days),
         half("b", 5000, 5000, is_late=True, days=days),
     ]  # fmt: skip
-    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": decision}
+    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": decision, "diff": 0.1, "p_favours": "arm"}
     note = with_note(row, halves)["note"]
     assert note is None or isinstance(note, str)
     return note
@@ -217,7 +240,7 @@ def test_what_to_know_beside_ship() -> None:
     assert noted(900, 560) == "the effect may wear off: later users gained +1.2 points, earlier ones +8.0"
     assert noted(900, 560, days=6) == "less than a full week of users so far, and weekdays differ"
     assert noted(900, 560, decision="keep going") is None
-    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship"}
+    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship", "diff": 0.1, "p_favours": "arm"}
     assert with_note(row, [])["note"] is None
 
 
@@ -227,7 +250,7 @@ def test_notes_stand_below_the_table() -> None:
 
 
 def test_one_late_user_is_no_novelty_that_wore_off() -> None:
-    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship"}
+    row = {"experiment": "e", "metric": "goal", "arm": "a", "decision": "ship", "diff": 0.1, "p_favours": "arm"}
     halves = [
         half("control", 890, 390, is_late=False), half("a", 785, 489, is_late=False),
         half("control", 1, 1, is_late=True), half("a", 1, 0, is_late=True),

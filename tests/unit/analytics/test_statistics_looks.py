@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from upnext.analytics import comparisons
-from upnext.analytics.comparisons import Arm, Moments, compare_experiments, compare_segments, rank_copies, with_decision
+from upnext.analytics.comparisons import (
+    Arm,
+    Look,
+    Moments,
+    compare_experiments,
+    compare_segments,
+    rank_copies,
+    with_decision,
+)
 from upnext.analytics.statistics import (
     Comparison,
     compare_proportions,
@@ -81,7 +89,7 @@ def test_a_result_compares_within_splits() -> None:
     moments += [row("50", "a", 5000, 500), row("90", "control", 4000, 4000)]
     arms = [seen(one.split, one.arm, one.users) for one in moments]
     (found,) = compare_experiments(moments, arms, as_of=AS_OF)
-    result = with_decision(found, None, arms=1)
+    result = with_decision(found, Look(), arms=1)
     assert (result["diff"], result["lift"], result["decision"]) == (pytest.approx(0), pytest.approx(0), "keep going")
     assert (result["n_control"], result["n_arm"]) == (6000, 14000), "who has nobody to be compared with is left out"
     assert result["mean_control"] == result["mean_arm"] == pytest.approx((900 * 0.3 + 2500 * 0.1) / 3400)

@@ -5,9 +5,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upnext.experiences.learning import LEAST_USERS, Proposal, Rule, Sample, arms_of, propose
+from upnext.experiences.learning import LEAST_USERS, Proposal, Rule, Sample, propose
 
 NAMES = ("logins_30d", "reports_30d", "seats", "is_on_basic_plan")
+
+
+def arms_of(rules: Any, features: Any, names: Any) -> Any:
+    """Return the arm of each user by rules; a feature that is nan is never at least anything."""
+    found = np.full(len(features), -1)
+    columns = {name: column for column, name in enumerate(names)}
+    for rule in rules:
+        holds = found < 0
+        for name, least in rule.at_least.items():
+            holds &= features[:, columns[name]] >= least
+        found[holds] = rule.arm
+    return found
 
 
 def drawn(seed: int, users: int, rates: Any, *, arms: int = 2, chances: tuple[float, ...] | None = None) -> Sample:

@@ -12,6 +12,7 @@ from upnext.project import Project
 from upnext.settings import Settings
 
 EVENTS = {"login", "bought", "viewed"}
+MODELS = {"user_features", "account_features"}
 TABLES = {"user_features": {"is_premium": Feature(ever="bought"), "logins": Feature(count_of="login")}}
 
 
@@ -65,9 +66,12 @@ def declared(tmp_path: Path, meta: str, *, model: str = "user_features") -> Path
         ("{count_of: login, where: {url: {matches: '(a'}}}", "matches: '(a' is no regular expression: missing )"),
         ("{count_of: login, where: {url: {matches: '(a)\\1'}}}", "matches: '\\1' is not supported; use letters"),
         ("{count_of: login, where: {url: {matches: 'a(?=b)'}}}", "matches: '(?' is not supported"),
+        ("{count_of: login, where: {url: {matches: 'a++b'}}}", "matches: '++' is not supported"),
+        ("{count_of: login, where: {url: {matches: 'a{256}'}}}", "matches: 'a{256}' repeats 256 times in all"),
+        ("{count_of: login, type: track}", "'type' names a kind of call and count_of an event; write count_of: any"),
         (
             "{count_of: login, where: {url: {matches: '((a{1,200}){1,200})'}}}",
-            "matches: '((a{1,200}){1,200})' repeats 40000 times in all; at most 1000 are allowed",
+            "matches: '((a{1,200}){1,200})' repeats 40000 times in all; at most 255 are allowed",
         ),
         ("{count_of: {any_of: []}}", "any_of names no event"),
         ("{count_of: {any_of: [login], starts_with: x}}", "several events are either any_of"),
@@ -188,7 +192,7 @@ def test_what_a_feature_names_must_be_there(
 def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path) -> None:
     path = declared(tmp_path, "{count_of: logn}")
     with pytest.raises(UpnextError, match=r"_features.yml:7: feature 'it' is about 'logn'.*did you mean 'login'"):
-        load_features([tmp_path], {"login"})
+        load_features([tmp_path], {"login"}, MODELS)
     assert path.exists()
 
 
@@ -196,7 +200,21 @@ def test_a_column_that_says_not_what_it_is_made_of_is_told(tmp_path: Path) -> No
     path = declared(tmp_path, "{count_of: login}")
     path.write_text(path.read_text() + "      - {name: reports, description: Reports seen.}\n")
     with pytest.raises(UpnextError, match=r"_features.yml:8: feature 'reports' has no config.meta"):
-        load_features([tmp_path], {"login"})
+        load_features([tmp_path], {"login"}, MODELS)
+
+
+def test_a_table_is_a_model_and_stands_in_one_file(tmp_path: Path) -> None:
+    path = declared(tmp_path, "{count_of: login}")
+    path.with_name("more.yml").write_text(path.read_text())
+    with pytest.raises(UpnextError, match=r"more.yml:\d: 'user_features' is described in .*_features.yml too"):
+        load_features([tmp_path], {"login"}, MODELS)
+    path.with_name("more.yml").rename(path.with_name("more.yaml"))
+    with pytest.raises(UpnextError, match=r"more.yaml: files that declare something end in .yml; rename it"):
+        load_features([tmp_path], {"login"}, MODELS)
+    path.with_name("more.yaml").unlink()
+    path.write_text(path.read_text().replace("name: user_features", "name: user_feature"))
+    with pytest.raises(UpnextError, match=r"_features.yml:\d: unknown table of features 'user_feature'; did you mean"):
+        load_features([tmp_path], {"login"}, MODELS)
 
 
 def test_the_features_that_ship_are_right() -> None:
@@ -208,4 +226,4 @@ def test_a_feature_that_stands_twice_is_told(tmp_path: Path) -> None:
     path = declared(tmp_path, "{count_of: login, windows: [7 days, 30 days]}")
     path.write_text(path.read_text() + "      - {name: it_7d, config: {meta: {count_of: login}}}\n")
     with pytest.raises(UpnextError, match=r"_features.yml:8: feature 'it_7d' stands in user_features twice"):
-        load_features([tmp_path], {"login"})
+        load_features([tmp_path], {"login"}, MODELS)

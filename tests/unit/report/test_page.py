@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.reports import AS_OF, HOSTILE, SCRIPTS, made_up, result
-from upnext.report.facts import Facts
+from upnext.report.facts import Facts, Subject
 from upnext.report.page import data, render
-from upnext.report.words import action, evidence, percent, signed
+from upnext.report.words import action, evidence, leaders, percent, signed
+
+SHOWN = Subject("experience")
 
 
 class Reader(HTMLParser):
@@ -97,7 +99,7 @@ def test_a_segment_without_members_and_an_experiment_without_exposures_read_well
     )
     assert "no member so far" in text
     assert "Nothing: e is no longer declared." in text
-    assert "Let variant a of e run on: no users in control." in action(empty, "experience")
+    assert "Let variant a of e run on: no users in control." in action(empty, SHOWN)
     assert "Nobody has entered this journey." in text
     assert "too few to tell" in text
     assert "31 March 2026, 12:00 UTC; results of 31 March 2026, 13:00 UTC" in text
@@ -105,14 +107,46 @@ def test_a_segment_without_members_and_an_experiment_without_exposures_read_well
 
 def test_each_decision_says_what_to_do_and_why() -> None:
     shipped = result("banner", "s", 4)
-    assert action(shipped, "experience") == "Show variant a of banner to everyone in the segment."
-    assert action({**shipped, "experiment": "mails"}, "journey") == "Send mails to everyone in the segment."
-    assert "24.0 % of 1,000" in (evidence(shipped) or "").replace("\N{NO-BREAK SPACE}", " ")
+    assert action(shipped, SHOWN) == "Show variant a of banner to everyone in the segment."
+    assert (
+        action(shipped, SHOWN, "b")
+        == "Show variant b rather than variant a of banner: both beat control, and b is ahead."
+    )
+    assert leaders([shipped, {**shipped, "arm": "b", "lift": 9.0}]) == {"banner": "b"}
+    assert action({**shipped, "experiment": "mails"}, Subject("journey")) == "Send mails to everyone in the segment."
+    assert "24.0 % of 1,000" in (evidence(shipped, SHOWN) or "").replace("\N{NO-BREAK SPACE}", " ")
     behind = result("banner", "s", 2, diff=-0.1, diff_always_high=-0.05)
-    assert "less often" in action(behind, "experience")
-    assert "no lift that is worth having" in action(result("banner", "s", 2), "experience")
-    assert "12 more days" in action(result("banner", "s", 1), "experience")
-    assert "get lost" in action(result("banner", "s", 3), "experience")
+    assert "less often" in action(behind, SHOWN)
+    assert "no lift that is worth having" in action(result("banner", "s", 2), SHOWN)
+    assert "12 more days" in action(result("banner", "s", 1), SHOWN)
+    assert "get lost" in action(result("banner", "s", 3), SHOWN)
+    few = result("banner", "s", 1, diff_always_low=None, reason="Fisher's exact test")
+    assert "each side needs 25 users who reached the goal" in action(few, SHOWN)
+
+
+def test_no_advice_that_cannot_be_followed() -> None:
+    waiting = result("banner", "s", 1)
+    assert action(waiting, Subject("experience", is_started=False)) == "Nothing now: banner is not started."
+    assert action(waiting, Subject("broadcast")).endswith("the difference is too small to tell.")
+    alone = {**waiting, "reason": "no control group", "diff": None}
+    assert action(alone, SHOWN) == "Nothing to decide: variant a of banner has no control group."
+
+
+@pytest.mark.parametrize(("name", "ship", "otherwise"), [
+    ("programme", "Go on with the programme as a whole.", "without it"),
+    ("e/rules_over_single", "Keep the rules of e.", "with the best single copy for all"),
+    ("e/rules_over_chance", "Keep the rules of e.", "with a copy drawn at chance"),
+])  # fmt: skip
+def test_the_programme_and_learned_rules_have_advice_of_their_own(name: str, ship: str, otherwise: str) -> None:
+    row = {**result(name, "s", 4), "metric": "goal"}
+    facts = made_up(segments=1, experiences=1, names=("e",))
+    facts = replace(facts, tables={**facts.tables, "results": [row]})
+    subject = facts.subjects[name]
+    assert action(row, subject) == ship
+    assert otherwise in (evidence(row, subject) or "")
+    text, _ = read(facts)
+    assert ship in text
+    assert "no longer declared" not in text
     assert (percent(None), signed(None)) == ("-", "-")
 
 

@@ -11,7 +11,8 @@ from upnext.segments.definition import condition_of, find_cycle, find_mistakes, 
 
 KNOWN = {"user_features", "account_features", "active", "curious"}
 COUNTS = {"logins_30d"}
-COLUMNS = {"user_features": {"user_id", "logins_30d", "reports_30d", "plan", "balance"}}
+COLUMNS = {"user_features": {"user_id", "logins_30d", "reports_30d", "plan", "balance", "last_login_at",
+                             "last_object_created_at"}}  # fmt: skip
 FEATURES = "select user_id\nfrom {{ ref('user_features') }}\n"
 
 
@@ -28,6 +29,7 @@ def mistakes(sql: str) -> list[Problem]:
         "select account_id from {{ ref('account_features') }} where {{ share('account_id', 10, 'wave') }}",
         FEATURES + "where user_id in (select user_id from {{ ref('active') }}) and balance >= 0",
         FEATURES + "order by logins_30d desc limit 100",
+        FEATURES + "where plan = 'today' and age(last_login_at, last_object_created_at) > interval '1 day'",
         FEATURES + "where logins_30d >= 0.5 or logins_30d > 0",
         "{{ config(meta={'owner': 'growth'}) }}\n" + FEATURES + "where not (logins_30d >= 10)",
     ],
@@ -51,6 +53,9 @@ def test_what_is_right(sql: str) -> None:
         (FEATURES + "where last_login_at < current_date", 3, "asks current_date"),
         (FEATURES + "where last_login_at < {{ as_of() }}", 3, "asks as_of"),
         (FEATURES + "where random() < 0.1", 3, "asks random"),
+        (FEATURES + "where last_login_at >\n 'now'::timestamptz - interval '1 day'", 4, "asks 'now'"),
+        (FEATURES + "where last_login_at > 'Yesterday'", 3, "asks 'Yesterday'"),
+        (FEATURES + "where age(last_login_at) > interval '1 day'", 3, "asks age() of today"),
         (FEATURES + "where user_id in {{ list('tester') }}", 3, "reads the list 'tester', but there is no"),
         (FEATURES + "where user_id in {{ list() }}", 3, "calls list() in another form than {{ list('beta_testers') }}"),
         (FEATURES + "where {{ share(user_id) }}", 3, "calls share() in another form than {{ share(user_id, 10) }}"),
@@ -103,10 +108,10 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.sql"
         files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where x")
     with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
-        check_segments(files, known=(), columns={}, never_negative=(), lists=())
+        check_segments(files, known=(), columns={}, never_negative=(), lists=(), folders=())
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
     with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which does not exist"):
-        check_segments(files, known=(), columns={}, never_negative=(), lists=())
+        check_segments(files, known=(), columns={}, never_negative=(), lists=(), folders=())
 
 
 FEATURES = "{{ ref('user_features') }}"
@@ -192,15 +197,15 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     meta = "{owner: growth, priority: 20, limit: {change: 50%, hold: true}}"
     described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta}\n")
     files = {"one": folder / "one.sql"}
-    check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=())
+    check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=())
     for old, new, message in (
-        ("priority: 20", "priority: high", "'priority' is 'high'; it must be a number"),
+        ("priority: 20", "priority: high", "'priority' is 'high'; it must be a whole number"),
         ("50%", "half", "'change' is 'half'; it must be a share such as 50%"),
         ("hold:", "holds:", "unknown key 'holds'; did you mean 'hold'"),
     ):
         described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta.replace(old, new)}\n")
         with pytest.raises(UpnextError, match=f"_segments.yml:4: {message}"):
-            check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=())
+            check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=())
     described.write_text("models:\n  - name: one\n  - name: oen\n    config: {meta: {priority: 1}}\n")
     with pytest.raises(UpnextError, match=r"_segments.yml:3: unknown segment 'oen'; did you mean 'one'"):
-        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=())
+        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=())

@@ -24,19 +24,11 @@ select
     (select count(*) from segments.members where segment = :segment) as members,
     count(*) as entrants,
     extract(epoch from cast(:until as timestamptz) - (select at from since)) / 86400 as days,
-    count(*) filter (where goal.is_reached) as converted
+    count(goal.event) as converted
 from entrants
-cross join lateral (
-    select exists (
-        select from events.user_events as events
-        where
-            events.user_id = entrants.user_id
-            and events.event = any(:goal_events)
-            and upnext.is_asked_for(events.properties, events.context, cast(:goal as jsonb), null)
-            and events.occurred_at > entrants.entered_at
-            and events.occurred_at <= entrants.entered_at + cast(:within as interval)
-    ) as is_reached
-) as goal;
+left join lateral journeys.goal_reached(
+    entrants.user_id, null, cast(:goal as jsonb), entrants.entered_at, :as_of
+) as goal on true;
 
 -- name: entrants_by_event
 with since as (
@@ -61,16 +53,8 @@ select
     cast(0 as bigint) as members,
     count(*) as entrants,
     extract(epoch from cast(:until as timestamptz) - (select at from since)) / 86400 as days,
-    count(*) filter (where goal.is_reached) as converted
+    count(goal.event) as converted
 from entrants
-cross join lateral (
-    select exists (
-        select from events.user_events as events
-        where
-            events.user_id = entrants.user_id
-            and events.event = any(:goal_events)
-            and upnext.is_asked_for(events.properties, events.context, cast(:goal as jsonb), null)
-            and events.occurred_at > entrants.entered_at
-            and events.occurred_at <= entrants.entered_at + cast(:within as interval)
-    ) as is_reached
-) as goal;
+left join lateral journeys.goal_reached(
+    entrants.user_id, null, cast(:goal as jsonb), entrants.entered_at, :as_of
+) as goal on true;

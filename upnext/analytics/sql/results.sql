@@ -94,7 +94,8 @@ select
     results.experiment,
     results.metric,
     results.arm,
-    results.p_always_valid
+    results.p_always_valid,
+    results.p_favours
 from unnest(cast(:experiments as text []), cast(:metrics as text []), cast(:arms as text []), cast(:goals as text []))
     as looks (experiment, metric, arm, goal_version)
 cross join lateral (

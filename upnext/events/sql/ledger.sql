@@ -113,3 +113,8 @@ delete from raw.refused_files where path = any(:paths);
 
 -- name: events_kept
 select since, events from raw.kept;
+
+-- name: refused_files
+select path, reason from raw.refused_files
+where cast(:source as text) is null or source = :source
+order by path;

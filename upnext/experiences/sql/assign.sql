@@ -1,23 +1,32 @@
 -- name: record
-with changed as (
+-- Other weights hold from after the last assignment on, which may be of the same instant.
+with newest as (
+    select since, weights from experiences.shares where experience = :experience order by since desc limit 1
+),
+
+changed as (
     insert into experiences.shares (experience, since, weights)
     select
         :experience,
-        case when exists (select from experiences.shares where experience = :experience)
-            then cast(:as_of as timestamptz) else '-infinity' end,
+        case when newest.since is null then '-infinity' else greatest(
+            cast(:as_of as timestamptz),
+            newest.since + interval '1 microsecond',
+            (select max(assigned_at) from experiences.assignments where experience = :experience)
+            + interval '1 microsecond'
+        ) end,
         cast(:definition as jsonb) -> 'weights'
-    where cast(:definition as jsonb) -> 'weights' is distinct from (
-        select weights from experiences.shares
-        where experience = :experience and since <= :as_of
-        order by since desc
-        limit 1
-    )
-    on conflict (experience, since) do update set weights = excluded.weights
+    from (select 1) as one
+    left join newest on true
+    where cast(:definition as jsonb) -> 'weights' is distinct from newest.weights
 )
 
 insert into experiences.definitions (experience, definition) values (:experience, cast(:definition as jsonb))
 on conflict (experience) do update set definition = excluded.definition
 where experiences.definitions.definition is distinct from excluded.definition;
+
+-- name: withdraw
+update experiences.definitions set definition = jsonb_set(definition, '{is_started}', 'false')
+where experience = :experience;
 
 -- name: forget
 delete from experiences.definitions where experience <> all(:experiences);
@@ -36,28 +45,46 @@ held_out as (
 ),
 
 assigned as (
-    select assignments.experience, merged.user_id, assignments.variant, assignments.assigned_at
+    select
+        merged.user_id, assignments.experience, assignments.user_id as assigned_as, assignments.variant,
+        assignments.assigned_at, assignments.mode, assignments.rules
     from merged
     inner join experiences.assignments on assignments.user_id = merged.absorbed
     union all
-    select experience, user_id, variant, assigned_at
+    select user_id, experience, user_id, variant, assigned_at, mode, rules
     from experiences.assignments
     where user_id in (select user_id from merged)
+),
+
+earliest as (
+    select distinct on (experience, user_id)
+        *,
+        min(variant) over of_person <> max(variant) over of_person as is_in_both_arms
+    from assigned
+    window of_person as (partition by experience, user_id)
+    order by experience, user_id, assigned_at, variant
+),
+
+-- What was seen of the person when they were assigned.
+seen as (
+    insert into experiences.seen_features (experience, user_id, features)
+    select earliest.experience, earliest.user_id, seen_features.features
+    from earliest
+    inner join experiences.seen_features
+        on seen_features.experience = earliest.experience and seen_features.user_id = earliest.assigned_as
+    where earliest.assigned_as <> earliest.user_id
+    on conflict (experience, user_id) do update set features = excluded.features
 )
 
-insert into experiences.assignments (experience, user_id, variant, assigned_at, is_in_both_arms)
-select
-    experience,
-    user_id,
-    (array_agg(variant order by assigned_at, variant)) [1],
-    min(assigned_at),
-    count(distinct variant) > 1
-from assigned
-group by experience, user_id
+insert into experiences.assignments (experience, user_id, variant, assigned_at, mode, rules, is_in_both_arms)
+select experience, user_id, variant, assigned_at, mode, rules, is_in_both_arms
+from earliest
 on conflict (experience, user_id) do update
 set
     variant = excluded.variant,
     assigned_at = excluded.assigned_at,
+    mode = excluded.mode,
+    rules = excluded.rules,
     is_in_both_arms = experiences.assignments.is_in_both_arms or excluded.is_in_both_arms;
 
 -- name: keep_out
@@ -73,7 +100,11 @@ on conflict (user_id) do nothing;
 -- name: assign
 with running as (
     select experience, definition -> 'ranges' as ranges,
-        nullif(definition -> 'learned', 'null') as learned, definition ->> 'policy' as policy
+        nullif(definition -> 'learned', 'null') as learned, definition ->> 'policy' as policy,
+        greatest(
+            cast(:as_of as timestamptz),
+            (select max(since) from experiences.shares where shares.experience = definitions.experience)
+        ) as drawn_at
     from experiences.definitions
 ),
 
@@ -85,6 +116,7 @@ drawn as (
         candidates.user_id,
         arms.variant,
         running.learned,
+        running.drawn_at,
         case
             when running.learned is null then 'chance'
             when policy.draw < cast(running.learned ->> 'chance' as double precision) then 'chance'
@@ -118,7 +150,7 @@ assigned as (
             when drawn.mode = 'single' then drawn.learned ->> 'single'
             else rule.variant
         end,
-        :as_of,
+        drawn.drawn_at,
         drawn.mode,
         md5(cast(drawn.learned as text))
     from drawn

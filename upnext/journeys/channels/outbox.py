@@ -23,7 +23,7 @@ from sqlalchemy.engine import Engine
 from upnext.erased import ADDRESS, Keys, kind_and_id, tombstones
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Connection, Outcome
-from upnext.journeys.copy.message import Rendered, Request, Sender
+from upnext.journeys.copy.message import Rendered, Sender, request_of
 from upnext.journeys.copy.render_process import RenderProcess
 from upnext.journeys.policy import Policy
 from upnext.journeys.sql import SQL
@@ -246,22 +246,6 @@ def _postpone(database: Database, message_id: str, values: dict[str, Any]) -> in
 
 def _skip(database: Database, message_id: str, reason: str) -> int:
     return database.execute(SQL["skip"], {"message_id": message_id, "reason": reason}).rowcount
-
-
-def request_of(row: sa.Row[Any], as_of: datetime) -> Request:
-    """Return the render request of a message, from a row of `prepare`."""
-    return Request(
-        message_id=row.message_id,
-        journey=row.journey,
-        step=row.step,
-        variant=row.variant,
-        user_id=row.user_id,
-        traits=row.traits,
-        features=row.features or {},
-        event=row.event or {},
-        answers=row.answers or {},
-        date=as_of,
-    )
 
 
 def _work(engine: Engine, outside: Connection, messages: Iterator[list[Ready]], values: dict[str, Any]) -> Counter[str]:

@@ -29,6 +29,22 @@ class Request(msgspec.Struct, frozen=True):
     answers: dict[str, Any] = {}
 
 
+def request_of(row: Any, date: datetime) -> Request:
+    """Return the request for a message, from a row of the warehouse that has what a message is made of."""
+    return Request(
+        message_id=row.message_id,
+        journey=row.journey,
+        step=row.step,
+        variant=row.variant,
+        user_id=row.user_id,
+        traits=row.traits,
+        features=row.features or {},
+        event=row.event or {},
+        answers=row.answers or {},
+        date=date,
+    )
+
+
 class Body(msgspec.Struct, frozen=True):
     """How the body of a call to an endpoint is written: as JSON, or as the fields of a form."""
 

@@ -15,7 +15,7 @@ from jinja2 import FileSystemLoader, Template, TemplateError, TemplateSyntaxErro
 from jinja2.meta import find_referenced_templates, find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from upnext.declarations import Problem
+from upnext.declarations import Problem, read_text
 from upnext.errors import nearest
 from upnext.journeys.copy.message import CannotRenderError, Request
 
@@ -134,7 +134,8 @@ MJML = (
 def find_mistakes(source: str) -> Iterator[Problem]:
     """Yield what is wrong in the text of a template: mistakes of Jinja, and links that nothing has checked."""
     try:
-        _TEXT.parse(source)
+        # It looks for filters and tests as well.
+        find_undeclared_variables(_TEXT.parse(source))
     except TemplateSyntaxError as error:
         yield Problem(error.lineno, error.message or "not valid Jinja")
     for use in names_used(source):
@@ -154,7 +155,7 @@ def mentions(templates: Path, file: str, name: str) -> bool:
     path = templates / file
     if not path.is_file():
         return False
-    tree = _TEXT.parse(path.read_text(encoding="utf-8"))
+    tree = _TEXT.parse(read_text(path))
     return name in find_undeclared_variables(tree) or any(
         mentions(templates, other, name) for other in find_referenced_templates(tree) if other is not None
     )
@@ -172,6 +173,7 @@ def names_used(source: str) -> list[Use]:
     """Return what copy reads of the user, of the features and else, by line; nothing where it cannot be parsed."""
     try:
         tree = _TEXT.parse(source)
+        read = find_undeclared_variables(tree)
     except TemplateSyntaxError:
         return []
     # Blocks see what the file imports and sets, which Jinja itself does not count.
@@ -179,7 +181,7 @@ def names_used(source: str) -> list[Use]:
         names if isinstance(names, str) else names[-1] for one in tree.find_all(nodes.FromImport) for names in one.names
     }
     stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
-    undeclared = find_undeclared_variables(tree) - GIVEN - imported - stored
+    undeclared = read - GIVEN - imported - stored
     uses = [Use("", name, _line_of(tree, name)) for name in undeclared]
     for attribute in tree.find_all(nodes.Getattr):
         uses += _use_of(attribute.node, attribute.attr, attribute.lineno)
@@ -201,7 +203,7 @@ def copy_sources(step: Mapping[str, Any], templates: Path) -> Iterator[tuple[lis
             yield from _texts([*keys, key], texts.get(key))
         if texts.get("template"):
             for path in template_files(templates, texts["template"]):
-                yield path, path.read_text(encoding="utf-8")
+                yield path, read_text(path)
     for field in ("data", "traits", "properties"):
         yield from _texts([field], step.get(field, {}))
 

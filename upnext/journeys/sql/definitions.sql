@@ -7,6 +7,18 @@ values (:journey, :version, cast(:definition as jsonb), :as_of)
 on conflict (journey, version) do nothing
 returning version;
 
+-- name: put_in_force
+-- A version that others have replaced, and that is brought back, is the newest again.
+update journeys.definitions
+set in_force_since = greatest(cast(:as_of as timestamptz), newest.in_force_since + interval '1 microsecond')
+from (
+    select version, in_force_since from journeys.definitions
+    where journey = :journey
+    order by in_force_since desc, version
+    limit 1
+) as newest
+where definitions.journey = :journey and definitions.version = :version and newest.version <> :version;
+
 -- name: record_limits
 insert into journeys.limits as known (journey, most, per, pauses, counted_since)
 values (:journey, :most, cast(:per as interval), cast(:pauses as jsonb), :as_of)

@@ -33,7 +33,7 @@ where
     and (
         entries.ended_at is null
         or (
-            entries.status in ('completed', 'held_out')
+            entries.arm is not null
             and entries.goal_reached_at is null
             and entries.entered_at + cast(definitions.definition -> 'goal' ->> 'within' as interval) >= :consumed_as_of
         )

@@ -1,12 +1,13 @@
 -- Entries that reach the goal, and entries that leave the segment.
 
 -- name: convert
--- Goals that were reached; where the goal ends the journey, the entry is `converted`.
+-- Goals that were reached, also by those who have left since: results compare all who entered, whatever became of
+-- them. Where the goal ends the journey, the entry of somebody who was inside, or at its end, is `converted`.
 update journeys.entries
 set
     goal_reached_at = reached.occurred_at,
-    status = case when reached.is_end and entries.status <> 'held_out' then 'converted' else entries.status end,
-    reason = case when reached.is_end and entries.status <> 'held_out' then reached.event else entries.reason end,
+    status = case when reached.is_end and not reached.keeps_status then 'converted' else entries.status end,
+    reason = case when reached.is_end and not reached.keeps_status then reached.event else entries.reason end,
     ended_at = case
         when reached.is_end then coalesce(entries.ended_at, reached.occurred_at)
         else entries.ended_at
@@ -18,7 +19,8 @@ from (
         open.entry_id,
         goal.event,
         goal.occurred_at,
-        definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' as is_end
+        definitions.definition -> 'goal' ->> 'then' is distinct from 'continue' as is_end,
+        open.status not in ('active', 'completed') as keeps_status
     from affected_users
     inner join journeys.entries as open on open.user_id = affected_users.user_id and open.journey = :journey
     inner join journeys.definitions
@@ -26,7 +28,7 @@ from (
     cross join lateral journeys.goal_reached(
         open.user_id, open.key, definitions.definition -> 'goal', open.entered_at, :as_of
     ) as goal
-    where open.status in ('active', 'completed', 'held_out') and open.goal_reached_at is null
+    where open.arm is not null and open.goal_reached_at is null
 ) as reached
 where entries.entry_id = reached.entry_id;
 

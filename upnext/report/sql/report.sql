@@ -10,14 +10,13 @@ select
     declared.segment,
     coalesce(users.members, accounts.members, 0) as members,
     accounts.members is not null as is_of_accounts,
-    coalesce(newest.is_held, false) as is_held,
+    declared.segment in (select segment from segments.held) as is_held,
     newest.error
 from unnest(cast(:segments as text [])) as declared (segment)
 left join (select segment, count(*) as members from segments.members group by 1) as users using (segment)
 left join (select segment, count(*) as members from segments.account_members group by 1) as accounts using (segment)
 left join lateral (
-    select is_held and not is_released as is_held, error
-    from segments.evaluations
+    select error from segments.evaluations
     where evaluations.segment = declared.segment
     order by tick_id desc
     limit 1
@@ -79,7 +78,7 @@ from journeys.steps
 inner join (
     select distinct on (journey) journey, version
     from journeys.definitions
-    order by journey, first_dispatched_at desc, version
+    order by journey, in_force_since desc, version
 ) as newest using (journey, version)
 order by steps.journey, steps.position;
 

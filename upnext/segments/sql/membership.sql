@@ -4,7 +4,7 @@ from segments.evaluations
 where is_beyond_limit and tick_id = (select max(tick_id) from segments.ticks)
 order by segment;
 
--- name: held_out
+-- name: not_evaluated
 select segment, error
 from segments.evaluations
 where error is not null and tick_id = (select max(tick_id) from segments.ticks)

@@ -1,2 +1,2 @@
--- Since when somebody who was erased and came back is loaded and mailed again. What happened before is still not loaded.
+-- Since when somebody who was erased and came back is loaded and mailed again: what happened before still is not.
 alter table upnext.erased add column readmitted_at timestamptz;

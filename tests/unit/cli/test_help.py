@@ -5,8 +5,8 @@ import shlex
 import click
 import pytest
 
-from upnext.cli import commands
-from upnext.cli_help import EXAMPLES, SECTIONS, commands_of, completes
+from upnext.cli.group import commands
+from upnext.cli.help import EXAMPLES, SECTIONS, commands_of, completes
 
 COMMANDS = dict(commands_of(commands))
 SERVERS = {"completion", "dev", "docs", "edge", "live"}

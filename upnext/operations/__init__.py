@@ -1,0 +1,1 @@
+"""What people do by hand, each a function of a project."""
