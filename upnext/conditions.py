@@ -220,8 +220,10 @@ def _check_pattern(pattern: str) -> None:
 
     Without references back, Postgres matches with an automaton. Only repeats of repeats make that too large.
     """
-    # Python 3.11 takes a `+` after a quantifier as one of its own, and Postgres does not.
-    if found := re.search(r"\(\?(?!:)|\\[^dDwWsS\W]|\\_|\[[.=:]|(?<!\\)[*+?}]\+", pattern):
+    # Python 3.11 takes a `+` after a quantifier as one of its own, and Postgres does not. In a class it is a character.
+    without_classes = re.sub(r"\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern)
+    found = re.search(r"\(\?(?!:)|\\[^dDwWsS\W]|\\_|\[[.=:]", pattern)
+    if found := found or re.search(r"(?<!\\)[*+?}]\+", without_classes):
         raise ValueError(
             f"matches: '{found[0]}' is not supported; use letters, classes, groups, ., *, +, ?, {{n,m}}, |, ^, $"
             " and the escapes \\d, \\w and \\s"

@@ -57,16 +57,27 @@ class Described(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     description: str = ""
     meta: Any = None
     access: Any = None
+    agg_time_dimension: Any = None
     constraints: Any = None
     data_tests: Any = None
     data_type: Any = None
     deprecation_date: Any = None
+    derived_semantics: Any = None
+    dimension: Any = None
     docs: Any = None
+    entity: Any = None
+    granularity: Any = None
     group: Any = None
     latest_version: Any = None
+    metrics: Any = None
+    policy_tags: Any = None
+    primary_entity: Any = None
     quote: Any = None
+    quote_columns: Any = None
+    semantic_model: Any = None
     tags: Any = None
     tests: Any = None
+    time_spine: Any = None
     versions: Any = None
 
     def __post_init__(self) -> None:
@@ -79,8 +90,10 @@ class DescribedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     version: Any = None
     analyses: Any = None
+    anchors: Any = None
     data_tests: Any = None
     exposures: Any = None
+    functions: Any = None
     groups: Any = None
     macros: Any = None
     metrics: Any = None
@@ -89,6 +102,7 @@ class DescribedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     semantic_models: Any = None
     snapshots: Any = None
     sources: Any = None
+    tests: Any = None
     unit_tests: Any = None
 
 
@@ -133,7 +147,7 @@ def load_folder(folder: Path, kind: type[Declared]) -> dict[str, Declared]:
     paths = sorted(folder.glob("*.yml"))
     for path in folder.glob("*.yaml"):
         raise UpnextError(f"{path}: files that declare something end in .yml; rename it")
-    for path in (*folder.glob("*/**/*.yml"), *folder.glob("*/**/*.yaml")):
+    for path in (*folder.glob("[!.]*/**/*.yml"), *folder.glob("[!.]*/**/*.yaml")):
         raise UpnextError(f"{path}: nobody looks for it in a folder of its own; move it into {folder}")
     for path in paths:
         check_name(path)
@@ -187,7 +201,7 @@ def _value_of(tree: yaml.Node | None, path: Path) -> Any:
     """Return the value of a document. Raises `UpnextError` with the line for what no value can be made of."""
     try:
         return None if tree is None else _LOADER("").construct_document(tree)
-    except ValueError as error:
+    except (ValueError, AttributeError, KeyError) as error:
         nodes = [node for node in _scalars(tree) if not _has_value(node)]
         line = nodes[0].start_mark.line + 1 if nodes else 1
         raise UpnextError(f"{path}:{line}: '{nodes[0].value if nodes else ''}' is no value: {error}") from None
@@ -196,7 +210,7 @@ def _value_of(tree: yaml.Node | None, path: Path) -> Any:
 def _has_value(node: yaml.ScalarNode) -> bool:
     try:
         _LOADER("").construct_object(node)
-    except ValueError:
+    except (ValueError, AttributeError, KeyError):
         return False
     return True
 

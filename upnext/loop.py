@@ -122,6 +122,7 @@ def dispatch_journeys(
     engine, journeys = project.engine, project.journeys_at_work
     if not is_replay:
         check_origin(engine, at=as_of)
+    _record_programme(project, as_of)
     live = {name for name, journey in project.journeys.items() if journey.state == "live"}
     removed = end_removed(engine, {*live, *project.experiences}, at=as_of)
     chosen = set(journeys) if only is None else only & set(journeys)

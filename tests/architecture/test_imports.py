@@ -136,7 +136,7 @@ def test_the_rules_are_called_pure() -> None:
         "upnext.features.definition", "upnext.segments.definition", "upnext.journeys.definition",
         "upnext.journeys.policy", "upnext.journeys.copy.links", "upnext.journeys.copy.rendering",
         "upnext.experiences.definition", "upnext.analytics.definition", "upnext.analytics.comparisons",
-        "upnext.analytics.statistics", "demo.otto",
+        "upnext.analytics.statistics", "upnext.analytics.decision", "demo.otto",
     }  # fmt: skip
     assert rules - set(PURE) == set()
 

@@ -81,7 +81,7 @@ def test_a_folder_that_is_no_content_is_told(cli: Cli, tmp_path: Path) -> None:
         ("models/analytics/_metrics.yml", "name: experiment_users", "name: experiment_user", "did you mean"),
         ("models/segments/_segments.yml", "config:", "confg:", "unknown key 'confg'; did you mean 'config'"),
         ("models/segments/_segments.yml", "config:", "meta: {owner: x}\n    config:", "'meta' stands below config"),
-        ("models/segments/upgrade_curious.sql", "user_id", "*", "selects *; it must select user_id alone"),
+        ("models/segments/upgrade_curious.sql", "user_id", "user_id, 1 as x", "selects user_id, x; it must select"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_file_and_line(

@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import AS_OF, Product, content_copy, rows
 from upnext import dbt
-from upnext.analytics.statistics import Decision
+from upnext.analytics.decision import Decision
 from upnext.experiences.declared import load_experiences
 from upnext.experiences.definition import Names, Trigger
 from upnext.features.definition import KINDS

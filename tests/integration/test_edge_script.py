@@ -332,6 +332,7 @@ def test_a_move_within_the_page_is_another_page(edge: Edge, visit: Any) -> None:
     page.get_by_role("link", name="Compare plans").wait_for()
     page.evaluate("history.pushState({}, '', '/docs')")
     page.wait_for_function("document.querySelectorAll('upnext-cta').length === 0")
+    wait_for(lambda: told(edge, "footer") != [], "the report")
     assert len(told(edge, "footer")) == 1
 
 

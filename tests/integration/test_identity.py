@@ -87,6 +87,22 @@ def test_absurdly_many_ids_come_to_an_end(project: Project, product: Product) ->
     assert [id for _, id in too_many if id.startswith("u")]
 
 
+def test_whoever_is_refused_by_a_crowd_keeps_their_own_ids(project: Project, product: Product) -> None:
+    seconds = [AS_OF - DAY + timedelta(seconds=number) for number in range(500)]
+    for number in range(3):
+        product.track(None, "login", AS_OF - 2 * DAY, anonymous_id=f"phone{number}")
+        product.store("identify", AS_OF - 2 * DAY, user_id="ann", anonymous_id=f"phone{number}")
+    product.store("alias", AS_OF - 2 * DAY, user_id="ann", previous_id="anne")
+    product.track("anne", "login", AS_OF - 2 * DAY)
+    for number, at in enumerate(seconds):
+        product.track(None, "login", at, anonymous_id=f"k{number}")
+        product.store("identify", at, user_id="kiosk", anonymous_id=f"k{number}")
+    product.store("alias", AS_OF - DAY / 2, user_id="kiosk", previous_id="ann")
+    build(project, AS_OF, is_explicit=True)
+    assert {user: logins for user, logins in counts(project).items() if logins} == {"ann": 4, "kiosk": 500}
+    assert refused(project) == [(kind, "ann", "kiosk", "the person has too many ids") for kind in ("user", "visitor")]
+
+
 @pytest.mark.other_servers
 def test_accounts_count_what_their_members_do(project: Project, product: Product) -> None:
     for user_id, account_id, day in (("u1", "acme", 9), ("u2", "acme", 8), ("u2", "beta", 7), ("u3", "beta", 6)):

@@ -136,8 +136,13 @@ def test_who_was_reached_before_there_was_a_holdout_is_no_part_of_the_programme(
     journeys.tick(AS_OF, "entered", *USERS[:200])
     work(journeys, AS_OF)
     journeys.project.policy = Policy(global_holdout=SHARE, programme=msgspec.convert({"goal": GOAL}, Programme))
+    journeys.declare(
+        first=journeys.project.journeys["first"],
+        second=journey(mail("again"), segment="busy_users", existing_members="enroll", exit_on_leaving=False),
+    )
     journeys.tick(AS_OF + DAY, "entered", *USERS[200:])
-    work(journeys, AS_OF + DAY)
+    journeys.tick(AS_OF + DAY + HOUR, "entered", *USERS[:200], segment="busy_users")
+    work(journeys, AS_OF + DAY + HOUR)
     found = finish(journeys, AS_OF + 9 * DAY)
     control = HELD_OUT & set(USERS[200:])
     assert (found["n_control"], found["n_arm"]) == (len(control), 200 - len(control))

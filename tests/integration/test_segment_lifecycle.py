@@ -19,6 +19,7 @@ from upnext.project import Project
 from upnext.segments.membership import beyond_limits, members_at, not_evaluated
 
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 pytestmark = pytest.mark.usefixtures("content")
 ACTIVE = "select user_id from {{ ref('user_features') }} where logins_10d >= 2"
 
@@ -267,6 +268,41 @@ def test_a_segment_of_users_that_becomes_one_of_accounts_loses_its_users(
     assert log(project, "active") == [("ada", "entered"), ("ada", "exited"), ("ada", "entered")]
 
 
+def test_a_change_of_the_unit_is_held_fails_or_is_taken_back_as_a_whole(
+    project: Project, product: Product, models: Models
+) -> None:
+    models.segment("active", ACTIVE)
+    users = [f"u{number}" for number in range(4)]
+    for user in users:
+        product.track(user, "login", AS_OF - DAY, times=2)
+        product.store("group", AS_OF - DAY, user_id=user, account_id="acme")
+    build(project, AS_OF, is_explicit=True)
+    of_accounts = "select account_id from {{ ref('account_features') }} where"
+    limit = "{{ config(meta={'limit': {'change': '10%', 'at_least': 1, 'hold': true}}) }}"
+
+    models.segment("active", f"{limit}{of_accounts} members >= 1")
+    build(project, AS_OF + HOUR, is_explicit=True)
+    [held] = beyond_limits(project.engine)
+    assert (held.members, held.entered, held.exited, held.is_held) == (4, 1, 4, True)
+    assert members_at(project.engine, "active", AS_OF + HOUR) == users
+
+    models.segment("active", f"{of_accounts} account_id::integer > 0")
+    build(project, AS_OF + 2 * HOUR, is_explicit=True)
+    assert not_evaluated(project.engine)["active"].startswith("a value is not of the type")
+    assert members_at(project.engine, "active", AS_OF + 2 * HOUR) == users
+
+    models.segment("active", ACTIVE)
+    build(project, AS_OF + 3 * HOUR, is_explicit=True)
+    models.segment("active", f"{of_accounts} members >= 1")
+    models.segment("zz_broken", "select user_id from {{ ref('user_features') }} where no_function(user_id)")
+    with pytest.raises(UpnextError, match="zz_broken"):
+        build(project, AS_OF + 4 * HOUR, is_explicit=True)
+    models.segment("zz_broken", None)
+    models.segment("active", ACTIVE)
+    build(project, AS_OF + 5 * HOUR, is_explicit=True)
+    assert rows(project, "select user_id from segments.active order by 1") == [(user,) for user in users]
+
+
 def test_a_subquery_of_several_rows_holds_out_its_segment_alone(
     project: Project, product: Product, models: Models
 ) -> None:
@@ -345,6 +381,7 @@ def test_a_preview_touches_nothing(project: Project, product: Product, models: M
     found = preview_segment(project, "active", with_ids=False)
     assert (found.size, found.members, found.entering, found.leaving) == (1, 1, 1, 1)
     assert (found.overlap, found.entering_ids) == ({"upgrade_seekers": 1}, None)
+    (tmp_path / "compose.yml").write_text("services: {}\n")
     draft = tmp_path / "draft.sql"
     draft.write_text("select user_id from {{ ref('active') }} where user_id <> 'bob' -- nor anybody else")
     found = preview_segment(project, str(draft), with_ids=True)

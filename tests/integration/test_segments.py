@@ -151,6 +151,21 @@ def test_as_of_never_goes_back(project: Project) -> None:
     assert build(project, AS_OF - DAY, is_explicit=False).as_of == AS_OF
 
 
+@pytest.mark.other_servers
+def test_dates_are_read_in_a_parallel_query_too(project: Project, product: Product) -> None:
+    product.track("ada", "login", AS_OF, properties={"due": AS_OF.isoformat()})
+    asked = """
+        select count(*) from raw.events
+        where upnext.holds(properties, '{"due": {"after": "2026-01-01"}}') and upnext.is_time_zone('Europe/Berlin')
+    """
+    with project.engine.connect() as connection:
+        version = int(connection.exec_driver_sql("show server_version_num").scalar_one())
+        # It lets a worker do all that a worker may.
+        setting = "debug_parallel_query" if version >= 160000 else "force_parallel_mode"
+        connection.exec_driver_sql(f"set {setting} = on")
+        assert connection.exec_driver_sql(asked).scalar_one() == 1
+
+
 def test_the_units_of_dbt(project: Project) -> None:
     build(project, AS_OF, is_explicit=True)
     done = project.dbt.invoke(["test", "--select", "test_type:unit"])

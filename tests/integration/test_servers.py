@@ -157,7 +157,8 @@ def test_a_short_statement_timeout_is_an_error_and_heals(cli: Cli) -> None:
 
 
 def test_too_few_connections_are_an_error_and_heal(cli: Cli, embedded_url: URL) -> None:
-    url = make_url(cli.environment["UPNEXT_DATABASE_URL"])
+    # An empty database, whose schema is the role's own.
+    url = create_database(embedded_url)
     plain = sa.create_engine(url.set(drivername="postgresql+psycopg", username="poor", password="secret"))
     admin(url, "drop role if exists poor", "create role poor login connection limit 1 password 'secret'",
           "alter database upnext_test owner to poor")  # fmt: skip

@@ -98,6 +98,10 @@ def test_what_runs_is_stopped_whatever_a_colleague_has_misspelt(
     after = Project(fresh.settings)
     with pytest.raises(UpnextError, match="unknown key 'rentry'"):
         after.check()
+    with pytest.raises(UpnextError, match="'earn_upgrade' is a journey: see upnext journeys --help"):
+        stop(after, "experience", JOURNEY, by="bob")
+    with pytest.raises(UpnextError, match="'upsell_banner' is an experience: see upnext experiences --help"):
+        pause_journey(after, "upsell_banner")
     pause_journey(after, JOURNEY)
     assert stop(after, "journey", JOURNEY, by="bob") == 3
     stop(after, "experience", "upsell_banner", by="bob")
@@ -108,7 +112,7 @@ def test_what_runs_is_stopped_whatever_a_colleague_has_misspelt(
 def test_a_name_that_is_not_declared_has_its_nearest(fresh: Project) -> None:
     with pytest.raises(UpnextError, match="unknown journey 'encourage_upgrad'; did you mean 'earn_upgrade'"):
         start(fresh, "journey", "encourage_upgrad", by="ada")
-    with pytest.raises(UpnextError, match="unknown experience 'earn_upgrade'"):
+    with pytest.raises(UpnextError, match="'earn_upgrade' is a journey: see upnext journeys --help"):
         stop(fresh, "experience", JOURNEY, by="ada")
     for preview in (preview_journey, partial(preview_segment, with_ids=False)):
         with pytest.raises(UpnextError, match="no tick yet"):

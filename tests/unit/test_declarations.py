@@ -77,6 +77,7 @@ def test_mistakes_are_found_by_line(tmp_path: Path, old: str, new: str, expected
 @pytest.mark.parametrize(("line", "expected"), [
     ("starts_on: 2026-02-30", "11: '2026-02-30' is no value: day is out of range for month"),
     ('ends_on: "2026-11-31"', "11: '2026-11-31' is no time, such as"),
+    ("topic: !!timestamp soon", "11: 'soon' is no value"),
     ("topic: &a [*a]", "11: what stands here holds itself, and would never end"),
     ("topic: a\x07b", "11: not valid YAML: "),
 ])  # fmt: skip
@@ -92,6 +93,9 @@ def test_a_file_in_another_encoding_has_its_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_within_the_folder_is_no_place_for_files(tmp_path: Path) -> None:
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "some_journey.yml").write_text(JOURNEY)
+    assert load_folder(tmp_path, Journey) == {}, "what an editor hides is nobody's mistake"
     (tmp_path / "2026").mkdir()
     (tmp_path / "2026" / "some_journey.yml").write_text(JOURNEY)
     with pytest.raises(

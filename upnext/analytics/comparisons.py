@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from upnext.analytics.decision import days_left, decide, minimal_detectable_lift
 from upnext.analytics.statistics import (
     MIN_CONVERSIONS_ALWAYS_VALID,
     Comparison,
@@ -15,9 +16,6 @@ from upnext.analytics.statistics import (
     compare_means_cuped_by_split,
     compare_proportions_by_split,
     compare_ratios_by_split,
-    days_left,
-    decide,
-    minimal_detectable_lift,
     sample_ratio_p_always_valid,
     wilson,
 )
@@ -135,11 +133,15 @@ def with_decision(row: Row, earlier: Look, *, arms: int) -> Row:
     """
     today = Look(row["p_always_valid"], _favoured(row["diff"]))
     smallest = min((today, earlier), key=lambda look: math.inf if look.p is None else look.p)
-    row = {**row, "p_always_valid": smallest.p, "p_favours": smallest.favours}
+    row = {**row, "p_always_valid": smallest.p, "p_favours": smallest.favours, "note": None}
     minimum_lift = row.pop("minimum_lift")
     if row["metric"] != GOAL:
         return {**row, "decision": None}
-    counts = smallest if smallest.favours in (None, today.favours) else today
+    is_for_today = today.p is not None and smallest.favours == today.favours
+    counts = smallest if is_for_today else today
+    if not is_for_today and smallest.p is not None and smallest.p * arms < ALPHA:
+        ahead = {None: "one side", "arm": "the arm", CONTROL: CONTROL}[smallest.favours]
+        row["note"] = f"an earlier look, in which {ahead} was ahead, has the smallest p-value"
     compared = Comparison(**{**{name: row[name] for name in _COMPARED}, "p_always_valid": counts.p})
     decision = decide(
         compared=compared, mean_control=row["mean_control"], srm_p=row["srm_p"], minimum_lift=minimum_lift, arms=arms
@@ -152,17 +154,13 @@ def _favoured(diff: float | None) -> str | None:
 
 
 def with_note(row: Row, halves: Iterable[Row]) -> Row:
-    """Return a result with what to know beside the decision.
+    """Return a result with what to know beside `ship`.
 
-    Beside `ship`: less than a full week, or an effect that wears off. `halves` are users and conversions of both arms,
-    by whether they came in the later half of the time. Else: that the smallest p-value is of a look that was for the
-    other side.
+    That is less than a full week, or an effect that wears off. `halves` are users and conversions of both arms, by
+    whether they came in the later half of the time.
     """
-    if row["metric"] == GOAL and row["p_favours"] not in (None, _favoured(row["diff"])):
-        ahead = "the arm" if row["p_favours"] == "arm" else "control"
-        return {**row, "note": f"an earlier look, in which {ahead} was ahead, has the smallest p-value"}
-    if row["metric"] != GOAL or row.get("decision") != "ship":
-        return {**row, "note": None}
+    if row["metric"] != GOAL or row["decision"] != "ship":
+        return row
     found = {
         (half["arm"] == CONTROL, half["is_late"]): half
         for half in halves

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from sqlalchemy.engine import Engine
 
+from upnext.analytics.decision import SRM_ALARM
 from upnext.analytics.sql import SQL
-from upnext.analytics.statistics import SRM_ALARM
 
 CHECKS = {
     "sample_ratios_hold": "Each arm was seen by as many users as it should have been (p at least 0.001).",

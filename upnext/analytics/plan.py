@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from sqlalchemy.engine import Connection
 
+from upnext.analytics.decision import users_needed
 from upnext.analytics.sql import SQL
-from upnext.analytics.statistics import users_needed
 
 WEEK = timedelta(weeks=1)
 

@@ -13,7 +13,7 @@ the result; these weights do not. A stratum without users in one of the arms is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, expm1, inf, isfinite, log, log1p, sqrt
+from math import exp, expm1, inf, isfinite, log, log1p, sqrt
 from sys import float_info
 from typing import Any, Literal
 
@@ -23,20 +23,15 @@ from scipy import special
 MIN_CONVERSIONS_ALWAYS_VALID = 25
 MIN_COUNT_WELCH = 5
 TUNED_FOR_USERS = 5_000
-SRM_ALARM = 0.001
 # Prior concentrations of the shares, in users. Wide priors detect large deviations early, narrow priors detect small
 # deviations eventually.
 SRM_PRIORS = (10, 100, 1_000, 10_000)
-# A plan that needs more than this multiple of today's users is useless.
-LONGEST_PLAN = 2.0**20
 
 # Sums over a constant value deviate in the last digits. This tolerance treats that as no variance.
 ROUNDING = 1e-10
 
 _SIDES = ("control", "arm")
 _NAMES = {"control": "control", "arm": "the arm"}
-
-Decision = Literal["ship", "stop", "keep going", "broken: sample ratio"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ def compare_proportions_by_split(*, splits: Sequence[Stratum], alpha: float = 0.
     >>> compare_proportions_by_split(splits=[before, after]).diff
     0.0
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     for split in splits:
         for n, x in ((split["n_control"], split["x_control"]), (split["n_arm"], split["x_arm"])):
             if n < 0 or not 0 <= x <= n:
@@ -156,11 +151,11 @@ def compare_means(
     >>> round(result.diff, 2), round(result.lift, 2), round(result.p_value, 6)
     (1.0, 0.1, 0.000507)
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     too_few = _too_few(n_control, n_arm)
     if too_few is not None:
         return too_few
-    _check_moments(mean_control=mean_control, var_control=var_control, mean_arm=mean_arm, var_arm=var_arm)
+    check_moments(mean_control=mean_control, var_control=var_control, mean_arm=mean_arm, var_arm=var_arm)
     means = (_Mean(n_control, mean_control, var_control / n_control), _Mean(n_arm, mean_arm, var_arm / n_arm))
     return _compare(*_combined([means]), alpha)
 
@@ -212,7 +207,7 @@ def compare_means_cuped_by_split(*, splits: Sequence[Stratum], alpha: float = 0.
 
     Theta is pooled within arms and strata, and the pre-period is centred within each stratum.
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     used, nobody = _comparable(splits, at_least=2)
     if nobody is not None:
         return nobody
@@ -266,7 +261,7 @@ def compare_ratios(
 
 def compare_ratios_by_split(*, splits: Sequence[Stratum], alpha: float = 0.05) -> Comparison:
     """Compare two ratios of means within each traffic split, and combine them: see `compare_ratios`."""
-    _check_alpha(alpha)
+    check_alpha(alpha)
     used, nobody = _comparable(splits, at_least=2)
     if nobody is not None:
         return nobody
@@ -364,143 +359,11 @@ def wilson(*, n: int, x: int, alpha: float = 0.05) -> tuple[float, float] | None
     """
     if n == 0:
         return None
-    z = _normal_quantile(alpha)
+    z = normal_quantile(alpha)
     p = x / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def minimal_detectable_lift(
-    *, n_control: int, mean_control: float, var_control: float, n_arm: int, alpha: float = 0.05, power: float = 0.8
-) -> float | None:
-    """Return the smallest lift that these users can detect with `power`, at one look; None without mean or variance.
-
-    (z_(alpha/2) + z_power) sqrt(var (1 / n_control + 1 / n_arm)) / |mean|, the arm varying like control
-    (Lachin 1981). Raises `ValueError` for moments that cannot be.
-
-    >>> round(minimal_detectable_lift(n_control=5000, mean_control=0.1, var_control=0.09, n_arm=5000), 3)
-    0.168
-    """
-    _check_alpha(alpha)
-    if min(n_control, n_arm) < 1:
-        return None
-    _check_moments(mean_control=mean_control, var_control=var_control)
-    if mean_control == 0 or var_control == 0:
-        return None
-    error = sqrt(var_control * (1 / n_control + 1 / n_arm))
-    return (_normal_quantile(alpha) - float(special.ndtri(1 - power))) * error / abs(mean_control)
-
-
-def days_left(
-    *, n_control: float, mean_control: float, var_control: float, n_arm: float, per_day: float, lift: float,
-    users: int | None = None, arms: int = 1, alpha: float = 0.05, power: float = 0.8,
-) -> int | None:  # fmt: skip
-    """Return in how many days `per_day` more users, split as until now, let `lift` be called with `power`.
-
-    By the rule of `decide`: the days until the lift lies z_power standard errors beyond the always-valid bound.
-    `users` is the number that the bound counts (default `n_control + n_arm`), `arms` the number of arms tested.
-    0 if there are enough users already, None if the rate is unknown or no number of users is enough.
-
-    >>> days_left(n_control=5000, mean_control=0.1, var_control=0.09, n_arm=5000, per_day=1000, lift=0.1)
-    51
-    """
-    _check_alpha(alpha)
-    if min(n_control, n_arm) < 1 or per_day <= 0 or lift <= 0:
-        return None
-    _check_moments(mean_control=mean_control, var_control=var_control)
-    if mean_control <= 0 or var_control == 0:
-        return None
-    counted = users or round(n_control + n_arm)
-    error = var_control * (1 / n_control + 1 / n_arm)
-    z_power = -float(special.ndtri(1 - power))
-
-    def is_enough(times: float) -> bool:
-        n = counted * times
-        z = lift * mean_control / sqrt(error / times)
-        conversions = min(n_control, n_arm) * times * mean_control
-        return (
-            z >= _always_valid_bound(n, alpha / arms) + z_power
-            and conversions - z_power * sqrt(conversions) >= MIN_CONVERSIONS_ALWAYS_VALID
-        )
-
-    enough = 1.0
-    while not is_enough(enough):
-        enough *= 2
-        if enough > LONGEST_PLAN:
-            return None
-    least = enough / 2 if enough > 1 else 1.0
-    for _ in range(50):
-        middle = (least + enough) / 2
-        least, enough = (least, middle) if is_enough(middle) else (middle, enough)
-    return max(0, ceil(counted * (enough - 1) / per_day - 1e-6))
-
-
-def users_needed(
-    *, share_control: float, share_arm: float, mean_control: float, lift: float,
-    arms: int = 1, alpha: float = 0.05, power: float = 0.8,
-) -> int | None:  # fmt: skip
-    """Return how many users, of all arms, let a `lift` of a share of users be called with `power`, by `decide`.
-
-    `share_control` and `share_arm` are the parts of the users in control and in one of the `arms`. None if no number
-    of users is enough.
-
-    >>> users_needed(share_control=0.5, share_arm=0.5, mean_control=0.1, lift=0.1)
-    66540
-    """
-    smallest = min(share_control, share_arm)
-    if smallest <= 0:
-        return None
-    with_lift = min(1.0, mean_control * (1 + lift))
-    pair = (share_control + share_arm) / smallest
-    more = days_left(
-        n_control=share_control / smallest,
-        n_arm=share_arm / smallest,
-        mean_control=mean_control,
-        var_control=max(mean_control * (1 - mean_control), with_lift * (1 - with_lift)),
-        users=round(pair),
-        per_day=1,
-        lift=lift,
-        arms=arms,
-        alpha=alpha,
-        power=power,
-    )
-    return None if more is None else ceil((round(pair) + more) / (share_control + share_arm))
-
-
-def decide(
-    *,
-    compared: Comparison,
-    mean_control: float | None,
-    srm_p: float | None,
-    minimum_lift: float,
-    arms: int = 1,
-    alpha: float = 0.05,
-) -> Decision:
-    """Return the decision, by a rule that is valid at every look.
-
-    - `broken: sample ratio` on sample-ratio mismatch (p below 0.001), whatever the other values are.
-    - `ship` if the always-valid p-value, times the number of `arms` tested, is below alpha and the arm is ahead.
-    - `stop` if it is below alpha and the arm is behind, or if the always-valid interval excludes every lift of at
-      least `minimum_lift`, the smallest that is worth having.
-    - `keep going` otherwise.
-
-    >>> won = compare_proportions(n_control=9000, x_control=900, n_arm=9000, x_arm=1200)
-    >>> decide(compared=won, mean_control=0.1, srm_p=0.5, minimum_lift=0.05)
-    'ship'
-    """
-    if srm_p is not None and srm_p < SRM_ALARM:
-        return "broken: sample ratio"
-    if compared.p_always_valid is None or compared.diff is None:
-        return "keep going"
-    if compared.p_always_valid * arms < alpha:
-        return "ship" if compared.diff > 0 else "stop"
-    is_hopeless = (
-        compared.diff_always_high is not None
-        and mean_control is not None
-        and compared.diff_always_high < minimum_lift * abs(mean_control)
-    )
-    return "stop" if is_hopeless else "keep going"
 
 
 def _compare(control: _Arm, arm: _Arm, alpha: float, *, log_error: float | None = None) -> Comparison:
@@ -584,7 +447,7 @@ def _with_lift(
     if log_error is None:
         log_error = control.error / control.mean**2 + arm.error / arm.mean**2
     centre = log(arm.mean / control.mean)
-    half = _normal_quantile(alpha) * sqrt(log_error)
+    half = normal_quantile(alpha) * sqrt(log_error)
     # The ratio of means close to 0 can overflow.
     high = exp(centre + half) - 1 if centre + half < log(float_info.max) else None
     return replace(result, lift_low=exp(centre - half) - 1, lift_high=high)
@@ -606,7 +469,7 @@ def _with_always_valid(result: Comparison, control: _Arm, arm: _Arm, alpha: floa
     # A lower end of -1 is rounded, and says nothing about the error any more.
     if result.lift is not None and result.lift_low is not None and result.lift_low > -1:
         centre = log1p(result.lift)
-        reach = (centre - log1p(result.lift_low)) / _normal_quantile(alpha) * errors
+        reach = (centre - log1p(result.lift_low)) / normal_quantile(alpha) * errors
         high = expm1(centre + reach) if centre + reach < log(float_info.max) else None
         result = replace(result, lift_always_low=expm1(centre - reach), lift_always_high=high)
     return replace(
@@ -621,7 +484,7 @@ def _rho2(alpha: float) -> float:
     return (-2 * log(alpha) + log(-2 * log(alpha) + 1)) / TUNED_FOR_USERS
 
 
-def _always_valid_bound(n: float, alpha: float) -> float:
+def always_valid_bound(n: float, alpha: float) -> float:
     """Return how many standard errors the difference of `n` users has to be away from 0 for a p-value of alpha."""
     rho2 = _rho2(0.05)
     spread = n * rho2 + 1
@@ -749,7 +612,8 @@ def _adjusted_variance(variance: float, covariance: float, other: float, slope: 
     return max(0.0, variance - 2 * slope * covariance + slope**2 * other)
 
 
-def _normal_quantile(alpha: float) -> float:
+def normal_quantile(alpha: float) -> float:
+    """Return how many standard errors a two-sided interval at level 1 - alpha reaches."""
     return -float(special.ndtri(alpha / 2))
 
 
@@ -762,12 +626,14 @@ def _too_few(n_control: int, n_arm: int) -> Comparison | None:
     return _comparable([{"n_control": n_control, "n_arm": n_arm}], at_least=2)[1]
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
+    """Raise `ValueError` for an alpha that is no probability of an error."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is between 0 and 1, not {alpha}")
 
 
-def _check_moments(**moments: float) -> None:
+def check_moments(**moments: float) -> None:
+    """Raise `ValueError` for a mean or a variance (`var_...`) that cannot be."""
     for name, value in moments.items():
         if value is None or not isfinite(value):
             raise ValueError(f"{name} is {value}: means and variances are numbers")
@@ -778,7 +644,7 @@ def _check_moments(**moments: float) -> None:
 def _check_pair(split: Stratum, side: str, first: tuple[str, str], second: tuple[str, str]) -> None:
     """Raise `ValueError` if two values of an arm, given by their prefixes, have impossible joint moments."""
     names = [f"{prefix}{side}" for prefix in (*first, *second)]
-    _check_moments(**{name: split[name] for name in names})
+    check_moments(**{name: split[name] for name in names})
     mean, variance, second_mean, second_variance = (split[name] for name in names)
     covariance = split[f"cov_{side}"]
     if covariance is None or not isfinite(covariance):

@@ -138,11 +138,12 @@ def rejected(source: str | None, as_json: bool) -> None:
         known_source(sources_here(), source)
     engine = connect(Settings.from_environment())
     reasons = summarise(engine, source=source)
+    refused = refused_files(engine, source=source)
     if as_json:
-        print(json.dumps(reasons))
+        print(json.dumps([*reasons, *refused]))
         return
-    for file, why in refused_files(engine, source=source).items():
-        print(visible(f"refused: {file}: {why}"))
+    for file in refused:
+        print(visible(f"refused: {file['place']}: {file['detail']}"))
     if not reasons:
         print("No line is rejected.")
         return

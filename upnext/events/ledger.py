@@ -118,10 +118,15 @@ def refuse(connection: Connection, file: LandedFile, *, reason: str, refused_at:
     connection.execute(SQL["refuse"], {**_values(file), "reason": reason, "refused_at": refused_at})
 
 
-def refused_files(engine: Engine, *, source: str | None) -> dict[str, str]:
-    """Return the files that were refused as a whole, of a source or of all, with the reasons."""
+def refused_files(engine: Engine, *, source: str | None) -> list[dict[str, Any]]:
+    """Return the files that were refused as a whole, of a source or of all, in the shape of rejected lines."""
     with engine.connect() as connection:
-        return {row.path: row.reason for row in connection.execute(SQL["refused_files"], {"source": source})}
+        found = connection.execute(SQL["refused_files"], {"source": source})
+        return [
+            {"source": row.source, "reason": "refused_file", "lines": 0, "place": row.path, "detail": row.reason,
+             "payload": ""}
+            for row in found
+        ]  # fmt: skip
 
 
 def forget_refused_files_that_are_gone(connection: Connection) -> None:

@@ -295,8 +295,12 @@ def arm_of(name: str, experience: Experience, user_id: str) -> str:
 
 def as_json(experience: Experience) -> dict[str, Any]:
     """Return the definition as plain JSON values, with its ranges, as SQL reads it."""
+    value: dict[str, Any] = msgspec.to_builtins(experience)
+    if experience.learned is not None:
+        # Only rules that are live are part of it; a key that says so would make other rules of those before.
+        del value["learned"]["state"]
     return {
-        **msgspec.to_builtins(experience),
+        **value,
         "ranges": arm_ranges(experience),
         "weights": arm_weights(experience),
     }

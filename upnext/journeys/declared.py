@@ -220,7 +220,7 @@ def _check_features(path: Path, journey: Journey, templates: Path, features: Col
     for position, step in enumerate(journey.steps):
         for where, source in copy_sources(msgspec.to_builtins(step), templates):
             for use in names_used(source):
-                if use.of == "features" and use.name not in features:
+                if use.of == "features" and use.name not in features and not hasattr(dict, use.name):
                     place = use.line if isinstance(where, Path) else ["steps", position, *where]
                     file = where if isinstance(where, Path) else path
                     check(file, [Problem(place, f"unknown feature '{use.name}'{nearest(use.name, features)}")])

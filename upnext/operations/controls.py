@@ -13,7 +13,7 @@ from upnext.journeys.dispatch import (
     resume,
 )
 from upnext.loop import assign_experiences, show_ctas
-from upnext.operations.known import declared_journey, require_declared
+from upnext.operations.known import declared_journey, require_declared, require_kind
 from upnext.project import Project
 from upnext.segments.membership import release
 from upnext.switches import switch
@@ -52,6 +52,7 @@ def stop(project: Project, kind: str, name: str, *, by: str) -> int:
 
     What is started is stopped whatever else is declared wrongly.
     """
+    require_kind(project, kind, name)
     if name not in project.started:
         require_declared(project, kind, name)
     with transaction(project.engine, "dispatch") as connection:
@@ -75,6 +76,7 @@ def start_all(project: Project, *, by: str) -> None:
 
 def pause_journey(project: Project, name: str) -> None:
     """Pause all users in a journey, whatever else is declared wrongly."""
+    require_kind(project, "journey", name)
     if name not in project.started:
         declared_journey(project, name)
     if not pause(project.engine, name, at=utc_now()):

@@ -15,6 +15,15 @@ def require_declared(project: Project, kind: str, name: str) -> None:
         raise UpnextError(f"unknown {kind} '{name}'{nearest(name, known)}")
 
 
+def require_kind(project: Project, kind: str, name: str) -> None:
+    """Raise `UpnextError` where a started name is of the other kind, by its file alone: it may have a mistake."""
+    folders = {"journeys": "journey", "broadcasts": "journey", "experiences": "experience"}
+    found = {of for folder, of in folders.items() if (project.settings.campaigns / folder / f"{name}.yml").exists()}
+    if found and kind not in found:
+        [other] = found
+        raise UpnextError(f"'{name}' is {'an' if other == 'experience' else 'a'} {other}: see upnext {other}s --help")
+
+
 def declared_journey(project: Project, name: str) -> Journey:
     """Return a journey or a broadcast. Raises `UpnextError` with the nearest match."""
     require_declared(project, "journey", name)

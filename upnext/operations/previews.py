@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from upnext import dbt
 from upnext.clock import utc_now
+from upnext.declarations import read_text
 from upnext.errors import UpnextError, without_values
 from upnext.journeys.dispatch import Preview as JourneyPreview
 from upnext.journeys.dispatch import preview as preview_dispatch
@@ -16,6 +17,7 @@ from upnext.project import Project
 from upnext.segments.declared import anonymous_segments, find_segment
 from upnext.segments.lists import BORROWED, borrow_lists
 from upnext.segments.membership import Preview, preview
+from upnext.segments.template import read
 from upnext.status import read_status
 
 
@@ -35,9 +37,12 @@ def preview_segment(project: Project, path_or_name: str, *, with_ids: bool) -> P
     features = project.features
     project.check_segments({**project.segment_files, file.stem: file})
     newest_tick(project, then="preview again")
-    sql = project.dbt.compile(file.read_text(encoding="utf-8"), {"previewed": file.stem, "lists": BORROWED})
+    text = read_text(file)
+    lists = {name: project.lists[name] for name, _ in read(text).lists}
+    sql = project.dbt.compile(text, {"previewed": file.stem, **({"lists": BORROWED} if lists else {})})
     with project.engine.connect() as connection:
-        borrow_lists(connection, project.lists)
+        if lists:
+            borrow_lists(connection.execution_options(postgresql_readonly=False), lists)
         connection.execution_options(postgresql_readonly=True)
         try:
             includes_anonymous = bool(anonymous_segments({file.stem: file}))

@@ -27,11 +27,17 @@ def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
     raise UpnextError(f"no segment and no .sql file is called '{path_or_name}'{nearest(path_or_name, files)}")
 
 
+def _descriptions(files: Mapping[str, Path]) -> list[Path]:
+    """Return the dbt files beside segments. What lies beside a draft elsewhere is about something else."""
+    declared = [file for file in files.values() if any(folder.name == "segments" for folder in file.parents)]
+    return sorted({path for file in declared for path in file.parent.glob("*.yml")})
+
+
 def descriptions(files: Mapping[str, Path]) -> dict[str, tuple[str, str | None]]:
     """Return what is said of each segment beside its file: the description, and the owner; none where nothing is."""
     said = {
         model.name: (" ".join(model.description.split()), model.config.meta.owner if model.config.meta else None)
-        for description in sorted({path for file in files.values() for path in file.parent.glob("*.yml")})
+        for description in _descriptions(files)
         for model in load(description, SegmentsFile).models
     }
     return {name: said.get(name, ("", None)) for name in files}
@@ -41,7 +47,7 @@ def anonymous_segments(files: Mapping[str, Path]) -> set[str]:
     """Return the segments whose meta includes visitors, in their own file or in a description beside it."""
     described = {
         model.name
-        for description in {path for file in files.values() for path in file.parent.glob("*.yml")}
+        for description in _descriptions(files)
         for model in load(description, SegmentsFile).models
         if model.config.meta is not None and model.config.meta.include_anonymous
     }
@@ -79,7 +85,7 @@ def check_segments(
             text, known={*known, *files}, columns=columns, counts=set(never_negative), lists=lists
         )  # fmt: skip
         check(files[name], (Problem(line, f"segment '{name}' {mistake}") for line, mistake in mistakes))
-    for description in sorted({path for file in files.values() for path in file.parent.glob("*.yml")}):
+    for description in _descriptions(files):
         models = load(description, SegmentsFile).models
         unknown_ones = (
             (nth, problem)

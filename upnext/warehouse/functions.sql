@@ -40,10 +40,9 @@ return case
     when lower(value #>> '{}') in ('false', 'f', 'no', 'n', '0') then false
 end;
 
--- An instant that a text states in ISO 8601, in UTC where it names no zone; null for anything else. It, and what calls
--- it, is no part of a parallel query: before release 17, a block with an EXCEPTION is an error there.
+-- An instant that a text states in ISO 8601, in UTC where it names no zone; null for anything else.
 create or replace function upnext.instant(value jsonb) returns timestamptz
-language plpgsql stable parallel unsafe as $$
+language plpgsql stable parallel safe as $$
 begin
     if value #>> '{}' ~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?$' then
         return (value #>> '{}')::timestamptz;
@@ -66,7 +65,7 @@ end;
 -- Whether a JSON value passes each test of a condition. macros/engine/conditions.sql writes the same tests as SQL, for
 -- conditions that are known when dbt compiles; a test compares the two.
 create or replace function upnext.passes_all(value jsonb, tests jsonb) returns boolean
-language sql stable parallel unsafe
+language sql stable parallel safe
 return (
     select coalesce(bool_and(coalesce(
         case test.name
@@ -112,7 +111,7 @@ return (
 
 -- Whether conditions hold for a JSON document; without any, they do.
 create or replace function upnext.holds(document jsonb, conditions jsonb) returns boolean
-language plpgsql stable parallel unsafe as $$
+language plpgsql stable parallel safe as $$
 declare
     path text;
     test jsonb;
@@ -149,13 +148,13 @@ $$;
 -- and has the key of the run that asks (null: the run has none).
 create or replace function upnext.is_asked_for(properties jsonb, context jsonb, asked jsonb, key text)
 returns boolean
-language sql stable parallel unsafe
+language sql stable parallel safe
 return (key is null or properties #>> string_to_array(asked ->> 'keyed_by', '.') = key)
 and upnext.holds(properties, asked -> 'where')
 and upnext.holds(context, asked -> 'context');
 
 create or replace function upnext.is_time_zone(name text) returns boolean
-language plpgsql stable parallel unsafe as $$
+language plpgsql stable parallel safe as $$
 begin
     perform now() at time zone name;
     return name ~ '^[A-Za-z]';
@@ -471,3 +470,15 @@ create or replace view upnext.started as
 select name, changed_at as since, changed_by as started_by
 from (select distinct on (name) * from upnext.switches order by name, switch_id desc) as newest
 where is_started;
+
+-- Before release 17, a block with an EXCEPTION fails in a parallel query, and so does what calls such a function.
+do $$
+begin
+    if current_setting('server_version_num')::integer < 170000 then
+        alter function upnext.instant parallel unsafe;
+        alter function upnext.is_time_zone parallel unsafe;
+        alter function upnext.passes_all parallel unsafe;
+        alter function upnext.holds parallel unsafe;
+        alter function upnext.is_asked_for parallel unsafe;
+    end if;
+end $$;

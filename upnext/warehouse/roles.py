@@ -25,12 +25,16 @@ _RELEASE = {"upnext.migrations": "select", "upnext.recreated": "select"}
 
 @dataclass(frozen=True)
 class Role:
-    """What a role is for, the schemas of which it reads all tables, and its rights on others; `of` are roles it has."""
+    """What a role is for, the schemas of which it reads all tables, and its rights on others; `of` are roles it has.
+
+    Previews need temporary tables, which some databases do not grant to everybody.
+    """
 
     purpose: str
     reads: tuple[str, ...] = ()
     rights: dict[str, str] = field(default_factory=dict)
     of: tuple[str, ...] = ()
+    previews: bool = False
 
     @property
     def schemas(self) -> list[str]:
@@ -47,6 +51,7 @@ _SENDS = {
     "segments.seen_definitions": _CHANGE,
     "experiences.live_ctas": _CHANGE,
     "analytics.invalidated_users": "select, insert",
+    **{f"analytics.{table}": _CHANGE for table in ("programme", "programme_shares")},
     "edge.inbox": "insert",
     "upnext.switches": "select, insert",
     "upnext.started": "select",
@@ -82,16 +87,19 @@ ROLES = {
             **{f"experiences.{table}": _CHANGE for table in (
                 "definitions", "shares", "assignments", "held_out", "seen_features"
             )},
-            **{f"analytics.{table}": _CHANGE for table in ("programme", "programme_shares")},
             "segments.evaluations": "select, update",
             "edge.keys": "select, insert, update",
             "edge.inbox": _CHANGE,
         },
         of=("sender",),
+        previews=True,
     ),
-    "analyst": Role("reads everything but keys and the inbox, and previews segments", reads=_ALL, rights={
-        "upnext.switches": "select", "upnext.started": "select",
-    }),
+    "analyst": Role(
+        "reads everything but keys and the inbox, and previews segments",
+        reads=_ALL,
+        rights={"upnext.switches": "select", "upnext.started": "select"},
+        previews=True,
+    ),
     "reader": Role(
         "reads results, which name nobody",
         rights={
@@ -104,10 +112,11 @@ ROLES = {
 }  # fmt: skip
 
 
-def statements(prefix: str, *, owner: str, tables: set[str]) -> Iterator[str]:
+def statements(prefix: str, *, owner: str, database: str, tables: set[str]) -> Iterator[str]:
     """Yield the SQL that makes the roles, or brings them to these rights.
 
-    `owner` is the quoted name of who owns the warehouse, and makes tables later; `tables` are those there are.
+    `owner` is the quoted name of who owns the warehouse, and makes tables later, `database` its own; `tables` are those
+    there are.
 
     Raises `UpnextError` for a prefix that is no name.
     """
@@ -115,6 +124,8 @@ def statements(prefix: str, *, owner: str, tables: set[str]) -> Iterator[str]:
         raise UpnextError(f"--prefix: '{prefix}' is no beginning of a name; use a-z, 0-9 and _")
     for name, role in ROLES.items():
         yield from _statements_of(prefix, f"{prefix}{name}", role, owner, tables)
+        if role.previews:
+            yield f"grant temporary on database {database} to {prefix}{name}"
 
 
 def _statements_of(prefix: str, name: str, role: Role, owner: str, tables: set[str]) -> Iterator[str]:
@@ -160,13 +171,14 @@ def make(engine: Engine, prefix: str) -> list[str]:
 
 
 def known(engine: Engine) -> dict[str, Any]:
-    """Return the owner of the warehouse, and the tables and views that there are."""
+    """Return the owner of the warehouse, the database, and the tables and views that there are."""
     with engine.connect() as connection:
         owner = connection.scalar(sa.text("select quote_ident(current_user)"))
+        database = connection.scalar(sa.text("select quote_ident(current_database())"))
         tables = connection.scalars(
             sa.text(
                 "select schemaname || '.' || tablename from pg_tables"
                 " union select schemaname || '.' || viewname from pg_views"
             )
         )
-        return {"owner": owner, "tables": set(tables)}
+        return {"owner": owner, "database": database, "tables": set(tables)}

@@ -249,21 +249,33 @@ programme_shares as (
     from {{ source('analytics', 'programme_shares') }}
 ),
 
-programme_exposures as (
+{# Whoever was reached while nobody was held out takes no part, also when somebody is later. #}
+first_reached as (
     select distinct on (reached.user_id)
         programme.name as experiment,
         reached.user_id,
         reached.arm,
         reached.reached_at as exposed_at,
         min(reached.arm) over of_user <> max(reached.arm) over of_user as is_in_both_arms,
-        jsonb_build_object('control', programme_shares.share, 'treated', 1 - programme_shares.share) as weights
+        programme_shares.share
     from reached
     inner join programme_shares
         on reached.reached_at >= programme_shares.since and reached.reached_at < programme_shares.until
     cross join programme
-    where programme_shares.share > 0
     window of_user as (partition by reached.user_id)
     order by reached.user_id, reached.reached_at, reached.arm
+),
+
+programme_exposures as (
+    select
+        experiment,
+        user_id,
+        arm,
+        exposed_at,
+        is_in_both_arms,
+        jsonb_build_object('control', share, 'treated', 1 - share) as weights
+    from first_reached
+    where share > 0
 ),
 
 exposures as (

@@ -70,7 +70,7 @@ resolved as (
     where links.nth_of_id = 1 or not upnext.is_visitor(links.linked_to)
 ),
 
-counted as (
+ranked as (
     select
         *,
         dense_rank() over (
@@ -78,6 +78,52 @@ counted as (
             order by occurred_at, source collate "C", message_id collate "C"
         ) as nth_of_person
     from resolved
+),
+
+crowded as (
+    select id from ranked
+    where kind = 'user' and refused_because is null and nth_of_person > {{ var('max_ids_per_person') }}
+),
+
+{# Whoever stands before a link that is refused stays a person, with all ids that lead there. #}
+cut as (
+    select distinct on (places.id) places.id, places.user_id
+    from (
+        select id, id as user_id, 0 as steps from crowded
+        union all
+        select roots.id, roots.reached, roots.steps
+        from roots
+        inner join crowded on roots.reached = crowded.id
+    ) as places
+    order by places.id, places.steps
+),
+
+settled as (
+    select
+        ranked.kind,
+        ranked.id,
+        ranked.linked_to,
+        ranked.occurred_at,
+        ranked.source,
+        ranked.message_id,
+        case
+            when ranked.refused_because is not null then ranked.refused_because
+            when ranked.kind = 'user' and ranked.id in (select crowded.id from crowded)
+                then 'the person has too many ids'
+        end as refused_because,
+        coalesce(cut.user_id, ranked.survivor) as survivor
+    from ranked
+    left join cut on cut.id = case when ranked.kind = 'user' then ranked.id else ranked.linked_to end
+),
+
+counted as (
+    select
+        *,
+        dense_rank() over (
+            partition by survivor, refused_because is null
+            order by occurred_at, source collate "C", message_id collate "C"
+        ) as nth_of_person
+    from settled
 )
 
 select

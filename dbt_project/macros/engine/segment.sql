@@ -23,7 +23,9 @@
     {%- do run_pre_hooks() -%}
 
     {%- set last = last_evaluation(model.name, view, tick_id) -%}
-    {%- set is_same = last.id is not none and last.definition == local_md5(of_its_people(sql, {'id': last.id})) -%}
+    {#- The view may be of a tick that was never published, and of the other unit. -#}
+    {%- set is_same = last.id is not none and last.unit in (none, last.id)
+        and last.definition == local_md5(of_its_people(sql, {'id': last.id})) -%}
     {%- set columns = [last.id] if is_same else get_columns_in_query(sql) -%}
     {%- set unit = unit_of(columns) -%}
     {%- if unit is none -%}
@@ -147,6 +149,7 @@
             select
                 tick_id,
                 definition,
+                unit,
                 is_held,
                 is_released,
                 error,
@@ -173,15 +176,21 @@
 {% macro evaluate_segment(segment, unit, sql, tick_id, last, is_same) -%}
     {%- set definition = local_md5(sql) -%}
     {%- if last.tick_id == tick_id -%} {{ return('') }} {%- endif -%}
-    {%- if not is_same -%} {%- do run_query(exits_of_the_other_unit(segment, unit, tick_id)) -%} {%- endif -%}
     {%- set is_by_row = last.definition == definition and not last.is_held and not last.error
         and model.name in var('row_local', []) and fromjson(last.rebuilt_by)[unit.features] <= last.tick_id -%}
     {%- set limit = limit_of(config.get('meta', {}) or {}) -%}
     {%- set may_hold = limit.holds and not (last.is_held and last.is_released) -%}
     {%- set text_hash = quoted([last.text_hash]) if last.text_hash else 'null' -%}
     {%- set touched = touched_members(unit, last.tick_id, tick_id) if is_by_row else none -%}
+    {%- set other = unit_of(['account_id' if unit.id == 'user_id' else 'user_id']) -%}
     {%- set statement %}
         with {{ changed_members(segment, unit, sql, touched) }},
+
+        {# Users are no members any more if the segment is one of accounts now, and the other way round. #}
+        others as materialized (
+            select {{ other.id }} as id from {{ other.members }}
+            where segment = '{{ segment }}' and {{ 'false' if is_same else 'true' }}
+        ),
 
         counted as (
             select
@@ -190,10 +199,10 @@
                 {{ last.members }} as members_before,
                 {%- else -%}
                 (select count(*) from features.{{ unit.features }}) as looked_at,
-                (select count(*) from members) as members_before,
+                (select count(*) from members) + (select count(*) from others) as members_before,
                 {%- endif %}
                 count(*) filter (where change = 'entered') as entered,
-                count(*) filter (where change = 'exited') as exited
+                count(*) filter (where change = 'exited') + (select count(*) from others) as exited
             from changed
         ),
 
@@ -208,13 +217,21 @@
 
         evaluated as (
             insert into segments.evaluations (
-                segment, tick_id, definition, text_hash, looked_at, members_before, entered, exited, is_beyond_limit,
-                is_held
+                segment, tick_id, definition, text_hash, unit, looked_at, members_before, entered, exited,
+                is_beyond_limit, is_held
             )
             select
-                '{{ segment }}', {{ tick_id }}, '{{ definition }}', {{ text_hash }}, looked_at, members_before,
-                entered, exited, is_beyond, is_beyond and {{ may_hold }}
+                '{{ segment }}', {{ tick_id }}, '{{ definition }}', {{ text_hash }}, '{{ unit.id }}', looked_at,
+                members_before, entered, exited, is_beyond, is_beyond and {{ may_hold }}
             from judged
+        ),
+
+        left_by_others as (
+            insert into {{ other.changes }} (tick_id, segment, {{ other.id }}, change, as_of)
+            select {{ tick_id }}, '{{ segment }}', others.id, 'exited', {{ as_of() }}
+            from others
+            inner join judged on not (judged.is_beyond and {{ may_hold }})
+            order by others.id
         )
 
         insert into {{ unit.changes }} (tick_id, segment, {{ unit.id }}, change, as_of)
@@ -225,16 +242,6 @@
     {%- endset -%}
     {%- set error = attempt(statement, tick_id) -%}
     {%- if error is not none -%} {%- do note_failure(segment, unit, definition, tick_id, error) -%} {%- endif -%}
-{%- endmacro %}
-
-{# Users are no members any more if the segment is one of accounts now, and the other way round. #}
-{% macro exits_of_the_other_unit(segment, unit, tick_id) -%}
-    {%- set other = unit_of(['account_id' if unit.id == 'user_id' else 'user_id']) -%}
-    insert into {{ other.changes }} (tick_id, segment, {{ other.id }}, change, as_of)
-    select {{ tick_id }}, segment, {{ other.id }}, 'exited', {{ as_of() }}
-    from {{ other.members }}
-    where segment = '{{ segment }}'
-    order by {{ other.id }}
 {%- endmacro %}
 
 {# Run a statement; if it meets a value that a condition cannot read, change nothing and return why. #}
@@ -251,9 +258,12 @@
     {{ log("segment " ~ segment ~ ": not evaluated, its members stay as they are: " ~ error, info=True) }}
     {%- set noted %}
         insert into segments.evaluations (
-            segment, tick_id, definition, looked_at, members_before, entered, exited, is_beyond_limit, is_held, error
+            segment, tick_id, definition, unit, looked_at, members_before, entered, exited, is_beyond_limit, is_held,
+            error
         )
-        select '{{ segment }}', {{ tick_id }}, '{{ definition }}', 0, count(*), 0, 0, false, false, '{{ error }}'
+        select
+            '{{ segment }}', {{ tick_id }}, '{{ definition }}', '{{ unit.id }}', 0, count(*), 0, 0, false, false,
+            '{{ error }}'
         from {{ unit.members }}
         where segment = '{{ segment }}'
     {%- endset -%}
@@ -408,12 +418,12 @@
 
     evaluated as (
         insert into segments.evaluations (
-            segment, tick_id, definition, text_hash, looked_at, members_before, entered, exited, is_beyond_limit,
-            is_held
+            segment, tick_id, definition, text_hash, unit, looked_at, members_before, entered, exited,
+            is_beyond_limit, is_held
         )
         select
-            segment, {{ tick_id }}, definition, text_hash, (select count(*) from touched), members_before, entered,
-            exited, coalesce(is_beyond, false), coalesce(is_beyond and holds, false)
+            segment, {{ tick_id }}, definition, text_hash, '{{ unit.id }}', (select count(*) from touched),
+            members_before, entered, exited, coalesce(is_beyond, false), coalesce(is_beyond and holds, false)
         from judged
     )
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from upnext.analytics.decision import decide, users_needed
 from upnext.analytics.plan import Design, expected
-from upnext.analytics.statistics import compare_proportions, decide, users_needed
+from upnext.analytics.statistics import compare_proportions
 from upnext.analytics.text import plan_in_words
 
 DESIGN = Design(

@@ -17,12 +17,11 @@ from upnext.analytics.comparisons import (
     rank_copies,
     with_decision,
 )
+from upnext.analytics.decision import days_left, decide
 from upnext.analytics.statistics import (
     Comparison,
     compare_proportions,
     compare_proportions_by_split,
-    days_left,
-    decide,
     sample_ratio_p,
     sample_ratio_p_always_valid,
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from upnext import conditions
 from upnext.declarations import load
 from upnext.errors import UpnextError
 from upnext.features.declared import load_features
@@ -187,6 +188,11 @@ def test_what_a_feature_names_must_be_there(
         assert found == []
     else:
         assert found[0].startswith(f"feature 'it' {message}")
+
+
+@pytest.mark.parametrize("pattern", ["[*+]x", "[}+]", "a+", r"\++", "[]+]+"])
+def test_a_plus_in_a_class_is_a_character(pattern: str) -> None:
+    assert conditions.Test(matches=pattern).matches == pattern
 
 
 def test_an_unknown_event_names_the_file_and_the_line(tmp_path: Path) -> None:

@@ -115,6 +115,6 @@ delete from raw.refused_files where path = any(:paths);
 select since, events from raw.kept;
 
 -- name: refused_files
-select path, reason from raw.refused_files
+select source, path, reason from raw.refused_files
 where cast(:source as text) is null or source = :source
 order by path;

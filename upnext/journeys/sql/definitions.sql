@@ -2,8 +2,16 @@
 
 -- name: record_definition
 -- Does nothing if this version is already recorded.
-insert into journeys.definitions (journey, version, definition, first_dispatched_at)
-values (:journey, :version, cast(:definition as jsonb), :as_of)
+insert into journeys.definitions (journey, version, definition, first_dispatched_at, in_force_since)
+select
+    :journey,
+    :version,
+    cast(:definition as jsonb),
+    :as_of,
+    greatest(
+        cast(:as_of as timestamptz),
+        (select max(in_force_since) from journeys.definitions where journey = :journey) + interval '1 microsecond'
+    )
 on conflict (journey, version) do nothing
 returning version;
 
@@ -14,7 +22,7 @@ set in_force_since = greatest(cast(:as_of as timestamptz), newest.in_force_since
 from (
     select version, in_force_since from journeys.definitions
     where journey = :journey
-    order by in_force_since desc, version
+    order by in_force_since desc
     limit 1
 ) as newest
 where definitions.journey = :journey and definitions.version = :version and newest.version <> :version;

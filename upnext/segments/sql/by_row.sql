@@ -26,7 +26,11 @@ from (
             last.text_hash = by_row.text_hash
             and not last.is_held
             and last.error is null
-            and to_regclass('segments.' || by_row.segment) is not null,
+            -- The key of its view.
+            and (
+                select attname from pg_attribute
+                where attrelid = to_regclass('segments.' || by_row.segment) and attnum = 1
+            ) = case by_row.features when 'account_features' then 'account_id' else 'user_id' end,
             false
         ) as is_together
     from segments.by_row
