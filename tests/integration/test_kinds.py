@@ -120,6 +120,28 @@ def test_a_segment_follows_a_ratio_that_is_declared_otherwise(
     assert seen == [[("ann",)], [], [("ann",)]]
 
 
+def test_a_tick_keeps_what_is_counted_of_derived_events(content: Path, project: Project, product: Product) -> None:
+    path = content / "models" / "events" / "_catalogue.yml"
+    declared = yaml.safe_load(path.read_text())
+    dear = {"description": "x", "owner": "x", "event": "product viewed", "where": {"price": {"at_least": 100}}}
+    declared["models"][0]["config"]["meta"]["derived"] = {"viewed dear": dear}
+    path.write_text(yaml.safe_dump(declared))
+    declare(content, "user_features", {
+        "dear_at_once": {"most_in_session": "viewed dear"},
+        "came_for_it": {"sequence": ["login", "viewed dear"], "in": "session"},
+        "last_was_dear": {"latest_of": ["product viewed", "viewed dear"], "is": "viewed dear"},
+    })  # fmt: skip
+    product.track("ann", "login", AS_OF - DAY)
+    product.track("ann", "product viewed", AS_OF - DAY, times=4, properties={"price": 200})
+    seen = []
+    for hour in range(2):
+        build_at(project, hour * HOUR)
+        seen += rows(project, "select dear_at_once, came_for_it, last_was_dear from features.user_features")
+        product.track("ann", "login", AS_OF + HOUR)
+    assert seen == [(4, True, True)] * 2, "another event changes none of it"
+    assert not any(rebuild(project).values())
+
+
 def test_traits_of_accounts_and_ratios(content: Path, project: Project, product: Product) -> None:
     declare(content, "account_features", {
         "plan": {"latest_trait": "plan"}, "seats": {"latest_trait": "seats", "as": "number"},

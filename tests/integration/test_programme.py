@@ -146,6 +146,8 @@ def test_who_was_reached_before_there_was_a_holdout_is_no_part_of_the_programme(
     found = finish(journeys, AS_OF + 9 * DAY)
     control = HELD_OUT & set(USERS[200:])
     assert (found["n_control"], found["n_arm"]) == (len(control), 200 - len(control))
+    part = "select count(*) from analytics.experiment_users where experiment = 'programme'"
+    assert rows(journeys.project, part) == [(200,)]
     assert found["srm_p"] > 0.01
 
 
