@@ -29,7 +29,7 @@ def journey_asset(name: str, journey: Journey | None) -> dg.AssetsDefinition:
             ["features", "user_features"],
         ],
         group_name="journeys",
-        owners=[journey.owner] if journey is not None else None,
+        owners=owners.declared(journey.owner if journey is not None else None),
         kinds={"postgres", "view"},
         description=f"One row per entry into the journey. {journey.description if journey is not None else ''}".strip(),
     )

@@ -1,11 +1,11 @@
 """How assets look in the UI: what is plumbing, who owns a segment, the columns, and how old a table may be."""
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import dagster as dg
 
+from assets.owners import declared
 from upnext.errors import UpnextError
 from upnext.features.definition import type_of
 from upnext.project import Project
@@ -32,7 +32,6 @@ _FRESH = {
 _HOURLY = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(hours=1, minutes=30), fail_window=timedelta(hours=3, minutes=30)
 )
-_OWNER = re.compile(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+")
 # What dbt does not know: the functions of its macros read raw events.
 _READS = {("events", "identity_links"): [("raw", "events")]}
 
@@ -46,7 +45,7 @@ def appearance(project: Project) -> Callable[[dg.AssetSpec], dg.AssetSpec]:
         if name in _PLUMBING.get(schema, ()):
             spec = spec.replace_attributes(group_name=PLUMBING)
         if schema == "segments" and owners.get(name):
-            spec = spec.replace_attributes(owners=[owners[name]])
+            spec = spec.replace_attributes(owners=owners[name])
         if (schema, name) in _FRESH:
             spec = spec.replace_attributes(freshness_policy=_HOURLY)
         if (schema, name) in _READS:
@@ -70,15 +69,13 @@ def _columns(spec: dg.AssetSpec, types: Mapping[str, str]) -> dg.TableSchema:
     ])  # fmt: skip
 
 
-def _owners(project: Project) -> dict[str, str]:
-    """Return the owner of each segment that names one: an address, or else a team."""
+def _owners(project: Project) -> dict[str, list[str]]:
+    """Return the owner of each segment, as Dagster has it."""
     try:
         said = descriptions(project.segment_files)
     except UpnextError:
         return {}
-    # Dagster refuses to load an owner that is neither.
-    shown = {name: owner if "@" in owner else f"team:{owner}" for name, (_, owner) in said.items() if owner}
-    return {name: owner for name, owner in shown.items() if _OWNER.fullmatch(owner)}
+    return {name: declared(owner) for name, (_, owner) in said.items()}
 
 
 def _types(project: Project) -> dict[str, dict[str, str]]:

@@ -1,10 +1,8 @@
 """Jobs and their schedules: the tick every hour, the analysis after it, the rebuild at night."""
 
-from datetime import UTC
-
 import dagster as dg
 
-from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB, as_of_tags
+from assets.runs import ANALYSIS_JOB, DISPATCH_JOB, REBUILD_JOB, TICK_JOB
 from orchestration.appearance import PLUMBING
 
 # Sensors request runs for waiting work. The hourly schedule covers what changes only with time: checks, and experiences
@@ -13,8 +11,12 @@ _OUTBOX = dg.AssetSelection.checks_for_assets(dg.AssetKey(["journeys", "messages
 _DRIFT = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["features", "user_features"]), "features_do_not_drift"))
 _SEGMENTS = dg.AssetSelection.checks_for_assets(dg.AssetKey(["segments", "membership_changes"]))
 
+# A tick and a rebuild wait for each other. In the queue they take no place from a dispatch.
+_ONE_AT_A_TIME = {"upnext/lock": "tick"}
+
 tick_job = dg.define_asset_job(
     TICK_JOB,
+    tags=_ONE_AT_A_TIME,
     selection=dg.AssetSelection.groups("events", "features", "segments") - _DRIFT | _SEGMENTS,
     description="Load what has landed, build features and segments, publish the tick.",
 )
@@ -34,22 +36,21 @@ analysis_job = dg.define_asset_job(
 
 rebuild_job = dg.define_asset_job(
     REBUILD_JOB,
+    tags=_ONE_AT_A_TIME,
     selection=_DRIFT,
     description="Compute identities, features and users of experiments afresh, compare, and mend what was kept.",
 )
 
 
-@dg.schedule(
-    job=tick_job,
+# It sets no `as_of`: what is loaded after the hour would wait for the next one.
+hourly_tick = dg.ScheduleDefinition(
+    name="hourly_tick",
     description="A tick on each hour, for what changes with time alone; sensors tick sooner when events come.",
+    job=tick_job,
     cron_schedule="0 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-def hourly_tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Tick at the scheduled hour."""
-    return dg.RunRequest(tags=as_of_tags(context.scheduled_execution_time.astimezone(UTC)))
-
 
 hourly_analysis = dg.ScheduleDefinition(
     name="hourly_analysis",

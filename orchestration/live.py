@@ -17,6 +17,8 @@ from upnext.project import Project
 LASTS = timedelta(hours=1)
 REPORTS_EVERY = timedelta(minutes=1)
 """A run may tick every second, and Dagster keeps each report for good."""
+GIVES_UP_AFTER = 6
+"""Failures in a row, half a minute of tries. The run then fails, which is told; the sensor starts another."""
 
 
 class Report:
@@ -35,8 +37,8 @@ class Report:
         self._as_of = did.as_of.isoformat()
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it is time to write it."""
-        return now - self._begun_at >= REPORTS_EVERY
+        """Whether there is something to write, and it is time to."""
+        return bool(self._done) and now - self._begun_at >= REPORTS_EVERY
 
     def materializations(self, concerned: Mapping[str, Collection[dg.AssetKey]]) -> list[dg.AssetMaterialization]:
         """Return one for each asset that the work concerned."""
@@ -53,23 +55,37 @@ def live_job(ticked: Collection[dg.AssetKey], dispatched: Collection[dg.AssetKey
 
     @dg.op(description="Tick as soon as events wait, and dispatch as soon as steps fall due.")
     def tick_and_dispatch(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> None:
-        def write(report: Report) -> None:
+        report, failures = Report(utc_now()), 0
+
+        def write() -> None:
+            nonlocal report
             for materialization in report.materializations(concerned):
                 context.log_event(materialization)
+            report = Report(utc_now())
+
+        def write_if_due() -> None:
+            if report.is_due(utc_now()):
+                write()
+
+        def warn(words: str) -> None:
+            nonlocal failures
+            failures += 1
+            context.log.warning(words)
+            if failures == GIVES_UP_AFTER:
+                raise dg.Failure(words)
 
         stop = threading.Event()
         timer = threading.Timer(LASTS.total_seconds(), stop.set)
         timer.daemon = True
         timer.start()
-        report = Report(utc_now())
         # Whoever ends Dagster, or the run, ends the work of this process; another goes on with it.
         with told_in_one_line(), suppress(dg.DagsterExecutionInterruptedError):
-            for did in live(project.settings, stop=stop, on_failure=context.log.warning, leaves_files=True):
-                report.add(did)
-                if report.is_due(utc_now()):
-                    write(report)
-                    report = Report(utc_now())
-        write(report)
+            try:
+                for did in live(project.settings, stop=stop, on_failure=warn, on_look=write_if_due, leaves_files=True):
+                    failures = 0
+                    report.add(did)
+            finally:
+                write()
 
     @dg.job(
         name=LIVE_JOB,

@@ -75,8 +75,12 @@ class Guard:
 
 
 def hosts(listed: str) -> frozenset[str]:
-    """Return the names by which the UI may be asked: those of loopback, and those listed."""
-    return _LOOPBACK | frozenset(listed.replace(",", " ").split())
+    """Return the names by which the UI may be asked: those of loopback, and those listed; in lower case, without ports.
+
+    >>> "upnext.otto.example" in hosts("Upnext.Otto.example:8443, other.example")
+    True
+    """
+    return _LOOPBACK | {urlsplit(f"//{name}").hostname or name for name in listed.replace(",", " ").split()}
 
 
 class _Guarded(DagsterWebserver[Any, Any]):

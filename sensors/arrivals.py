@@ -17,17 +17,24 @@ from upnext.warehouse.locks import is_held
 
 
 def decide(
-    *, arrived: int, loaded: int, state: JobState, now: datetime, has_lines: bool = False, is_live: bool = False
+    *,
+    arrived: int,
+    loaded: int,
+    state: JobState,
+    now: datetime,
+    has_lines: bool = False,
+    is_live: bool = False,
+    is_ticking: bool = False,
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a tick if files, lines or unprocessed loads wait, and no tick is running.
 
-    Lines alone are left to the warm process where one is at work.
+    Lines alone are left to the warm process where one is at work, and so are the loads of the tick that it is in.
 
     The request sets no `as_of`. The tick sets it after loading, so that it includes what just arrived.
     """
     if arrived == 0 and loaded == 0 and not has_lines:
         return dg.SkipReason("no new files in landing, and no lines in the inbox")
-    if is_live and arrived == 0 and loaded == 0:
+    if is_live and arrived == 0 and (loaded == 0 or is_ticking):
         return dg.SkipReason("upnext live takes them in")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
@@ -48,6 +55,13 @@ def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Proj
         arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
         loaded = loads_to_take_in(connection)
         has_lines = has_lines_waiting(connection, [*project.sources, OWN])
-        is_live = is_held(connection, LOCK)
-    state = read_job_state(context.instance, TICK_JOB)
-    return decide(arrived=arrived, loaded=loaded, has_lines=has_lines, state=state, now=now, is_live=is_live)
+        is_live, is_ticking = is_held(connection, LOCK), is_held(connection, "tick")
+    return decide(
+        arrived=arrived,
+        loaded=loaded,
+        has_lines=has_lines,
+        state=read_job_state(context.instance, TICK_JOB),
+        now=now,
+        is_live=is_live,
+        is_ticking=is_ticking,
+    )

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.runs import DISPATCH_JOB, as_of_tags
+from assets.runs import DISPATCH_JOB
 from sensors.job_state import LIVE_CTAS, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.journeys.dispatch import journeys_with_work
@@ -17,7 +17,10 @@ from upnext.warehouse.locks import is_held
 def decide(
     *, journeys: Collection[str], state: JobState, now: datetime, is_live: bool = False
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request a dispatch of the journeys with work, if no dispatch is running and no warm process is at work."""
+    """Request a dispatch of the journeys with work, if no dispatch is running and no warm process is at work.
+
+    The request sets no `as_of`: by the time that a queued run starts, quiet hours may have begun.
+    """
     if not journeys:
         return dg.SkipReason("no step is due")
     if is_live:
@@ -26,7 +29,7 @@ def decide(
     if waiting_for is not None:
         return dg.SkipReason(f"{len(journeys)} journeys have steps due; {waiting_for}")
     selection = [*(dg.AssetKey(["journeys", name]) for name in sorted(journeys)), LIVE_CTAS]
-    return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
+    return dg.RunRequest(asset_selection=selection)
 
 
 @dg.sensor(

@@ -1,5 +1,7 @@
 """Alerts about failed runs, by mail or by an HTTP call."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from sensors.job_state import read_job_state
@@ -7,13 +9,17 @@ from upnext.alerts import Alert, send
 from upnext.project import Project
 
 
-def decide(*, job: str, run_id: str, failures: int, words: str) -> Alert | dg.SkipReason:
-    """Alert about the first of consecutive failures only: the retries would repeat the alert."""
-    if failures > 1:
-        return dg.SkipReason(f"{job} has failed {failures} times in a row, and the first was told")
+def decide(*, job: str, failed: Sequence[str], told: str | None, words: str) -> Alert | dg.SkipReason:
+    """Alert once about consecutive failures: the retries would repeat the alert.
+
+    `failed` are the runs that failed in a row, newest first, `told` the last one that somebody was told about, or that
+    followed such a run.
+    """
+    if told in failed:
+        return dg.SkipReason(f"{job} has failed {len(failed)} times in a row, and that was told")
     return Alert(
         f"Upnext: {job} failed",
-        f"{words}\n\nRun {run_id}. It is tried again; nobody is told until it has been well in between.",
+        f"{words}\n\nRun {failed[0]}. The next failures of {job} are told once it has been well.",
     )
 
 
@@ -27,17 +33,32 @@ def failures(context: dg.RunFailureSensorContext, project: dg.ResourceParam[Proj
     settings = project.settings
     if settings.alerts_url is None and settings.alerts_to is None:
         return dg.SkipReason("neither UPNEXT_ALERTS_URL nor UPNEXT_ALERTS_TO is set")
-    job = context.dagster_run.job_name
+    job, run_id = context.dagster_run.job_name, context.dagster_run.run_id
     decided = decide(
         job=job,
-        run_id=context.dagster_run.run_id,
-        failures=read_job_state(context.instance, job, at_run=context.dagster_run.run_id).failures,
+        failed=read_job_state(context.instance, job, at_run=run_id).failed or (run_id,),
+        told=told(context.instance, job),
         words=_words(context),
     )
-    if isinstance(decided, dg.SkipReason):
-        return decided
-    send(settings, decided)
-    return None
+    if isinstance(decided, Alert):
+        # Where it cannot be delivered, the next failure is told.
+        send(settings, decided)
+    remember(context.instance, job, run_id)
+    return decided if isinstance(decided, dg.SkipReason) else None
+
+
+def told(instance: dg.DagsterInstance, job: str) -> str | None:
+    """Return the last run of a job that somebody was told about, or that followed such a run."""
+    return instance.daemon_cursor_storage.get_cursor_values({_key(job)}).get(_key(job))
+
+
+def remember(instance: dg.DagsterInstance, job: str, run_id: str) -> None:
+    """Keep that a run was told about."""
+    instance.daemon_cursor_storage.set_cursor_values({_key(job): run_id})
+
+
+def _key(job: str) -> str:
+    return f"upnext/told/{job}"
 
 
 def _words(context: dg.RunFailureSensorContext) -> str:

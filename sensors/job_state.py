@@ -12,6 +12,7 @@ EVERY_LOOK = 2
 FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=5)
 _REMEMBERED = 6
+_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 # What users see depends on journeys and on assignments, so every dispatch ends with it.
 LIVE_CTAS = dg.AssetKey(["experiences", "live_ctas"])
 
@@ -20,12 +21,13 @@ LIVE_CTAS = dg.AssetKey(["experiences", "live_ctas"])
 class JobState:
     """State of the newest run of a job; `failed_at` is None if it did not fail.
 
-    `failures` is the number of consecutive failed runs, up to the newest.
+    `failed` are the consecutive failed runs up to the newest, newest first. A run that somebody ended counts as failed:
+    one that is started again at once could not be ended.
     """
 
     is_busy: bool
     failed_at: datetime | None
-    failures: int = 0
+    failed: tuple[str, ...] = ()
 
 
 def why_wait(state: JobState, *, now: datetime) -> str | None:
@@ -33,7 +35,7 @@ def why_wait(state: JobState, *, now: datetime) -> str | None:
     if state.is_busy:
         return "a run is queued or at work"
     if state.failed_at is not None:
-        next_try = state.failed_at + min(FIRST_WAIT * 2 ** max(state.failures - 1, 0), LONGEST_WAIT)
+        next_try = state.failed_at + min(FIRST_WAIT * 2 ** max(len(state.failed) - 1, 0), LONGEST_WAIT)
         if now < next_try:
             return f"the last run failed at {state.failed_at:%H:%M:%S}; the next try is at {next_try:%H:%M:%S}"
     return None
@@ -44,10 +46,10 @@ def read_job_state(instance: dg.DagsterInstance, job: str, *, at_run: str | None
     records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=_REMEMBERED)
     if at_run is not None:
         records = list(dropwhile(lambda record: record.dagster_run.run_id != at_run, records))
-    failed = list(takewhile(lambda record: record.dagster_run.status is dg.DagsterRunStatus.FAILURE, records))
+    failed = list(takewhile(lambda record: record.dagster_run.status in _FAILED, records))
     ended = failed[0].end_time if failed else None
     return JobState(
         is_busy=bool(records) and not records[0].dagster_run.is_finished,
         failed_at=datetime.fromtimestamp(ended, UTC) if ended is not None else None,
-        failures=len(failed),
+        failed=tuple(record.dagster_run.run_id for record in failed),
     )

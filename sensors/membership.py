@@ -5,13 +5,15 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.runs import DISPATCH_JOB, as_of_tags
+from assets.runs import DISPATCH_JOB
 from sensors.job_state import EVERY_LOOK, LIVE_CTAS, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
 from upnext.journeys.dispatch import consumer_of
 from upnext.journeys.plan import follows_segments, listens_to
+from upnext.live import LOCK
 from upnext.project import Project
 from upnext.ticks.offsets import consumers_behind, consumers_with_new_events
+from upnext.warehouse.locks import is_held
 
 EXPERIENCES = "experiences"
 
@@ -42,15 +44,22 @@ def asset_of(consumer: str) -> dg.AssetKey:
     return dg.AssetKey(["journeys", consumer.removeprefix("journey:")])
 
 
-def decide(*, waiting: Collection[str], state: JobState, now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Request a run of the assets of the waiting consumers, if no dispatch is running."""
+def decide(
+    *, waiting: Collection[str], state: JobState, now: datetime, is_at_work: bool = False
+) -> dg.RunRequest | dg.SkipReason:
+    """Request a run of the assets of the waiting consumers, if no dispatch is running.
+
+    `is_at_work` is whether the warm process is in a tick of its own, which ends with a dispatch.
+    """
     if not waiting:
         return dg.SkipReason("no membership changes that somebody has yet to act on")
+    if is_at_work:
+        return dg.SkipReason("upnext live acts on them")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
         return dg.SkipReason(f"{len(waiting)} consumers have changes; {waiting_for}")
     selection = [*(asset_of(name) for name in sorted(waiting)), LIVE_CTAS]
-    return dg.RunRequest(asset_selection=selection, tags=as_of_tags(now))
+    return dg.RunRequest(asset_selection=selection)
 
 
 @dg.sensor(
@@ -66,4 +75,7 @@ def membership_changes(
     waiting = consumers_behind(project.engine, consumers(project)) | consumers_with_new_events(
         project.engine, listeners(project)
     )
-    return decide(waiting=waiting, state=read_job_state(context.instance, DISPATCH_JOB), now=utc_now())
+    with project.engine.connect() as connection:
+        is_at_work = is_held(connection, LOCK) and (is_held(connection, "tick") or is_held(connection, "dispatch"))
+    state = read_job_state(context.instance, DISPATCH_JOB)
+    return decide(waiting=waiting, state=state, now=utc_now(), is_at_work=is_at_work)

@@ -25,14 +25,21 @@ class Alert:
 
 
 def send(settings: Settings, alert: Alert) -> None:
-    """Send an alert wherever the settings say. Raises `UpnextError` if the other side does not accept it."""
-    if settings.alerts_url is not None:
-        _call(settings.alerts_url, alert)
-    if settings.alerts_to is not None:
-        _mail(settings, settings.alerts_to, alert)
+    """Send an alert wherever the settings say. Raises `UpnextError` if nobody accepts it."""
+    failures, ways = [], 0
+    for way, to in ((_call, settings.alerts_url), (_mail, settings.alerts_to)):
+        if to is None:
+            continue
+        ways += 1
+        try:
+            way(settings, to, alert)
+        except UpnextError as error:
+            failures.append(str(error))
+    if failures and len(failures) == ways:
+        raise UpnextError("; ".join(failures))
 
 
-def _call(url: str, alert: Alert) -> None:
+def _call(_settings: Settings, url: str, alert: Alert) -> None:
     body = json.dumps({"text": f"{alert.subject}\n{alert.text}"}).encode()
     if not url.startswith(("https://", "http://")):
         raise UpnextError("UPNEXT_ALERTS_URL is not an address such as https://hooks.example/alerts")

@@ -199,8 +199,9 @@ class Dbt:
         return code
 
     def _result(self, done: Any) -> Any:
-        if isinstance(done.exception, KeyboardInterrupt):
-            raise KeyboardInterrupt
+        if done.exception is not None and not isinstance(done.exception, Exception):
+            # Ctrl-C, or Dagster's end of a run.
+            raise done.exception
         if not done.success:
             raise UpnextError(f"dbt failed: {self._failure(done)}")
         return done.result

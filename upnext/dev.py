@@ -17,8 +17,8 @@ import grpc  # type: ignore[import-untyped]
 from sqlalchemy.engine import URL
 
 from upnext import dbt
-from upnext.edge.config import REPORT_PASSWORD, report_passwords
-from upnext.edge.report_page import USER
+from upnext.edge.config import report_passwords
+from upnext.edge.report_page import where_the_report_is
 from upnext.edge.server import check_port
 from upnext.errors import UpnextError
 from upnext.settings import IS_CHECKOUT, PROJECT, Settings
@@ -68,8 +68,7 @@ def serve(settings: Settings, *, port: int, edge_port: int) -> int:
         environment["UPNEXT_EDGE_URL"] = edge_url
         print(f"Upnext comes up on http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         report_passwords(settings)
-        password = "UPNEXT_REPORT_PASSWORD" if settings.report_password else str(settings.home / REPORT_PASSWORD)
-        print(f"The report: {edge_url}/report (user {USER}, password in {password})", flush=True)
+        print(where_the_report_is(settings, f"http://127.0.0.1:{edge_port}"), flush=True)
         print(f"Drop files into {settings.landing / 'segment'}", flush=True)
         programs = Path(sys.executable).parent
         code_port = _free_port()
@@ -154,8 +153,9 @@ def running_on(settings: Settings) -> int | None:
 
 
 def reload(port: int) -> bool:
-    """Let the UI read again what is declared; False where it does not answer."""
-    query = f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ __typename }} }}'
+    """Let the UI read again what is declared; False where it does not answer, or cannot read it."""
+    read = "... on WorkspaceLocationEntry { locationOrLoadError { __typename } }"
+    query = f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ {read} }} }}'
     request = Request(
         f"http://127.0.0.1:{port}/graphql",
         data=json.dumps({"query": query}).encode(),
@@ -163,7 +163,7 @@ def reload(port: int) -> bool:
     )
     try:
         with urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server on loopback
-            return b"WorkspaceLocationEntry" in answer.read()
+            return b'"RepositoryLocation"' in answer.read()
     except OSError:
         return False
 

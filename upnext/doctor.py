@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.client import HTTPException
@@ -24,6 +25,7 @@ from sqlalchemy.engine import Connection
 from upnext.clock import utc_now
 from upnext.errors import UpnextError, nearest, without_values
 from upnext.journeys.channels.smtp import SmtpConnection, parse_smtp_url
+from upnext.journeys.channels.webhook import targets
 from upnext.project import Project
 from upnext.settings import INTERNAL, VARIABLES, Settings
 from upnext.sql import SQL
@@ -37,6 +39,7 @@ WITHIN = 5.0
 CLOCKS_APART = timedelta(seconds=5)
 TICK_AGE = timedelta(hours=2)
 LEAST_CONNECTIONS = 20
+LEAST_OF_A_KEY = 32
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,23 @@ def _variables(project: Project, environment: Mapping[str, str]) -> Iterator[Fin
             "settings", "wrong", "UPNEXT_BASE_URL is no https address",
             "set it to one such as https://up.otto.example: links of mails begin with it",
         )  # fmt: skip
+    short = [name for name, keys in _keys(project.settings).items() if any(len(key) < LEAST_OF_A_KEY for key in keys)]
+    for name in short:
+        yield Finding(
+            "settings", "look", f"{name} has a key of fewer than {LEAST_OF_A_KEY} characters, which can be guessed",
+            "put a new one before it, as `openssl rand -base64 32` prints one",
+        )  # fmt: skip
+    with suppress(UpnextError):
+        endpoints = project.policy.endpoints
+        try:
+            targets(endpoints, environment)
+        except UpnextError as error:
+            yield Finding("settings", "wrong", str(error), "set the variable: calls of webhooks wait until then")
     yield Finding("settings", "good", f"home {project.settings.home}; set: {', '.join(stated) or 'nothing'}")
+
+
+def _keys(settings: Settings) -> dict[str, Sequence[str]]:
+    return {"UPNEXT_SIGNING_KEYS": settings.signing_keys, "UPNEXT_ERASURE_KEYS": settings.erasure_keys}
 
 
 def _is_address(base: str) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.engine import Connection
 
 from upnext.errors import UpnextError
@@ -42,8 +43,8 @@ class Keys:
         return cls(lambda: settings.erasure_keys or kept(settings.home, KEYS_FILE))
 
     def hashes(self, kind: str, text: str) -> list[bytes]:
-        """Return the hash of an id or an address by each key. An address counts in lower case."""
-        return [_hash(key, kind, text) for key in self.read()]
+        """Return the hashes of an id, or of the spellings of an address, by each key."""
+        return [_hash(key, kind, spelled) for key in self.read() for spelled in _spellings(kind, text)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class Tombstones:
 
     def names(self, kind: str, text: str | None, *, at: datetime | None = None) -> bool:
         """Whether an id or an address is of somebody who was erased, and at this instant was not readmitted yet."""
-        return text is not None and any(self._holds(_hash(key, kind, text), at) for key in self.keys)
+        if text is None:
+            return False
+        spellings = _spellings(kind, text)
+        return any(self._holds(_hash(key, kind, spelled), at) for key in self.keys for spelled in spellings)
 
     def _holds(self, hashed: bytes, at: datetime | None) -> bool:
         if hashed not in self.hashes:
@@ -159,6 +163,20 @@ def tokens(payload: bytes) -> Iterator[str]:
                 yield token[1:-1].replace(b'""', b'"').decode(errors="replace")
         else:
             yield token.decode(errors="replace")
+
+
+def _spellings(kind: str, text: str) -> set[str]:
+    """Return what an id or an address may also be written as: a domain of other letters than ASCII has two names."""
+    if kind != ADDRESS:
+        return {text}
+    text = text.lower()
+    if "@" not in text or (text.isascii() and "xn--" not in text):
+        return {text}
+    try:
+        known = validate_email(text, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError:
+        return {text}
+    return {text, known.normalized.lower(), (known.ascii_email or text).lower()}
 
 
 def _hash(key: str, kind: str, text: str) -> bytes:

@@ -26,7 +26,7 @@ from upnext.loop import dispatch_journeys, show_ctas, tick
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.ticks.lifecycle import loads_to_take_in
-from upnext.warehouse.locks import taken
+from upnext.warehouse.locks import is_held, taken
 
 LOOKS_EVERY = 0.25
 """Seconds between two looks at what waits."""
@@ -52,10 +52,12 @@ def live(
     *,
     stop: threading.Event,
     on_failure: Callable[[str], None],
+    on_look: Callable[[], None] = lambda: None,
     once: bool = False,
     leaves_files: bool = False,
 ) -> Iterator[Did]:
     """Yield each piece of work that was done, until told to stop; with `once`, until nothing waits any more.
+    `on_look` is called at each look, whether or not something waits.
 
     With `leaves_files`, files of the landing folder are left to Dagster's sensor, whose runs people watch. A failure is
     told and tried again, after a wait that doubles. Of several such processes one works, by a lock, and the others
@@ -72,6 +74,7 @@ def live(
             elif not once:
                 stop.wait(STANDS_BY)
                 continue
+            on_look()
             now = fingerprint(settings)
             if now != seen:
                 project.engine.dispose()
@@ -103,9 +106,12 @@ def live(
 
 
 def work(project: Project, *, leaves_files: bool) -> Did | None:
-    """Do what waits: a tick for events, else a dispatch of what is due; None where nothing waits."""
+    """Do what waits: a tick for events, else a dispatch of what is due; None where nothing waits.
+
+    While another process ticks or rebuilds, mails go on.
+    """
     now = utc_now()
-    if has_lines(project) or (not leaves_files and has_files(project, now)):
+    if not is_ticking(project) and (has_lines(project) or (not leaves_files and has_files(project, now))):
         ticked = tick(project, None)
         return Did("tick", ticked.as_of, {"events": ticked.ingest["stored"], **ticked.segments})
     due = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
@@ -114,6 +120,12 @@ def work(project: Project, *, leaves_files: bool) -> Did | None:
         show_ctas(project)
         return Did("dispatch", now, done.messages)
     return None
+
+
+def is_ticking(project: Project) -> bool:
+    """Whether a tick or a rebuild is at work, which another one would wait for."""
+    with project.engine.connect() as connection:
+        return is_held(connection, "tick")
 
 
 def has_lines(project: Project) -> bool:

@@ -100,15 +100,17 @@ def rebuild(project: Project) -> dict[str, int]:
         with project.engine.connect() as connection:
             started_at = connection.scalar(sa.text("select now()"))
         project.dbt.invoke(["run", "--full-refresh", "--select", *_KEPT_UP_TO_DATE])
-        with project.engine.connect() as connection:
-            rows = connection.execute(
-                sa.text(
-                    "select model, coalesce(drift, 0) as drift from features.rebuilds where rebuilt_at > :started_at"
-                    " order by model"
-                ),
-                {"started_at": started_at},
-            )
-            return {row.model: row.drift for row in rows}
+        return last_drift(project, since=started_at)
+
+
+def last_drift(project: Project, *, since: datetime | None = None) -> dict[str, int]:
+    """Return the rows that the last rebuild of each table found wrong, by table; of rebuilds since an instant alone."""
+    statement = (
+        "select distinct on (model) model, coalesce(drift, 0) as drift from features.rebuilds"
+        " where cast(:since as timestamptz) is null or rebuilt_at > :since order by model, rebuilt_at desc"
+    )
+    with project.engine.connect() as connection:
+        return {row.model: row.drift for row in connection.execute(sa.text(statement), {"since": since})}
 
 
 def dispatch_journeys(
@@ -117,7 +119,7 @@ def dispatch_journeys(
     """Move people along the journeys that are started (or `only` these and their exclusive groups); send what is due.
 
     Raises `UpnextError` where the warehouse is a copy of another; and where a channel cannot be used, after all other
-    work: due messages of that channel wait.
+    work: due messages of that channel wait. What users see in the product does not wait for it.
     """
     engine, journeys = project.engine, project.journeys_at_work
     if not is_replay:
@@ -146,6 +148,7 @@ def dispatch_journeys(
                 done.messages = dict(Counter(done.messages) + sent)
     complete(engine, moved, as_of=as_of, done=done)
     if failures:
+        show_ctas(project)
         raise failures[0]
     return done
 
@@ -218,7 +221,11 @@ def tick(project: Project, asked: datetime | None, *, is_explicit: bool = True, 
     ingested = ingest_landing(project)
     built = build(project, utc_now() if asked is None else asked, is_explicit=is_explicit and asked is not None)
     assigned = assign_experiences(project, built.as_of)
-    dispatched = dispatch_journeys(project, built.as_of, is_replay=is_replay)
+    try:
+        dispatched = dispatch_journeys(project, built.as_of, is_replay=is_replay)
+    except UpnextError:
+        analyse_results(project, built.as_of)
+        raise
     shown = show_ctas(project)
     analysed = analyse_results(project, built.as_of)
     return Ticked(

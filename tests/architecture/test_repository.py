@@ -60,9 +60,8 @@ def test_the_unit_tests_mirror_the_product() -> None:
     """`tests/unit/events/test_source.py` tests `upnext/events/source.py`; `test_source_faults.py` would too."""
     for path in (PROJECT / "tests" / "unit").rglob("test_*.py"):
         place = path.parent.relative_to(PROJECT / "tests" / "unit")
-        folder = (
-            PROJECT / place if place.parts[:1] in (("sensors",), ("orchestration",)) else PROJECT / "upnext" / place
-        )
+        rooms = ("assets", "sensors", "orchestration")
+        folder = PROJECT / place if place.parts and place.parts[0] in rooms else PROJECT / "upnext" / place
         modules = [module.stem for module in folder.glob("*.py")] + [place.name]
         assert any(path.stem.startswith(f"test_{module}") for module in modules if module), path
 

@@ -34,10 +34,9 @@ def mail(name: str) -> dict[str, Any]:
 
 
 def journey_of(text: str) -> Journey:
-    """Return a journey with this step, whose ways lead to `yes` and to `no`."""
-    # YAML reads yes and no as booleans.
-    step = yaml.safe_load(text.replace("then: yes", "then: 'yes'").replace(": no", ": 'no'"))
-    ends = [{"do": "exit", "name": way, "reason": way} for way in ("yes", "no") if f": {way}" in text]
+    """Return a journey with this step, whose ways lead to `went` and to `stayed`."""
+    step = yaml.safe_load(text)
+    ends = [{"do": "exit", "name": way, "reason": way} for way in ("went", "stayed") if f": {way}" in text]
     first: list[dict[str, Any]] = [mail("hello")] if "hello" in text else []
     if step["do"] == "branch":
         first.append({"do": "delay", "name": "rest", "for": "4 hours", "then": "it"})
@@ -108,11 +107,13 @@ def test_each_step_of_the_guide_does_what_it_says(at_work: Project) -> None:
     }
     messages = dict(rows(at_work, "select journey, channel from journeys.messages where step = 'it'"))
     asked = {
-        nth: (reasons[f"row{nth}", YES], reasons[f"row{nth}", NO]) for nth, text in enumerate(steps) if ": no" in text
+        nth: (reasons[f"row{nth}", YES], reasons[f"row{nth}", NO])
+        for nth, text in enumerate(steps)
+        if ": stayed" in text
     }
     split = next(nth for nth, text in enumerate(steps) if "do: split" in text)
-    assert set(asked.pop(split)) <= {"yes", "no"}
-    assert {steps[nth]: ways for nth, ways in asked.items() if ways != ("yes", "no")} == {}
+    assert set(asked.pop(split)) <= {"went", "stayed"}
+    assert {steps[nth]: ways for nth, ways in asked.items() if ways != ("went", "stayed")} == {}
     channels = ["email", "webhook", "cta", "event", "event", "start"]
     assert [messages.get(f"row{nth}") for nth in range(len(channels))] == channels
     assert reasons["another", YES] is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from upnext import dbt
 from upnext.errors import UpnextError
 from upnext.loop import adopt_copy, dispatch_journeys, ingest_landing, tick
 from upnext.project import Project
-from upnext.settings import Settings
+from upnext.settings import PROJECT, Settings
 from upnext.warehouse.embedded import binaries
 
 DAY = timedelta(days=1)
@@ -54,6 +55,15 @@ def restore(embedded_url: URL, tmp_path: Path, smtp: SmtpServer) -> Iterator[obj
     yield restored
     for project in made:
         project.engine.dispose()
+
+
+def test_the_path_of_the_guide_leads_to_the_tools_of_the_embedded_server() -> None:
+    guide = (PROJECT / "docs" / "run" / "backup.md").read_text()
+    (line,) = re.findall(r"^\$ (export PATH=.*)$", guide, re.MULTILINE)
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{line}; command -v pg_dump"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).samefile(binaries() / "pg_dump")
 
 
 def test_a_restored_copy_goes_on_and_sends_nothing_twice(

@@ -11,11 +11,11 @@ import pytest
 from tests.conftest import AS_OF, Cli, SmtpServer, rows
 from tests.journeys import DAY, HOUR, Journeys, journey, mail
 from upnext.errors import UpnextError
+from upnext.journeys.channels import outbox
 from upnext.journeys.definition import Broadcast
-from upnext.journeys.dispatch import journeys_with_work, run_checks
+from upnext.journeys.dispatch import journeys_with_work, pause, resume, run_checks
 from upnext.journeys.policy import Channel, Policy
 from upnext.loop import analyse_results, build
-from upnext.operations.controls import resume_journey
 from upnext.operations.controls import start as start_one
 from upnext.operations.copies import render_journey, send_test
 from upnext.project import Project
@@ -169,10 +169,42 @@ def test_a_broadcast_that_fails_pauses_itself_until_somebody_resumes_it(journeys
     assert rows(journeys.project, "select journey, reason from journeys.pauses") == [
         ("news", "failed 28.57 % of 7 messages")
     ]
-    resume_journey(journeys.project, "news")
+    resume(journeys.project.engine, "news", at=NOON + 3 * HOUR)
     journeys.dispatch(NOON + 3 * HOUR)
     assert statuses(journeys) == {"failed": 2, "sent": 10}
     assert rows(journeys.project, "select journey from journeys.pauses") == []
+
+
+def test_it_pauses_whenever_its_dispatch_comes_and_again_after_it_was_resumed(
+    journeys: Journeys, smtp: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PAGE", 3)
+    join(journeys, *USERS)
+    limits = {"failed": "20 %", "of_at_least": 3}
+    journeys.declare(news=broadcast(at=f"{NOON:%Y-%m-%d %H:%M}", pause_when=limits))
+    journeys.project.policy = Policy(email=Channel(connections=1))
+    smtp.answers = ["554 no"] * len(USERS)
+    late = timedelta(seconds=40)
+    for hours, failed in ((0, 5), (2, 5), (4, 5)):
+        journeys.dispatch(NOON + hours * HOUR + late)
+        assert statuses(journeys)["failed"] == failed
+    resume(journeys.project.engine, "news", at=NOON + 5 * HOUR)
+    for hours, failed in ((6, 10), (8, 10)):
+        journeys.dispatch(NOON + hours * HOUR + late)
+        assert statuses(journeys)["failed"] == failed
+
+
+def test_a_pause_moves_no_time_of_day(journeys: Journeys, smtp: SmtpServer) -> None:
+    join(journeys, *USERS)
+    journeys.declare(news=broadcast(at=f"{NOON:%Y-%m-%d %H:%M}"))
+    journeys.dispatch(NOON - 13 * HOUR)
+    pause(journeys.project.engine, "news", at=NOON - 12 * HOUR)
+    journeys.dispatch(NOON - 6 * HOUR)
+    assert resume(journeys.project.engine, "news", at=NOON - 2 * HOUR) == len(USERS)
+    journeys.dispatch(NOON - HOUR)
+    assert statuses(journeys) == {}
+    journeys.dispatch(NOON + HOUR)
+    assert statuses(journeys) == {"sent": len(USERS)}
 
 
 @pytest.mark.parametrize(("event", "kind", "is_paused"), [

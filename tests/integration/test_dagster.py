@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from assets.events import raw_events_contract
+from orchestration.live import GIVES_UP_AFTER
 from orchestration.prune import delete_old_runs
 from tests.conftest import AS_OF, Product, SmtpServer, content_copy, create_database, rows, settings_for, start
 from tests.integration.test_journeys import users
@@ -29,6 +31,7 @@ from upnext.clock import utc_now
 from upnext.dev import prepare
 from upnext.errors import UpnextError
 from upnext.journeys.dispatch import CHECKS as OUTBOX_CHECKS
+from upnext.live import Did
 from upnext.project import Project
 from upnext.retention.prune import RECENT
 from upnext.settings import PROJECT, Settings
@@ -215,6 +218,73 @@ def test_the_jobs_run(code_location: tuple[dg.Definitions, dg.DagsterInstance, P
     assert project.url.password not in metadata
 
 
+@pytest.fixture
+def told_by_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who is told of failures; named before the code location, which reads the environment."""
+    monkeypatch.setenv("UPNEXT_ALERTS_TO", "data@otto.example")
+
+
+def test_drift_is_mended_and_told_and_a_click_on_the_features_rebuilds_nothing(
+    told_by_mail: None, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], tmp_path: Path
+) -> None:
+    defs, instance, project = code_location
+    Product(project).power_user("ada", AS_OF)
+    assert run(defs, instance, "tick", **{"upnext/as_of": AS_OF.isoformat()}).success
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("update features.user_features set logins_30d = 99"))
+    rebuilds = rows(project, "select count(*) from features.rebuilds")
+    features = dg.AssetKey(["features", "user_features"])
+    click = defs.resolve_implicit_global_asset_job_def()
+    clicked = click.execute_in_process(instance=instance, asset_selection=[features])
+    assert [check.passed for check in clicked.get_asset_check_evaluations()] == [True], "as the last rebuild found it"
+    assert rows(project, "select count(*) from features.rebuilds") == rebuilds
+    rebuilt = run(defs, instance, "rebuild")
+    assert [check.passed for check in rebuilt.get_asset_check_evaluations()] == [False]
+    assert rows(project, "select logins_30d from features.user_features") == [(10,)]
+    (mail,) = (tmp_path / "mail" / "new").iterdir()
+    assert "user_features 1" in mail.read_text()
+
+
+def test_a_journey_of_a_team_is_loaded(
+    content: Path, code_location: tuple[dg.Definitions, dg.DagsterInstance, Project]
+) -> None:
+    *_, project = code_location
+    path = project.settings.campaigns / "journeys" / "earn_upgrade.yml"
+    path.write_text(path.read_text().replace("owner: growth@otto.example", "owner: growth"))
+    sys.modules.pop("orchestration.definitions")
+    definitions: Any = importlib.import_module("orchestration.definitions")
+    graph = definitions.defs().resolve_asset_graph()
+    assert graph.get(dg.AssetKey(["journeys", "earn_upgrade"])).owners == ["team:growth"]
+
+
+def test_a_warm_process_that_fails_again_and_again_fails_its_run(
+    code_location: tuple[dg.Definitions, dg.DagsterInstance, Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs, instance, _ = code_location
+    begun = utc_now()
+
+    def failing(*_: Any, on_failure: Any, on_look: Any, **__: Any) -> Iterator[Did]:
+        for _ in range(GIVES_UP_AFTER - 1):
+            on_failure("the mail server cannot be used")
+        yield Did("tick", begun, {"events": 1})
+        monkeypatch.setattr("orchestration.live.REPORTS_EVERY", timedelta(0))
+        on_look()
+        shown.append(len(instance.all_logs(run_id=ids[0], of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)))
+        for _ in range(GIVES_UP_AFTER):
+            on_failure("the mail server cannot be used")
+
+    shown: list[int] = []
+    ids = [str(uuid4())]
+    monkeypatch.setattr("orchestration.live.live", failing)
+    ran = defs.resolve_job_def("live").execute_in_process(instance=instance, raise_on_error=False, run_id=ids[0])
+    assert not ran.success
+    failure = ran.failure_data_for_node("tick_and_dispatch")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == "the mail server cannot be used"
+    assert shown[0] > 0, "written at a look, though no more work came"
+
+
 def test_a_part_of_the_models_is_no_tick(
     code_location: tuple[dg.Definitions, dg.DagsterInstance, Project],
 ) -> None:
@@ -359,5 +429,7 @@ def test_an_alert_goes_by_call_and_by_mail(tmp_path: Path, smtp: SmtpServer) -> 
     assert [(message["To"], message["Subject"]) for message in smtp.accepted] == [
         ("data@otto.example", "Upnext: tick failed")
     ]
+    send(Settings.from_environment(environment), Alert("by mail alone", "y"))
+    assert smtp.accepted[-1]["Subject"] == "by mail alone", "one of the two is enough"
     with pytest.raises(UpnextError, match="UPNEXT_ALERTS_URL does not take the alert"):
-        send(Settings.from_environment(environment), Alert("x", "y"))
+        send(Settings.from_environment({**environment, "UPNEXT_ALERTS_TO": ""}), Alert("x", "y"))

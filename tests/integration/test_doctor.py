@@ -61,6 +61,17 @@ def test_each_trouble_is_named_with_what_to_do(project: Project, tmp_path: Path)
     assert found(project.settings)["ticks"].found == "none yet"
 
 
+def test_keys_that_can_be_guessed_and_secrets_that_are_missing(content: Path, project: Project) -> None:
+    short = found(changed(project, signing_keys=("abc",)))["settings"]
+    assert (short.state, short.found.split()[0]) == ("look", "UPNEXT_SIGNING_KEYS")
+    policy = content / "campaigns" / "policy.yml"
+    crm = "endpoints: {crm: {url: 'https://crm.example/', secret: UPNEXT_CRM_SECRET}}"
+    policy.write_text(policy.read_text().replace("endpoints: {}", crm))
+    missing = found(project.settings)["settings"]
+    assert (missing.state, "endpoint 'crm': UPNEXT_CRM_SECRET is not a secret" in missing.found) == ("wrong", True)
+    assert found(project.settings, UPNEXT_CRM_SECRET=f"whsec_{'A' * 40}")["settings"].state == "good"
+
+
 def test_a_mail_server_that_answers(project: Project, smtp: SmtpServer) -> None:
     settings = changed(project, smtp_url=smtp.url, mail_from="ada@customer.example")
     assert found(settings)["mail"].state == "good"

@@ -175,7 +175,9 @@ def test_later_steps_read_what_an_endpoint_answered(journeys: Journeys, service:
     assert ("none", "skipped", "step none, subject: 'owner' is missing") in journeys.messages()
 
 
-@pytest.mark.parametrize("content", [b"", b"ok", b"[1]", b'{"a": 1', b"\xff", b'{"ticket": 5}', b'{"ticket": [1]}'])
+@pytest.mark.parametrize("content", [b"", b"ok", b"[1]", b'{"a": 1', b"\xff", b'{"ticket": 5}', b'{"ticket": [1]}',
+                                     b'{"ticket": {"id": "Gr\xfc\xdfe"}}', b'{"ticket": {"id": "a\\u0000b"}}',
+                                     b'{"ticket": {"id": "\\ud800"}}', b"[" * 60_000])  # fmt: skip
 def test_an_answer_that_says_nothing_keeps_nothing(content: bytes) -> None:
     assert kept(content, {"id": "ticket.id"}) is None
 

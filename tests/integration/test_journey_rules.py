@@ -16,7 +16,7 @@ from upnext.errors import UpnextError
 from upnext.experiences.definition import bucket
 from upnext.journeys.channels import outbox
 from upnext.journeys.definition import Journey
-from upnext.journeys.dispatch import CHECKS, journeys_with_work, run_checks
+from upnext.journeys.dispatch import CHECKS, journeys_with_work, pause, resume, run_checks
 from upnext.journeys.policy import Cap, Channel, Policy
 from upnext.loop import analyse_results, build, dispatch_journeys, open_tick
 from upnext.operations.checks import check_journeys, doubtful_copy
@@ -436,6 +436,8 @@ def test_a_message_that_could_not_be_sent_for_long_follows_the_rule_too(journeys
         ({"quiet_hours": {"from": "10:00", "to": "15:30"}}, None, AS_OF + timedelta(hours=3.5)),
         ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "America/Los_Angeles", AS_OF + 3 * HOUR),
         ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "Nowhere/Land", AS_OF),
+        ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "UTC+9", AS_OF),
+        ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "Etc/GMT+5", AS_OF + HOUR),
         ({"send_window": {"from": "09:00", "to": "11:00"}}, "UTC", AS_OF + 21 * HOUR),
         ({"send_window": {"from": "09:00", "to": "11:00", "days": ["mon"]}}, "UTC", AS_OF + 6 * DAY - 3 * HOUR),
         ({"send_window": {"from": "22:00", "to": "13:00", "days": ["mon"]}}, "UTC", AS_OF),
@@ -479,6 +481,35 @@ def test_an_account_has_a_clock_too(journeys: Journeys, smtp: SmtpServer) -> Non
     journeys.tick(AS_OF, "entered", "ada")
     journeys.dispatch()
     assert journeys.messages("status, not_before") == [("pending", AS_OF + 3 * HOUR)]
+
+
+def test_a_window_within_the_hour_that_summer_time_leaves_out(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada", timezone="Australia/Sydney")
+    window = {"from": "02:00", "to": "03:00", "days": ["sun"]}
+    journeys.declare(hello=journey(send_window=window, late="send"))
+    # The clocks of Sydney jump from 2 to 3 on 4 October 2026, a Sunday.
+    before = datetime(2026, 9, 28, 12, tzinfo=UTC)
+    journeys.dispatch(before)
+    journeys.tick(before, "entered", "ada")
+    journeys.dispatch(before)
+    assert journeys.messages("status, not_before") == [("pending", datetime(2026, 10, 10, 15, tzinfo=UTC))]
+
+
+def test_offers_of_one_dispatch_count_for_each_other(journeys: Journeys) -> None:
+    journeys.person("ada")
+    offers = [
+        {"do": "cta", "name": name, "after": "0 days", "surface": "web", "slot": name, "copy": "c", "url": "/x",
+         "lasts": "1 day"}
+        for name in ("first", "second", "third")
+    ]  # fmt: skip
+    journeys.project.policy = Policy(cap=Cap(messages=2, per="2 days", offers=True))
+    journeys.declare(one=journey(*offers))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    assert sorted(journeys.messages()) == [
+        ("first", "sent", None), ("second", "sent", None), ("third", "skipped", "frequency cap"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("offers", [False, True])
@@ -545,6 +576,59 @@ def test_a_pause_puts_off_what_follows(journeys: Journeys, smtp: SmtpServer) -> 
         journeys.dispatch(AS_OF + day * DAY + HOUR)
         sent.append(len(smtp.accepted) - 1)
     assert sent == [0, 0, 0, 0, 0, 0, 2, 4, 5, 5], "at the distances that they had"
+
+
+def test_what_waited_in_a_pause_is_not_late(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    journeys.declare(hello=journey(quiet_hours={"from": "10:00", "to": "14:00"}, late="skip"))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", "ada")
+    journeys.dispatch()
+    assert journeys.messages("status, not_before") == [("pending", AS_OF + 2 * HOUR)]
+    pause(journeys.project.engine, "hello", at=AS_OF + HOUR)
+    resume(journeys.project.engine, "hello", at=AS_OF + 9 * HOUR)
+    journeys.dispatch(AS_OF + 9 * HOUR)
+    assert journeys.messages() == [("hello", "sent", None)]
+
+
+def test_a_date_stays_what_it_is_through_a_pause(journeys: Journeys, smtp: SmtpServer) -> None:
+    soon = {"do": "delay", "name": "until_then", "until": {"event": "starts_at", "before": "1 hour"}}
+    journeys.person("ada", "bob")
+    journeys.declare(
+        hello=journey(soon, mail("soon"), segment=None, existing_members=None, exit_on_leaving=False,
+                      event={"any_of": ["book demo"]}, late="skip")
+    )  # fmt: skip
+    journeys.dispatch()
+    for user, hours in (("ada", 5), ("bob", 12)):
+        starts_at = (AS_OF + hours * HOUR).isoformat()
+        journeys.product.track(user, "book demo", AS_OF + HOUR / 2, properties={"starts_at": starts_at})
+    journeys.dispatch(AS_OF + HOUR)
+    pause(journeys.project.engine, "hello", at=AS_OF + HOUR)
+    resume(journeys.project.engine, "hello", at=AS_OF + 10.5 * HOUR)
+    journeys.dispatch(AS_OF + 10.75 * HOUR)
+    journeys.dispatch(AS_OF + 11 * HOUR)
+    journeys.dispatch(AS_OF + 20 * HOUR)
+    assert journeys.messages("user_id, status, reason, due_at") == [
+        ("ada", "skipped", "late", AS_OF + 4 * HOUR), ("bob", "sent", None, AS_OF + 11 * HOUR),
+    ]  # fmt: skip
+
+
+def test_whoever_was_taken_over_has_been_in_the_journey(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.person("ada")
+    event = {"segment": None, "existing_members": None, "exit_on_leaving": False, "event": {"any_of": ["book demo"]}}
+    group = {"exclusive_group": "one"}
+    journeys.declare(
+        weak=journey(mail("w"), mail("w2", after="5 days"), priority=1, **event, **group),
+        boss=journey(mail("b"), segment="lapsed_payers", priority=2, takes_over=True, **group),
+    )
+    journeys.dispatch()
+    journeys.product.track("ada", "book demo", AS_OF + HOUR / 2)
+    journeys.dispatch(AS_OF + HOUR)
+    journeys.tick(AS_OF + 2 * HOUR, "entered", "ada", segment="lapsed_payers")
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    journeys.product.track("ada", "book demo", AS_OF + 3 * HOUR)
+    journeys.dispatch(AS_OF + 4 * HOUR)
+    assert journeys.messages("step, status") == [("w", "sent"), ("b", "sent")]
 
 
 def test_those_inside_go_on_with_their_version(journeys: Journeys, smtp: SmtpServer) -> None:
@@ -1109,6 +1193,10 @@ def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
         "no identify call has the trait 'compny'; did you mean 'company'?",
     ]
     assert all(text.startswith(f"{path}:") for text in told)
+    template = journeys.project.settings.campaigns / "templates" / "catch_up.txt"
+    template.write_text(template.read_text().replace("{{ unsubscribe_url }}", ""))
+    doubts = list(doubtful_copy(journeys.project, journeys.project.journeys))
+    assert f"{template}: does not print {{{{ unsubscribe_url }}}}, which marketing needs" in doubts
     assert check_journeys(journeys.project, traits={}) == {"earn_upgrade": ["a", "b", "c", "c.x"]}
     monkeypatch.setattr("upnext.cli.journeys.project_here", lambda: journeys.project)
     printed = CliRunner().invoke(preview_journey, ["earn_upgrade"])

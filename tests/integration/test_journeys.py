@@ -242,7 +242,7 @@ def test_a_pause_stops_what_is_about_to_be_sent(project: Project, product: Produ
     dispatch_journeys(project, AS_OF)
     assert (messages(project), smtp.accepted) == ([("upgrade_reasons", "pending", None)], [])
     resume_journey(project, JOURNEY)
-    dispatch_journeys(project, AS_OF)
+    dispatch_journeys(project, AS_OF + timedelta(minutes=5))
     assert len(smtp.accepted) == 1
 
 

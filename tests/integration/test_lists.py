@@ -57,7 +57,7 @@ def test_a_segment_follows_a_list_and_evaluates_everybody_only_where_it_has_chan
     assert rows(project, looked_at) == [(3,), (3,), (0,)]
 
     path.unlink()
-    with pytest.raises(UpnextError, match=r"testers.sql:1: segment 'testers' reads the list 'beta_testers', but there"):
+    with pytest.raises(UpnextError, match=r"others.sql:1: segment 'others' reads the list 'beta_testers', but there"):
         project.check()
 
 

@@ -5,19 +5,25 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import UPNEXT, Product, rows, wait_for
+from tests.conftest import UPNEXT, Product, SmtpServer, free_port, rows, wait_for
 from tests.integration.test_edge import OTTO, Edge, running
+from tests.integration.test_journeys import users
 from upnext import loop
 from upnext.clock import utc_now
+from upnext.errors import UpnextError
 from upnext.events.ingest import Ingested
+from upnext.live import work
 from upnext.loop import build, ingest_landing
 from upnext.project import Project
+from upnext.warehouse.locks import exclusive
 
 SEEKERS = "select user_id from segments.members where segment = 'upgrade_seekers' order by 1"
 
@@ -130,6 +136,35 @@ def test_killed_in_a_tick_the_next_process_goes_on(edge: Edge) -> None:
     assert members(project) == []
     with at_work(project):
         wait_for(lambda: members(project) == ["ann"], "ann")
+
+
+def test_mails_go_while_a_rebuild_is_at_work(project: Project, product: Product, smtp: SmtpServer) -> None:
+    (ada,) = users(held_out=False, count=1)
+    now = utc_now()
+    product.power_user(ada, now - timedelta(hours=1))
+    build(project, now, is_explicit=False)
+    smtp.answers = ["451 later"]
+    loop.dispatch_journeys(project, now)
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("update journeys.messages set retry_at = null"))
+        connection.execute(sa.text("insert into edge.inbox (source, line) values ('segment', '{}')"))
+    with exclusive(project.engine, "tick"):
+        did = work(project, leaves_files=True)
+    assert did is not None
+    assert (did.what, len(smtp.accepted)) == ("dispatch", 1)
+    ticked = work(project, leaves_files=True)
+    assert ticked is not None
+    assert ticked.what == "tick"
+
+
+def test_without_a_mail_server_what_users_see_and_results_go_on(project: Project, product: Product) -> None:
+    (ada,) = users(held_out=False, count=1)
+    project.settings = replace(project.settings, smtp_url=f"smtp://127.0.0.1:{free_port()}")
+    product.power_user(ada, utc_now() - timedelta(hours=1))
+    with pytest.raises(UpnextError, match=r"the mail server .* cannot be used"):
+        loop.tick(project, None)
+    assert rows(project, "select count(*) from experiences.live_ctas where user_id = :user", user=ada) != [(0,)]
+    assert rows(project, "select count(*) from analytics.experiment_results") != [(0,)]
 
 
 def test_what_occurs_while_a_tick_begins_is_in_it(

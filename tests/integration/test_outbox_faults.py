@@ -139,7 +139,7 @@ class Outbox:
         )
         while rows(self.project, waiting, kind=kind) == [(0,)]:
             assert process.poll() is None, "it ended before it came to the point"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
 
 @pytest.fixture
@@ -324,6 +324,22 @@ def test_a_sender_that_is_refused_stops_no_recipient(outbox: Outbox, smtp: SmtpS
     outbox.dispatch()
     assert outbox.statuses() == [("failed", "smtp 550 5.1.8")]
     assert rows(outbox.project, "select count(*) from journeys.suppressions") == [(0,)]
+
+
+@pytest.mark.parametrize(("refusal", "is_dead"), [
+    ("550 no such user", True), ("550 Requested action not taken: mailbox unavailable", True),
+    ("553 sorry, that user is unknown", True),
+    ("550 relay not permitted", False), ("550 Access denied", False), ("551 please authenticate first", False),
+    ("553 sorry, your host is blacklisted", False), ("550 refused by our spam filter", False),
+])  # fmt: skip
+def test_a_refusal_without_a_code_is_of_the_address_unless_it_says_else(
+    outbox: Outbox, smtp: SmtpServer, refusal: str, is_dead: bool
+) -> None:
+    (user,) = outbox.due(1)
+    smtp.refused = {f"{user}@customer.example": refusal}
+    outbox.dispatch()
+    assert outbox.statuses() == [("failed", f"smtp {refusal[:3]}")]
+    assert rows(outbox.project, "select count(*) from journeys.suppressions") == [(int(is_dead),)]
 
 
 def test_a_number_of_thousands_of_digits_stops_no_mail(outbox: Outbox, smtp: SmtpServer) -> None:

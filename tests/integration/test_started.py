@@ -135,6 +135,16 @@ def test_on_the_command_line(cli: Cli) -> None:
     assert "days" in found["watermarks"]["as_of_age"]
 
 
+def test_an_experience_is_started_for_the_time_that_it_has(content: Path, cli: Cli) -> None:
+    path = content / "campaigns" / "experiences" / "upsell_banner.yml"
+    declared = path.read_text()
+    path.write_text(f"{declared}ends_at: 2026-07-01T00:00:00Z\n")
+    assert "its time is over since 2026-07-01" in cli.fails("experiences", "start", "upsell_banner")
+    path.write_text(f"{declared}starts_at: 2099-07-01T00:00:00Z\n")
+    done = cli.run("experiences", "start", "upsell_banner")
+    assert done.stdout.startswith("started: upsell_banner is shown from 2099-07-01 00:00 UTC on")
+
+
 def test_mails_do_not_leave_in_the_name_of_the_demo(cli: Cli) -> None:
     told = cli.fails("tick", UPNEXT_SMTP_URL="smtp://127.0.0.1:1")
     assert "UPNEXT_SMTP_URL is set and UPNEXT_MAIL_FROM is not" in told

@@ -66,6 +66,18 @@ def test_a_topic_stops_its_own_messages_alone(journeys: Journeys, smtp: SmtpServ
     assert "unsubscribed from the topic news (settings page)" in told
 
 
+def test_a_topic_that_nobody_declares_any_more_is_for_those_who_chose_it(journeys: Journeys) -> None:
+    journeys.person("ada", "bob")
+    journeys.declare(beta=by_event(mail("now", topic="beta"), mail("later", after="1 day", topic="beta")))
+    journeys.dispatch()
+    say(journeys, "bob", "topic subscribed", AS_OF, topic="beta")
+    book(journeys, "ada", "bob")
+    topics = {"labs": journeys.project.policy.topics["beta"]}
+    journeys.project.policy = msgspec.structs.replace(journeys.project.policy, topics=topics)
+    journeys.dispatch(AS_OF + 2 * DAY)
+    assert (journeys.sent("now"), journeys.sent("later")) == (["bob"], ["bob"])
+
+
 def test_the_link_of_a_mail_unsubscribes_from_its_topic_and_without_one_from_all(journeys: Journeys) -> None:
     journeys.person("ada", "bob")
     journeys.declare(news=by_event(mail("about_news"), topic="news"), other=by_event(mail("about_else")))

@@ -17,6 +17,7 @@ from tests.conftest import AS_OF, rows
 from tests.journeys import Journeys, journey
 from upnext.errors import UpnextError
 from upnext.journeys.channels.webhook import retry_after
+from upnext.journeys.dispatch import expire_leases
 from upnext.journeys.policy import Channel, Endpoint, Policy
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -165,6 +166,34 @@ def test_gone_disables_the_endpoint(hooks: Journeys, receiver: Receiver) -> None
         ("ada", "failed", "http 410"), ("bob", "skipped", "endpoint is gone"),
     ]  # fmt: skip
     assert len(receiver.got) == 1
+    moved = Endpoint(url=f"{receiver.url}?again", secret="UPNEXT_CRM_SECRET")
+    hooks.project.policy = Policy(webhook=Channel(connections=1, timeout_seconds=1), endpoints={"crm": moved})
+    hooks.person("cid", name="Cid")
+    hooks.tick(AS_OF, "entered", "cid")
+    hooks.dispatch()
+    assert ("cid", "sent", None) in hooks.messages("user_id, status, reason"), "another address is another endpoint"
+
+
+def test_gone_is_of_one_record_where_the_body_is_the_endpoint_s_own(hooks: Journeys, receiver: Receiver) -> None:
+    crm = Endpoint(url=receiver.url, body={"id": "{{ user_id }}"})
+    hooks.project.policy = Policy(webhook=Channel(connections=1, timeout_seconds=1), endpoints={"crm": crm})
+    receiver.answers = [410]
+    hooks.dispatch()
+    hooks.person("bob", name="Bob")
+    hooks.tick(AS_OF, "entered", "bob")
+    hooks.dispatch()
+    assert sorted(hooks.messages("user_id, status, reason")) == [("ada", "failed", "http 410"), ("bob", "sent", None)]
+
+
+def test_a_call_that_ends_its_sender_again_and_again_is_given_up(hooks: Journeys) -> None:
+    hooks.dispatch()
+    for _ in range(11):
+        hooks.write(
+            "update journeys.messages set status = 'sending', fence = fence + 1, retry_at = null,"
+            " lease_until = clock_timestamp() - interval '1 second' where status in ('pending', 'sent')"
+        )
+        expire_leases(hooks.project.engine, ["hook"])
+    assert hooks.messages("status, attempts") == [("failed", 10)]
 
 
 @pytest.mark.parametrize(

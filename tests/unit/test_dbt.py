@@ -2,10 +2,12 @@
 
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
+import pytest
 from sqlalchemy.engine import make_url
 
-from upnext.dbt import build_arguments, environment
+from upnext.dbt import Dbt, build_arguments, environment
 from upnext.dev import storage_url
 from upnext.settings import Settings
 from upnext.warehouse.engine import SESSION
@@ -14,6 +16,15 @@ from upnext.warehouse.engine import SESSION
 def test_a_tick_hands_its_id_and_instant_to_dbt() -> None:
     arguments = build_arguments(as_of=datetime(2026, 4, 1, tzinfo=UTC), tick_id=7)
     assert json.loads(arguments[-1]) == {"as_of": "2026-04-01T00:00:00+00:00", "tick_id": 7}
+
+
+def test_what_ends_dbt_from_outside_is_no_failure_of_dbt() -> None:
+    class EndedError(BaseException):
+        pass
+
+    ended = SimpleNamespace(exception=EndedError(), success=False)
+    with pytest.raises(EndedError):
+        Dbt(Settings.from_environment({}))._result(ended)
 
 
 def test_a_build_by_hand_has_no_tick() -> None:

@@ -26,6 +26,14 @@ def test_an_id_matches_by_its_kind_and_by_any_key() -> None:
     assert "old" not in repr(erased)
 
 
+@pytest.mark.parametrize("written", ["k@müller.de", "K@Müller.DE", "k@xn--mller-kva.de"])
+@pytest.mark.parametrize("erased", ["k@müller.de", "k@xn--mller-kva.de"])
+def test_a_domain_has_two_names(written: str, erased: str) -> None:
+    assert buried((ADDRESS, erased)).names(ADDRESS, written)
+    assert set(KEYS.hashes(ADDRESS, erased)) & set(KEYS.hashes(ADDRESS, written))
+    assert not buried((ADDRESS, erased)).names(ADDRESS, "k@muller.de")
+
+
 def test_another_key_gives_another_hash() -> None:
     assert not Tombstones(dict.fromkeys(KEYS.hashes(USER, "ada")), ["another"]).names(USER, "ada")
 

@@ -19,12 +19,14 @@ from upnext.settings import Settings
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes.")
 def edge(host: str, port: int, workers: int) -> None:
     """Serve HTTP: take events from Segment's clients, in the browser and on servers."""
+    from upnext.edge.report_page import where_the_report_is  # noqa: PLC0415
     from upnext.edge.server import serve  # noqa: PLC0415
     from upnext.warehouse.engine import connect, database_url  # noqa: PLC0415
 
     settings = Settings.from_environment()
     connect(settings).dispose()
     database = database_url(settings).render_as_string(hide_password=False)
+    print(where_the_report_is(settings, f"http://{host}:{port}"), flush=True)
     serve(database, host=host, port=port, processes=workers)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,15 @@ def experiences() -> None:
 def start_experience(experience: str, as_json: bool) -> None:
     """Start an experience: members of its segment are assigned an arm, and see what it shows."""
     from upnext import switches  # noqa: PLC0415
+    from upnext.clock import utc_now  # noqa: PLC0415
     from upnext.operations import controls  # noqa: PLC0415
 
-    controls.start(project_here(), "experience", experience, by=switches.this_user())
+    project = project_here()
+    controls.start(project, "experience", experience, by=switches.this_user())
     _let_the_ui_see()
-    told = f"started: {experience} is shown from now on; `upnext experiences stop {experience}` ends it"
+    starts_at = project.experiences[experience].starts_at
+    since = "now" if starts_at is None or starts_at <= utc_now() else f"{starts_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    told = f"started: {experience} is shown from {since} on; `upnext experiences stop {experience}` ends it"
     tell({"started": experience}, as_json, told)
 
 

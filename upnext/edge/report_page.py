@@ -9,11 +9,12 @@ import falcon
 import psycopg
 from falcon.asgi import Request, Response
 
-from upnext.edge.config import Config
+from upnext.edge.config import REPORT_PASSWORD, Config
 from upnext.edge.limits import Limits
 from upnext.edge.refusal import Refused
 from upnext.edge.requests import has_already, login_of, peer_of, takes_gzip
 from upnext.edge.warehouse import Warehouse
+from upnext.settings import Settings
 
 USER = "upnext"
 WRONG_A_SECOND = 1
@@ -32,6 +33,12 @@ _NONE_YET = (
     "<!doctype html><title>No report yet</title><p>No report yet. Dagster writes one after each analysis;"
     " <code>upnext report</code> writes one now.</p>"
 )
+
+
+def where_the_report_is(settings: Settings, origin: str) -> str:
+    """Return in a line where the edge at an address serves the report, and where its password is."""
+    password = "UPNEXT_REPORT_PASSWORD" if settings.report_password else str(settings.home / REPORT_PASSWORD)
+    return f"The report: {origin}{settings.edge_prefix}/report (user {USER}, password in {password})"
 
 
 class ReportPage:

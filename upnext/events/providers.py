@@ -109,29 +109,37 @@ def _sendgrid(payload: dict[str, Any]) -> Told:
     }  # fmt: skip
     name = _name(names, payload["event"])
     kind = None
-    if name == "bounced":
+    if payload["event"] == "dropped":
+        name, kind = _dropped(str(payload.get("reason")))
+    elif name == "bounced":
         kind = "soft" if payload.get("type") == "blocked" else "hard"
     ids = [payload.get("message_id"), payload.get("smtp-id")]
     return Told(f"message {name}", payload["sg_event_id"], payload["timestamp"], ids, kind, payload.get("url"))
 
 
+def _dropped(reason: str) -> tuple[str, str | None]:
+    """Return what became of a message that SendGrid did not send: it knows the address, or has no more to give."""
+    known = {
+        "Bounced Address": ("bounced", "hard"), "Invalid": ("bounced", "hard"),
+        "Spam Reporting Address": ("complained", None), "Unsubscribed Address": ("unsubscribed", None),
+    }  # fmt: skip
+    return known.get(reason, ("bounced", "soft"))
+
+
 def _postmark(payload: dict[str, Any]) -> Told:
     """A webhook of Postmark; our id is the metadata `message_id`."""
     stated = payload["RecordType"]
-    names = {
-        "Bounce": "bounced", "SpamComplaint": "complained", "Open": "opened", "Click": "clicked",
-        "SubscriptionChange": "unsubscribed",
-    }  # fmt: skip
-    name = _name(names, stated)
-    if name == "unsubscribed" and not payload.get("SuppressSending"):
-        name = "resubscribed"
-    times = {
-        "bounced": "BouncedAt", "complained": "BouncedAt", "unsubscribed": "ChangedAt", "resubscribed": "ChangedAt",
-    }  # fmt: skip
-    at = payload[times.get(name, "ReceivedAt")]
-    kind = None
-    if name == "bounced":
-        kind = "hard" if payload["Type"] in ("HardBounce", "BadEmailAddress", "ManuallyDeactivated") else "soft"
+    names = {"Bounce": "bounced", "SpamComplaint": "complained", "Open": "opened", "Click": "clicked"}
+    if stated == "SubscriptionChange":
+        # Whoever is mailed again was made so in Postmark itself, which is no word of the user's.
+        suppressed = {"HardBounce": "bounced", "SpamComplaint": "complained", "ManualSuppression": "unsubscribed"}
+        name, at = _name(suppressed, payload.get("SuppressionReason")), payload["ChangedAt"]
+        kind = "hard" if name == "bounced" else None
+    else:
+        name = _name(names, stated)
+        at = payload["BouncedAt" if name in ("bounced", "complained") else "ReceivedAt"]
+        is_hard = name == "bounced" and payload["Type"] in ("HardBounce", "BadEmailAddress", "ManuallyDeactivated")
+        kind = ("hard" if is_hard else "soft") if name == "bounced" else None
     provider_id = payload.get("ID", f"{payload['MessageID']}:{at}")
     return Told(
         f"message {name}", provider_id, at, [payload.get("Metadata", {}).get("message_id")], kind,

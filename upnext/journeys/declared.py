@@ -21,7 +21,7 @@ from upnext.journeys.copy.templates import (
     template_names,
 )
 from upnext.journeys.copy.templates import find_mistakes as find_template_mistakes
-from upnext.journeys.definition import Broadcast, Email, EmailVariant, Journey, StartJourney
+from upnext.journeys.definition import AnyStep, Broadcast, Email, EmailVariant, Journey, StartJourney, Track
 from upnext.journeys.mistakes import Names, find_circle, find_mistakes, find_mistakes_of_broadcast
 from upnext.journeys.plan import is_transactional, starts
 from upnext.journeys.policy import Policy, PolicyFile, Topic, TopicsFile
@@ -131,13 +131,14 @@ def load_journeys(
         check(file_of(campaigns, name, journey), find_mistakes(name, journey, known))
     if circle := find_circle(journeys):
         name, first = circle
-        position = next(
-            nth
+        position, key = next(
+            (nth, "journey" if isinstance(step, StartJourney) else "event")
             for nth, step in enumerate(journeys[name].steps)
-            if isinstance(step, StartJourney) and step.journey == first
+            if (isinstance(step, StartJourney) and step.journey == first)
+            or (isinstance(step, Track) and step.event in getattr(journeys[first].event, "any_of", ()))
         )
         mistake = f"journey '{first}' leads back to '{name}': journeys that start each other would never end"
-        check(file_of(campaigns, name, journeys[name]), [Problem(["steps", position, "journey"], mistake)])
+        check(file_of(campaigns, name, journeys[name]), [Problem(["steps", position, key], mistake)])
     for template in sorted(_templates(journeys)):
         for path in template_files(templates, template):
             if not path.is_file():
@@ -191,6 +192,14 @@ def _mistakes_of_languages(keys: Keys, step: Email, templates: Path) -> Iterator
             if language != "default" and not set(languages(language)) & set(languages_of(templates, template)):
                 mistake = f"is in '{language}', but the template is not: add {template}.{language}.txt and .mjml"
                 yield Problem(keys, mistake)
+
+
+def files_of_marketing(journey: Journey, step: AnyStep, templates: Path) -> set[str]:
+    """Return the files of templates from which a step makes mails that users may unsubscribe from."""
+    if not isinstance(step, Email) or is_transactional(journey, step):
+        return set()
+    names = {copy.template for copy in _copies(step) if copy.template is not None}
+    return {path.name for name in names for path in template_files(templates, name)}
 
 
 def _not_printed(keys: Keys, step: Email, templates: Path, name: str) -> Iterator[Problem]:

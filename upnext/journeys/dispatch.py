@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from upnext.journeys.channels.outbox import record_consent, stop_parameters
+from upnext.journeys.channels.outbox import RETRIES, record_consent, stop_parameters
 from upnext.journeys.definition import Broadcast, Journey, Reentry, version
 from upnext.journeys.plan import by_own_clock, limits, longest, plan, stored
 from upnext.journeys.policy import Policy
@@ -179,7 +179,8 @@ def resume(engine: Engine, journey: str, *, at: datetime) -> int | None:
 def expire_leases(engine: Engine, journeys: list[str]) -> None:
     """Release the messages whose sender has died."""
     with engine.begin() as connection:
-        connection.execute(SQL["expire_leases"], {"journeys": journeys})
+        values = {"journeys": journeys, "most_retries": len(RETRIES["webhook"])}
+        connection.execute(SQL["expire_leases"], values)
 
 
 def run_checks(engine: Engine, *, now: datetime) -> dict[str, dict[str, int]]:
@@ -295,8 +296,8 @@ def _advance(connection: Connection, at: dict[str, Any], done: DispatchResult) -
         has_ctas = has_ctas or moved.has_ctas
         if not moved.moved:
             break
-    if has_ctas:
-        connection.execute(SQL["show_ctas"], at)
+    while has_ctas and connection.execute(SQL["show_ctas"], at).rowcount:
+        pass
 
 
 def _find_affected(connection: Connection, at: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from upnext.journeys.definition import (
     Wait,
     Webhook,
 )
-from upnext.journeys.plan import OWN_CLOCK, is_transactional, starts, ways
+from upnext.journeys.plan import OWN_CLOCK, is_transactional, longest, starts, ways
 from upnext.warehouse.relations import taken_names
 
 PROGRAMME = "programme"
@@ -113,17 +113,32 @@ def find_mistakes_of_broadcast(broadcast: Broadcast, journeys: Collection[str], 
 
 
 def find_circle(journeys: Mapping[str, Journey]) -> tuple[str, str] | None:
-    """Return a journey that starts itself by way of others, and the one that it starts first; None without such."""
-    for name, journey in journeys.items():
-        for first in starts(journey):
+    """Return a journey that starts itself by way of others, and the one that it starts first; None without such.
+
+    A `track` step starts each journey that its event lets people into. Where time passes in between, that may go on.
+    """
+    started = {name: starts(journey) | _started_by_events(journey, journeys) for name, journey in journeys.items()}
+    for name in journeys:
+        for first in sorted(started[name]):
             seen, found = {first}, [first]
             while found:
-                further = starts(journeys[found.pop()]) - seen
+                further = started[found.pop()] - seen
                 seen |= further
                 found.extend(further)
             if name in seen:
                 return name, first
     return None
+
+
+def _started_by_events(journey: Journey, journeys: Mapping[str, Journey]) -> set[str]:
+    if longest(journey):
+        return set()
+    tracked = {step.event for step in journey.steps if isinstance(step, Track)}
+    return {
+        name
+        for name, other in journeys.items()
+        if other.event is not None and other.reentry == "always" and tracked.intersection(other.event.any_of)
+    }
 
 
 def _within(place: Keys, problems: Iterable[Problem]) -> Iterator[Problem]:

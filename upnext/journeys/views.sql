@@ -376,7 +376,7 @@ create or replace function journeys.stop_reason(
     of_channels text [],
     most_messages integer,
     cap_interval interval,
-    opt_in_topics text []
+    opt_out_topics text []
 ) returns table (reason text)
 language sql stable rows 1
 as $$
@@ -385,7 +385,11 @@ as $$
             when entries.status in ('converted', 'left', 'excluded') then entries.status
             when suppressed.reason is not null then suppressed.reason
             when not consents.is_granted then 'unsubscribed from ' || consents.topic
-            when consents.topic is null and steps.definition ->> 'topic' = any(opt_in_topics)
+            -- A topic that nobody declares any more may have been one that users must choose.
+            when
+                consents.topic is null
+                and steps.definition ->> 'topic' is not null
+                and steps.definition ->> 'topic' <> all(opt_out_topics)
                 then 'has not subscribed to ' || cast(steps.definition ->> 'topic' as text)
             when messages.channel = 'webhook' and exists (
                 select from journeys.disabled_endpoints

@@ -13,8 +13,8 @@ from upnext.declarations import line_of
 from upnext.errors import nearest
 from upnext.features.declared import TABLES
 from upnext.journeys.copy import samples
-from upnext.journeys.copy.templates import copy_sources, names_used
-from upnext.journeys.declared import file_of
+from upnext.journeys.copy.templates import copy_sources, mentions, names_used
+from upnext.journeys.declared import file_of, files_of_marketing
 from upnext.kinds import names_of
 from upnext.operations.copies import made_up_user, messages_for, traits_of_users
 from upnext.project import Project
@@ -54,12 +54,18 @@ def check_journeys(project: Project, *, traits: Mapping[str, Any]) -> dict[str, 
 
 
 def doubtful_copy(project: Project, journeys: Iterable[str]) -> Iterator[str]:
-    """Yield each trait that the copy of journeys names and no identify call has, with file, line and nearest match."""
+    """Yield each trait that the copy of journeys names and no identify call has, with file, line and nearest match.
+
+    And each template of marketing without a link to unsubscribe.
+    """
     traits = traits_of_users(project)
     templates = project.settings.campaigns / "templates"
     for name in journeys:
         path = file_of(project.settings.campaigns, name, project.journeys[name])
         for position, step in enumerate(project.journeys[name].steps):
+            for file in sorted(files_of_marketing(project.journeys[name], step, templates)):
+                if not mentions(templates, file, "unsubscribe_url"):
+                    yield f"{templates / file}: does not print {{{{ unsubscribe_url }}}}, which marketing needs"
             for where, source in copy_sources(msgspec.to_builtins(step), templates):
                 for use in names_used(source):
                     if isinstance(where, Path):

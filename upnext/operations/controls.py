@@ -27,6 +27,10 @@ def start(project: Project, kind: str, name: str, *, by: str) -> None:
     project.check()
     if kind == "journey":
         _check_startable(name, project.journeys[name], last_published_as_of(project.engine) or utc_now())
+    elif (ends_at := project.experiences[name].ends_at) is not None and ends_at <= utc_now():
+        raise UpnextError(
+            f"experience '{name}': its time is over since {ends_at:%Y-%m-%d}; set another `ends_at` first"
+        )
     with transaction(project.engine, "dispatch") as connection:
         if not switch(connection, name, is_started=True, at=utc_now(), by=by):
             raise UpnextError(f"{kind} '{name}' is started already")

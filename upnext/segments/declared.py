@@ -14,7 +14,7 @@ from upnext.warehouse.relations import taken_names
 
 def segment_files(models: Path) -> dict[str, Path]:
     """Return the declared segments, one file each."""
-    return {file.stem: file for file in (models / "segments").rglob("*.sql")}
+    return {file.stem: file for file in sorted((models / "segments").rglob("*.sql"))}
 
 
 def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
@@ -90,7 +90,8 @@ def check_segments(
         unknown_ones = (
             (nth, problem)
             for nth, model in enumerate(models)
-            for problem in unknown([], "segment", [model.name], {*files, *known})
+            if model.name not in known
+            for problem in unknown([], "segment", [model.name], files)
         )
         check(description, (Problem(["models", nth, "name"], problem.text) for nth, problem in unknown_ones))
     cycle = find_cycle({name: [other for other in references(text) if other in files] for name, text in texts.items()})

@@ -157,7 +157,10 @@ create or replace function upnext.is_time_zone(name text) returns boolean
 language plpgsql stable parallel safe as $$
 begin
     perform now() at time zone name;
-    return name ~ '^[A-Za-z]';
+    -- Postgres also reads `UTC+2` as a zone, with the sign of POSIX: two hours to the west.
+    return name ~ '^[A-Za-z]' and (
+        name !~ '[0-9:]' or name ~* '^(etc/.*|(est5edt|cst6cdt|mst7mdt|pst8pdt)|(utc|gmt)[+-]?0+)$'
+    );
 exception when invalid_parameter_value then
     return false;
 end $$;
@@ -181,7 +184,8 @@ return case when send_window is null and quiet_hours is null then at else (
         select at as instant
         union all
         select (((at at time zone zone)::date + days.number) + clocks.clock) at time zone zone
-        from generate_series(-1, 8) as days (number)
+        -- Two weeks: the only hour of a week may be the one that a change to summer time leaves out.
+        from generate_series(-1, 15) as days (number)
         cross join (
             select (send_window ->> 'from')::time as clock union all select (quiet_hours ->> 'to')::time
         ) as clocks

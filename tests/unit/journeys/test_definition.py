@@ -310,6 +310,30 @@ def test_a_mistake_has_its_line_and_the_nearest(folder: Path, changes: dict[str,
         load(folder)
 
 
+def by_event(reentry: str, *steps: dict[str, Any]) -> dict[str, Any]:
+    return {"segment": None, "existing_members": None, "exit_on_leaving": False, "exclusive_group": None,
+            "takes_over": False, "event": {"any_of": ["login"]}, "reentry": reentry, "steps": list(steps)}  # fmt: skip
+
+
+TELL = {"name": "tell", "do": "track", "event": "login"}
+
+
+@pytest.mark.parametrize(("changes", "is_endless"), [
+    (by_event("always", TELL), True),
+    (by_event("never", TELL), False),
+    (by_event("always", {"name": "rest", "do": "delay", "for": "1 day"}, TELL), False),
+])  # fmt: skip
+def test_a_journey_that_tells_of_its_own_entry(folder: Path, changes: dict[str, Any], is_endless: bool) -> None:
+    path = folder / "earn_upgrade.yml"
+    declared = {**yaml.safe_load(path.read_text()), **changes}
+    path.write_text(yaml.safe_dump({key: value for key, value in declared.items() if value is not None}))
+    if is_endless:
+        with pytest.raises(UpnextError, match=r"earn_upgrade.yml:\d+: .*'earn_upgrade' leads back to 'earn_upgrade'"):
+            load(folder)
+    else:
+        load(folder)
+
+
 def test_waits_branches_and_circles_that_take_time_are_fine(folder: Path) -> None:
     path = folder / "earn_upgrade.yml"
     steps = [

@@ -67,7 +67,7 @@ def stop_parameters(policy: Policy, as_of: datetime) -> dict[str, Any]:
         "cap_channels": cap.channels if cap is not None else [],
         "cap_messages": cap.messages if cap is not None else None,
         "cap_per": cap.per if cap is not None else None,
-        "opt_in_topics": [name for name, topic in policy.topics.items() if topic.default == "opt_in"],
+        "opt_out_topics": [name for name, topic in policy.topics.items() if topic.default == "opt_out"],
     }
 
 
@@ -104,8 +104,12 @@ def send_due(
         "channel": channel,
         "is_told": is_told,
         "clock": going_on(as_of),
+        "urls": {name: endpoint.url for name, endpoint in policy.endpoints.items()},
     }
-    with engine.connect() as database:
+    with engine.begin() as database:
+        if channel == "webhook":
+            named = {"endpoints": list(values["urls"]), "urls": list(values["urls"].values())}
+            database.execute(SQL["enable_endpoints"], named)
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
         tombstones(database, keys)
     if not waiting:
@@ -309,7 +313,8 @@ def _send(database: Database, outside: Connection, message: Ready, values: dict[
             dead = {"user_id": message.user_id, "channel": message.channel, "address": message.rendered.recipient}
             database.execute(SQL["suppress"], {**dead, "as_of": values["as_of"]})
         if answer.is_endpoint_gone:
-            gone = {"endpoint": message.rendered.recipient, "as_of": values["as_of"], "reason": answer.reason}
+            name = message.rendered.recipient
+            gone = {"endpoint": name, "url": values["urls"][name], "as_of": values["as_of"], "reason": answer.reason}
             database.execute(SQL["disable_endpoint"], gone)
     return status if is_recorded else ""
 

@@ -22,6 +22,11 @@ from upnext.journeys.copy.message import Rendered
 _NO_SUCH_ADDRESS = (550, 551, 553)
 # Enhanced ones: of the others, 5.1.7 and 5.1.8 are about the sender, and 5.1.0 may be.
 _DEAD = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10")
+# Without an enhanced code, such words are about the sender, or the server that the mail came from.
+_NOT_OF_THE_ADDRESS = re.compile(
+    rb"relay|den(y|ied)|not (permitted|allowed)|prohibit|authenti|authori[sz]|block|black|listed|spam|policy",
+    re.IGNORECASE,
+)
 _LINE_OF_DOTS = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -129,7 +134,9 @@ class SmtpConnection:
                 self._client.rset()
         enhanced = re.match(rb"([45]\.\d{1,3}\.\d{1,3})\b", words)
         status = enhanced[1].decode() if enhanced else ""
-        is_dead = status in _DEAD or (is_of_recipient and not enhanced and code in _NO_SUCH_ADDRESS)
+        is_dead = status in _DEAD or (
+            is_of_recipient and not enhanced and code in _NO_SUCH_ADDRESS and _NOT_OF_THE_ADDRESS.search(words) is None
+        )
         return Answer(
             Outcome.RETRY if code < 500 else Outcome.FAILED,
             f"smtp {code} {status}".rstrip(),

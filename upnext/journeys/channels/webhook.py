@@ -31,6 +31,8 @@ from upnext.journeys.policy import Endpoint
 MAX_RETRY_AFTER = timedelta(days=1)
 _READ_BYTES = 65_536
 _VARIABLE = re.compile(r"\$\{(UPNEXT_[A-Z0-9_]+)\}")
+# What no column of Postgres can hold, as JSON has it.
+_NUL = rb"\u0000"
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,13 +41,14 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint with its secrets."""
+    """An endpoint with its secrets; `has_own_body` where its calls are not those of Standard Webhooks."""
 
     url: SplitResult
     secret: str | None
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
+    has_own_body: bool = False
 
 
 def targets(endpoints: Mapping[str, Endpoint], environment: Mapping[str, str] = os.environ) -> dict[str, Target]:
@@ -76,21 +79,23 @@ def _target(name: str, endpoint: Endpoint, environment: Mapping[str, str]) -> Ta
     for text in headers.values():
         if not text.isprintable() or not text.isascii():
             raise UpnextError(f"endpoint '{name}': a header would hold what no header can, such as a line break")
-    return Target(urlsplit(filled(endpoint.url)), secret, endpoint.method, headers, endpoint.keep)
+    return Target(
+        urlsplit(filled(endpoint.url)), secret, endpoint.method, headers, endpoint.keep, endpoint.body is not None
+    )
 
 
 def kept(content: bytes, keep: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the fields of an answer in JSON that are to be kept, by name; None for none."""
     try:
         answer = msgspec.json.decode(content)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     found = {}
     for name, path in keep.items():
         value: Any = answer
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
+        if value is not None and _NUL not in msgspec.json.encode(value):
             found[name] = value
     return found or None
 
@@ -200,7 +205,8 @@ class WebhookConnection:
             return Answer(Outcome.SENT, kept=kept(body, target.keep) if target.keep else None)
         reason = f"http {response.status}"
         if response.status == http.client.GONE:
-            return Answer(Outcome.FAILED, reason, is_endpoint_gone=True)
+            # To an endpoint with a body of its own, such as a CRM, it is what the call is about that is gone.
+            return Answer(Outcome.FAILED, reason, is_endpoint_gone=not target.has_own_body)
         return Answer(Outcome.RETRY, reason, retry_after=retry_after(response.getheader("retry-after"), now=now))
 
     def close(self) -> None:

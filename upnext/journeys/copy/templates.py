@@ -28,6 +28,7 @@ GIVEN = frozenset(
     }
 )  # fmt: skip
 _HREF = re.compile(r"""\bhref\s*=\s*("[^"]*"|'[^']*'|[^\s>]+)""", re.IGNORECASE)
+_NOT_OF_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SAFE_HREF = re.compile(
     r"""^["'](\{\{ *(link\(|(unsubscribe|preferences|view)_url *\}\})|\{% block \w+ %\}|https://[^{]*$|mailto:[^{]*$)"""
 )
@@ -42,9 +43,10 @@ class _Missing(Undefined):
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, in which `user.items` is the trait of that name and not a method."""
 
-    def __init__(self, templates: str | None = None, *, autoescape: bool = False) -> None:
+    def __init__(self, templates: str | None = None, *, is_xml: bool = False) -> None:
         loader = FileSystemLoader(templates) if templates is not None else None
-        super().__init__(loader=loader, undefined=_Missing, autoescape=autoescape, finalize=_not_null)
+        finalize = _of_xml if is_xml else _not_null
+        super().__init__(loader=loader, undefined=_Missing, autoescape=is_xml, finalize=finalize)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, dict) and attribute in obj:
@@ -58,13 +60,19 @@ def _not_null(value: Any) -> Any:
     return value
 
 
+def _of_xml(value: Any) -> Any:
+    """Leave out what XML cannot hold, such as the control characters of names that were pasted."""
+    value = _not_null(value)
+    return type(value)(_NOT_OF_XML.sub("", value)) if isinstance(value, str) else value
+
+
 _TEXT = _Environment()
 
 
 @functools.cache
 def _environments(templates: str) -> dict[str, _Environment]:
     """Return what reads the templates of a folder, by the ending of their files."""
-    return {"txt": _Environment(templates), "mjml": _Environment(templates, autoescape=True)}
+    return {"txt": _Environment(templates), "mjml": _Environment(templates, is_xml=True)}
 
 
 def template_names(templates: Path) -> set[str]:

@@ -227,21 +227,29 @@ select
     exists (select from written where channel = 'cta') as has_ctas;
 
 -- name: show_ctas
--- A call to action needs no sender: it is shown from now on, for as long as its step defines.
-with judged as materialized (
+-- A call to action needs no sender: it is shown from now on, for as long as its step defines. Of several for one user
+-- the first one, because the cap counts it for the next.
+with firsts as (
+    select distinct on (user_id) message_id, entry_id
+    from journeys.messages
+    where journey = :journey and status = 'pending' and channel = 'cta'
+    order by user_id, due_at, position, message_id
+),
+
+judged as materialized (
     select
         messages.message_id,
         stop.reason as stopped_by,
         cast(steps.definition ->> 'lasts' as interval) as lasts
-    from journeys.messages
+    from firsts
+    inner join journeys.messages on messages.message_id = firsts.message_id
     inner join journeys.entries on entries.entry_id = messages.entry_id
     inner join journeys.steps
         on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
     cross join lateral journeys.stop_reason(
         messages.message_id, null, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
-        :opt_in_topics
+        :opt_out_topics
     ) as stop (reason)
-    where messages.journey = :journey and messages.status = 'pending' and messages.channel = 'cta'
 )
 
 update journeys.messages

@@ -35,6 +35,7 @@ select name from upnext.started where name <> all(:declared);
 
 -- name: pause
 -- A pause stops all entries. Resuming postpones all later steps by the length of the pause, so that no steps pile up.
+-- Whoever waits for a date or a time of day waits for the same one as before.
 insert into journeys.pauses (journey, paused_at, reason) values (:journey, :at, 'by hand')
 on conflict (journey) do nothing;
 
@@ -47,17 +48,47 @@ counted_anew as (
     update journeys.limits set counted_since = :at where journey = :journey
 ),
 
+inside as (
+    select entries.entry_id, ended.paused_at, steps.definition ->> 'until' is not null as is_dated
+    from ended
+    inner join journeys.entries
+        on entries.journey = :journey and entries.status = 'active' and entries.ended_at is null
+    left join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = entries.step
+),
+
 shifted as (
     update journeys.entries
     set
-        shifted = shifted + (cast(:at as timestamptz) - ended.paused_at),
-        next_due_at = next_due_at + (cast(:at as timestamptz) - ended.paused_at)
-    from ended
-    where journey = :journey and status = 'active' and ended_at is null
-    returning 1
+        shifted = shifted + (cast(:at as timestamptz) - inside.paused_at),
+        next_due_at = next_due_at + (cast(:at as timestamptz) - inside.paused_at)
+    from inside
+    where entries.entry_id = inside.entry_id and not inside.is_dated
+),
+
+-- What waited in the pause is not late for it, unless it belongs to a date.
+waited as (
+    update journeys.messages
+    set not_before = least(
+        greatest(messages.due_at, messages.not_before) + (cast(:at as timestamptz) - ended.paused_at),
+        greatest(cast(:at as timestamptz), messages.due_at, messages.not_before)
+    )
+    from ended, journeys.entries
+    where
+        messages.journey = :journey
+        and messages.status = 'pending'
+        and entries.entry_id = messages.entry_id
+        and not exists (
+            select from journeys.steps as dates
+            where
+                dates.journey = entries.journey
+                and dates.version = entries.version
+                and dates.next = messages.step
+                and dates.definition ->> 'until' is not null
+        )
 )
 
-select (select count(*) from ended) as ended, (select count(*) from shifted) as entries;
+select (select count(*) from ended) as ended, (select count(*) from inside) as entries;
 
 -- name: is_paused
 select 1 from journeys.pauses where journey = :journey;

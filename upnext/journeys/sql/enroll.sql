@@ -73,7 +73,8 @@ eligible as (
                 entries.journey = :journey
                 and entries.user_id = entered.user_id
                 and coalesce(entries.key, '') = coalesce(entered.key, '')
-                and entries.status <> 'excluded'
+                -- Whoever was taken over by another journey was in this one all the same.
+                and (entries.status <> 'excluded' or entries.arm is not null)
                 and (
                     :reentry = 'never'
                     or entries.ended_at is null

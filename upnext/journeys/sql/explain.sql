@@ -43,7 +43,7 @@ select
 from journeys.messages
 left join lateral journeys.stop_reason(
     messages.message_id, messages.address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
-        :opt_in_topics
+        :opt_out_topics
 ) as stop (reason) on messages.status = 'pending'
 where messages.entry_id = :entry_id
 order by messages.due_at, messages.position, messages.visit;

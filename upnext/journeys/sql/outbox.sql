@@ -5,8 +5,13 @@
 -- an event is retried under the same id, which its receiver recognizes.
 update journeys.messages
 set
-    status = case when channel = 'email' then 'unknown' else 'pending' end,
+    status = case
+        when channel = 'email' then 'unknown'
+        when attempts >= :most_retries then 'failed'
+        else 'pending'
+    end,
     reason = 'the sender went away while sending',
+    attempts = attempts + 1,
     fence = fence + 1,
     lease_until = null
 where journey = any(:journeys) and status = 'sending' and lease_until < clock_timestamp();
@@ -71,7 +76,7 @@ cross join lateral (
 ) as answers
 cross join lateral journeys.stop_reason(
     messages.message_id, traits.traits ->> 'email', :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
-        :opt_in_topics
+        :opt_out_topics
 ) as stop (reason)
 order by messages.due_at, messages.user_id, messages.position, messages.message_id;
 
@@ -166,7 +171,7 @@ cross join lateral (
         messages.is_limited
         and messages.journey = limits.journey
         and messages.status in ('sent', 'failed', 'unknown')
-        and messages.due_at >= limits.counted_since
+        and messages.tried_at >= limits.counted_since
 ) as counted
 where
     limits.journey = any(:journeys)
@@ -205,7 +210,7 @@ judged as materialized (
     from locked
     cross join lateral journeys.stop_reason(
         locked.message_id, :address, :as_of, :late_after, :cap_channels, :cap_messages, :cap_per,
-        :opt_in_topics
+        :opt_out_topics
     ) as stop (reason)
 )
 
@@ -214,6 +219,7 @@ set
     status = case when judged.stopped_by is null then 'sending' else 'skipped' end,
     reason = judged.stopped_by,
     address = lower(:address),
+    tried_at = case when judged.stopped_by is null then cast(:as_of as timestamptz) end,
     fence = messages.fence + 1,
     lease_until = case when judged.stopped_by is null then clock_timestamp() + interval '120 seconds' end
 from judged
@@ -280,5 +286,11 @@ select count(*) > 0 from recorded;
 insert into edge.inbox (source, line) values ('upnext', :line);
 
 -- name: disable_endpoint
-insert into journeys.disabled_endpoints (endpoint, disabled_at, reason) values (:endpoint, :as_of, :reason)
+insert into journeys.disabled_endpoints (endpoint, url, disabled_at, reason) values (:endpoint, :url, :as_of, :reason)
 on conflict (endpoint) do nothing;
+
+-- name: enable_endpoints
+-- Whatever has another address now is another endpoint.
+delete from journeys.disabled_endpoints
+using unnest(cast(:endpoints as text []), cast(:urls as text [])) as declared (endpoint, url)
+where disabled_endpoints.endpoint = declared.endpoint and disabled_endpoints.url <> declared.url;

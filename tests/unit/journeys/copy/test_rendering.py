@@ -51,6 +51,11 @@ def part(rendered: Rendered, kind: str) -> str:
     return str(body.get_content())
 
 
+def test_what_xml_cannot_hold_is_left_out() -> None:
+    rendered = render(request(name="A\x0bd\x08a\x1f \ufffeL\U0001f600<b>"), DIRECT)
+    assert "Hi Ada L" in part(rendered, "html")
+
+
 @pytest.mark.parametrize("template", sorted(path.stem for path in TEMPLATES.glob("*.txt")))
 def test_every_template_renders_as_text_and_html(template: str) -> None:
     for path in template_files(TEMPLATES, template):
