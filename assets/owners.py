@@ -12,7 +12,7 @@ GROWTH = ["growth@otto.example"]
 def declared(owner: str | None) -> list[str]:
     """Return the owner that a declaration names as Dagster has it: an address, or else a team.
 
-    None where it is neither: with such an owner Dagster loads nothing at all.
+    Empty where it is neither: with such an owner Dagster loads nothing at all.
     """
     shown = owner if owner is None or "@" in owner else f"team:{owner}"
     return [shown] if shown is not None and _SHOWN.fullmatch(shown) else []

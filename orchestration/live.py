@@ -55,7 +55,7 @@ def live_job(ticked: Collection[dg.AssetKey], dispatched: Collection[dg.AssetKey
 
     @dg.op(description="Tick as soon as events wait, and dispatch as soon as steps fall due.")
     def tick_and_dispatch(context: dg.OpExecutionContext, project: dg.ResourceParam[Project]) -> None:
-        report, failures = Report(utc_now()), 0
+        report = Report(utc_now())
 
         def write() -> None:
             nonlocal report
@@ -67,9 +67,7 @@ def live_job(ticked: Collection[dg.AssetKey], dispatched: Collection[dg.AssetKey
             if report.is_due(utc_now()):
                 write()
 
-        def warn(words: str) -> None:
-            nonlocal failures
-            failures += 1
+        def warn(words: str, failures: int) -> None:
             context.log.warning(words)
             if failures == GIVES_UP_AFTER:
                 raise dg.Failure(words)
@@ -82,7 +80,6 @@ def live_job(ticked: Collection[dg.AssetKey], dispatched: Collection[dg.AssetKey
         with told_in_one_line(), suppress(dg.DagsterExecutionInterruptedError):
             try:
                 for did in live(project.settings, stop=stop, on_failure=warn, on_look=write_if_due, leaves_files=True):
-                    failures = 0
                     report.add(did)
             finally:
                 write()

@@ -7,10 +7,11 @@ import dagster as dg
 from assets.runs import TICK_JOB
 from sensors.job_state import EVERY_LOOK, JobState, read_job_state, why_wait
 from upnext.clock import utc_now
+from upnext.events.declared import load_sources
 from upnext.events.files import find_landed
 from upnext.events.ledger import has_lines_waiting, not_loaded
 from upnext.events.source import OWN
-from upnext.live import LOCK
+from upnext.live import LOCK, TICKS
 from upnext.project import Project
 from upnext.ticks.lifecycle import loads_to_take_in
 from upnext.warehouse.locks import is_held
@@ -34,7 +35,7 @@ def decide(
     """
     if arrived == 0 and loaded == 0 and not has_lines:
         return dg.SkipReason("no new files in landing, and no lines in the inbox")
-    if is_live and arrived == 0 and (loaded == 0 or is_ticking):
+    if (is_live and arrived == 0 and loaded == 0) or (is_ticking and arrived == 0):
         return dg.SkipReason("upnext live takes them in")
     waiting_for = why_wait(state, now=now)
     if waiting_for is not None:
@@ -50,12 +51,14 @@ def decide(
 )
 def arrivals(context: dg.SensorEvaluationContext, project: dg.ResourceParam[Project]) -> dg.RunRequest | dg.SkipReason:
     """Start a tick when files or lines of the inbox arrive."""
-    landed, now = find_landed(project.settings.landing, project.sources), utc_now()
+    # Read anew: a source may have been declared since this process began.
+    sources = load_sources(project.settings.sources)
+    landed, now = find_landed(project.settings.landing, sources), utc_now()
     with project.engine.connect() as connection:
         arrived = len(not_loaded(connection, landed, now=now)) if landed else 0
         loaded = loads_to_take_in(connection)
-        has_lines = has_lines_waiting(connection, [*project.sources, OWN])
-        is_live, is_ticking = is_held(connection, LOCK), is_held(connection, "tick")
+        has_lines = has_lines_waiting(connection, [*sources, OWN])
+        is_live, is_ticking = is_held(connection, LOCK), is_held(connection, TICKS)
     return decide(
         arrived=arrived,
         loaded=loaded,

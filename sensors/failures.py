@@ -1,12 +1,16 @@
 """Alerts about failed runs, by mail or by an HTTP call."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import dagster as dg
 
 from sensors.job_state import read_job_state
 from upnext.alerts import Alert, send
 from upnext.project import Project
+
+WELL_FOR = timedelta(minutes=10)
+"""How long a run has to work before its failure is not that of the runs before it."""
 
 
 def decide(*, job: str, failed: Sequence[str], told: str | None, words: str) -> Alert | dg.SkipReason:
@@ -34,9 +38,10 @@ def failures(context: dg.RunFailureSensorContext, project: dg.ResourceParam[Proj
     if settings.alerts_url is None and settings.alerts_to is None:
         return dg.SkipReason("neither UPNEXT_ALERTS_URL nor UPNEXT_ALERTS_TO is set")
     job, run_id = context.dagster_run.job_name, context.dagster_run.run_id
+    failed = read_job_state(context.instance, job, at_run=run_id).failed
     decided = decide(
         job=job,
-        failed=read_job_state(context.instance, job, at_run=run_id).failed or (run_id,),
+        failed=(run_id,) if not failed or was_well(context.instance, run_id) else failed,
         told=told(context.instance, job),
         words=_words(context),
     )
@@ -45,6 +50,14 @@ def failures(context: dg.RunFailureSensorContext, project: dg.ResourceParam[Proj
         send(settings, decided)
     remember(context.instance, job, run_id)
     return decided if isinstance(decided, dg.SkipReason) else None
+
+
+def was_well(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run worked for long before it failed, as one of the warm process does."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None or record.start_time is None or record.end_time is None:
+        return False
+    return record.end_time - record.start_time > WELL_FOR.total_seconds()
 
 
 def told(instance: dg.DagsterInstance, job: str) -> str | None:

@@ -10,7 +10,7 @@ from sensors.job_state import EVERY_LOOK, LIVE_CTAS, JobState, read_job_state, w
 from upnext.clock import utc_now
 from upnext.journeys.dispatch import consumer_of
 from upnext.journeys.plan import follows_segments, listens_to
-from upnext.live import LOCK
+from upnext.live import TICKS
 from upnext.project import Project
 from upnext.ticks.offsets import consumers_behind, consumers_with_new_events
 from upnext.warehouse.locks import is_held
@@ -76,6 +76,6 @@ def membership_changes(
         project.engine, listeners(project)
     )
     with project.engine.connect() as connection:
-        is_at_work = is_held(connection, LOCK) and (is_held(connection, "tick") or is_held(connection, "dispatch"))
+        is_at_work = is_held(connection, TICKS)
     state = read_job_state(context.instance, DISPATCH_JOB)
     return decide(waiting=waiting, state=state, now=utc_now(), is_at_work=is_at_work)

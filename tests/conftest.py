@@ -496,7 +496,7 @@ def wait_for(is_true: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
     while not is_true():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
+        time.sleep(0.005)
 
 
 def rows(project: Project, statement: str, **values: Any) -> list[Any]:

@@ -33,6 +33,8 @@ Link = Annotated[
 ]
 """Where a click leads: an https address, or a path of the site that shows it."""
 
+PROGRAMME = "programme"
+"""The experiment over all journeys and experiences: no file may have its name."""
 Keys = list[str | int]
 """The way to a value of a YAML file, from the top."""
 

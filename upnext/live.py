@@ -19,6 +19,7 @@ from upnext import dbt
 from upnext.clock import utc_now
 from upnext.errors import UpnextError, without_values
 from upnext.events.files import find_landed
+from upnext.events.ingest import drain
 from upnext.events.ledger import has_lines_waiting, not_loaded
 from upnext.events.source import OWN
 from upnext.journeys.dispatch import journeys_with_work
@@ -26,12 +27,14 @@ from upnext.loop import dispatch_journeys, show_ctas, tick
 from upnext.project import Project
 from upnext.settings import Settings
 from upnext.ticks.lifecycle import loads_to_take_in
-from upnext.warehouse.locks import is_held, taken
+from upnext.warehouse.locks import exclusive, is_held, taken
 
 LOOKS_EVERY = 0.25
 """Seconds between two looks at what waits."""
 LOCK = "live"
 """The lock of the process that works; the sensors leave events and steps to it."""
+TICKS = "live tick"
+"""The lock of a tick of that process, which ends with a dispatch."""
 STANDS_BY = 1.0
 """Seconds between two tries to take the place of another process."""
 LONGEST_WAIT = 60.0
@@ -51,13 +54,14 @@ def live(
     settings: Settings,
     *,
     stop: threading.Event,
-    on_failure: Callable[[str], None],
+    on_failure: Callable[[str, int], None],
     on_look: Callable[[], None] = lambda: None,
     once: bool = False,
     leaves_files: bool = False,
 ) -> Iterator[Did]:
     """Yield each piece of work that was done, until told to stop; with `once`, until nothing waits any more.
-    `on_look` is called at each look, whether or not something waits.
+    `on_look` is called at each look, whether or not something waits, and `on_failure` with how many failures there were
+    in a row.
 
     With `leaves_files`, files of the landing folder are left to Dagster's sensor, whose runs people watch. A failure is
     told and tried again, after a wait that doubles. Of several such processes one works, by a lock, and the others
@@ -66,6 +70,7 @@ def live(
     project, seen, failures = Project(settings), fingerprint(settings), 0
     seat: Connection | None = None
     while not stop.is_set():
+        on_look()
         try:
             seat = seat or taken(project.engine, LOCK)
             if seat is not None:
@@ -74,7 +79,6 @@ def live(
             elif not once:
                 stop.wait(STANDS_BY)
                 continue
-            on_look()
             now = fingerprint(settings)
             if now != seen:
                 project.engine.dispose()
@@ -88,7 +92,7 @@ def live(
                 seat.invalidate()
                 seat = None
             failures += 1
-            on_failure(without_values(str(error)).splitlines()[0])
+            on_failure(without_values(str(error)).splitlines()[0], failures)
             if once:
                 raise
             stop.wait(wait_after(failures))
@@ -108,12 +112,15 @@ def live(
 def work(project: Project, *, leaves_files: bool) -> Did | None:
     """Do what waits: a tick for events, else a dispatch of what is due; None where nothing waits.
 
-    While another process ticks or rebuilds, mails go on.
+    While another process ticks or rebuilds, mails go on, to whoever has not said meanwhile that they are not wanted.
     """
-    now = utc_now()
-    if not is_ticking(project) and (has_lines(project) or (not leaves_files and has_files(project, now))):
-        ticked = tick(project, None)
+    if is_held_by_others(project):
+        drain(project.engine, sources=project.sources, clock=utc_now, keys=project.erasure_keys)
+    elif has_lines(project) or has_drained(project) or (not leaves_files and has_files(project, utc_now())):
+        with exclusive(project.engine, TICKS):
+            ticked = tick(project, None)
         return Did("tick", ticked.as_of, {"events": ticked.ingest["stored"], **ticked.segments})
+    now = utc_now()
     due = journeys_with_work(project.engine, set(project.journeys_at_work), now=now)
     if due:
         done = dispatch_journeys(project, now, only=due)
@@ -122,10 +129,16 @@ def work(project: Project, *, leaves_files: bool) -> Did | None:
     return None
 
 
-def is_ticking(project: Project) -> bool:
-    """Whether a tick or a rebuild is at work, which another one would wait for."""
+def is_held_by_others(project: Project) -> bool:
+    """Whether a tick or a rebuild of another process is at work, which a tick would wait for."""
     with project.engine.connect() as connection:
         return is_held(connection, "tick")
+
+
+def has_drained(project: Project) -> bool:
+    """Whether lines of the inbox were loaded that no tick has taken in."""
+    with project.engine.connect() as connection:
+        return loads_to_take_in(connection, of_the_inbox=True) > 0
 
 
 def has_lines(project: Project) -> bool:

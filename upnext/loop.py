@@ -159,7 +159,6 @@ def assign_experiences(project: Project, as_of: datetime) -> int:
     return assign(
         project.engine,
         project.experiences,
-        started=set(project.started),
         as_of=as_of,
         global_holdout=project.policy.global_holdout,
     )

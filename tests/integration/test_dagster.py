@@ -264,14 +264,14 @@ def test_a_warm_process_that_fails_again_and_again_fails_its_run(
     begun = utc_now()
 
     def failing(*_: Any, on_failure: Any, on_look: Any, **__: Any) -> Iterator[Did]:
-        for _ in range(GIVES_UP_AFTER - 1):
-            on_failure("the mail server cannot be used")
+        for failures in range(1, GIVES_UP_AFTER):
+            on_failure("the mail server cannot be used", failures)
         yield Did("tick", begun, {"events": 1})
         monkeypatch.setattr("orchestration.live.REPORTS_EVERY", timedelta(0))
         on_look()
         shown.append(len(instance.all_logs(run_id=ids[0], of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)))
-        for _ in range(GIVES_UP_AFTER):
-            on_failure("the mail server cannot be used")
+        for failures in range(1, GIVES_UP_AFTER + 1):
+            on_failure("the mail server cannot be used", failures)
 
     shown: list[int] = []
     ids = [str(uuid4())]

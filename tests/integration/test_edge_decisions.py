@@ -286,6 +286,15 @@ def test_openfeatures_node_provider_as_it_is(edge: Edge, clients: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("stated", "kid", "key"), [
+    ("a" * 31 + "=", None, "a" * 31 + "="), ("2026-01=" + "b" * 32, "2026-01", "b" * 32),
+    ("b" * 32 + "==", None, "b" * 32 + "=="), ("abc=" + "c" * 31, None, "abc=" + "c" * 31),
+])  # fmt: skip
+def test_a_name_has_a_key_behind_it(stated: str, kid: str | None, key: str) -> None:
+    (found,) = keys_of({"UPNEXT_EDGE_TOKEN_KEYS": stated})
+    assert (found.kid, found.key) == (kid, key)
+
+
 def test_a_key_file_that_is_none_is_named(tmp_path: Path) -> None:
     for stated, mistake in ((str(tmp_path / "no.pem"), "holds no public key"), ("short", "secret 1 is shorter")):
         with pytest.raises(UpnextError, match=mistake) as raised:

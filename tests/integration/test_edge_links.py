@@ -209,11 +209,14 @@ def test_preferences(journeys: Journeys, smtp: SmtpServer) -> None:
         (message,) = rows(project, "select message_id from journeys.messages where step = 'hello'")[0]
         path = f"/p/{serializer(signing_keys(project.settings), 'preferences').dumps(message)}"
         page = edge.ask("GET", path, **PERSON).body.decode()
-        assert re.findall(r'value="(\w+)"( checked)?', page) == [("news", " checked"), ("tips", "")]
+        assert re.findall(r'name="topic" value="(\w+)"( checked)?', page) == [("news", " checked"), ("tips", "")]
         assert "&lt;b&gt;in Otto" in page
         form = {"Content_Type": "application/x-www-form-urlencoded"}
         saved = edge.ask("POST", path, urlencode({"topic": "tips"}).encode(), **form)
-        assert re.findall(r'value="(\w+)"( checked)?', saved.body.decode()) == [("news", ""), ("tips", " checked")]
+        assert re.findall(r'name="topic" value="(\w+)"( checked)?', saved.body.decode()) == [
+            ("news", ""),
+            ("tips", " checked"),
+        ]
         said = "select topic, is_granted, source from journeys.consents order by 1"
         assert rows(project, said) == [("news", False, "preferences"), ("tips", True, "preferences")]
         assert edge.ask("POST", link(smtp.accepted[0], "u"), b"List-Unsubscribe=One-Click", **form).status == 200
@@ -234,3 +237,13 @@ def test_preferences(journeys: Journeys, smtp: SmtpServer) -> None:
         assert rows(project, said)[0] == ("news", False, "link")
         journeys.dispatch(AS_OF + 2 * DAY)
         assert rows(project, said)[1] == ("tips", True, "preferences")
+        # No mails at all, and mails again: of each topic the user keeps what was said.
+        stopped = "select user_id, reason, source from journeys.suppressions"
+        before = rows(project, said)
+        for pressed, suppressed in (("unsubscribe", [("ann", "unsubscribed", "preferences")]), ("resubscribe", [])):
+            page = edge.ask("POST", path, urlencode({pressed: "1"}).encode(), **form).body.decode()
+            assert ("so you get no mails" in page) is (pressed == "unsubscribe")
+            assert rows(project, stopped) == suppressed
+            ingest_landing(project)
+            journeys.dispatch(AS_OF + 2 * DAY)
+            assert (rows(project, stopped), rows(project, said)) == (suppressed, before)

@@ -336,6 +336,56 @@ def test_a_move_within_the_page_is_another_page(edge: Edge, visit: Any) -> None:
     assert len(told(edge, "footer")) == 1
 
 
+def test_to_ask_again_changes_only_what_has_changed(edge: Edge, visit: Any) -> None:
+    page = visit("banner")
+    link = page.get_by_role("link", name="Upgrade")
+    link.wait_for()
+    before = len(told(edge, "banner"))
+    page.evaluate("upnext.refresh()")
+    page.wait_for_load_state("networkidle")
+    assert link.is_visible()
+    page.get_by_role("button", name="Close").click()
+    page.evaluate("upnext.refresh()")
+    for path in ("/docs", "/"):
+        page.evaluate(f"history.pushState({{}}, '', '{path}')")
+        page.wait_for_load_state("networkidle")
+    assert page.locator("upnext-cta").count() == 0, "who closes it has closed it"
+    assert len(told(edge, "banner")) == before
+    page.evaluate("upnext.identify(42)")
+    page.evaluate("upnext.identify('banner')")
+    link.wait_for()
+
+
+def test_its_events_say_what_the_user_said_of_storing(edge: Edge, visit: Any) -> None:
+    with edge.project.engine.begin() as connection:
+        connection.execute(
+            sa.text("insert into experiences.live_ctas (user_id, surface, slot, source, source_kind, variant, copy,"
+                    " url, starts_at) values ('agreed', 'web', 'homepage_banner', 'spring', 'experience', 'a', 'Hi',"
+                    " '/', :at)"), {"at": utc_now() - timedelta(hours=1)},
+        )  # fmt: skip
+    page = visit("agreed")
+    page.evaluate("upnext.consent({analytics: false})")
+    page.evaluate("upnext.identify('agreed')")
+    wait_for(lambda: len(told(edge, "agreed")) >= 2, "both views")
+    first, *_, last = told(edge, "agreed")
+    assert "consent" not in first.get("context", {})
+    assert last["context"]["consent"] == {"categoryPreferences": {"analytics": False}}
+
+
+def test_it_goes_when_its_time_is_over(edge: Edge, visit: Any) -> None:
+    ends_at = utc_now() + timedelta(seconds=4)
+    with edge.project.engine.begin() as connection:
+        connection.execute(
+            sa.text("insert into experiences.live_ctas (user_id, surface, slot, source, source_kind, variant, copy,"
+                    " url, starts_at, ends_at) values ('brief', 'web', 'homepage_banner', 'spring', 'experience', 'a',"
+                    " 'Today', '/', :at, :ends_at)"), {"at": utc_now() - timedelta(hours=1), "ends_at": ends_at},
+        )  # fmt: skip
+    page = visit("brief")
+    page.get_by_role("link", name="Today").wait_for()
+    wait_for(lambda: page.locator("upnext-cta").count() == 0, "its end")
+    assert utc_now() >= ends_at - timedelta(seconds=1)
+
+
 def test_a_slot_that_comes_later_is_filled_and_another_user_is_another_look(edge: Edge, visit: Any) -> None:
     page = visit("nobody")
     page.evaluate("document.querySelector('[data-upnext-slot=homepage_banner]').remove()")

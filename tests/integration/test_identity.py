@@ -47,6 +47,11 @@ def test_earlier_activity_comes_along(project: Project, product: Product) -> Non
     # Ids of visitors and of users are apart, and so are different spellings.
     login(9, anonymous_id="u2")
     login(9, user_id="A1")
+    # Whoever has the key of a page says that one user is another.
+    product.store("alias", AS_OF - 6 * DAY, user_id="u1", previous_id="A1")
+    with project.engine.begin() as connection:
+        unproven = "update raw.events set context = '{\"upnext\": {\"unproven\": true}}' where previous_id = 'A1'"
+        connection.exec_driver_sql(unproven)
     # A circle: the link that would close it is refused, and so is a link to oneself.
     login(9, user_id="x")
     login(9, user_id="y")

@@ -114,6 +114,9 @@ def test_the_ledger_tells_what_waits(project: Project, tmp_path: Path) -> None:
     write(tmp_path / "landing" / "segment" / ".hidden", line(3))
     landed = find_landed(tmp_path / "landing", {"segment"})
     assert [file.path.name for file in landed] == ["one.jsonl"]
+    for named in ("two.jsonl.part", ".hidden"):
+        with pytest.raises(UpnextError, match="is hidden, or named as what is not whole yet"):
+            find_files([tmp_path / "landing" / "segment" / named], source="segment")
     with project.engine.connect() as connection:
         assert not_loaded(connection, landed, now=LOADED_AT) == landed
     ingest(project.engine, landed, sources=project.sources, loaded_at=LOADED_AT)
@@ -416,7 +419,14 @@ def test_parquet(project: Project, tmp_path: Path) -> None:
     naive = tmp_path / "naive.parquet"
     pq.write_table(table.slice(0, 1).set_column(4, "at", pa.array([datetime(2026, 3, 3)], pa.timestamp("us"))), naive)  # noqa: DTZ001
     assert load(project, naive, "shop").rejected == 1, "the same id with another time"
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(table.slice(0, 0), empty)
+    assert load(project, empty, "shop") == Ingested(files=1)
     wrong = tmp_path / "wrong.parquet"
+    for column, values in (("at", pa.array([2**62] * 3, pa.timestamp("us", "UTC"))),
+                           ("what", pa.array([b"\xff"] * 3).view(pa.string()))):  # fmt: skip
+        pq.write_table(table.set_column(table.schema.get_field_index(column), column, values), wrong)
+        assert "holds a value that cannot be read" in load(project, wrong, "shop").refused[0]
     pq.write_table(table.set_column(1, "user", pa.array([[1], [2], [3]])), wrong)
     assert "column 'user' is list" in load(project, wrong, "shop").refused[0]
     for blown in (pa.array([0] * 100), pa.array([*range(1, 91), *[0] * 10])):

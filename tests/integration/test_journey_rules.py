@@ -18,7 +18,7 @@ from upnext.journeys.channels import outbox
 from upnext.journeys.definition import Journey
 from upnext.journeys.dispatch import CHECKS, journeys_with_work, pause, resume, run_checks
 from upnext.journeys.policy import Cap, Channel, Policy
-from upnext.loop import analyse_results, build, dispatch_journeys, open_tick
+from upnext.loop import analyse_results, assign_experiences, build, dispatch_journeys, open_tick
 from upnext.operations.checks import check_journeys, doubtful_copy
 from upnext.operations.controls import pause_journey, resume_journey
 from upnext.operations.previews import explain_journey
@@ -307,6 +307,26 @@ def test_in_one_tick_the_stronger_wins_and_the_held_out_keep_their_place(journey
     )  # fmt: skip
 
 
+def test_whoever_was_held_out_stays_so_in_a_smaller_holdout(journeys: Journeys, smtp: SmtpServer) -> None:
+    user = next(f"u{n}" for n in range(200) if 0.1 < bucket("global holdout", f"u{n}") < 0.3)
+    free = next(f"u{n}" for n in range(200) if bucket("global holdout", f"u{n}") > 0.3)
+    journeys.person(user, free)
+    journeys.project.policy = Policy(global_holdout=0.3)
+    journeys.declare(one=journey(segment="upgrade_seekers"))
+    journeys.dispatch()
+    journeys.tick(AS_OF, "entered", user)
+    journeys.dispatch()
+    journeys.project.policy = Policy(global_holdout=0.1)
+    journeys.declare(one=journey(segment="upgrade_seekers"), two=journey(segment="busy_users"))
+    journeys.dispatch(AS_OF + HOUR)
+    journeys.tick(AS_OF + HOUR, "entered", user, free, segment="busy_users")
+    assign_experiences(journeys.project, AS_OF + HOUR)
+    journeys.dispatch(AS_OF + HOUR)
+    found = journeys.entries("journey, user_id, status")
+    assert [one for one in found if one[1] == user] == [("one", user, "held_out"), ("two", user, "held_out")]
+    assert rows(journeys.project, "select distinct user_id from experiences.assignments") == [(free,)]
+
+
 def test_the_global_holdout_gets_nothing(journeys: Journeys, smtp: SmtpServer) -> None:
     held, drawn = (
         next(f"u{n}" for n in range(100) if (bucket("global holdout", f"u{n}") < 0.3) is is_held)
@@ -438,6 +458,7 @@ def test_a_message_that_could_not_be_sent_for_long_follows_the_rule_too(journeys
         ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "Nowhere/Land", AS_OF),
         ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "UTC+9", AS_OF),
         ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "Etc/GMT+5", AS_OF + HOUR),
+        ({"quiet_hours": {"from": "21:00", "to": "08:00"}}, "Etc/UTC+9", AS_OF),
         ({"send_window": {"from": "09:00", "to": "11:00"}}, "UTC", AS_OF + 21 * HOUR),
         ({"send_window": {"from": "09:00", "to": "11:00", "days": ["mon"]}}, "UTC", AS_OF + 6 * DAY - 3 * HOUR),
         ({"send_window": {"from": "22:00", "to": "13:00", "days": ["mon"]}}, "UTC", AS_OF),
@@ -610,6 +631,27 @@ def test_a_date_stays_what_it_is_through_a_pause(journeys: Journeys, smtp: SmtpS
     journeys.dispatch(AS_OF + 20 * HOUR)
     assert journeys.messages("user_id, status, reason, due_at") == [
         ("ada", "skipped", "late", AS_OF + 4 * HOUR), ("bob", "sent", None, AS_OF + 11 * HOUR),
+    ]  # fmt: skip
+
+
+def test_what_follows_a_date_is_put_off_by_what_is_left_of_a_pause(journeys: Journeys, smtp: SmtpServer) -> None:
+    soon = {"do": "delay", "name": "until_then", "until": {"event": "starts_at"}}
+    journeys.person("ada")
+    journeys.declare(
+        hello=journey(soon, mail("at_once"), mail("next", after="11 days"), mail("last", after="14 days"), segment=None,
+                      existing_members=None, exit_on_leaving=False, event={"any_of": ["book demo"]}, late="skip")
+    )  # fmt: skip
+    journeys.dispatch()
+    starts_at = (AS_OF + 10 * DAY).isoformat()
+    journeys.product.track("ada", "book demo", AS_OF + HOUR, properties={"starts_at": starts_at})
+    journeys.dispatch(AS_OF + 2 * HOUR)
+    pause(journeys.project.engine, "hello", at=AS_OF + 9 * DAY)
+    resume(journeys.project.engine, "hello", at=AS_OF + 20 * DAY)
+    for day in range(20, 30):
+        journeys.dispatch(AS_OF + day * DAY + 2 * HOUR)
+    assert journeys.messages("step, status, due_at") == [
+        ("at_once", "skipped", AS_OF + 10 * DAY), ("next", "sent", AS_OF + 21 * DAY + HOUR),
+        ("last", "sent", AS_OF + 24 * DAY + HOUR),
     ]  # fmt: skip
 
 
@@ -1176,7 +1218,7 @@ def test_what_is_late_is_skipped_unless_a_journey_says_otherwise(journeys: Journ
 
 
 def test_a_trait_that_no_identify_call_has_is_told_with_its_nearest(
-    journeys: Journeys, monkeypatch: pytest.MonkeyPatch
+    content: Path, journeys: Journeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = journeys.project.settings.campaigns / "journeys" / "earn_upgrade.yml"
     steps = [

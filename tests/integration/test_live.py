@@ -1,5 +1,6 @@
 """The warm process: what waits is done at once, whatever fails in between."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from upnext.events.ingest import Ingested
 from upnext.live import work
 from upnext.loop import build, ingest_landing
 from upnext.project import Project
+from upnext.ticks.lifecycle import loads_to_take_in
 from upnext.warehouse.locks import exclusive
 
 SEEKERS = "select user_id from segments.members where segment = 'upgrade_seekers' order by 1"
@@ -147,14 +149,41 @@ def test_mails_go_while_a_rebuild_is_at_work(project: Project, product: Product,
     loop.dispatch_journeys(project, now)
     with project.engine.begin() as connection:
         connection.execute(sa.text("update journeys.messages set retry_at = null"))
-        connection.execute(sa.text("insert into edge.inbox (source, line) values ('segment', '{}')"))
+        line = {"type": "track", "userId": ada, "event": "login", "messageId": "m", "timestamp": now.isoformat()}
+        arrived = sa.text("insert into edge.inbox (source, line) values ('segment', :line)")
+        connection.execute(arrived, {"line": json.dumps(line).encode()})
     with exclusive(project.engine, "tick"):
         did = work(project, leaves_files=True)
     assert did is not None
     assert (did.what, len(smtp.accepted)) == ("dispatch", 1)
+    assert rows(project, "select count(*) from edge.inbox") == [(0,)], "what people say is heard meanwhile"
     ticked = work(project, leaves_files=True)
     assert ticked is not None
-    assert ticked.what == "tick"
+    assert (ticked.what, loads_to_take_in_of(project)) == ("tick", 0)
+
+
+def loads_to_take_in_of(project: Project) -> int:
+    with project.engine.connect() as connection:
+        return loads_to_take_in(connection)
+
+
+def test_who_reaches_the_goal_during_a_rebuild_gets_no_mail(
+    project: Project, product: Product, smtp: SmtpServer
+) -> None:
+    (ada,) = users(held_out=False, count=1)
+    now = utc_now()
+    product.power_user(ada, now - timedelta(hours=1))
+    build(project, now, is_explicit=False)
+    smtp.answers = ["451 later"]
+    loop.dispatch_journeys(project, now)
+    line = {"type": "track", "userId": ada, "event": "subscribed to premium plan", "messageId": "m"}
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("update journeys.messages set retry_at = null"))
+        arrived = sa.text("insert into edge.inbox (source, line) values ('segment', :line)")
+        connection.execute(arrived, {"line": json.dumps(line).encode()})
+    with exclusive(project.engine, "tick"):
+        work(project, leaves_files=True)
+    assert smtp.accepted == []
 
 
 def test_without_a_mail_server_what_users_see_and_results_go_on(project: Project, product: Product) -> None:

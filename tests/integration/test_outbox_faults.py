@@ -139,7 +139,7 @@ class Outbox:
         )
         while rows(self.project, waiting, kind=kind) == [(0,)]:
             assert process.poll() is None, "it ended before it came to the point"
-            time.sleep(0.05)
+            time.sleep(0.02)
 
 
 @pytest.fixture
@@ -328,7 +328,8 @@ def test_a_sender_that_is_refused_stops_no_recipient(outbox: Outbox, smtp: SmtpS
 
 @pytest.mark.parametrize(("refusal", "is_dead"), [
     ("550 no such user", True), ("550 Requested action not taken: mailbox unavailable", True),
-    ("553 sorry, that user is unknown", True),
+    ("553 sorry, that user is unknown", True), ("550 <ann.black.list@x.example>: Recipient unknown", True),
+    ("550 ann@policy.example does not exist", True), ("551 user not listed in directory", True),
     ("550 relay not permitted", False), ("550 Access denied", False), ("551 please authenticate first", False),
     ("553 sorry, your host is blacklisted", False), ("550 refused by our spam filter", False),
 ])  # fmt: skip

@@ -1,5 +1,6 @@
 """What is deleted for its age, and that nothing else changes by it."""
 
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -206,7 +207,12 @@ def test_landed_files_are_packed_and_deleted(project: Project) -> None:
     assert ingest_landing(project).stored == 1
     copy.replace(folder / "again.jsonl.zst")
     assert ingest_landing(project).files_already_loaded == 1, "the ledger knows the content"
-    assert at(100)["deleted"] == 3
+    of_nobody = project.settings.archive / "gone" / "old.jsonl.zst"
+    of_nobody.parent.mkdir()
+    of_nobody.write_bytes(b"")
+    os.utime(of_nobody, (changed_at.timestamp(), changed_at.timestamp()))
+    assert at(100)["deleted"] == 4
+    assert not of_nobody.exists(), "its source is declared no more"
     assert [path for path in archived.rglob("*") if path.is_file()] == []
 
 

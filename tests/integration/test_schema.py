@@ -1,5 +1,6 @@
 """The schema: a baseline, functions and views that follow their files, and a warehouse of 0.1 that is brought here."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from upnext.warehouse import migrate as schema
 from upnext.warehouse.columns import columns
 from upnext.warehouse.migrate import migrate, upgrade
 
+SIGNATURES = Path(__file__).parents[1] / "fixtures" / "signatures.txt"
 OURS = ("upnext", "raw", "features", "segments", "journeys", "experiences", "analytics")
 
 
@@ -65,6 +67,38 @@ def test_functions_and_views_follow_their_files(project: Project) -> None:
     assert migrate(project.engine) == ["segments/views.sql"]
     view = "select pg_get_viewdef('segments.current_members'::regclass)"
     assert "false" not in rows(project, view)[0][0]
+
+
+def test_functions_and_views_that_cannot_be_replaced_are_dropped_on_purpose(project: Project) -> None:
+    """Postgres replaces no function with other names of parameters, and no view without one of its columns.
+
+    A migration has to drop such a one first; after that, UPNEXT_WRITE_SNAPSHOTS=1 writes the signatures anew.
+    """
+    functions = (
+        "select pronamespace::regnamespace || '.' || proname || '(' || pg_get_function_identity_arguments(oid) || ') '"
+        " || pg_get_function_result(oid) from pg_proc where pronamespace::regnamespace::text = any(:ours)"
+    )
+    views = (
+        "select attrelid::regclass || ': ' || string_agg(attname, ', ' order by attnum) from pg_attribute"
+        " inner join pg_class on pg_class.oid = attrelid"
+        " where relkind = 'v' and relnamespace::regnamespace::text = any(:ours) and attnum > 0 group by attrelid"
+    )
+    signatures = sorted(text for query in (functions, views) for (text,) in rows(project, query, ours=list(OURS)))
+    if os.environ.get("UPNEXT_WRITE_SNAPSHOTS"):
+        SIGNATURES.write_text("\n".join(signatures) + "\n")
+    assert signatures == SIGNATURES.read_text().splitlines()
+
+
+def test_an_older_function_with_other_parameters_is_replaced(project: Project) -> None:
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("delete from upnext.migrations where name = '0025_tries.sql'")
+        connection.exec_driver_sql("delete from upnext.recreated where file = 'journeys/views.sql'")
+        connection.exec_driver_sql("alter table journeys.messages drop column tried_at")
+        connection.exec_driver_sql("alter table journeys.disabled_endpoints drop column url")
+        definition = connection.scalar(sa.text("select pg_get_functiondef('journeys.stop_reason'::regproc)"))
+        connection.exec_driver_sql("drop function journeys.stop_reason")
+        connection.exec_driver_sql(str(definition).replace("opt_out_topics", "opt_in_topics").replace("%", "%%"))
+    assert migrate(project.engine) == ["migrations/0025_tries.sql", "journeys/views.sql"]
 
 
 def test_a_warehouse_of_0_1_becomes_what_a_new_one_is(warehouse_of_0_1: URL, embedded_url: URL, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def live(once: bool, leave_files: bool) -> None:
     folder = "" if leave_files else ", the landing folder"
     print(f"Watching the inbox{folder} and the journeys (Ctrl-C ends it)", flush=True)
     settings = Settings.from_environment()
-    for did in work(settings, stop=stop, on_failure=warn, once=once, leaves_files=leave_files):
+    for did in work(settings, stop=stop, on_failure=lambda words, _: warn(words), once=once, leaves_files=leave_files):
         changes = ", ".join(f"{what} {count:,}" for what, count in did.changes.items() if count)
         print(f"{did.as_of:%H:%M:%S} {did.what}{': ' if changes else ''}{changes}", flush=True)
 

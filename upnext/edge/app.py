@@ -193,7 +193,7 @@ class Collect:
             edge.refusals.add(received_at, key.key_id, "no_consent")
         lines = lines_of(
             call, edge.rules, received_at=received_at, ids=_ids(), address=self._address(request),
-            is_bot=key.kind == "write" and is_bot(request.user_agent),
+            is_bot=key.kind == "write" and is_bot(request.user_agent), is_public=key.kind == "write",
         )  # fmt: skip
         for _ in range(len(call.items) - len(lines)):
             edge.refusals.add(received_at, key.key_id, "no_consent")

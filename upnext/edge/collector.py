@@ -123,11 +123,13 @@ def lines_of(
     received_at: datetime,
     ids: Iterator[str],
     is_bot: bool = False,
+    is_public: bool = False,
     address: str | None = None,
 ) -> list[bytes]:
     """Return the lines of the events to whose storing the user has not objected.
 
     `ids` gives new ids of messages; `address` is the client's where it is kept, and one that the client states wins.
+    Where the key `is_public`, an alias is marked as unproven: anybody could say that one user is another.
     Raises `Refused` where the context of the whole batch cannot be read.
     """
     added: dict[str, Any] = {"receivedAt": received_at}
@@ -139,24 +141,39 @@ def lines_of(
         under: Fields = {**_fields(_encode({"ip": address} if address else {})), **_object(call.context)}
     except _BROKEN:
         raise Refused(400, "invalid_shape", "the context of the batch cannot be read") from None
-    over: Fields = {"upnext": msgspec.Raw(b'{"bot":true}')} if is_bot else {}
+    marks = {"bot": True} if is_bot else {}
     of_all = b"" if call.context is None else b'{"context":' + bytes(call.context) + b"}"
     return [
-        _line(item, rules, added, under, over, ids)
+        _line(item, rules, added, under, {**marks, **_unproven(item, call.type)} if is_public else marks, ids)
         for item in call.items
         if not _objects(bytes(item), of_all, rules.consent)
     ]
 
 
 def _line(
-    item: msgspec.Raw, rules: Rules, added: Mapping[str, Any], under: Fields, over: Fields, ids: Iterator[str]
+    item: msgspec.Raw,
+    rules: Rules,
+    added: Mapping[str, Any],
+    under: Fields,
+    marks: Mapping[str, bool],
+    ids: Iterator[str],
 ) -> bytes:
     if len(bytes(item)) > MAX_BYTES:
         return _without_keys(bytes(item)[:KEPT_OF_TOO_LARGE])
     try:
-        return _completed(item, rules, added, under, over, ids)
+        return _completed(item, rules, added, under, marks, ids)
     except _BROKEN:
         return _without_keys(bytes(item))
+
+
+def _unproven(item: msgspec.Raw, kind: str | None) -> Mapping[str, bool]:
+    """Return the mark of an alias, whose type the call's path states, or else the event."""
+    if kind is not None:
+        return {"unproven": True} if kind == "alias" else {}
+    try:
+        return {"unproven": True} if bytes(_object(item).get("type", b"")) == b'"alias"' else {}
+    except _BROKEN:
+        return {}
 
 
 def _without_keys(line: bytes) -> bytes:
@@ -165,12 +182,18 @@ def _without_keys(line: bytes) -> bytes:
 
 
 def _completed(
-    item: msgspec.Raw, rules: Rules, added: Mapping[str, Any], under: Fields, over: Fields, ids: Iterator[str]
+    item: msgspec.Raw,
+    rules: Rules,
+    added: Mapping[str, Any],
+    under: Fields,
+    marks: Mapping[str, bool],
+    ids: Iterator[str],
 ) -> bytes:
     fields: dict[str, Any] = _fields(item)
     fields.pop("writeKey", None)
     text = bytes(item)
-    if under or over:
+    if under or marks:
+        over = {"upnext": marks} if marks else {}
         fields["context"] = msgspec.Raw(_encode({**under, **_object(fields.get("context")), **over}))
         text += bytes(fields["context"])
     if rules.strips_queries and any(mark in text for mark in _MARKS):
@@ -257,5 +280,6 @@ def _consent_in(item: bytes) -> _Consent | None:
 
 def is_bot(user_agent: str | None) -> bool:
     """Whether a client says that it is a program which reads pages, or says nothing."""
-    told = (user_agent or "").lower()
+    # A phone of that make is no program.
+    told = (user_agent or "").lower().replace("cubot", "")
     return not told or any(word in told for word in BOTS)

@@ -88,7 +88,7 @@ class Links:
             "message unsubscribed", f"unsubscribed:{message_id}", now, user_id=await self._user_of(message_id),
             message_id=message_id, source="link",
         )  # fmt: skip
-        await self._ask("unsubscribe", message_id=message_id, now=now, source="link", line=line)
+        await self._ask("unsubscribe", message_id=message_id, now=now, source="link", is_of_all=False, line=line)
         _show(response, page("unsubscribed", title="You have unsubscribed"))
 
     async def on_get_preferences(self, request: Request, response: Response, token: str) -> None:
@@ -101,12 +101,14 @@ class Links:
         """Keep what the user chose."""
         form = parse_qs((await body_of(request)).decode(errors="replace"))
         message_id, now = self._followed("p", token).message_id, utc_now()
-        if "resubscribe" in form:
+        if "resubscribe" in form or "unsubscribe" in form:
+            asked = "resubscribe" if "resubscribe" in form else "unsubscribe"
             line = _line(
-                "message resubscribed", f"resubscribed:{message_id}:{now.isoformat()}", now,
-                user_id=await self._user_of(message_id), message_id=message_id, source="preferences",
+                f"message {asked}d", f"{asked}d:all:{message_id}:{now.isoformat()}", now,
+                user_id=await self._user_of(message_id), message_id=message_id, source="preferences", all=True,
             )  # fmt: skip
-            await self._ask("resubscribe", message_id=message_id, now=now, line=line)
+            values = {"source": "preferences", "is_of_all": True} if asked == "unsubscribe" else {}
+            await self._ask(asked, message_id=message_id, now=now, line=line, **values)
         else:
             said = await self._said(message_id)
             for name in self._topics:

@@ -1,6 +1,7 @@
 """Who a page's user is: a token that the product signs, so that nobody can ask for another user."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,9 @@ LEAST_SECRET = 32
 MOST_REMEMBERED = 10_000
 
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
 @dataclass(frozen=True)
 class TokenKey:
     """A key that verifies: a secret for HS256, or a public key for EdDSA; a token may name it by its `kid`."""
@@ -37,9 +41,10 @@ def keys_of(environment: Mapping[str, str] = os.environ) -> list[TokenKey]:
     """
     keys = []
     for nth, stated in enumerate(environment.get("UPNEXT_EDGE_TOKEN_KEYS", "").replace(",", " ").split(), start=1):
-        kid, is_named, text = stated.partition("=")
-        text = text if is_named and kid.isidentifier() else stated
-        named = kid if text is not stated else None
+        kid, _, text = stated.partition("=")
+        # A secret may have `=` in it, as base64 does at its end: a name has a key behind it.
+        is_named = _NAME.fullmatch(kid) and (text.endswith(".pem") or len(text.encode()) >= LEAST_SECRET)
+        named, text = (kid, text) if is_named else (None, stated)
         if text.endswith(".pem"):
             keys.append(TokenKey(named, "EdDSA", _public_key(Path(text))))
         elif len(text.encode()) < LEAST_SECRET:

@@ -55,6 +55,8 @@ def find_files(paths: Iterable[Path], *, source: str) -> list[LandedFile]:
             raise UpnextError(f"no such file or folder: {path}")
         if not path.is_dir() and not path.is_file():
             raise UpnextError(f"not a file or a folder: {path}")
+        if path.is_file() and _is_unfinished(path, path):
+            raise UpnextError(f"{path}: is hidden, or named as what is not whole yet; rename it to load it")
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         found += [_seen(file.resolve(), source) for file in files if not _is_unfinished(file, path)]
     return found

@@ -121,7 +121,8 @@ def _dropped(reason: str) -> tuple[str, str | None]:
     """Return what became of a message that SendGrid did not send: it knows the address, or has no more to give."""
     known = {
         "Bounced Address": ("bounced", "hard"), "Invalid": ("bounced", "hard"),
-        "Spam Reporting Address": ("complained", None), "Unsubscribed Address": ("unsubscribed", None),
+        # Nobody complained of this message.
+        "Spam Reporting Address": ("bounced", "hard"), "Unsubscribed Address": ("unsubscribed", None),
     }  # fmt: skip
     return known.get(reason, ("bounced", "soft"))
 

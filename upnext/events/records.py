@@ -173,6 +173,9 @@ def read_parquet(path: Path, source: Source) -> Iterator[Batch]:
                 yield Batch(records, [], Position(size, number))
     except (pa.ArrowException, OSError) as error:
         raise Refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    except (ValueError, OverflowError, KeyError, TypeError) as error:
+        # A text that is no UTF-8, a time beyond the year 9999, a column that stands twice: it may quote the data.
+        raise Refused(f"holds a value that cannot be read ({type(error).__name__})") from None
 
 
 class _Run(NamedTuple):
@@ -315,6 +318,8 @@ def _rows_at_once(path: Path, columns: list[str]) -> int:
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER, read_dictionary=texts) as file:
         for group in range(file.metadata.num_row_groups):
             shape = file.metadata.row_group(group)
+            if not shape.num_rows:
+                continue
             _check_dictionaries(shape, columns)
             mean = shape.total_byte_size // max(shape.num_rows, 1)
             longest = sum(map(_longest, next(file.iter_batches(1, row_groups=[group], columns=texts)))) if texts else 0

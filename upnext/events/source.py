@@ -59,6 +59,8 @@ class EventTime(Declaration, frozen=True):
     def __post_init__(self) -> None:
         if (self.unit is None) == (self.format is None):
             raise ValueError("a time has either a unit or a format")
+        if self.format is not None and "%Z" in self.format:
+            raise ValueError("format: %Z reads names of zones by this machine's own; use %z, or times in UTC")
         if self.format is not None:
             try:
                 again = datetime.strptime(_SAMPLE.strftime(self.format), self.format)  # noqa: DTZ007 - a date
@@ -96,6 +98,8 @@ class Source(Declaration, frozen=True):
         is_mapped = self.occurred_at and self.event and (self.user_id or self.anonymous_id)
         if self.format not in ("segment", *PROVIDERS) and not is_mapped:
             raise ValueError(f"format {self.format} needs occurred_at, event, and user_id or anonymous_id")
+        if self.format in ("segment", *PROVIDERS) and self.mapping:
+            raise ValueError(f"format {self.format} has fields of its own, so nothing reads '{self.mapping[0]}' here")
 
     @property
     def fields(self) -> list[str]:
@@ -105,6 +109,12 @@ class Source(Declaration, frozen=True):
         ids = (self.user_id, self.anonymous_id, self.account_id)
         names = [*self.message_id, *filter(None, ids), self.occurred_at.field, self.event.field, *self.properties]
         return list(dict.fromkeys(names))
+
+    @property
+    def mapping(self) -> list[str]:
+        """The keys of the mapping that are stated."""
+        keys = ("message_id", "user_id", "anonymous_id", "account_id", "occurred_at", "event", "properties")
+        return [key for key in keys if getattr(self, key)]
 
     @property
     def id_fields(self) -> frozenset[str]:

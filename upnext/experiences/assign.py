@@ -1,6 +1,5 @@
 """Assigning members to the arms of their segment's experiences, by hash, once; and updating what each user sees."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +8,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from upnext.experiences.definition import Experience, as_json
 from upnext.experiences.sql import SQL
+from upnext.switches import started
 from upnext.ticks.lifecycle import newest_published
 from upnext.ticks.offsets import consumed, record_consumed
 from upnext.warehouse.locks import hold
@@ -21,7 +21,6 @@ def assign(
     engine: Engine,
     experiences: dict[str, Experience],
     *,
-    started: Collection[str],
     as_of: datetime,
     global_holdout: float = 0,
 ) -> int:
@@ -30,17 +29,19 @@ def assign(
     Experiences that were never `started` are skipped; stopped ones keep their results. Users of the global holdout, a
     share of all, get none, unless they have one already.
     """
-    definitions = {
-        name: msgspec.json.encode({**as_json(experience), "is_started": name in started}).decode()
-        for name, experience in experiences.items()
-    }
     with engine.begin() as connection:
         hold(connection, "assign")
+        # Read under the lock: whoever stops an experience meanwhile is heard.
+        at_work = started(connection)
+        definitions = {
+            name: msgspec.json.encode({**as_json(experience), "is_started": name in at_work}).decode()
+            for name, experience in experiences.items()
+        }
         known = set(connection.scalars(SQL["declared"]))
         rows = [
             {"experience": name, "as_of": as_of, "definition": definition}
             for name, definition in definitions.items()
-            if name in started or name in known
+            if name in at_work or name in known
         ]
         if rows:
             connection.execute(SQL["record"], rows)
@@ -62,6 +63,7 @@ def assign(
 
 def withdraw(connection: Connection, name: str) -> None:
     """Let an experience that was stopped be shown to nobody; its results stay."""
+    hold(connection, "assign")
     connection.execute(SQL["withdraw"], {"experience": name})
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from upnext.conditions import Conditions, check_conditions, paths_of
-from upnext.declarations import Declaration, Link, Name, Problem, Share, markup, segment_of_users, unknown
+from upnext.declarations import PROGRAMME, Declaration, Link, Name, Problem, Share, markup, segment_of_users, unknown
 from upnext.durations import Duration, minutes
 from upnext.wording import worded
 
@@ -197,6 +197,8 @@ class Names:
 
 def find_mistakes(name: str, experience: Experience, known: Names) -> Iterator[Problem]:
     """Yield the mistakes that make an experience impossible, or different from its author's intent."""
+    if name == PROGRAMME:
+        yield Problem([], f"'{name}' is the experiment over all journeys and experiences; choose another name")
     if name in known.experiments:
         yield Problem([], f"a journey is called '{name}' too; results are by name, so choose another")
     yield from segment_of_users(["segment"], experience.segment, known.segments)

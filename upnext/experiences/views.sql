@@ -114,6 +114,12 @@ as $$
     where changes.tick_id > since_tick and running.experience <> all(changed)
 $$;
 
+-- Whether the global holdout has kept a user from an experience or a journey.
+create or replace function experiences.was_held_out(of_user text) returns boolean
+language sql stable
+return exists (select from experiences.held_out where held_out.user_id = of_user)
+or exists (select from journeys.entries where entries.user_id = of_user and entries.is_held_out_globally);
+
 -- The users whose calls to action these ids ask for: a user who was merged is asked for by the old id too. In plpgsql,
 -- because the first build makes the table of identities, and pages ask before.
 create or replace function experiences.asked_for(ids text []) returns table (id text, user_id text)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upnext.conditions import Conditions, find_misfits, paths_of
-from upnext.declarations import Keys, Problem, markup, segment_of_users, unknown
+from upnext.declarations import PROGRAMME, Keys, Problem, markup, segment_of_users, unknown
 from upnext.durations import minutes
 from upnext.errors import nearest
 from upnext.journeys.copy.emails import check_address, check_sender
@@ -37,8 +37,6 @@ from upnext.journeys.definition import (
 )
 from upnext.journeys.plan import OWN_CLOCK, is_transactional, longest, starts, ways
 from upnext.warehouse.relations import taken_names
-
-PROGRAMME = "programme"
 
 
 @dataclass(frozen=True)
@@ -115,10 +113,17 @@ def find_mistakes_of_broadcast(broadcast: Broadcast, journeys: Collection[str], 
 def find_circle(journeys: Mapping[str, Journey]) -> tuple[str, str] | None:
     """Return a journey that starts itself by way of others, and the one that it starts first; None without such.
 
-    A `track` step starts each journey that its event lets people into. Where time passes in between, that may go on.
+    A `track` step starts each journey that its event lets people into, if no condition stands before it and no time
+    passes: then each tick would bring the next one.
     """
-    started = {name: starts(journey) | _started_by_events(journey, journeys) for name, journey in journeys.items()}
-    for name in journeys:
+    at_once = {name: journey for name, journey in journeys.items() if not longest(journey)}
+    return _circle({name: starts(journey) for name, journey in journeys.items()}) or _circle(
+        {name: (starts(journey) & at_once.keys()) | _let_in(journey, at_once) for name, journey in at_once.items()}
+    )
+
+
+def _circle(started: Mapping[str, set[str]]) -> tuple[str, str] | None:
+    for name in started:
         for first in sorted(started[name]):
             seen, found = {first}, [first]
             while found:
@@ -130,14 +135,18 @@ def find_circle(journeys: Mapping[str, Journey]) -> tuple[str, str] | None:
     return None
 
 
-def _started_by_events(journey: Journey, journeys: Mapping[str, Journey]) -> set[str]:
-    if longest(journey):
-        return set()
+def _let_in(journey: Journey, others: Mapping[str, Journey]) -> set[str]:
+    """Return the journeys that events of this one let people into, whoever they are."""
     tracked = {step.event for step in journey.steps if isinstance(step, Track)}
     return {
         name
-        for name, other in journeys.items()
-        if other.event is not None and other.reentry == "always" and tracked.intersection(other.event.any_of)
+        for name, other in others.items()
+        if other.event is not None
+        and other.reentry == "always"
+        and other.audience is None
+        and not other.event.where
+        and not other.event.context
+        and tracked.intersection(other.event.any_of)
     }
 
 

@@ -51,7 +51,7 @@ end
 $$;
 
 -- Consent events about messages, from the moment they are loaded. To unsubscribe from a message of a topic is to
--- unsubscribe from the topic.
+-- unsubscribe from the topic, unless the user says `all`.
 create or replace view journeys.consent_events as
 select
     events.event,
@@ -60,7 +60,9 @@ select
     events.occurred_at,
     events.load_id,
     case
-        when events.event in ('message unsubscribed', 'message resubscribed')
+        when
+            events.event in ('message unsubscribed', 'message resubscribed')
+            and events.properties ->> 'all' is distinct from 'true'
             then coalesce(events.properties ->> 'topic', steps.definition ->> 'topic')
     end as topic,
     events.properties ->> 'source' as source

@@ -51,10 +51,11 @@ def archive(
             else:
                 _pack(file, into / file.source / file.path.relative_to(_folder(landing, file)))
         counts["deleted" if is_old else "archived"] += 1
-    for file in find_landed(into, sources):
-        modified = datetime.fromtimestamp(file.path.stat().st_mtime, UTC)
+    # Of sources that nobody declares any more, too.
+    for path in sorted(path for path in into.rglob("*") if path.is_file()):
+        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         if landed.delete_after is not None and now - modified >= timedelta(seconds=seconds(landed.delete_after)):
-            file.path.unlink()
+            path.unlink()
             counts["deleted"] += 1
     return counts
 

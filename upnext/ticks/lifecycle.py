@@ -122,7 +122,11 @@ def newest_published(connection: Connection) -> int:
     return int(newest or 0)
 
 
-def loads_to_take_in(connection: Connection) -> int:
-    """Return how many loads no published tick has taken in: those of a tick that failed among them."""
-    waiting = connection.scalar(SQL["count_loads_to_take_in"], {"published": newest_published(connection)})
+def loads_to_take_in(connection: Connection, *, of_the_inbox: bool = False) -> int:
+    """Return how many loads no published tick has taken in: those of a tick that failed among them.
+
+    `of_the_inbox` counts those of lines that came through the edge alone.
+    """
+    values = {"published": newest_published(connection), "path": "edge:%" if of_the_inbox else "%"}
+    waiting = connection.scalar(SQL["count_loads_to_take_in"], values)
     return int(waiting or 0)

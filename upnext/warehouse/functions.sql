@@ -159,7 +159,7 @@ begin
     perform now() at time zone name;
     -- Postgres also reads `UTC+2` as a zone, with the sign of POSIX: two hours to the west.
     return name ~ '^[A-Za-z]' and (
-        name !~ '[0-9:]' or name ~* '^(etc/.*|(est5edt|cst6cdt|mst7mdt|pst8pdt)|(utc|gmt)[+-]?0+)$'
+        name !~ '[0-9:]' or name ~* '^(etc/gmt[+-]?[0-9]{1,2}|est5edt|cst6cdt|mst7mdt|pst8pdt|(utc|gmt)[+-]?0+)$'
     );
 exception when invalid_parameter_value then
     return false;

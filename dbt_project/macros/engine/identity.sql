@@ -38,7 +38,7 @@
     create temporary table {{ into }} on commit drop as
     with calls as (
         {%- for condition in conditions %}
-        select type, user_id, anonymous_id, previous_id, occurred_at, source, message_id
+        select type, user_id, anonymous_id, previous_id, context, occurred_at, source, message_id
         from raw.events as events
         where
             type in ('identify', 'alias')
@@ -60,7 +60,11 @@
         union all
         select 'user' as kind, previous_id as id, user_id as linked_to, occurred_at, source, message_id
         from calls
-        where type = 'alias' and previous_id is not null
+        -- Whoever reads a page has its key, and could say that two users are one.
+        where
+            type = 'alias'
+            and previous_id is not null
+            and context #>> '{upnext,unproven}' is distinct from 'true'
         {%- if has_visitors() %}
         {%- for condition in conditions %}
         union all

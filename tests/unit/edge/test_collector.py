@@ -49,6 +49,16 @@ def test_a_batch_states_for_all() -> None:
     assert one["originalTimestamp"] == "2026-03-31T10:00:00Z"
 
 
+def test_an_alias_by_a_public_key_is_marked() -> None:
+    batch = {"batch": [{"type": "alias", "messageId": "1", "context": {"upnext": {"unproven": False}}},
+                       {"type": "track", "messageId": "2"}, 5]}  # fmt: skip
+    marked, other, none = lines(batch, is_public=True)
+    assert (marked["context"], "context" in other, none) == ({"upnext": {"unproven": True}}, False, 5)
+    assert lines({"messageId": "1"}, "alias", is_public=True)[0]["context"] == {"upnext": {"unproven": True}}
+    assert "context" not in lines({"messageId": "1", "type": "alias"}, "track", is_public=True)[0]
+    assert lines(batch)[0]["context"] == {"upnext": {"unproven": False}}, "a server key proves it"
+
+
 def test_an_event_without_an_id_gets_one_and_any_other_keeps_its_own() -> None:
     batch = [{"type": "track"}, {"messageId": None}, {"messageId": 5}]
     assert [line["messageId"] for line in lines({"batch": batch})] == ["new-1", "new-2", 5]
@@ -171,6 +181,7 @@ def test_a_program_is_marked_and_an_address_is_kept_where_it_is_asked_for() -> N
     [
         (None, True), ("", True), ("Mozilla/5.0 (compatible; Googlebot/2.1)", True), ("HeadlessChrome/120", True),
         ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0", False), ("analytics-python/2.4.0", False),
+        ("Mozilla/5.0 (Linux; Android 13; CUBOT KINGKONG 9) Chrome/120.0 Mobile", False),
     ],
 )  # fmt: skip
 def test_programs_say_so(agent: str | None, *, is_one: bool) -> None:

@@ -65,7 +65,7 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("sendgrid", sendgrid("bounce", type="blocked"), "bounced", {"kind": "soft"}),
     ("sendgrid", sendgrid("dropped", reason="Bounced Address"), "bounced", {"kind": "hard"}),
     ("sendgrid", sendgrid("dropped", reason="Recipient List over Package Quota"), "bounced", {"kind": "soft"}),
-    ("sendgrid", sendgrid("dropped", reason="Spam Reporting Address"), "complained", {}),
+    ("sendgrid", sendgrid("dropped", reason="Spam Reporting Address"), "bounced", {"kind": "hard"}),
     ("sendgrid", sendgrid("dropped", reason="Unsubscribed Address"), "unsubscribed", {}),
     ("sendgrid", sendgrid("spamreport"), "complained", {}),
     ("sendgrid", sendgrid("unsubscribe"), "unsubscribed", {}),

@@ -88,6 +88,11 @@ def test_a_json_source_needs_a_mapping() -> None:
         msgspec.convert({"description": "x", "format": "json"}, Source)
 
 
+def test_a_format_of_its_own_takes_no_mapping() -> None:
+    with pytest.raises(msgspec.ValidationError, match="nothing reads 'properties' here"):
+        msgspec.convert({"description": "x", "format": "segment", "properties": ["plan"]}, Source)
+
+
 def test_the_mapping_that_the_guide_explains() -> None:
     guide = (PROJECT / "docs/events.md").read_text()
     line = guide.split("```json\n")[1].split("```")[0].replace("\n", " ").encode()
@@ -151,6 +156,7 @@ def test_a_time_of_another_form_is_rejected() -> None:
         ({}, "either a unit or a format"), ({"unit": "rfc3339", "format": "%d"}, "either a unit or a format"),
         ({"format": "%d/%m"}, "does not tell year, month and day"), ({"format": "%Q"}, "is none of strptime's"),
         ({"format": "dd/mm/yyyy"}, "does not tell year, month and day"),
+        ({"format": "%d/%m/%Y %H:%M %Z"}, "use %z"),
     ],
 )  # fmt: skip
 def test_a_format_has_to_tell_the_day(time: dict[str, str], message: str) -> None:

@@ -117,6 +117,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], expe
     assert found.startswith(expected.replace("for all variants or none", "for all variants or for none")), found
 
 
+def test_no_experience_is_called_as_the_programme_is(tmp_path: Path) -> None:
+    assert "is the experiment over all journeys and experiences" in error(tmp_path, name="programme")
+
+
 def test_two_experiments_by_one_name_are_refused(tmp_path: Path) -> None:
     assert "a journey is called 'earn_upgrade' too" in error(tmp_path, name="earn_upgrade")
 

@@ -322,6 +322,7 @@ TELL = {"name": "tell", "do": "track", "event": "login"}
     (by_event("always", TELL), True),
     (by_event("never", TELL), False),
     (by_event("always", {"name": "rest", "do": "delay", "for": "1 day"}, TELL), False),
+    ({**by_event("always", TELL), "event": {"any_of": ["login"], "where": {"step": 1}}}, False),
 ])  # fmt: skip
 def test_a_journey_that_tells_of_its_own_entry(folder: Path, changes: dict[str, Any], is_endless: bool) -> None:
     path = folder / "earn_upgrade.yml"

@@ -1,6 +1,7 @@
 """What a sensor requests, and when it waits."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -56,6 +57,15 @@ def test_of_two_quick_failures_the_first_is_told() -> None:
         assert failures.told(instance, "tick") is None
         failures.remember(instance, "tick", "b")
         assert (failures.told(instance, "tick"), failures.told(instance, "dispatch")) == ("b", None)
+
+
+@pytest.mark.parametrize(("record", "was_well"), [
+    (SimpleNamespace(start_time=0.0, end_time=60.0), False), (SimpleNamespace(start_time=0.0, end_time=3300.0), True),
+    (SimpleNamespace(start_time=None, end_time=3300.0), False), (None, False),
+])  # fmt: skip
+def test_a_run_that_worked_for_long_was_well(record: Any, was_well: bool) -> None:
+    instance: Any = SimpleNamespace(get_run_record_by_id=lambda _: record)
+    assert failures.was_well(instance, "a") is was_well
 
 
 def test_a_run_that_somebody_ended_is_not_started_again_at_once() -> None:

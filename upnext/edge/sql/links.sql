@@ -7,12 +7,12 @@ left join journeys.links on links.link_id = :link_id
 where messages.message_id = :message_id;
 
 -- name: unsubscribe
--- What is said to a message of a topic concerns that topic alone. The line and what it stops are written together: a
--- word that waited for the next tick would let one more mail out.
+-- What is said to a message of a topic concerns that topic alone, unless it is said of all. The line and what it stops
+-- are written together: a word that waited for the next tick would let one more mail out.
 with told as (
     select
         messages.user_id, messages.channel, coalesce(messages.address, '') as address,
-        steps.definition ->> 'topic' as topic
+        case when not cast(:is_of_all as boolean) then steps.definition ->> 'topic' end as topic
     from journeys.messages
     inner join journeys.entries on entries.entry_id = messages.entry_id
     inner join journeys.steps

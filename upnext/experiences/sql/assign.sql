@@ -133,7 +133,14 @@ drawn as (
         select upnext.bucket('policy:' || candidates.experience, candidates.user_id) as draw
     ) as policy
     where
-        (:global_holdout = 0 or upnext.bucket('global holdout', candidates.user_id) >= :global_holdout)
+        -- Whoever was held out before stays so, also where the holdout is smaller by now.
+        (
+            :global_holdout = 0
+            or (
+                upnext.bucket('global holdout', candidates.user_id) >= :global_holdout
+                and not experiences.was_held_out(candidates.user_id)
+            )
+        )
         and not exists (
             select from experiences.assignments
             where assignments.experience = candidates.experience and assignments.user_id = candidates.user_id

@@ -108,7 +108,8 @@ def send_due(
     }
     with engine.begin() as database:
         if channel == "webhook":
-            named = {"endpoints": list(values["urls"]), "urls": list(values["urls"].values())}
+            standard = {name: endpoint.url for name, endpoint in policy.endpoints.items() if endpoint.body is None}
+            named = {"endpoints": list(standard), "urls": list(standard.values())}
             database.execute(SQL["enable_endpoints"], named)
         waiting = database.scalar(SQL["count_due"], {**values, "at_most": settings.connections})
         tombstones(database, keys)

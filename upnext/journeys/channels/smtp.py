@@ -24,9 +24,11 @@ _NO_SUCH_ADDRESS = (550, 551, 553)
 _DEAD = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10")
 # Without an enhanced code, such words are about the sender, or the server that the mail came from.
 _NOT_OF_THE_ADDRESS = re.compile(
-    rb"relay|den(y|ied)|not (permitted|allowed)|prohibit|authenti|authori[sz]|block|black|listed|spam|policy",
+    rb"\b(relay\w*|denied|not (permitted|allowed)|prohibited|authenti\w+|(un)?authori[sz]\w+"
+    rb"|blocked|(block|black) ?list\w*|spam\w*|policy)\b",
     re.IGNORECASE,
 )
+_ADDRESSES = re.compile(rb"<[^>]*>|\S+@\S+")
 _LINE_OF_DOTS = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -135,7 +137,10 @@ class SmtpConnection:
         enhanced = re.match(rb"([45]\.\d{1,3}\.\d{1,3})\b", words)
         status = enhanced[1].decode() if enhanced else ""
         is_dead = status in _DEAD or (
-            is_of_recipient and not enhanced and code in _NO_SUCH_ADDRESS and _NOT_OF_THE_ADDRESS.search(words) is None
+            is_of_recipient
+            and not enhanced
+            and code in _NO_SUCH_ADDRESS
+            and _NOT_OF_THE_ADDRESS.search(_ADDRESSES.sub(b"", words)) is None
         )
         return Answer(
             Outcome.RETRY if code < 500 else Outcome.FAILED,

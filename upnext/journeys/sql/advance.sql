@@ -50,6 +50,7 @@ with due as (
             else steps.next
         end as target,
         steps.definition ->> 'reason' as reason,
+        steps.definition ->> 'until' is not null as is_dated,
         coalesce(cast(steps.definition ->> 'transactional' as boolean), false) as is_transactional,
         steps.definition ->> 'out_of_hours' = 'skip' as is_skipping,
         steps.kind in ('email', 'webhook', 'cta')
@@ -151,8 +152,12 @@ moved as (
         next_due_at = case
             when targets.kind = 'wait' then reached.reached_at + targets.within
             when targets.wait is not null then reached.reached_at + targets.wait
-            when targets.after is not null
-                then greatest(reached.entered_at + targets.after + reached.shifted_by, reached.reached_at)
+            -- What follows a date at once keeps it, whatever a pause has put off.
+            when targets.after is not null then greatest(
+                reached.entered_at + targets.after
+                + case when reached.is_dated then interval '0' else reached.shifted_by end,
+                reached.reached_at
+            )
             when targets.step is not null then reached.reached_at
         end,
         reason = case when reached.kind = 'exit' then reached.reason else entries.reason end

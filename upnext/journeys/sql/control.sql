@@ -35,7 +35,7 @@ select name from upnext.started where name <> all(:declared);
 
 -- name: pause
 -- A pause stops all entries. Resuming postpones all later steps by the length of the pause, so that no steps pile up.
--- Whoever waits for a date or a time of day waits for the same one as before.
+-- Whoever waits for a date or a time of day waits for the same one as before; of the pause, what lies after it counts.
 insert into journeys.pauses (journey, paused_at, reason) values (:journey, :at, 'by hand')
 on conflict (journey) do nothing;
 
@@ -49,7 +49,16 @@ counted_anew as (
 ),
 
 inside as (
-    select entries.entry_id, ended.paused_at, steps.definition ->> 'until' is not null as is_dated
+    select
+        entries.entry_id,
+        coalesce(steps.definition ->> 'until' is not null, false) as is_dated,
+        greatest(
+            interval '0',
+            cast(:at as timestamptz) - case
+                when steps.definition ->> 'until' is not null then greatest(ended.paused_at, entries.next_due_at)
+                else ended.paused_at
+            end
+        ) as length
     from ended
     inner join journeys.entries
         on entries.journey = :journey and entries.status = 'active' and entries.ended_at is null
@@ -60,10 +69,10 @@ inside as (
 shifted as (
     update journeys.entries
     set
-        shifted = shifted + (cast(:at as timestamptz) - inside.paused_at),
-        next_due_at = next_due_at + (cast(:at as timestamptz) - inside.paused_at)
+        shifted = shifted + inside.length,
+        next_due_at = next_due_at + case when not inside.is_dated then inside.length else interval '0' end
     from inside
-    where entries.entry_id = inside.entry_id and not inside.is_dated
+    where entries.entry_id = inside.entry_id
 ),
 
 -- What waited in the pause is not late for it, unless it belongs to a date.

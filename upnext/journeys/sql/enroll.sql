@@ -101,7 +101,11 @@ placed as (
     select
         eligible.*,
         occupied.journey as occupied_by,
-        upnext.bucket('global holdout', eligible.user_id) < :global_holdout as is_held_out_globally,
+        :global_holdout > 0
+        and (
+            upnext.bucket('global holdout', eligible.user_id) < :global_holdout
+            or experiences.was_held_out(eligible.user_id)
+        ) as is_held_out_globally,
         -- A user who was assigned before, at any size of the holdout, stays in that arm.
         coalesce(
             drawn.arm = 'held_out', upnext.bucket('journey:' || :journey, eligible.user_id) < :holdout
@@ -234,7 +238,7 @@ where (is_keyed and entered.key is null) or exists (
         entries.journey = :journey
         and entries.user_id = entered.user_id
         and coalesce(entries.key, '') = coalesce(entered.key, '')
-        and entries.status <> 'excluded'
+        and (entries.status <> 'excluded' or entries.arm is not null)
         and entries.cause <> entered.cause
         and entries.entered_at <= entered.entered_at
         and (entries.ended_at is null or entries.ended_at > entered.entered_at)

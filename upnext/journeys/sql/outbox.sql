@@ -219,7 +219,10 @@ set
     status = case when judged.stopped_by is null then 'sending' else 'skipped' end,
     reason = judged.stopped_by,
     address = lower(:address),
-    tried_at = case when judged.stopped_by is null then cast(:as_of as timestamptz) end,
+    -- Somebody may have resumed the journey while this dispatch, whose clock is behind, was at work.
+    tried_at = case when judged.stopped_by is null then greatest(
+        cast(:as_of as timestamptz), (select counted_since from journeys.limits where limits.journey = messages.journey)
+    ) end,
     fence = messages.fence + 1,
     lease_until = case when judged.stopped_by is null then clock_timestamp() + interval '120 seconds' end
 from judged
@@ -290,7 +293,9 @@ insert into journeys.disabled_endpoints (endpoint, url, disabled_at, reason) val
 on conflict (endpoint) do nothing;
 
 -- name: enable_endpoints
--- Whatever has another address now is another endpoint.
+-- Whatever has another address now, or a body of its own, is another endpoint.
 delete from journeys.disabled_endpoints
-using unnest(cast(:endpoints as text []), cast(:urls as text [])) as declared (endpoint, url)
-where disabled_endpoints.endpoint = declared.endpoint and disabled_endpoints.url <> declared.url;
+where not exists (
+    select from unnest(cast(:endpoints as text []), cast(:urls as text [])) as declared (endpoint, url)
+    where disabled_endpoints.endpoint = declared.endpoint and disabled_endpoints.url = declared.url
+);

@@ -8,7 +8,7 @@ select max(as_of) from segments.published_ticks;
 select max(tick_id) from segments.published_ticks;
 
 -- name: count_loads_to_take_in
-select count(*) from raw.loads where stored > 0 and (tick_id is null or tick_id > :published);
+select count(*) from raw.loads where stored > 0 and path like :path and (tick_id is null or tick_id > :published);
 
 -- name: find_open_tick
 select tick_id from segments.ticks where published_at is null for update;

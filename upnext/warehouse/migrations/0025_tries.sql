@@ -1,3 +1,8 @@
+-- Postgres renames no parameter of a function.
+drop function if exists journeys.stop_reason(
+    text, text, timestamptz, interval, text [], integer, interval, text []
+);
+
 -- When a message was last handed over, by the clock of the dispatch, whatever became of it.
 alter table journeys.messages add column tried_at timestamptz;
 update journeys.messages

@@ -2,7 +2,7 @@
 
 import { anonymousId } from "./storage.js";
 
-/** Return what the user sees, as flags; none where the edge is away or refuses. */
+/** Return what the user sees, as flags; null where the edge is away or refuses. */
 export async function evaluate(settings, user) {
   const context = { targetingKey: user, writeKey: settings.key, upnextToken: settings.token };
   try {
@@ -11,9 +11,9 @@ export async function evaluate(settings, user) {
       headers: { "Content-Type": "text/plain" },
       body: JSON.stringify({ context }),
     });
-    return answer.ok ? (await answer.json()).flags : [];
+    return answer.ok ? (await answer.json()).flags : null;
   } catch {
-    return [];
+    return null;
   }
 }
 
@@ -25,9 +25,11 @@ export function beacon(settings, event, properties) {
     properties,
     userId: settings.user,
     anonymousId: anonymousId(),
+    context: settings.consent && { consent: { categoryPreferences: settings.consent } },
     messageId: `upnext-${Date.now()}-${Math.random().toString(36).slice(2)}`,
     timestamp: new Date().toISOString(),
     sentAt: new Date().toISOString(),
   });
-  navigator.sendBeacon(`${settings.base}/v1/track`, body);
+  const address = `${settings.base}/v1/track`;
+  if (!navigator.sendBeacon(address, body)) fetch(address, { method: "POST", body, keepalive: true }).catch(() => {});
 }

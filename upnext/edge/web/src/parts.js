@@ -19,6 +19,8 @@ export function content({ copy, url }, clicked, closed) {
   link.textContent = copy;
   link.href = safe(url);
   link.addEventListener("click", clicked);
+  // The middle button opens another tab.
+  link.addEventListener("auxclick", (event) => event.button === 1 && clicked());
   return closed ? [link, button("\u00d7", "Close", closed)] : [link];
 }
 

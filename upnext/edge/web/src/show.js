@@ -5,9 +5,10 @@ import { content, hostOf } from "./parts.js";
 // A page that takes our element out again and again wants it gone.
 const MOST_PLACED = 20;
 
-/** Show a call to action, now or when its slot appears; return what takes it down. `base` is where the edge is. */
-export function show(slot, kind, value, clicked, base) {
-  if (kind === "modal") return modal(slot, value, clicked);
+/** Show a call to action, now or when its slot appears; return what takes it down. `base` is where the edge is.
+ * `closed` is called when the user closes it. */
+export function show(slot, kind, value, clicked, base, closed) {
+  if (kind === "modal") return modal(slot, value, clicked, closed);
   if (kind === "tooltip" || kind === "tour") return hint(slot, kind, value, clicked, base);
   let host;
   let placed = 0;
@@ -16,7 +17,10 @@ export function show(slot, kind, value, clicked, base) {
     if (host) host.remove();
     if (++placed > MOST_PLACED) return stop();
     host = hostOf(kind);
-    host.shadowRoot.append(...content(value, clicked, kind === "button" ? null : () => close()));
+    host.shadowRoot.append(...content(value, clicked, kind === "button" ? null : () => {
+        closed();
+        close();
+      }));
     element.append(host);
   });
   const close = () => {
@@ -39,14 +43,17 @@ function whenever(slot, found) {
   return stop;
 }
 
-function modal(slot, value, clicked) {
+function modal(slot, value, clicked, closed) {
   const host = hostOf("modal");
   host.dataset.slot = slot;
   const dialog = document.createElement("dialog");
   const remove = () => host.remove();
   dialog.setAttribute("aria-label", value.copy);
   dialog.append(...content(value, clicked, () => dialog.close()));
-  dialog.addEventListener("close", remove);
+  dialog.addEventListener("close", () => {
+    remove();
+    closed();
+  });
   host.shadowRoot.append(dialog);
   document.body.append(host);
   dialog.showModal();

@@ -4,8 +4,8 @@ import { session } from "./storage.js";
 
 const HOVERED_FOR = 300;
 
-/** Call `fire` once, when a trigger has happened as often in this session as it asks for. */
-export function arm(trigger, fire) {
+/** Call `fire` once, when a trigger has happened as often in this session as it asks for, to the user of the scope. */
+export function arm(trigger, fire, scope) {
   if (!trigger) {
     fire();
     return () => {};
@@ -14,7 +14,7 @@ export function arm(trigger, fire) {
   let isOver = false;
   const happened = () => {
     if (isOver) return;
-    const name = `upnext:${JSON.stringify(trigger)}`;
+    const name = `upnext:${scope}:${JSON.stringify(trigger)}`;
     const times = Number(session.get(name) || 0) + 1;
     session.set(name, String(times));
     if (times < (trigger.times_in_session || 1)) return;
@@ -22,7 +22,7 @@ export function arm(trigger, fire) {
     stop();
     fire();
   };
-  stop = (KINDS[trigger.when] || nothing)(trigger, happened);
+  stop = (KINDS[trigger.when] || nothing)(trigger, happened, scope);
   if (isOver) stop();
   return () => {
     isOver = true;
@@ -46,12 +46,17 @@ const KINDS = {
   },
   feature_hovered: ({ feature }, happened) => {
     let timer;
+    // A pointer that goes from child to child stays on the feature.
+    const isWithin = (event) => {
+      const element = closest(event, "feature", feature);
+      return element && !element.contains(event.relatedTarget);
+    };
     const enter = (event) => {
-      if (!closest(event, "feature", feature)) return;
+      if (!isWithin(event)) return;
       clearTimeout(timer);
       timer = setTimeout(happened, HOVERED_FOR);
     };
-    const leave = (event) => closest(event, "feature", feature) && clearTimeout(timer);
+    const leave = (event) => isWithin(event) && clearTimeout(timer);
     const off = [on("pointerover", enter), on("focusin", enter), on("pointerout", leave), on("focusout", leave)];
     return () => {
       clearTimeout(timer);
@@ -70,8 +75,10 @@ const KINDS = {
   },
   scroll_depth: ({ page, percent }, happened) => {
     if (!isOn(page)) return () => {};
-    return on("scroll", () => {
-      const { scrollTop, clientHeight, scrollHeight } = document.documentElement;
+    return on("scroll", ({ target }) => {
+      const { scrollTop, clientHeight, scrollHeight } = target instanceof Element ? target : document.documentElement;
+      // A list within the page is not the page.
+      if (clientHeight * 2 < innerHeight) return;
       if ((scrollTop + clientHeight) * 100 >= scrollHeight * percent) happened();
     });
   },
@@ -79,7 +86,7 @@ const KINDS = {
     let timer;
     const wait = () => {
       clearTimeout(timer);
-      timer = setTimeout(happened, seconds * 1000);
+      timer = setTimeout(() => (document.visibilityState === "visible" ? happened() : wait()), seconds * 1000);
     };
     const off = ["pointermove", "pointerdown", "keydown", "scroll"].map((name) => on(name, wait));
     wait();
@@ -90,19 +97,36 @@ const KINDS = {
   },
 };
 
-KINDS.sequence = ({ steps }, happened) => {
+KINDS.sequence = ({ steps }, happened, scope) => {
   const stops = [];
   const wait = (nth) => {
     if (nth === steps.length) happened();
-    else stops.push(arm(steps[nth], () => wait(nth + 1)));
+    else stops.push(arm(steps[nth], () => wait(nth + 1), `${scope}:${nth}`));
   };
   wait(0);
   return () => stops.forEach((one) => one());
 };
 
+/** Whether a trigger asks for a page, so that what it shows belongs to it. */
+export function isOfPage(trigger) {
+  return Boolean(trigger && (trigger.page || (trigger.steps || []).some(isOfPage)));
+}
+
 function isOn(page) {
   if (!page) return true;
-  return page.endsWith("*") ? location.pathname.startsWith(page.slice(0, -1)) : location.pathname === page;
+  const path = plain(location.pathname);
+  return page.endsWith("*") ? `${path}/`.startsWith(page.slice(0, -1)) : path === plain(page);
+}
+
+/** Return a path as people write it: decoded, without a slash at the end. */
+function plain(path) {
+  let decoded = path;
+  try {
+    decoded = decodeURI(path);
+  } catch {
+    // Not UTF-8: as it is.
+  }
+  return decoded.replace(/(.)\/$/, "$1");
 }
 
 function closest(event, kind, name) {
