@@ -51,7 +51,6 @@ counted_anew as (
 inside as (
     select
         entries.entry_id,
-        coalesce(steps.definition ->> 'until' is not null, false) as is_dated,
         greatest(
             interval '0',
             cast(:at as timestamptz) - case
@@ -70,7 +69,7 @@ shifted as (
     update journeys.entries
     set
         shifted = shifted + inside.length,
-        next_due_at = next_due_at + case when not inside.is_dated then inside.length else interval '0' end
+        next_due_at = next_due_at + inside.length
     from inside
     where entries.entry_id = inside.entry_id
 ),
