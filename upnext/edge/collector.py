@@ -158,10 +158,24 @@ def _line(
     marks: Mapping[str, bool],
     ids: Iterator[str],
 ) -> bytes:
-    if len(bytes(item)) > MAX_BYTES:
-        return _without_keys(bytes(item)[:KEPT_OF_TOO_LARGE])
+    text = bytes(item)
+    if len(text) > MAX_BYTES:
+        return _without_keys(text[:KEPT_OF_TOO_LARGE])
     try:
-        return _completed(item, rules, added, under, marks, ids)
+        fields: dict[str, Any] = _fields(item)
+        fields.pop("writeKey", None)
+        if under or marks:
+            over = {"upnext": marks} if marks else {}
+            fields["context"] = msgspec.Raw(_encode({**under, **_object(fields.get("context")), **over}))
+            text += bytes(fields["context"])
+        if rules.strips_queries and any(mark in text for mark in _MARKS):
+            fields.update(_without_queries(fields))
+        if bytes(fields.get("messageId", b"null")) in (b"null", b'""'):
+            fields["messageId"] = next(ids)
+        # Clients state when it happened by their own clock; with sentAt, the decoder corrects this one.
+        if "timestamp" in fields and "originalTimestamp" not in fields:
+            fields["originalTimestamp"] = fields["timestamp"]
+        return _encode({**fields, **added})
     except _BROKEN:
         return _without_keys(bytes(item))
 
@@ -171,7 +185,8 @@ def _unproven(item: msgspec.Raw, kind: str | None) -> Mapping[str, bool]:
     if kind is not None:
         return {"unproven": True} if kind == "alias" else {}
     try:
-        return {"unproven": True} if bytes(_object(item).get("type", b"")) == b'"alias"' else {}
+        # Decoded, because JSON can spell it in more than one way.
+        return {"unproven": True} if _text(_object(item).get("type", b"null")) == "alias" else {}
     except _BROKEN:
         return {}
 
@@ -179,31 +194,6 @@ def _unproven(item: msgspec.Raw, kind: str | None) -> Mapping[str, bool]:
 def _without_keys(line: bytes) -> bytes:
     """Return an event that is kept as it came, without what has the form of a key."""
     return _KEY.sub(b"", line)
-
-
-def _completed(
-    item: msgspec.Raw,
-    rules: Rules,
-    added: Mapping[str, Any],
-    under: Fields,
-    marks: Mapping[str, bool],
-    ids: Iterator[str],
-) -> bytes:
-    fields: dict[str, Any] = _fields(item)
-    fields.pop("writeKey", None)
-    text = bytes(item)
-    if under or marks:
-        over = {"upnext": marks} if marks else {}
-        fields["context"] = msgspec.Raw(_encode({**under, **_object(fields.get("context")), **over}))
-        text += bytes(fields["context"])
-    if rules.strips_queries and any(mark in text for mark in _MARKS):
-        fields.update(_without_queries(fields))
-    if bytes(fields.get("messageId", b"null")) in (b"null", b'""'):
-        fields["messageId"] = next(ids)
-    # Clients state when it happened by their own clock; with sentAt, the decoder corrects this one.
-    if "timestamp" in fields and "originalTimestamp" not in fields:
-        fields["originalTimestamp"] = fields["timestamp"]
-    return _encode({**fields, **added})
 
 
 def _object(part: msgspec.Raw | None) -> Fields:

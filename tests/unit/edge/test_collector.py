@@ -56,6 +56,8 @@ def test_an_alias_by_a_public_key_is_marked() -> None:
     assert (marked["context"], "context" in other, none) == ({"upnext": {"unproven": True}}, False, 5)
     assert lines({"messageId": "1"}, "alias", is_public=True)[0]["context"] == {"upnext": {"unproven": True}}
     assert "context" not in lines({"messageId": "1", "type": "alias"}, "track", is_public=True)[0]
+    escaped = b'{"batch": [{"type": "al\\u0069as", "messageId": "1"}, {"type": 5, "messageId": "2"}]}'
+    assert [line.get("context") for line in lines(escaped, is_public=True)] == [{"upnext": {"unproven": True}}, None]
     assert lines(batch)[0]["context"] == {"upnext": {"unproven": False}}, "a server key proves it"
 
 
