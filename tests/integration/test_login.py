@@ -1,4 +1,8 @@
-"""The Caddyfile of the guide, run by Caddy before the real UI and the real edge. A small server logs people in."""
+"""The Caddyfile of the guide, run by Caddy before the real UI and the real edge.
+
+oauth2-proxy logs people in where it is on the machine, with an identity provider of the tests. A small server that
+answers as oauth2-proxy does takes its place elsewhere.
+"""
 
 import http.client
 import json
@@ -8,13 +12,18 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.conftest import PROJECT, free_port, wait_for
 from tests.integration.test_edge import running
@@ -25,21 +34,80 @@ NAME, OPEN = "upnext.otto.example", "otto.example"
 GUIDE = (PROJECT / "docs" / "run" / "login.md").read_text()
 
 
-class Gate(BaseHTTPRequestHandler):
+class Quiet(BaseHTTPRequestHandler):
+    """A handler that says nothing of its requests."""
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Gate(Quiet):
     """Answers as oauth2-proxy does: whoever has the cookie is Ada."""
 
     def do_GET(self) -> None:
         is_known = "_oauth2_proxy=ada" in self.headers.get("Cookie", "")
         is_asked = self.path.startswith("/oauth2/auth")
-        self.send_response((202 if is_known else 401) if is_asked else 200)
-        if is_known and is_asked:
-            self.send_header("X-Auth-Request-Email", "ada@otto.example")
-        self.send_header("Content-Length", "7")
-        self.end_headers()
-        self.wfile.write(b"sign in")
+        if not is_asked:
+            self.answer(200, b"Sign in")
+        elif is_known:
+            self.answer(202, X_Auth_Request_Email="ada@otto.example")
+        else:
+            self.answer(401)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+
+class Provider(Quiet):
+    """A provider of identities by OpenID Connect. Whoever asks is the person that `login_hint` names."""
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        stated = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        if asked.path == "/authorize":
+            code = {"code": stated["login_hint"], "state": stated["state"]}
+            self.answer(302, Location=f"{stated['redirect_uri']}?{urlencode(code)}")
+        elif asked.path == "/keys":
+            public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+            self.say({"keys": [{**public, "kid": "1", "use": "sig", "alg": "RS256"}]})
+        else:
+            self.say({
+                "issuer": self.issuer,
+                "authorization_endpoint": f"{self.issuer}/authorize",
+                "token_endpoint": f"{self.issuer}/token",
+                "jwks_uri": f"{self.issuer}/keys",
+                "id_token_signing_alg_values_supported": ["RS256"],
+            })  # fmt: skip
+
+    def do_POST(self) -> None:
+        stated = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        [email] = stated["code"]
+        now = int(time.time())
+        of_person = {"sub": email, "email": email, "email_verified": True}
+        claims = {"iss": self.issuer, "aud": "upnext", "iat": now, "exp": now + 3600, **of_person}
+        token = jwt.encode(claims, self.key, "RS256", {"kid": "1"})
+        self.say({"access_token": "a", "token_type": "Bearer", "expires_in": 3600, "id_token": token})
+
+    @property
+    def issuer(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def say(self, what: dict[str, object]) -> None:
+        self.answer(200, json.dumps(what).encode(), Content_Type="application/json")
+
+
+@contextmanager
+def serving(handler: type[Quiet]) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 @dataclass
@@ -60,13 +128,64 @@ class Site:
             return answer.status, answer.getheader("Location", ""), answer.read()
 
 
-@pytest.fixture
-def gate() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Gate)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
+@dataclass
+class Login:
+    """Who logs people in: the port to ask, and how somebody gets the cookie that says who they are."""
+
+    port: int
+    log_in: Callable[[Site, str], str]
+
+
+@pytest.fixture(params=["stand-in", "oauth2-proxy"])
+def login(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Login]:
+    if request.param == "stand-in":
+        with serving(Gate) as port:
+            yield Login(port, lambda _site, email: "_oauth2_proxy=ada" if email == "ada@otto.example" else "")
+        return
+    if shutil.which("oauth2-proxy") is None:
+        pytest.skip("oauth2-proxy is not on this machine")
+    [flags] = re.findall(r"`(--reverse-proxy [^`]+)`", GUIDE)
+    [domain] = re.findall(r"`(--email-domain [^`]+)`", GUIDE)
+    port = free_port()
+    with serving(Provider) as provider, (tmp_path / "oauth2-proxy.log").open("wb") as log:
+        settings = [
+            "--provider=oidc",
+            f"--oidc-issuer-url=http://127.0.0.1:{provider}",
+            "--client-id=upnext",
+            "--client-secret=known-to-the-provider",
+            f"--cookie-secret={'c' * 32}",
+            # The guide's sites have TLS, the test's have none.
+            "--cookie-secure=false",
+        ]
+        command = ["oauth2-proxy", *flags.replace(":4180", f":{port}").split(), *domain.split(), *settings]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: is_up(port, "/ping") or process.poll() is not None, "oauth2-proxy")
+            assert process.poll() is None, (tmp_path / "oauth2-proxy.log").read_text()
+            yield Login(port, log_in)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def log_in(site: Site, email: str) -> str:
+    """Go where a browser is led, at the provider as the person of this address, and return the cookies of the site."""
+    cookies: SimpleCookie = SimpleCookie()
+    place = urlsplit(f"http://{NAME}:{site.port}/oauth2/start?rd=/runs")
+    while place.netloc:
+        query = place.query if place.hostname == NAME else f"{place.query}&{urlencode({'login_hint': email})}"
+        stated = {"Host": place.netloc, "Cookie": told(cookies) if place.hostname == NAME else ""}
+        with closing(http.client.HTTPConnection("127.0.0.1", place.port, timeout=30)) as connection:
+            connection.request("GET", f"{place.path}?{query}", headers=stated)
+            answer = connection.getresponse()
+            for cookie in answer.headers.get_all("Set-Cookie", []):
+                cookies.load(cookie)
+            place = urlsplit(answer.getheader("Location", ""))
+    return told(cookies)
+
+
+def told(cookies: SimpleCookie) -> str:
+    return "; ".join(f"{name}={cookie.value}" for name, cookie in cookies.items() if cookie.value)
 
 
 @pytest.fixture
@@ -104,7 +223,7 @@ def is_up(port: int, path: str) -> bool:
 
 
 @pytest.fixture
-def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]:
+def site(project: Project, login: Login, ui: int, tmp_path: Path) -> Iterator[Site]:
     if shutil.which("caddy") is None:
         pytest.skip("caddy is not on this machine")
     write(project)
@@ -116,7 +235,7 @@ def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]
         port = free_port()
         for stated, real in (
             (f"{NAME} {{", f"http://{NAME}:{port} {{"), (f"\n{OPEN} {{", f"\nhttp://{OPEN}:{port} {{"),
-            (":4180", f":{gate}"),
+            (":4180", f":{login.port}"),
             (":8790", f":{edge.port}"), (":3000", f":{ui}"),
         ):  # fmt: skip
             assert stated in recipe
@@ -134,13 +253,17 @@ def site(project: Project, gate: int, ui: int, tmp_path: Path) -> Iterator[Site]
             caddy.wait()
 
 
-def test_caddy_lets_in_who_has_logged_in_and_nobody_else(site: Site) -> None:
-    known = {"Cookie": "_oauth2_proxy=ada"}
+def test_caddy_lets_in_who_has_logged_in_and_nobody_else(site: Site, login: Login) -> None:
+    known = {"Cookie": login.log_in(site, "ada@otto.example")}
+    stranger = {"Cookie": login.log_in(site, "eve@evil.example")}
     for path in ("/", "/up/report", "/runs"):
         assert site.ask("GET", path)[:2] == (302, f"/oauth2/sign_in?rd={path}")
         assert site.ask("GET", path, X_Forwarded_User="eve@evil.example")[0] == 302, "a header of one's own is no login"
         assert site.ask("GET", path, X_Auth_Request_Email="eve@evil.example")[0] == 302
-    assert site.ask("GET", "/oauth2/sign_in")[::2] == (200, b"sign in")
+        assert site.ask("GET", path, **stranger)[0] == 302, "somebody of another domain"
+    status, _, page = site.ask("GET", "/oauth2/sign_in")
+    assert status == 200
+    assert b"Sign in" in page
     assert b"__NEXT_DATA__" in site.ask("GET", "/", **known)[2], "the UI's page"
     assert site.ask("GET", "/up/report", **known)[0] == 200
 
