@@ -46,6 +46,7 @@ stale = [
     )
     for name, description in (
         ("stale_users", "One row per user whose exposures and outcomes the newest analysis recomputed."),
+        ("stale_events", "One row per event that an analysis computes outcomes from, while it runs."),
         ("stale_days", "One row per experiment and day of first exposure whose moments are to be recomputed."),
         ("programme", "One row per programme: its goal, none if the policy declares none."),
         ("programme_shares", "One row per size of the global holdout, with the time from which it applies."),

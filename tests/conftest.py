@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import fcntl
 import functools
 import gzip
 import json
@@ -124,13 +123,11 @@ CITUS = os.environ.get("UPNEXT_TEST_CITUS_URL")
 
 
 @pytest.fixture
-def citus_url() -> Iterator[URL]:
-    """The coordinator of a Citus cluster, which the environment names. One test at a time has it."""
+def citus_url() -> URL:
+    """The coordinator of a Citus cluster, which the environment names."""
     if not CITUS:
         pytest.skip("UPNEXT_TEST_CITUS_URL is not set")
-    with (Path(tempfile.gettempdir()) / "upnext-test-citus.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield make_url(CITUS)
+    return make_url(CITUS)
 
 
 WAITING = ("test_kills.py", "test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py", "test_soak.py")
@@ -142,10 +139,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that is marked `other_servers` on PostgreSQL 15 and on Citus too."""
+    """Run a test that is marked `other_servers` on PostgreSQL 15 too, and on Citus each test, where there is one."""
     if "server_url" in metafunc.fixturenames:
-        is_on_all = metafunc.definition.get_closest_marker("other_servers") is not None
-        servers = ["embedded", "postgres15", "citus"] if is_on_all else ["embedded"]
+        if metafunc.definition.get_closest_marker("on_cluster"):
+            servers = ["citus"]
+        elif metafunc.definition.get_closest_marker("other_servers"):
+            servers = ["embedded", "postgres15", "citus"]
+        else:
+            servers = ["embedded", *(["citus"] if CITUS else [])]
         metafunc.parametrize("server_url", servers, indirect=True)
 
 
@@ -158,6 +159,9 @@ def server_url(request: pytest.FixtureRequest) -> URL:
 
 def create_database(server: URL, name: str = "upnext_test", template: str = "template1") -> URL:
     """Create a database on the server, empty or a copy of another, in place of one of that name."""
+    if CITUS and server == make_url(CITUS):
+        # All workers of the tests share the cluster.
+        name = f"{name}_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
     engine = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sa.text(f"drop database if exists {name} with (force)"))
@@ -165,11 +169,49 @@ def create_database(server: URL, name: str = "upnext_test", template: str = "tem
     engine.dispose()
     url = server.set(database=name)
     if CITUS and server == make_url(CITUS):
-        engine = engine_of(url)
+        _join_cluster(server, url)
+    return url
+
+
+def _does(engine: sa.Engine, statement: str) -> bool:
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement))
+    except sa.exc.InternalError:
+        return False
+    return True
+
+
+def _join_cluster(server: URL, url: URL) -> None:
+    """Let the workers of the cluster serve a database of its coordinator."""
+    engine = engine_of(server)
+    with engine.connect() as connection:
+        workers = connection.execute(
+            sa.text("select nodename, nodeport from pg_dist_node where groupid > 0 order by nodeid")
+        ).all()
+    engine.dispose()
+    for host, port in workers:
+        engine = sa.create_engine(
+            server.set(drivername="postgresql+psycopg", host=host, port=port), isolation_level="AUTOCOMMIT"
+        )
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"drop database if exists {url.database} with (force)"))
+            connection.execute(sa.text(f"create database {url.database}"))
+        engine.dispose()
+        engine = engine_of(url.set(host=host, port=port))
         with engine.begin() as connection:
             connection.execute(sa.text("create extension citus"))
         engine.dispose()
-    return url
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("create extension citus"))
+        connection.execute(
+            sa.text("select citus_set_coordinator_host(:host, :port)"), {"host": url.host, "port": url.port}
+        )
+    engine.dispose()
+    for host, port in workers:
+        add = f"select citus_add_node('{host}', {port})"
+        wait_for(lambda add=add: _does(engine, add), "the worker to join")
 
 
 def engine_of(url: URL) -> sa.Engine:
@@ -253,7 +295,10 @@ def project(request: pytest.FixtureRequest, server_url: URL, tmp_path: Path, smt
     template = "template1"
     if server_url == request.getfixturevalue("embedded_url"):
         template = request.getfixturevalue("first_tick" if "ticked" in request.fixturenames else "migrated")
-    project = Project(settings_for(tmp_path, create_database(server_url, template=template), smtp.url))
+    settings = settings_for(tmp_path, create_database(server_url, template=template), smtp.url)
+    if template == "template1" and "ticked" in request.fixturenames:
+        _tick_first(Project(settings))
+    project = Project(settings)
     # dbt's manifest names the database, which has the same name in each test: one parse serves them all.
     shared, models = project.dbt, dbt.own_models(project.settings)
     shared.manifest = _parsed.get(models)
@@ -403,9 +448,10 @@ class Product:
         self._count += len(users) + 1
         self.store("track", at, user_id="a load of many", event=event)
         statement = (
-            "insert into raw.events (source, message_id, type, user_id, event, occurred_at, properties, load_id)"
-            " select 'test', 'many ' || (:first + nth), 'track', user_id, :event, :at, cast(:properties as jsonb),"
-            " (select max(load_id) from raw.loads)"
+            "insert into raw.events"
+            " (source, message_id, type, user_id, person_id, event, occurred_at, properties, load_id)"
+            " select 'test', 'many ' || (:first + nth), 'track', user_id, user_id, :event, :at,"
+            " cast(:properties as jsonb), (select max(load_id) from raw.loads)"
             " from unnest(cast(:users as text[])) with ordinality as t (user_id, nth)"
         )
         values = {"first": first, "event": event, "at": at, "users": list(users), "properties": json.dumps(properties)}
@@ -422,6 +468,7 @@ class Product:
         row = {
             "source": "test", "message_id": f"{self._count:06d}", "type": kind, "occurred_at": at,
             "properties": properties or {}, **values,
+            "person_id": values.get("user_id") or f"visitor:{values.get('anonymous_id')}",
         }  # fmt: skip
         load = (
             "insert into raw.loads"
@@ -458,12 +505,16 @@ def first_tick(embedded_url: URL, tmp_path_factory: pytest.TempPathFactory) -> s
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UPNEXT_CONTENT", str(CONTENT))
         project = Project(settings_for(tmp_path_factory.mktemp("first"), create_database(embedded_url)))
-        start(project)
-        Product(project).identify("somebody", AS_OF - timedelta(days=30))
-        build(project, AS_OF - timedelta(days=1), is_explicit=True)
+        _tick_first(project)
     project.engine.dispose()
     create_database(embedded_url, "upnext_first_tick", template="upnext_test")
     return "upnext_first_tick"
+
+
+def _tick_first(project: Project) -> None:
+    start(project)
+    Product(project).identify("somebody", AS_OF - timedelta(days=30))
+    build(project, AS_OF - timedelta(days=1), is_explicit=True)
 
 
 @pytest.fixture

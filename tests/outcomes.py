@@ -101,9 +101,9 @@ def store(
         )
         _copy(
             cursor,
-            "raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)",
+            "raw.events (source, message_id, type, event, user_id, person_id, occurred_at, load_id, properties)",
             [
-                ("study", str(nth), "track", event, user, at, 0, msgspec.json.encode(properties).decode())
+                ("study", str(nth), "track", event, user, user, at, 0, msgspec.json.encode(properties).decode())
                 for nth, (user, event, at, properties) in enumerate(events)
             ],
         )

@@ -52,9 +52,10 @@ FILL = """
         'offer', 'u' || who, case when upnext.bucket('arm', who::text) < 0.5 then 'control' else 'a' end,
         timestamptz '{as_of}' - interval '60 days'
     from generate_series(1, {users}) as who;
-    insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)
+    insert into raw.events (source, message_id, type, event, user_id, person_id, occurred_at, load_id, properties)
     select
-        'bench', events.nth || ' ' || who, 'track', events.name, 'u' || who, users.exposed_at + events.after, 0,
+        'bench', events.nth || ' ' || who, 'track', events.name, 'u' || who, 'u' || who,
+        users.exposed_at + events.after, 0,
         case events.name
             when 'experience viewed' then jsonb_build_object('experience', 'offer', 'variant', assignments.variant)
             when 'experience clicked' then jsonb_build_object('experience', 'offer')
@@ -81,9 +82,9 @@ FILL = """
         (5, 'reported usage', interval '3 days', true)
     ) as events (nth, name, after, is_there)
     where events.is_there;
-    insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)
+    insert into raw.events (source, message_id, type, event, user_id, person_id, occurred_at, load_id, properties)
     select
-        'bench', 'again ' || nth, 'track', 'experience viewed', user_id,
+        'bench', 'again ' || nth, 'track', 'experience viewed', user_id, user_id,
         timestamptz '{as_of}' + nth * interval '1 hour' / {hourly} / 10, 0,
         jsonb_build_object('experience', 'offer', 'variant', variant)
     from (
@@ -104,8 +105,8 @@ LATE = sa.text("""
         returning load_id, loaded_at
     )
 
-    insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)
-    select 'bench', 'late ' || load.load_id || ' ' || late.message_id, 'track', late.event, late.user_id,
+    insert into raw.events (source, message_id, type, event, user_id, person_id, occurred_at, load_id, properties)
+    select 'bench', 'late ' || load.load_id || ' ' || late.message_id, 'track', late.event, late.user_id, late.user_id,
         late.occurred_at, load.load_id, late.properties
     from load
     cross join lateral (

@@ -82,9 +82,10 @@ def fill(project: Project, people: int) -> None:
         connection.execute(
             sa.text("""
                 insert into raw.events
-                    (source, message_id, type, event, user_id, occurred_at, received_at, load_id, properties)
+                    (source, message_id, type, event, user_id, person_id, occurred_at, received_at, load_id, properties)
                 select
-                    'bench', concat_ws('-', who, kind.name, nth), kind.type, kind.name, 'u' || who, :at, :at,
+                    'bench', concat_ws('-', who, kind.name, nth), kind.type, kind.name, 'u' || who, 'u' || who,
+                    :at, :at,
                     (select max(load_id) from raw.loads),
                     case when kind.type = 'identify'
                         then jsonb_build_object('email', 'u' || who || '@customer.example', 'name', 'Ada ' || who)

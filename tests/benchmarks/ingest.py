@@ -37,19 +37,21 @@ from upnext.warehouse.engine import connect
 BIN = Path(sys.executable).parent
 FEW = 50_000
 COLUMNS = (
-    "source, message_id, type, event, user_id, anonymous_id, account_id, previous_id, occurred_at, timestamp,"
-    " original_timestamp, sent_at, received_at, load_id, properties, context, flags"
+    "source, message_id, type, event, user_id, person_id, anonymous_id, account_id, previous_id, occurred_at,"
+    " timestamp, original_timestamp, sent_at, received_at, load_id, properties, context, flags"
 )
 STORED = f"""
     insert into raw.events ({COLUMNS})
     select
         'segment', gen_random_uuid()::text, 'track',
         (array['login', 'created ml task', 'exported report', 'viewed upgrade plan', 'product viewed'])[1 + number % 5],
-        'u' || lpad((random() * 99999)::int::text, 6, '0'), null, 'a' || number % 4000, null,
+        drawn.who, drawn.who, null, 'a' || number % 4000, null,
         at, at, at, at, at, 0, jsonb_build_object('object_id', number % 1000000, 'plan', 'basic'),
         jsonb_build_object('groupId', 'a' || number % 4000, 'app', 'web'), null
     from generate_series(1::bigint, %s) as number
     cross join lateral (select timestamptz '2025-01-01' + number * interval '0.7 second' as at) as clock
+    -- Of the number, or it would be drawn once for all.
+    cross join lateral (select 'u' || lpad((random() * 99999 + 0 * number)::int::text, 6, '0') as who) as drawn
 """
 
 

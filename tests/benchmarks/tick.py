@@ -46,7 +46,7 @@ THREE_SEGMENTS = ("user_features", *SEGMENTS)
 # One in a hundred is of a visitor who has told, or will tell, who it is; one in two hundred names an account.
 EVENTS = """
     insert into raw.events (
-        source, message_id, type, event, user_id, anonymous_id, account_id, occurred_at, load_id, properties
+        source, message_id, type, event, user_id, anonymous_id, person_id, account_id, occurred_at, load_id, properties
     )
     select
         'bench', %(load)s || '-' || number,
@@ -60,6 +60,7 @@ EVENTS = """
         end,
         case when kind < 0.01 or visits > 0.01 then 'u' || who end,
         case when kind < 0.003 or visits <= 0.01 then 'v' || who end,
+        case when kind < 0.01 or visits > 0.01 then 'u' || who else 'visitor:v' || who end,
         case when kind >= 0.003 and kind < 0.006 then 'a' || who %% 5000 end,
         at, %(load)s, '{"plan": "basic"}'
     from generate_series(1, %(count)s) as number

@@ -314,6 +314,20 @@ def test_calls_that_no_tick_has_taken_in_lead_to_the_visitor_too(project: Projec
     assert left == [("identify", "bob", "phone-of-both"), ("track", None, "phone-of-both")]
 
 
+def test_what_a_tick_gives_to_another_person_meanwhile_goes_too(project: Project, product: Product) -> None:
+    product.track(None, "product viewed", AS_OF - 2 * HOUR, anonymous_id="phone")
+    tick(project, AS_OF - HOUR)
+    product.store("identify", AS_OF - timedelta(minutes=1), user_id="bob", anonymous_id="phone")
+
+    def link_before(stage: str) -> None:
+        if stage == "tables":
+            tick(project, AS_OF)
+
+    done = erase(place_of(project), "visitor:phone", now=AS_OF, on_stage=link_before)
+    assert done.counts["raw.events"] == 1
+    assert rows(project, "select type, person_id, anonymous_id from raw.events") == [("identify", "bob", None)]
+
+
 def test_a_person_without_events_is_known_by_any_table(journeys: Journeys) -> None:
     journeys.write("insert into experiences.assignments values ('offer', 'ada', 'a', now())")
     assert erased(journeys.project, "ada").counts["experiences.assignments"] == 1

@@ -85,8 +85,11 @@ def load(project: Project, message_id: str, event: str, user: str, at: datetime,
                     returning load_id
                 )
 
-                insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)
-                select 'drawn', :message_id, 'track', :event, :user, :at, load_id, cast(:properties as jsonb) from load
+                insert into raw.events
+                    (source, message_id, type, event, user_id, person_id, occurred_at, load_id, properties)
+                select
+                    'drawn', :message_id, 'track', :event, :user, :user, :at, load_id, cast(:properties as jsonb)
+                from load
             """),
             {
                 "message_id": message_id, "event": event, "user": user, "at": at,

@@ -29,7 +29,7 @@ def load(connection: Connection, **values: object) -> None:
 def flag(connection: Connection, flags: list[str], count: int) -> None:
     connection.execute(
         sa.text(
-            "insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, flags)"
+            "insert into raw.events (source, message_id, type, event, person_id, occurred_at, load_id, flags)"
             " select 'test', 'flagged ' || number, 'identify', null, 'u1', :as_of,"
             " (select max(load_id) from raw.loads), cast(:flags as text[]) from generate_series(1, :count) as number"
         ),

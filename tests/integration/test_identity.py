@@ -1,11 +1,12 @@
 """Whose events they are: visitors who become users, users who become others, and users of accounts."""
 
+import json
 from datetime import timedelta
 
 import pytest
 
 from tests.conftest import AS_OF, Product, rows, warnings
-from upnext.loop import build
+from upnext.loop import build, ingest_landing
 from upnext.project import Project
 
 DAY = timedelta(days=1)
@@ -21,6 +22,23 @@ def refused(project: Project) -> list[tuple[str, str, str, str]]:
         project,
         "select kind, id, linked_to, refused_because from events.identity_links where user_id is null order by 1, 2, 3",
     )
+
+
+def test_a_load_gives_events_to_whose_its_ids_are(project: Project, product: Product) -> None:
+    product.store("identify", AS_OF - 3 * DAY, user_id="ada", anonymous_id="phone")
+    product.store("alias", AS_OF - 2 * DAY, user_id="ada", previous_id="old")
+    build(project, AS_OF - DAY, is_explicit=True)
+    path = project.settings.landing / "segment" / "later.jsonl"
+    path.parent.mkdir(parents=True)
+    common = {"type": "track", "event": "login", "timestamp": AS_OF.isoformat()}
+    ids = ({"anonymousId": "phone"}, {"userId": "old"}, {"userId": "phone"}, {"anonymousId": "stranger"})
+    path.write_text("".join(json.dumps({**common, **one, "messageId": str(nth)}) + "\n" for nth, one in enumerate(ids)))
+    assert ingest_landing(project).stored == 4
+    people = "select message_id, person_id from raw.events where source = 'segment' order by 1"
+    known = [("0", "ada"), ("1", "ada"), ("2", "phone"), ("3", "visitor:stranger")]
+    assert rows(project, people) == known
+    build(project, AS_OF + DAY, is_explicit=True)
+    assert rows(project, people) == known
 
 
 def test_earlier_activity_comes_along(project: Project, product: Product) -> None:

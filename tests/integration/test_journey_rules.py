@@ -160,6 +160,22 @@ def test_runs_of_different_keys_survive_a_merge_and_those_of_one_key_become_one(
     ]  # fmt: skip
 
 
+def test_what_was_loaded_while_a_tick_linked_its_id_lets_its_person_in_and_nobody_else(journeys: Journeys) -> None:
+    journeys.person("new", "another")
+    journeys.declare(
+        demo=journey(segment=None, existing_members=None, exit_on_leaving=False, event={"any_of": ["book demo"]})
+    )
+    journeys.dispatch()
+    journeys.merge(AS_OF + HOUR, old="new")
+    # As a load stores it that looked the links up before the tick.
+    journeys.product.track("old", "book demo", AS_OF + 2 * HOUR)
+    journeys.dispatch(AS_OF + 3 * HOUR)
+    assert journeys.entries() == []
+    journeys.merge(AS_OF + 4 * HOUR, other="another")
+    journeys.dispatch(AS_OF + 4 * HOUR)
+    assert journeys.entries("user_id") == [("new",)]
+
+
 def test_thousands_of_keys_of_one_user_are_runs_like_any_other_and_the_cap_holds(
     journeys: Journeys, smtp: SmtpServer
 ) -> None:
@@ -169,8 +185,8 @@ def test_thousands_of_keys_of_one_user_are_runs_like_any_other_and_the_cap_holds
     journeys.dispatch()
     journeys.product.track("ada", "product viewed", AS_OF + HOUR, properties=in_cart("0"))
     journeys.write(
-        "insert into raw.events (source, message_id, type, event, user_id, occurred_at, load_id, properties)"
-        " select source, message_id || '/' || nth, type, event, user_id, occurred_at, load_id,"
+        "insert into raw.events (source, message_id, type, event, user_id, person_id, occurred_at, load_id, properties)"
+        " select source, message_id || '/' || nth, type, event, user_id, person_id, occurred_at, load_id,"
         " jsonb_build_object('cart', jsonb_build_object('id', nth)) from raw.events, generate_series(1, 1999) as nth"
         " where event = 'product viewed'"
     )

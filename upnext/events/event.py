@@ -54,6 +54,15 @@ class Event(NamedTuple):
     flags: list[str] | None
 
 
+def said_by(event: Event) -> str:
+    """Return the person that an event names, as `upnext.said_by` does; "" for a mail provider, which is nobody."""
+    if event.user_id is not None:
+        return event.user_id
+    if event.anonymous_id is None or event.anonymous_id.startswith("mail provider "):
+        return ""
+    return f"visitor:{event.anonymous_id}"
+
+
 class Reject(Exception):  # noqa: N818 - an outcome, not a failure
     """A line that does not fit: a short reason code, and a detail for people."""
 

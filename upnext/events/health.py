@@ -77,12 +77,10 @@ def health(as_of: datetime) -> str:
             select
                 weeks.number as week,
                 min(event_names.first_at) as first_at,
-                sum((
-                    select count(*) from raw.events
-                    where
-                        events.event = event_names.event
-                        and events.occurred_at > {moment} - weeks.number * interval '7 days' - interval '1 day'
-                        and events.occurred_at <= {moment} - weeks.number * interval '7 days'
+                sum(raw.count_events(
+                    event_names.event,
+                    {moment} - weeks.number * interval '7 days' - interval '1 day',
+                    {moment} - weeks.number * interval '7 days'
                 ))::float8 as events
             from raw.event_names
             cross join generate_series(0, 4) as weeks (number)
@@ -96,13 +94,8 @@ def health(as_of: datetime) -> str:
         ),
 
         latest as (
-            select max(last.occurred_at) as occurred_at
+            select max(raw.last_seen(event_names.event, {moment})) as occurred_at
             from raw.event_names
-            cross join lateral (
-                select max(events.occurred_at) as occurred_at
-                from raw.events
-                where events.event = event_names.event and events.occurred_at <= {moment}
-            ) as last
         )
 
         select

@@ -14,9 +14,10 @@ from psycopg import DataError
 from psycopg.errors import NumericValueOutOfRange, UniqueViolation
 from sqlalchemy.engine import Connection
 
-from upnext.events.event import Event, Reject
+from upnext.events.event import Event, Reject, said_by
 from upnext.events.providers import ABOUT_MESSAGES, message_of
 from upnext.events.records import Rejected
+from upnext.warehouse.locks import hold
 
 _TYPES = {
     **dict.fromkeys(Event._fields, "text"),
@@ -30,8 +31,15 @@ _KNOWN = """
     select message_id from raw.events
     where source = %s and message_id = any(array(select jsonb_array_elements_text(%s::jsonb)))
 """
+_STATE = "select upnext.is_spread('raw.events'), to_regclass('events.identity_links') is not null"
+_LINKED = """
+    select upnext.person(kind, id), coalesce(max(user_id), case when kind = 'user' then id else '' end)
+    from events.identity_links
+    where (kind = 'user' and id = any(%s)) or (kind = 'visitor' and id = any(%s))
+    group by kind, id
+"""
 _MESSAGES = "select message_id, user_id, journey, step, variant from journeys.messages where message_id = any(%s)"
-_COPY = f"copy raw.events (source, load_id, {', '.join(_TYPES)}) from stdin (format binary)"
+_COPY = f"copy raw.events (source, load_id, person_id, {', '.join(_TYPES)}) from stdin (format binary)"
 _STAGE = """
     create temporary table if not exists repeated_events on commit drop
     as select 0::bigint as line, * from raw.events with no data
@@ -39,8 +47,12 @@ _STAGE = """
 _COPY_REPEATED = f"copy repeated_events (source, line, {', '.join(_TYPES)}) from stdin (format binary)"
 # The same message sent again may have other times of sending and receipt, and so another corrected timestamp.
 _CONFLICTS = """
+    with repeated as materialized (
+        select * from repeated_events
+    )
+
     select repeated.line, stored.load_id
-    from repeated_events as repeated
+    from repeated
     inner join raw.events as stored on stored.source = repeated.source and stored.message_id = repeated.message_id
     where
         (repeated.type, repeated.event, repeated.user_id, repeated.anonymous_id, repeated.account_id,
@@ -80,6 +92,10 @@ class Store:
         self._load_id = load_id
         self._is_of_provider = is_of_provider
         self._expects_new = False
+        # The key of a spread table has the person too, and cannot tell that another loader stored an id meanwhile.
+        self._is_alone, self._has_links = self._cursor.execute(_STATE).fetchone()
+        if self._is_alone:
+            hold(connection, "message ids")
 
     def add(self, events: list[tuple[int, Event]]) -> Stored:
         """Store events, each with the number of its line; an id that is stored already is left as it is.
@@ -121,7 +137,7 @@ class Store:
         while repeated is None:
             ids = msgspec.json.encode([event.message_id for _, event in events]).decode()
             known = {message_id for (message_id,) in self._cursor.execute(_KNOWN, (self._source, ids))}
-            self._expects_new = not known
+            self._expects_new = not known and not self._is_alone
             repeated = self._copy_unless_stored(events, known)
         return Stored(len(events) - len(repeated), self._conflicts(repeated) if repeated else {})
 
@@ -146,16 +162,26 @@ class Store:
 
     def _copy(self, events: list[tuple[int, Event]], seen: set[str]) -> list[tuple[int, Event]]:
         """Copy the first event of each id that is not among `seen`, and return the others."""
+        linked = self._linked(events)
         repeated: list[tuple[int, Event]] = []
         with self._cursor.copy(_COPY) as copy:
-            copy.set_types(["text", "int8", *_TYPES.values()])
+            copy.set_types(["text", "int8", "text", *_TYPES.values()])
             for line, event in events:
                 if event.message_id in seen:
                     repeated.append((line, event))
                 else:
                     seen.add(event.message_id)
-                    copy.write_row(_row(self._source, self._load_id, event))
+                    said = said_by(event)
+                    copy.write_row(_row(self._source, self._load_id, linked.get(said, said), event=event))
         return repeated
+
+    def _linked(self, events: list[tuple[int, Event]]) -> dict[str, str]:
+        """Return whose the events are, by whom they name, where that is somebody else."""
+        if not self._has_links:
+            return {}
+        users = {event.user_id for _, event in events if event.user_id is not None}
+        visitors = {event.anonymous_id for _, event in events if event.user_id is None}
+        return dict(self._cursor.execute(_LINKED, (list(users), list(visitors))).fetchall())
 
     def _conflicts(self, repeated: list[tuple[int, Event]]) -> dict[int, Reject]:
         """Return those of these lines, whose ids are stored, that differ from the stored events."""
@@ -164,15 +190,15 @@ class Store:
         with self._cursor.copy(_COPY_REPEATED) as copy:
             copy.set_types(["text", "int8", *_TYPES.values()])
             for line, event in repeated:
-                copy.write_row(_row(self._source, line, event))
+                copy.write_row(_row(self._source, line, event=event))
         return {
             line: Reject("conflict", f"load {load_id} stored this message id with other contents; the first wins")
             for line, load_id in self._cursor.execute(_CONFLICTS)
         }
 
 
-def _row(source: str, number: int, event: Event) -> tuple[Any, ...]:
-    return (source, number, *event[:-3], _JSONB + event.properties, _JSONB + event.context, event.flags)
+def _row(*of_load: str | int, event: Event) -> tuple[Any, ...]:
+    return (*of_load, *event[:-3], _JSONB + event.properties, _JSONB + event.context, event.flags)
 
 
 def shown(payload: bytes) -> str:

@@ -27,6 +27,7 @@ create or replace function journeys.time_zone_of(of_user text, trait text, at ti
 language plpgsql stable as $$
 declare
     zone text;
+    of_account text;
 begin
     select events.properties ->> trait into zone
     from events.user_events as events
@@ -36,12 +37,12 @@ begin
     order by events.occurred_at desc, events.source collate "C" desc, events.message_id collate "C" desc
     limit 1;
     if zone is null then
+        select user_accounts.account_id into of_account from features.user_accounts
+        where user_accounts.user_id = of_user;
         select accounts.properties ->> trait into zone
-        from features.user_accounts
-        inner join raw.events as accounts
-            on accounts.type = 'group' and accounts.account_id = user_accounts.account_id
+        from raw.events as accounts
         where
-            user_accounts.user_id = of_user and accounts.occurred_at <= at
+            accounts.type = 'group' and accounts.account_id = of_account and accounts.occurred_at <= at
             and upnext.is_time_zone(accounts.properties ->> trait)
         order by accounts.occurred_at desc
         limit 1;
@@ -50,69 +51,104 @@ begin
 end
 $$;
 
--- Consent events about messages, from the moment they are loaded. To unsubscribe from a message of a topic is to
--- unsubscribe from the topic, unless the user says `all`.
-create or replace view journeys.consent_events as
-select
-    events.event,
-    events.properties ->> 'message_id' as message_id,
-    events.properties ->> 'kind' as kind,
-    events.occurred_at,
-    events.load_id,
-    case
-        when
-            events.event in ('message unsubscribed', 'message resubscribed')
-            and events.properties ->> 'all' is distinct from 'true'
-            then coalesce(events.properties ->> 'topic', steps.definition ->> 'topic')
-    end as topic,
-    events.properties ->> 'source' as source
-from raw.events
-left join journeys.messages on messages.message_id = events.properties ->> 'message_id'
-left join journeys.entries on entries.entry_id = messages.entry_id
-left join journeys.steps
-    on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step
-where events.event in ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed');
+-- Consent events about messages, from the moment they are loaded: those of some loads, or about some messages. To
+-- unsubscribe from a message of a topic is to unsubscribe from the topic, unless the user says `all`.
+create or replace function journeys.consent_events(of_loads bigint [], of_messages text []) returns table (
+    event text, message_id text, kind text, occurred_at timestamptz, load_id bigint, topic text, source text
+)
+language plpgsql stable as $$
+begin
+    return query
+    with said as materialized (
+        select events.event, events.properties, events.occurred_at, events.load_id
+        from raw.events
+        where
+            events.event in ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed')
+            and events.load_id = any(of_loads)
+        union all
+        select events.event, events.properties, events.occurred_at, events.load_id
+        from raw.events
+        where
+            events.event in ('message unsubscribed', 'message bounced', 'message complained', 'message resubscribed')
+            and events.properties ->> 'message_id' = any(of_messages)
+    )
+
+    select
+        said.event,
+        said.properties ->> 'message_id',
+        said.properties ->> 'kind',
+        said.occurred_at,
+        said.load_id,
+        case
+            when
+                said.event in ('message unsubscribed', 'message resubscribed')
+                and said.properties ->> 'all' is distinct from 'true'
+                then coalesce(said.properties ->> 'topic', steps.definition ->> 'topic')
+        end,
+        said.properties ->> 'source'
+    from said
+    left join journeys.messages on messages.message_id = said.properties ->> 'message_id'
+    left join journeys.entries on entries.entry_id = messages.entry_id
+    left join journeys.steps
+        on steps.journey = entries.journey and steps.version = entries.version and steps.step = messages.step;
+end $$;
 
 -- What users say about topics, from the moment it is loaded: by a message, or in the product itself.
-create or replace view journeys.topic_events as
-select
-    messages.user_id,
-    consent_events.topic,
-    consent_events.event = 'message resubscribed' as is_granted,
-    coalesce(consent_events.source, consent_events.event) as source,
-    consent_events.occurred_at,
-    consent_events.load_id
-from journeys.consent_events
-inner join journeys.messages on messages.message_id = consent_events.message_id
--- An index holds the topic, and no topic is declared under so long a name.
-where octet_length(consent_events.topic) <= 200
-union all
-select
-    events.user_id,
-    events.properties ->> 'topic',
-    events.event = 'topic subscribed',
-    coalesce(events.properties ->> 'source', events.event),
-    -- A clock that is ahead, or lies, would keep the user's later words from being heard.
-    least(events.occurred_at, loads.loaded_at),
-    events.load_id
-from raw.events
-inner join raw.loads on loads.load_id = events.load_id
-where
-    events.event in ('topic subscribed', 'topic unsubscribed')
-    and events.user_id is not null
-    and octet_length(events.properties ->> 'topic') <= 200;
+create or replace function journeys.topic_events(of_loads bigint []) returns table (
+    user_id text, topic text, is_granted boolean, source text, occurred_at timestamptz, load_id bigint
+)
+language plpgsql stable as $$
+begin
+    return query
+    with said as materialized (
+        select events.user_id, events.event, events.properties, events.occurred_at, events.load_id
+        from raw.events
+        where
+            events.event in ('topic subscribed', 'topic unsubscribed')
+            and events.user_id is not null
+            -- An index holds the topic, and no topic is declared under so long a name.
+            and octet_length(events.properties ->> 'topic') <= 200
+            and events.load_id = any(of_loads)
+    )
+
+    select
+        messages.user_id,
+        about.topic,
+        about.event = 'message resubscribed',
+        coalesce(about.source, about.event),
+        about.occurred_at,
+        about.load_id
+    from journeys.consent_events(of_loads, null) as about
+    inner join journeys.messages on messages.message_id = about.message_id
+    where octet_length(about.topic) <= 200
+    union all
+    select
+        said.user_id,
+        said.properties ->> 'topic',
+        said.event = 'topic subscribed',
+        coalesce(said.properties ->> 'source', said.event),
+        -- A clock that is ahead, or lies, would keep the user's later words from being heard.
+        least(said.occurred_at, loads.loaded_at),
+        said.load_id
+    from said
+    inner join raw.loads on loads.load_id = said.load_id;
+end $$;
 
 -- The event that let a user into a journey.
 create or replace function journeys.trigger_of(of_source text, of_id text) returns table (properties jsonb)
-language sql stable rows 1
+language plpgsql stable rows 1
 as $$
-    select events.properties from raw.events where events.source = of_source and events.message_id = of_id
-$$;
+begin
+    return query
+    select events.properties from raw.events where events.source = of_source and events.message_id = of_id;
+end $$;
 
 -- The traits of a user at an instant: the newest value of each.
 create or replace function journeys.traits_of(of_user text, at_instant timestamptz) returns table (traits jsonb)
-language sql stable rows 1
+language plpgsql stable rows 1
 as $$
+begin
+    return query
     select coalesce(
         jsonb_object_agg(
             traits.key, traits.value
@@ -122,33 +158,39 @@ as $$
     )
     from events.user_events as events
     cross join lateral jsonb_each(events.properties) as traits
-    where events.user_id = of_user and events.type = 'identify' and events.occurred_at <= at_instant
-$$;
+    where events.user_id = of_user and events.type = 'identify' and events.occurred_at <= at_instant;
+end $$;
 
 -- The first event that a question asks for, after `since` and up to an instant; no row where there is none.
 create or replace function journeys.heard(
     of_user text, of_key text, of_entry bigint, question jsonb, since timestamptz, up_to timestamptz
 ) returns table (event text, occurred_at timestamptz)
-language sql stable rows 1
+language plpgsql stable rows 1
 as $$
+declare
+    names text [] := array(select jsonb_array_elements_text(nullif(question -> 'any_of', 'null')));
+    is_of_step boolean := question ->> 'of_step' is not null;
+    of_message text := case when is_of_step then journeys.newest_message(of_entry, question ->> 'of_step') end;
+begin
+    return query
     select events.event, events.occurred_at
     from events.user_events as events
     where
         events.user_id = of_user
-        and events.event = any(array(select jsonb_array_elements_text(nullif(question -> 'any_of', 'null'))))
+        and events.event = any(names)
         and upnext.is_asked_for(
-            events.properties, events.context, question, case when question ->> 'of_step' is null then of_key end
+            events.properties, events.context, question, case when not is_of_step then of_key end
         )
         and events.occurred_at > since
         and events.occurred_at <= up_to
         and (
-            question ->> 'of_step' is null
-            or events.properties ->> 'message_id' = journeys.newest_message(of_entry, question ->> 'of_step')
+            not is_of_step
+            or events.properties ->> 'message_id' = of_message
             and events.properties ->> 'machine' is distinct from 'true'
         )
     order by events.occurred_at
-    limit 1
-$$;
+    limit 1;
+end $$;
 
 -- When a user first was a member of a segment, after `since` and up to an instant: `since` itself for a member by then.
 create or replace function journeys.joined(
@@ -579,31 +621,44 @@ create or replace function journeys.entering_by_event(
 ) returns table (
     user_id text, entered_at timestamptz, cause text, change_id bigint, key text, trigger_source text, trigger_id text
 )
-language sql stable
+language plpgsql stable
 as $$
+declare
+    names text [] := array(select jsonb_array_elements_text(entry -> 'any_of'));
+    loads bigint [] := array(select raw.loads_since(since_tick));
+    begun timestamptz := (
+        select coalesce(consumer_offsets.begun_at, '-infinity') from segments.consumer_offsets
+        where consumer_offsets.consumer = 'journey:' || of_journey
+    );
+begin
+    return query
+    with did as materialized (
+        select events.user_id, events.occurred_at, events.source, events.message_id, events.properties
+        from events.user_events as events
+        where
+            events.event = any(names)
+            and upnext.is_asked_for(events.properties, events.context, entry, null)
+            and not upnext.is_visitor(events.user_id)
+            and events.occurred_at > begun
+            and events.occurred_at <= up_to
+            and (events.load_id = any(loads) or events.occurred_at > since_instant)
+    )
+
     select
-        events.user_id,
-        events.occurred_at as entered_at,
-        'event ' || events.source || '/' || events.message_id as cause,
-        cast(null as bigint) as change_id,
-        journeys.key_in(events.properties, keyed_by) as key,
-        events.source as trigger_source,
-        events.message_id as trigger_id
-    from events.user_events as events
-    where
-        events.event = any(array(select jsonb_array_elements_text(entry -> 'any_of')))
-        and upnext.is_asked_for(events.properties, events.context, entry, null)
-        and not upnext.is_visitor(events.user_id)
-        and events.occurred_at <= up_to
-        and events.occurred_at > (
-            select coalesce(consumer_offsets.begun_at, '-infinity') from segments.consumer_offsets
-            where consumer_offsets.consumer = 'journey:' || of_journey
-        )
-        and (
-            events.load_id = any(array(select raw.loads_since(since_tick)))
-            or events.occurred_at > since_instant
-        )
-$$;
+        did.user_id,
+        did.occurred_at,
+        'event ' || did.source || '/' || did.message_id,
+        cast(null as bigint),
+        journeys.key_in(did.properties, keyed_by),
+        did.source,
+        did.message_id
+    from did
+    -- Loaded while a tick linked their id; the next one gives them to whose they are.
+    where not exists (
+        select from events.identity_links as links
+        where links.kind = 'user' and links.id = did.user_id and links.user_id is not null
+    );
+end $$;
 
 -- Users who wait to be let in, because a step of another journey starts this one. They keep the event of that journey,
 -- and its value of `keyed_by` is the key of the run.

@@ -160,6 +160,9 @@ def _out_of_tables(place: Place, person: Person, now: datetime) -> dict[str, int
 
 def _delete(connection: Connection, place: Place, person: Person, now: datetime) -> dict[str, int]:
     values = {**person.values, "in_links": person.in_links}
+    if connection.scalar(SQL["has_links"]):
+        # A tick may have moved events to another person since it was known whose they are.
+        values["places"] = [*values["places"], *connection.scalars(SQL["survivors_of"], values)]
     if connection.scalar(SQL["are_outcomes_built"]):
         connection.execute(SQL["keep_outcomes"], values)
     if connection.scalar(SQL["has_accounts"]):

@@ -19,9 +19,9 @@ _BY_COLUMN = {
     "previous_id": "everything",
 }  # fmt: skip
 _MORE = {
-    # Another user of the same device is another person.
+    # What these ids have done, wherever it is kept. Another user of the same device is another person.
     "raw.events": (
-        "user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors))"
+        "(person_id = any(:places) and upnext.said_by(user_id, anonymous_id) = any(:users))"
         " or (type = 'alias' and previous_id = any(:everything))"
     ),
     # Another user may have the same address.
@@ -77,6 +77,8 @@ class Person:
         everything = [*self.users, *self.visitors]
         return {
             "users": list(self.users),
+            # Nobody's events, too: those of a visitor whose link was refused.
+            "places": [*self.users, ""],
             "visitors": list(self.visitors),
             "addresses": list(self.addresses),
             "everything": everything,
@@ -161,5 +163,5 @@ def tables_of(connection: Connection) -> dict[str, str]:
 
 
 def _holds(connection: Connection, table: str, condition: str, person: Person) -> bool:
-    statement = sa.text(f"select exists (select from {table} where {condition})")  # noqa: S608 - names of our own
+    statement = sa.text(f"select exists (select 1 from {table} where {condition})")  # noqa: S608 - names of our own
     return bool(connection.scalar(statement, person.values))

@@ -87,11 +87,13 @@ def _delete_events(engine: Engine, on_stage: Callable[[str], None]) -> Iterator[
     after = datetime.min.replace(tzinfo=UTC)
     while True:
         with transaction(engine, "tick") as connection:
-            connection.execute(SQL["old_events"])
-            day = connection.scalar(SQL["first_day"], {"after": after})
+            since, kept = connection.execute(SQL["kept"]).one()
+            day = connection.scalar(SQL["first_day"], {"after": after, "since": since, "kept": kept})
             if day is None:
                 return
             on_stage(f"raw.events of {day:%Y-%m-%d}")
+            connection.execute(SQL["forget_old_events"])
+            connection.execute(SQL["old_events_of_day"], {"day": day, "since": since, "kept": kept})
             has_identities = connection.scalar(SQL["has_identities"])
             if has_identities:
                 connection.execute(SQL["forget_users_of_day"])
@@ -99,7 +101,7 @@ def _delete_events(engine: Engine, on_stage: Callable[[str], None]) -> Iterator[
             deleted = connection.scalar(SQL["delete_day"], {"day": day})
             if has_identities:
                 connection.execute(SQL["recompute_users"])
-        after = day
+        after = day + timedelta(days=1)
         yield "raw.events", int(deleted or 0)
 
 

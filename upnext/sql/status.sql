@@ -27,16 +27,7 @@ select max(as_of) from segments.published_ticks;
 
 -- name: last_event_at
 -- By the names of events, so that an index answers.
-select greatest(
-    (select max(occurred_at) from raw.events where event is null and occurred_at <= now()),
-    max(last.occurred_at)
-)
-from raw.event_names
-cross join lateral (
-    select max(occurred_at) as occurred_at
-    from raw.events
-    where events.event = event_names.event and occurred_at <= now()
-) as last;
+select greatest(raw.last_seen(null, now()), max(raw.last_seen(event, now()))) from raw.event_names;
 
 -- name: inbox
 select count(*) as waiting, min(received_at) as oldest_at from edge.inbox;

@@ -11,6 +11,13 @@ create or replace function upnext.person(kind text, id text) returns text
 language sql immutable parallel safe
 return case when kind = 'visitor' then 'visitor:' || id else id end;
 
+-- The person that an event names. Mail providers tell of messages, and are nobody.
+create or replace function upnext.said_by(user_id text, anonymous_id text) returns text
+language sql immutable parallel safe
+return coalesce(
+    user_id, case when starts_with(anonymous_id, 'mail provider ') then '' end, 'visitor:' || anonymous_id, ''
+);
+
 create or replace function upnext.is_visitor(person text) returns boolean
 language sql immutable parallel safe
 return starts_with(person, 'visitor:');
@@ -19,6 +26,37 @@ return starts_with(person, 'visitor:');
 create or replace function upnext.is_nobody(person text) returns boolean
 language sql immutable parallel safe
 return starts_with(person, 'erased:');
+
+-- Whether a table is spread over the nodes of a Citus cluster.
+create or replace function upnext.is_spread(relation regclass) returns boolean language plpgsql stable as $$
+begin
+    if to_regclass('pg_dist_partition') is null then
+        return false;
+    end if;
+    return exists (select from pg_dist_partition where logicalrelid = relation);
+end $$;
+
+-- Spread a table over the nodes of a Citus cluster by a column, which joins its primary key. Without Citus, and where
+-- the table is spread already, nothing happens.
+create or replace function upnext.spread(relation regclass, by_column text) returns void language plpgsql as $$
+declare
+    key record;
+begin
+    if not exists (select from pg_extension where extname = 'citus') or upnext.is_spread(relation) then
+        return;
+    end if;
+    select conname, pg_get_constraintdef(oid) as definition into key
+    from pg_constraint where conrelid = relation and contype = 'p';
+    execute concat(
+        'alter table ', relation, ' drop constraint ', quote_ident(key.conname),
+        ', add ', replace(key.definition, ')', ', ' || quote_ident(by_column) || ')')
+    );
+    execute 'select create_distributed_table($1, $2)' using relation, by_column;
+    -- A join of a local table with a spread one can lose rows without an error (Citus 13); this makes it an error.
+    execute concat(
+        'alter database ', quote_ident(current_database()), ' set citus.local_table_join_policy = never'
+    );
+end $$;
 
 -- A JSON number, or a text that is written like one, as CSV's are; null for anything else, and for thousands of digits,
 -- which no reader of features takes. Not STRICT, which would keep the planner from inlining it: four times the time.

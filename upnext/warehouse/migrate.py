@@ -56,7 +56,8 @@ def upgrade(engine: Engine) -> bool:
 
 def _migrate(connection: Connection) -> list[str]:
     done = []
-    if not _has(connection, "upnext.migrations"):
+    is_new = not _has(connection, "upnext.migrations")
+    if is_new:
         for subject in BASELINE:
             connection.exec_driver_sql((HERE / "schema" / f"{subject}.sql").read_text())
             done.append(f"schema/{subject}.sql")
@@ -66,7 +67,10 @@ def _migrate(connection: Connection) -> list[str]:
             connection.exec_driver_sql(path.read_text())
             connection.execute(sa.text("insert into upnext.migrations (name) values (:name)"), {"name": path.name})
             done.append(f"migrations/{path.name}")
-    return done + _recreate(connection)
+    done += _recreate(connection)
+    if is_new:
+        connection.exec_driver_sql("select upnext.spread('raw.events', 'person_id')")
+    return done
 
 
 def _recreate(connection: Connection) -> list[str]:

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-_MADE = re.compile(r"^create (?:table|or replace view) (\w+)\.(\w+)", re.MULTILINE)
+_MADE = re.compile(r"^create (?:unlogged table|table|or replace view) (\w+)\.(\w+)", re.MULTILINE)
 
 
 @cache

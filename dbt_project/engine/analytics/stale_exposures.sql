@@ -15,7 +15,7 @@ all_assignments as not materialized (
 ),
 
 user_events as not materialized (
-    select * from {{ ref('user_events') }}
+    select * from {{ source('analytics', 'stale_events') }}
 ),
 
 all_entries as not materialized (

@@ -8,7 +8,7 @@ with exposures as (
 ),
 
 user_events as not materialized (
-    select * from {{ ref('user_events') }}
+    select * from {{ source('analytics', 'stale_events') }}
 ),
 
 changes as not materialized (

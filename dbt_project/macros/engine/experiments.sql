@@ -71,6 +71,7 @@
         newest segments.published_ticks;
         new_goals text[];
         of_experiences text[];
+        few text[];
         found bigint;
     begin
         select * into last from features.states where model = 'experiment_users';
@@ -92,12 +93,14 @@
             {{ find_all_stale_users(target) }};
         end if;
         analyze analytics.stale_users;
+        {{ find_stale_events() }};
 
         drop table if exists pg_temp.fresh, pg_temp.differing;
 
         {{ fresh_rows(sql) }};
 
         {{ find_differing_users(target) }};
+        truncate analytics.stale_events;
 
         {{ replace_differing_users(target) }};
 
@@ -221,6 +224,36 @@
     select user_id from experiences.held_out
     union
     select user_id from {{ target }} where not upnext.is_nobody(user_id)
+{%- endmacro %}
+
+{#
+    In the order of the users, in which the outcomes are computed. Few users are written out, because the planner
+    misestimates a join with them, and would read the events of everybody.
+#}
+{% macro find_stale_events() -%}
+    {%- set few_users = 20000 -%}
+    truncate analytics.stale_events;
+    few := array(select user_id from analytics.stale_users limit {{ 1 + few_users }});
+    if cardinality(few) > {{ few_users }} then
+        {{ stale_events('user_id in (select stale_users.user_id from analytics.stale_users)') }};
+    else
+        {{ stale_events('user_id = any(few)') }};
+    end if;
+    analyze analytics.stale_events
+{%- endmacro %}
+
+{% macro stale_events(of_users) -%}
+    {%- set metrics = described_columns('experiment_users') -%}
+    {%- set names = ['experience viewed', 'experience clicked'] + metric_events(metrics) -%}
+    insert into analytics.stale_events
+    select user_id, type, event, occurred_at, source, message_id, properties, context, is_derived
+    from {{ ref('user_events') }}
+    where
+        {{ of_users }}
+        and event = any(
+            array[{{ quoted(names) }}] || array(select unnest(goal_events) from {{ ref('experiments') }})
+        )
+    order by user_id
 {%- endmacro %}
 
 {% macro find_differing_users(target) -%}

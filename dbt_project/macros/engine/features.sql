@@ -87,7 +87,8 @@
 
 {#
     Features of all users with an event up to as_of, from all events that ticks have read. The condition applies before
-    the grouping, so that the events of one user are found by an index.
+    the grouping. Where it names users, it names them as an array: their events are found by an index then, on each node
+    of a cluster, where a join would read all events or bring them to one place.
 #}
 {% macro all_features(key, features, progress, condition='true') -%}
     select
@@ -269,12 +270,13 @@
 {%- endmacro %}
 
 {% macro recompute_affected(target, key, others, with_events, progress) -%}
-    {%- set of_one_user -%} events.user_id = affected.user_id and ({{ events_of_any(others) }}) {%- endset -%}
+    {%- set of_users -%}
+        events.user_id = any(array(select affected.user_id from affected)) and ({{ events_of_any(others) }})
+    {%- endset -%}
     {%- set columns = columns_of(others) -%}
     update {{ target }} as live set {{ assigned(columns) }}
-    from affected
-    cross join lateral (
-        {{ with_events }} {{ all_features(key, others, progress, of_one_user) }}
+    from (
+        {{ with_events }} {{ all_features(key, others, progress, of_users) }}
     ) as excluded
     where
         ({{ prefixed('live', key) }}) = ({{ prefixed('excluded', key) }})
@@ -284,11 +286,8 @@
 
 {% macro fresh_features(with_events, key, features, progress) -%}
     create temporary table fresh on commit drop as
-    select features.*
-    from recomputed
-    cross join lateral (
-        {{ with_events }} {{ all_features(key, features, progress, "events.user_id = recomputed.key") }}
-    ) as features
+    {{ with_events }}
+    {{ all_features(key, features, progress, "events.user_id = any(array(select recomputed.key from recomputed))") }}
 {%- endmacro %}
 
 {# Run a statement that returns keys, and log them as changed. #}

@@ -18,16 +18,22 @@
         {%- endset -%}
         {%- do run_query(claims_of([taken_in], into='claims')) -%}
         {%- do rebuild_table(target, model.name, key, sql, progress, definition) -%}
+        {%- do run_query(misplaced_events(target, 'true', into='moves')) -%}
+        {%- do run_query(move_events('moves')) -%}
     {% elif progress.mode == 'advance' %}
         {%- do run_query(claims_of(new_events(progress), into='new_claims')) -%}
         {% if run_query("select 1 from new_claims limit 1").rows %}
             {%- do run_query(connected_claims(target)) -%}
             {%- do run_query(fresh_rows(sql)) -%}
-            {%- do run_query(moved_users(target, model.name, progress.tick_id)) -%}
+            {%- do run_query(moved_ids(target, into='moves')) -%}
+            {%- do run_query(moved_users(model.name, progress.tick_id)) -%}
             {%- set scope = "(live.kind, live.id) in (select kind, id from connected_ids)" -%}
             {%- set columns = types_of('pg_temp.fresh').keys() | list -%}
             {%- do reconcile(target, model.name, key, columns, scope, progress.tick_id, is_logged=false) -%}
+            {%- do run_query(move_events('moves')) -%}
         {% endif %}
+        {%- do run_query(misplaced_events(target, loaded_since(progress), into='strays')) -%}
+        {%- do run_query(move_events('strays')) -%}
         {%- do run_query(save_state(model.name, progress, definition)) -%}
     {% endif %}
     {{ return(committed(target)) }}
@@ -113,38 +119,92 @@
     order by kind, id, linked_to, occurred_at, source collate "C", message_id collate "C"
 {%- endmacro %}
 
-{# Log the users that a moved id resolves to, before and after; also each moved id that is a user. #}
-{% macro moved_users(target, model_name, tick_id) -%}
-    with before as (
-        select links.kind, links.id, links.user_id
-        from {{ target }} as links
-        inner join connected_ids on links.kind = connected_ids.kind and links.id = connected_ids.id
-        where links.user_id is not null
-    ),
-
-    after as (
-        select kind, id, user_id from fresh where user_id is not null
-    ),
-
-    moved as (
-        select
-            coalesce(before.kind, after.kind) as kind,
-            coalesce(before.id, after.id) as id,
-            before.user_id as user_id_before,
-            after.user_id as user_id_after
-        from before
-        full join after on before.kind = after.kind and before.id = after.id
-        where before.user_id is distinct from after.user_id
+{# The person that an id stands for, by the links of a relation (`of` has its kind and id); '' is nobody. #}
+{% macro person_of(links, of) -%}
+    (
+        select case
+            when count(*) = 0 then upnext.person({{ of }}.kind, {{ of }}.id)
+            else coalesce(max(links.user_id), case when {{ of }}.kind = 'user' then {{ of }}.id else '' end)
+        end
+        from {{ links }} as links
+        where links.kind = {{ of }}.kind and links.id = {{ of }}.id
     )
+{%- endmacro %}
 
+{# The connected ids that `fresh` gives to another person than the target does. #}
+{% macro moved_ids(target, into) -%}
+    create temporary table {{ into }} on commit drop as
+    select *
+    from (
+        select
+            ids.kind,
+            ids.id,
+            upnext.person(ids.kind, ids.id) as said,
+            {{ person_of(target, 'ids') }} as person_id,
+            {{ person_of('fresh', 'ids') }} as belongs_to
+        from connected_ids as ids
+    ) as moved
+    where person_id <> belongs_to
+{%- endmacro %}
+
+{# Log the users whose events change, before and after; also each moved id that is a user. #}
+{% macro moved_users(model_name, tick_id) -%}
     insert into features.changed_keys (model, tick_id, key)
     select '{{ model_name }}', {{ tick_id }}, users.user_id
     from (
-        select user_id_before as user_id from moved
+        select person_id as user_id from moves
         union
-        select user_id_after from moved
+        select belongs_to from moves
         union
-        select id from moved where kind = 'user'
+        select id from moves where kind = 'user'
     ) as users
-    where users.user_id is not null
+    where users.user_id <> '' {{- '' if has_visitors() else ' and not upnext.is_visitor(users.user_id)' }}
+{%- endmacro %}
+
+{# The ids in these events that are with another person than they belong to. #}
+{% macro misplaced_events(target, condition, into) -%}
+    drop table if exists pg_temp.said;
+
+    create temporary table said on commit drop as
+    select distinct
+        case when events.user_id is null then 'visitor' else 'user' end as kind,
+        coalesce(events.user_id, events.anonymous_id) as id,
+        upnext.said_by(events.user_id, events.anonymous_id) as said,
+        events.person_id
+    from raw.events as events
+    where upnext.said_by(events.user_id, events.anonymous_id) <> '' and {{ condition }};
+
+    create temporary table {{ into }} on commit drop as
+    select *
+    from (
+        select said.said, said.person_id, {{ person_of(target, 'said') }} as belongs_to from said
+    ) as placed
+    where person_id <> belongs_to
+{%- endmacro %}
+
+{# An event is deleted and stored again, because the person decides where a spread table keeps it. #}
+{% macro move_events(moves) -%}
+    {%- set columns = types_of('raw.events').keys() | reject('equalto', 'person_id') | join(', ') -%}
+    with moves as materialized (
+        select person_id, said, belongs_to from pg_temp.{{ moves }}
+    ),
+
+    moving as (
+        delete from raw.events as events using moves
+        where
+            events.person_id = moves.person_id
+            and upnext.said_by(events.user_id, events.anonymous_id) = moves.said
+        returning events.*, moves.belongs_to
+    )
+
+    insert into raw.events ({{ columns }}, person_id)
+    select {{ columns }}, belongs_to from moving
+{%- endmacro %}
+
+{# A condition for the events of the loads that a tick takes in, whenever they occurred. #}
+{% macro loaded_since(progress) -%}
+    events.load_id = any(array(
+        select loads.load_id from raw.loads
+        where loads.tick_id > {{ progress.last.tick_id }} and loads.tick_id <= {{ progress.tick_id }}
+    ))
 {%- endmacro %}

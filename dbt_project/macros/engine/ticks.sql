@@ -77,7 +77,7 @@
 
 {# Loads whose events a tick has not read: a load may commit at any time, and the next tick reads it. #}
 {% macro loads_after(tick_id) -%}
-    (select loads.load_id from raw.loads_since({{ tick_id }}) as loads (load_id))
+    (select loads.load_id from raw.loads where loads.tick_id is null or loads.tick_id > {{ tick_id }})
 {%- endmacro %}
 
 {#

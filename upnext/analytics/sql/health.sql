@@ -6,27 +6,29 @@ where as_of = :as_of and srm_p < :alarm
 group by experiment;
 
 -- name: exposures_are_assigned
+with views as materialized (
+    select user_id, properties ->> 'experience' as experience, properties ->> 'variant' as variant, occurred_at
+    from events.user_events
+    where
+        event = 'experience viewed'
+        and occurred_at > cast(:as_of as timestamptz) - interval '7 days'
+        and occurred_at <= :as_of
+)
+
 select coalesce(definitions.experience, 'no such experience') as name, count(*) as found
-from events.user_events as events
-left join experiences.definitions on definitions.experience = events.properties ->> 'experience'
-where
-    events.event = 'experience viewed'
-    and events.occurred_at > cast(:as_of as timestamptz) - interval '7 days'
-    and events.occurred_at <= :as_of
-    and not exists (
-        select from experiences.assignments
-        inner join experiences.shares on shares.experience = assignments.experience
-        where
-            assignments.experience = events.properties ->> 'experience'
-            and assignments.user_id = events.user_id
-            and assignments.assigned_at <= events.occurred_at
-            and shares.weights ? coalesce(events.properties ->> 'variant', assignments.variant)
-            -- A user who was merged with a user of another arm has seen both.
-            and (
-                assignments.is_in_both_arms
-                or coalesce(events.properties ->> 'variant', assignments.variant) = assignments.variant
-            )
-    )
+from views
+left join experiences.definitions on definitions.experience = views.experience
+where not exists (
+    select from experiences.assignments
+    inner join experiences.shares on shares.experience = assignments.experience
+    where
+        assignments.experience = views.experience
+        and assignments.user_id = views.user_id
+        and assignments.assigned_at <= views.occurred_at
+        and shares.weights ? coalesce(views.variant, assignments.variant)
+        -- A user who was merged with a user of another arm has seen both.
+        and (assignments.is_in_both_arms or coalesce(views.variant, assignments.variant) = assignments.variant)
+)
 group by 1;
 
 -- name: no_arm_is_silent
@@ -49,60 +51,67 @@ where users >= 10 and not exists (
 );
 
 -- name: goals_follow_exposures
-select exposures.experiment as name, count(*) filter (where early.is_early) as found
-from analytics.experiment_users as exposures
-inner join analytics.experiments on experiments.experiment = exposures.experiment
-inner join experiences.assignments
-    on assignments.experience = exposures.experiment and assignments.user_id = exposures.user_id
-cross join lateral (
-    select exists (
-        select from events.user_events as events
-        where
-            events.user_id = exposures.user_id
-            and events.event = any(experiments.goal_events)
-            and events.occurred_at >= assignments.assigned_at
-            and events.occurred_at < exposures.exposed_at
-    ) as is_early
-) as early
+with exposures as materialized (
+    select
+        users.experiment,
+        users.user_id,
+        assignments.assigned_at,
+        users.exposed_at,
+        experiments.goal_events
+    from analytics.experiment_users as users
+    inner join analytics.experiments on experiments.experiment = users.experiment
+    inner join experiences.assignments
+        on assignments.experience = users.experiment and assignments.user_id = users.user_id
+),
+
+early as materialized (
+    select distinct exposures.experiment, exposures.user_id
+    from exposures
+    inner join events.user_events as events
+        on events.user_id = exposures.user_id
+        and events.event = any(exposures.goal_events)
+        and events.occurred_at >= exposures.assigned_at
+        and events.occurred_at < exposures.exposed_at
+)
+
+select exposures.experiment as name, count(early.user_id) as found
+from exposures
+left join early on early.experiment = exposures.experiment and early.user_id = exposures.user_id
 group by exposures.experiment
-having count(*) filter (where early.is_early) * 20 > count(*);
+having count(early.user_id) * 20 > count(*);
 
 -- name: sums_are_of_one_currency
-select summed.event || ': ' || string_agg(distinct currencies.code, ', ' order by currencies.code) as name,
-    count(distinct currencies.code) as found
-from unnest(cast(:summed_events as text[])) as summed (event)
-inner join events.user_events as events
-    on events.event = summed.event
-    and events.occurred_at > cast(:as_of as timestamptz) - interval '30 days'
-    and events.occurred_at <= :as_of
-cross join lateral (
-    select case
-        when events.properties ->> 'currency' ~ '^[A-Za-z]{3}$' then upper(events.properties ->> 'currency')
-        when events.properties ->> 'currency' is null then 'no currency'
-        else 'no code of a currency'
-    end as code
-) as currencies
-group by summed.event
-having count(distinct currencies.code) > 1;
+with currencies as (
+    select distinct
+        event,
+        case
+            when properties ->> 'currency' ~ '^[A-Za-z]{3}$' then upper(properties ->> 'currency')
+            when properties ->> 'currency' is null then 'no currency'
+            else 'no code of a currency'
+        end as code
+    from events.user_events
+    where
+        event = any(cast(:summed_events as text []))
+        and occurred_at > cast(:as_of as timestamptz) - interval '30 days'
+        and occurred_at <= :as_of
+)
+
+select event || ': ' || string_agg(code, ', ' order by code) as name, count(*) as found from currencies
+group by event
+having count(*) > 1;
 
 -- name: metrics_move
-select wanted.event as name, before.events as found
-from (
-    select unnest(cast(:events as text[])) as event
-    union
-    select unnest(goal_events) from analytics.experiments
-) as wanted
-cross join lateral (
-    select count(*) as events from events.user_events as events
+with counts as (
+    select
+        event,
+        count(*) filter (where occurred_at <= cast(:as_of as timestamptz) - interval '3 days') as before,
+        count(*) filter (where occurred_at > cast(:as_of as timestamptz) - interval '3 days') as since
+    from events.user_events
     where
-        events.event = wanted.event
-        and events.occurred_at > cast(:as_of as timestamptz) - interval '10 days'
-        and events.occurred_at <= cast(:as_of as timestamptz) - interval '3 days'
-) as before
-where before.events >= 70 and not exists (
-    select from events.user_events as events
-    where
-        events.event = wanted.event
-        and events.occurred_at > cast(:as_of as timestamptz) - interval '3 days'
-        and events.occurred_at <= :as_of
-);
+        event = any(cast(:events as text []) || array(select unnest(goal_events) from analytics.experiments))
+        and occurred_at > cast(:as_of as timestamptz) - interval '10 days'
+        and occurred_at <= :as_of
+    group by event
+)
+
+select event as name, before as found from counts where before >= 70 and since = 0;

@@ -16,8 +16,7 @@ told as (
     select
         messages.user_id, messages.channel, coalesce(messages.address, '') as address,
         bool_or(events.event = 'message resubscribed') as is_resubscribed
-    from read
-    inner join journeys.consent_events as events on read.load_id = events.load_id
+    from journeys.consent_events(array(select load_id from read), null) as events
     inner join journeys.messages on messages.message_id = events.message_id
     where events.topic is null
     group by messages.user_id, messages.channel, coalesce(messages.address, '')
@@ -27,8 +26,7 @@ consented as (
     insert into journeys.consents as known (user_id, topic, is_granted, source, since)
     select distinct on (resolved.user_id, events.topic)
         resolved.user_id, events.topic, events.is_granted, events.source, events.occurred_at
-    from read
-    inner join journeys.topic_events as events on read.load_id = events.load_id
+    from journeys.topic_events(array(select load_id from read)) as events
     left join events.identity_links as links on links.kind = 'user' and links.id = events.user_id
     cross join lateral (select coalesce(links.user_id, events.user_id) as user_id) as resolved
     order by resolved.user_id, events.topic, events.occurred_at desc, events.is_granted
@@ -49,14 +47,13 @@ latest as (
                 events.occurred_at,
                 max(events.occurred_at) filter (where events.event = 'message resubscribed') over ()
                     as resubscribed_at
-            from (
+            from journeys.consent_events(null, array(
                 select messages.message_id from journeys.messages
                 where messages.user_id = told.user_id and messages.channel = told.channel
                 union
                 select messages.message_id from journeys.messages
                 where messages.address = told.address and messages.channel = told.channel
-            ) as theirs
-            inner join journeys.consent_events as events on events.message_id = theirs.message_id
+            )) as events
             where events.kind is distinct from 'soft' and events.topic is null
         ) as heard
         where event = 'message resubscribed' or occurred_at >= coalesce(resubscribed_at, '-infinity')

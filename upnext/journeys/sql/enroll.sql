@@ -12,7 +12,7 @@ insert into affected_users (user_id)
 select user_id from events.user_events
 where
     event = any(:events)
-    and load_id = any(array(select raw.loads_since(:consumed_tick)))
+    and load_id = any(array(select load_id from raw.loads where tick_id is null or tick_id > :consumed_tick))
 union
 select user_id from events.user_events
 where event = any(:events) and occurred_at > :consumed_as_of and occurred_at <= :as_of

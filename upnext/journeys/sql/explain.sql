@@ -9,8 +9,8 @@ where
 
 -- name: is_known_user
 select
-    exists (select from features.user_features where user_id = :user_id)
-    or exists (select from raw.events where user_id = :user_id);
+    exists (select 1 from features.user_features where user_id = :user_id)
+    or exists (select 1 from raw.events where person_id = :user_id);
 
 -- name: changes_of_user
 select change, as_of from segments.published_changes

@@ -164,8 +164,7 @@ cross join lateral (
         select
             bool_or(events.event = 'message bounced' and events.kind is distinct from 'soft') as has_bounced,
             bool_or(events.event = 'message complained') as has_complained
-        from journeys.consent_events as events
-        where events.message_id = messages.message_id
+        from journeys.consent_events(null, array[messages.message_id]) as events
     ) as reactions on true
     where
         messages.is_limited

@@ -51,7 +51,7 @@ set erased = loads.erased + counted.events
 from (
     select load_id, count(*) as events from raw.events
     where
-        user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors))
+        (person_id = any(:places) and upnext.said_by(user_id, anonymous_id) = any(:users))
         or (type = 'alias' and previous_id = any(:everything))
     group by load_id
 ) as counted
@@ -107,7 +107,10 @@ where inbox_id in (select inbox_id from edge.inbox where inbox_id = any(:ids) fo
 select path, source from raw.loads
 where load_id in (
     select load_id from raw.events
-    where user_id = any(:users) or anonymous_id = any(:visitors) or (type = 'alias' and previous_id = any(:everything))
+    where
+        (person_id = any(:places) and upnext.said_by(user_id, anonymous_id) = any(:users))
+        or anonymous_id = any(:visitors)
+        or (type = 'alias' and previous_id = any(:everything))
 )
 and starts_with(path, '/')
 group by path, source

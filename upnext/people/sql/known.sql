@@ -27,7 +27,7 @@ select 'user', linked_to from events.identity_links where user_id = any(:users);
 -- name: called_ids_of
 -- Ids that a user's own calls name, and no earlier call of another user.
 with calls as not materialized (
-    select events.user_id, events.occurred_at, named.kind, named.id
+    select events.user_id, events.person_id, events.occurred_at, named.kind, named.id
     from raw.events
     cross join lateral (
         values
@@ -36,18 +36,24 @@ with calls as not materialized (
         ('user', case when events.type = 'alias' then events.previous_id end)
     ) as named (kind, id)
     where events.type in ('identify', 'alias') and events.user_id is not null and named.id is not null
+),
+
+theirs as materialized (
+    select kind, id, min(occurred_at) as first_at from calls
+    where person_id = any(:users) and user_id = any(:users)
+    group by kind, id
+),
+
+of_others as materialized (
+    select kind, id, min(occurred_at) as first_at from calls
+    where user_id <> all(:users) and id in (select theirs.id from theirs)
+    group by kind, id
 )
 
-select distinct calls.kind, calls.id
-from calls
-where
-    calls.user_id = any(:users)
-    and not exists (
-        select from calls as others
-        where
-            others.kind = calls.kind and others.id = calls.id
-            and others.user_id <> all(:users) and others.occurred_at < calls.occurred_at
-    );
+select theirs.kind, theirs.id
+from theirs
+left join of_others on of_others.kind = theirs.kind and of_others.id = theirs.id
+where of_others.first_at is null or theirs.first_at <= of_others.first_at;
 
 -- name: not_linked
 -- Of these ids those that no tick has linked to anybody.
@@ -67,7 +73,7 @@ union
 select lower(properties ->> 'email') from raw.events
 where
     type = 'identify'
-    and (user_id = any(:users) or (user_id is null and anonymous_id = any(:visitors)))
+    and (person_id = any(:users) or (person_id = '' and user_id is null and anonymous_id = any(:visitors)))
     and properties ->> 'email' is not null;
 
 -- name: tables

@@ -126,15 +126,9 @@ order by source;
 
 -- name: newest_events
 -- Of declared events alone: anybody may send others.
-select event_names.event, last.occurred_at
-from raw.event_names
-cross join lateral (
-    select max(occurred_at) as occurred_at
-    from raw.events
-    where events.event = event_names.event
-) as last
-where last.occurred_at is not null and event_names.event = any(:events)
-order by last.occurred_at, event_names.event
+select event, last_at as occurred_at from raw.event_names
+where event = any(:events)
+order by last_at, event
 limit :most;
 
 -- name: rejects

@@ -4,28 +4,44 @@
 -- It never goes back: what was deleted cannot be told from what was never there.
 update raw.kept set since = greatest(since, :since), events = :events;
 
--- name: old_events
--- Opens and clicks go with their message, whose sums they are part of.
-create or replace temporary view old_events as
-select events.* from raw.events
-cross join raw.kept
+-- name: kept
+select since, events from raw.kept;
+
+-- name: first_day
+select date_trunc('day', min(occurred_at), 'UTC') from raw.events
 where
-    events.occurred_at < kept.since
-    and events.type not in ('identify', 'alias', 'group')
-    and (events.event is null or events.event <> all(kept.events))
-    and not exists (
-        select from journeys.messages where messages.message_id = events.properties ->> 'message_id'
-    )
+    occurred_at >= :after
+    and occurred_at < :since
+    and type not in ('identify', 'alias', 'group')
+    and (event is null or event <> all(:kept));
+
+-- name: forget_old_events
+drop table if exists pg_temp.old_events;
+
+-- name: old_events_of_day
+-- Opens and clicks go with their message, whose sums they are part of.
+create temporary table old_events on commit drop as
+with candidates as materialized (
+    select source, message_id, person_id, properties ->> 'message_id' as about_message
+    from raw.events
+    where
+        occurred_at >= :day
+        and occurred_at < least(cast(:day as timestamptz) + interval '1 day', :since)
+        and type not in ('identify', 'alias', 'group')
+        and (event is null or event <> all(:kept))
+)
+
+select candidates.source, candidates.message_id, candidates.person_id
+from candidates
+where
+    not exists (select from journeys.messages where messages.message_id = candidates.about_message)
     -- Who is inside a journey needs the event that let them in.
     and not exists (
         select from journeys.entries
         where
-            entries.trigger_source = events.source and entries.trigger_id = events.message_id
+            entries.trigger_source = candidates.source and entries.trigger_id = candidates.message_id
             and entries.ended_at is null
     );
-
--- name: first_day
-select date_trunc('day', min(occurred_at), 'UTC') from pg_temp.old_events where occurred_at >= :after;
 
 -- name: forget_users_of_day
 drop table if exists pg_temp.users_of_day;
@@ -37,12 +53,15 @@ select distinct user_id, account_id from events.identified_events
 where occurred_at >= :day and occurred_at < cast(:day as timestamptz) + interval '1 day';
 
 -- name: delete_day
-with gone as (
+with old as materialized (
+    select source, message_id, person_id from pg_temp.old_events
+),
+
+gone as (
     delete from raw.events
-    using pg_temp.old_events
+    using old
     where
-        old_events.occurred_at >= :day and old_events.occurred_at < cast(:day as timestamptz) + interval '1 day'
-        and events.source = old_events.source and events.message_id = old_events.message_id
+        events.person_id = old.person_id and events.source = old.source and events.message_id = old.message_id
     returning events.load_id
 )
 
@@ -58,10 +77,7 @@ cross join (
     union
     select coalesce(max(tick_id), 0) + 1 from segments.ticks
 ) as following
-where not exists (
-    select from events.identified_events as kept
-    where kept.user_id = gone.user_id and kept.account_id is not distinct from gone.account_id
-);
+where not raw.has_events(gone.user_id, gone.account_id);
 
 -- name: has_identities
 select to_regclass('events.identified_events') is not null;
@@ -152,7 +168,7 @@ delete from raw.loads
 where
     loaded_at < :recent
     and path like 'edge:%'
-    and not exists (select from raw.events where events.load_id = loads.load_id)
+    and not raw.has_stored(load_id)
     and not exists (select from raw.rejected_events where rejected_events.load_id = loads.load_id)
     and not exists (select from raw.loads as replays where replays.replay_of = loads.load_id);
 

@@ -18,7 +18,7 @@ select exists (
 
 -- name: has_new_events
 select exists (
-    select from events.user_events
+    select 1 from events.user_events
     where
         event = any(:events)
         and load_id = any(array(
