@@ -168,10 +168,17 @@ create or replace function journeys.heard(
 language plpgsql stable rows 1
 as $$
 declare
-    names text [] := array(select jsonb_array_elements_text(nullif(question -> 'any_of', 'null')));
-    is_of_step boolean := question ->> 'of_step' is not null;
-    of_message text := case when is_of_step then journeys.newest_message(of_entry, question ->> 'of_step') end;
+    names text [];
+    is_of_step boolean;
+    of_message text;
 begin
+    -- Whoever has just entered has done nothing since; a look-up takes many times as long as this.
+    if up_to <= since then
+        return;
+    end if;
+    names := array(select jsonb_array_elements_text(nullif(question -> 'any_of', 'null')));
+    is_of_step := question ->> 'of_step' is not null;
+    of_message := case when is_of_step then journeys.newest_message(of_entry, question ->> 'of_step') end;
     return query
     select events.event, events.occurred_at
     from events.user_events as events
