@@ -143,6 +143,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server_url" in metafunc.fixturenames:
         if metafunc.definition.get_closest_marker("on_cluster"):
             servers = ["citus"]
+        elif metafunc.definition.get_closest_marker("not_on_cluster"):
+            servers = ["embedded"]
         elif metafunc.definition.get_closest_marker("other_servers"):
             servers = ["embedded", "postgres15", "citus"]
         else:

@@ -66,6 +66,7 @@ def test_the_path_of_the_guide_leads_to_the_tools_of_the_embedded_server() -> No
     assert Path(done.stdout.strip()).samefile(binaries() / "pg_dump")
 
 
+@pytest.mark.not_on_cluster
 def test_a_restored_copy_goes_on_and_sends_nothing_twice(
     project: Project, restore: object, smtp: SmtpServer, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_restored_copy_goes_on_and_sends_nothing_twice(
     assert (again.received, again.files_already_loaded) == (0, 0)
 
 
+@pytest.mark.not_on_cluster
 def test_a_message_in_the_hands_of_a_sender_when_dumped_is_unknown(
     journeys: Journeys, restore: object, smtp: SmtpServer, tmp_path: Path
 ) -> None:

@@ -98,6 +98,21 @@ def test_raw_events_alone_are_spread(project: Project) -> None:
     assert rows(project, spread) == [("raw.events", "person_id")]
 
 
+@pytest.mark.parametrize("key", ["source, message_id", "source, message_id, person_id"])
+def test_a_warehouse_of_one_server_and_a_restored_one_are_spread_by_hand(project: Project, key: str) -> None:
+    live_for_a_week(project)
+    kept = contents(project, "events.user_events", "*")
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("select undistribute_table('raw.events')")
+        connection.exec_driver_sql(f"alter table raw.events drop constraint events_pkey, add primary key ({key})")
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("select upnext.spread('raw.events', 'person_id')")
+    assert rows(project, "select cast(logicalrelid as text) from pg_dist_partition") == [("raw.events",)]
+    assert contents(project, "events.user_events", "*") == kept
+    assert rows(project, "select pg_relation_size('raw.events')") == [(0,)], "no copy stays on the coordinator"
+    assert set(rebuild(project).values()) == {0}
+
+
 def test_a_tick_pulls_no_events_to_the_coordinator(ticked: Project, product: Product) -> None:
     users = [f"u{nth}" for nth in range(20_000)]
     product.track_all(users, "login", AS_OF - 2 * DAY, {"pad": "x" * 100})

@@ -71,6 +71,7 @@ def is_waiting(project: Project, kind: str) -> bool:
     return bool(rows(project, "select from pg_locks where locktype = :kind and not granted", kind=kind))
 
 
+@pytest.mark.not_on_cluster
 def test_a_small_file_does_not_wait_for_a_long_one(project: Project, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         long = Held(pool, project, file_of(tmp_path / "long.jsonl", *"abcdef"))
@@ -80,6 +81,7 @@ def test_a_small_file_does_not_wait_for_a_long_one(project: Project, tmp_path: P
     assert stored(project).keys() == {*"abcdefxy"}
 
 
+@pytest.mark.not_on_cluster
 def test_an_id_that_another_loader_has_written_is_waited_for(project: Project, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         first = Held(pool, project, file_of(tmp_path / "first.jsonl", *"abcdef"))
@@ -92,6 +94,7 @@ def test_an_id_that_another_loader_has_written_is_waited_for(project: Project, t
     assert Counter(stored(project).values()) == {"ada": 6, "bob": 2}
 
 
+@pytest.mark.not_on_cluster
 def test_loaders_that_wait_for_each_other_both_end(project: Project, tmp_path: Path) -> None:
     meeting = Barrier(2)
 
@@ -122,6 +125,7 @@ def test_the_same_content_under_two_names_is_loaded_once(project: Project, tmp_p
         assert second.result(LONG) == Ingested(files=1, files_already_loaded=1)
 
 
+@pytest.mark.not_on_cluster
 def test_who_deletes_events_waits_for_all_loaders_and_keeps_new_ones_out(project: Project, tmp_path: Path) -> None:
     def alone() -> int:
         with transaction(project.engine, "ingest") as connection:
@@ -137,6 +141,7 @@ def test_who_deletes_events_waits_for_all_loaders_and_keeps_new_ones_out(project
         assert late.result(LONG).stored == 1
 
 
+@pytest.mark.not_on_cluster
 def test_an_unsubscription_counts_though_its_load_ends_after_a_later_one(
     journeys: Journeys, tmp_path: Path, smtp: SmtpServer
 ) -> None:
@@ -161,6 +166,7 @@ def test_an_unsubscription_counts_though_its_load_ends_after_a_later_one(
     assert rows(project, "select reason from journeys.suppressions") == []
 
 
+@pytest.mark.not_on_cluster
 def test_lines_of_the_inbox_and_of_a_file_that_wait_for_each_other(project: Project, tmp_path: Path) -> None:
     lines = [
         {"type": "track", "event": "login", "userId": "ada", "timestamp": AS_OF.isoformat(), "messageId": one}

@@ -79,9 +79,10 @@ def test_functions_and_views_that_cannot_be_replaced_are_dropped_on_purpose(proj
         " || pg_get_function_result(oid) from pg_proc where pronamespace::regnamespace::text = any(:ours)"
     )
     views = (
-        "select attrelid::regclass || ': ' || string_agg(attname, ', ' order by attnum) from pg_attribute"
+        "select relnamespace::regnamespace || '.' || relname || ': ' || string_agg(attname, ', ' order by attnum)"
+        " from pg_attribute"
         " inner join pg_class on pg_class.oid = attrelid"
-        " where relkind = 'v' and relnamespace::regnamespace::text = any(:ours) and attnum > 0 group by attrelid"
+        " where relkind = 'v' and relnamespace::regnamespace::text = any(:ours) and attnum > 0 group by pg_class.oid"
     )
     signatures = sorted(text for query in (functions, views) for (text,) in rows(project, query, ours=list(OURS)))
     if os.environ.get("UPNEXT_WRITE_SNAPSHOTS"):

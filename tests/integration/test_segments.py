@@ -126,8 +126,11 @@ def test_a_build_by_hand_takes_nothing_in_and_leaves_the_log_alone(project: Proj
 
 def test_empty_builds_are_refused(project: Project) -> None:
     project.dbt.invoke(build_arguments(as_of=None, tick_id=None))
+    ((before,),) = rows(project, "select obj_description('events.user_events'::regclass)")
     with pytest.raises(UpnextError, match="--empty would make every member exit"):
         project.dbt.invoke([*build_arguments(as_of=None, tick_id=None), "--empty", "--select", "resource_type:model"])
+    seen = "select obj_description('events.user_events'::regclass) = :before"
+    assert rows(project, seen, before=before) == [(True,)], "views are left as they were"
 
 
 def test_half_a_tick_is_seen_by_nobody_and_the_next_one_heals(project: Project, product: Product) -> None:

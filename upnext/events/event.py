@@ -10,6 +10,8 @@ import msgspec
 TYPES = frozenset({"track", "identify", "group", "page", "screen", "alias"})
 KEPT_CALLS = ("identify", "alias", "group")
 """Calls that identities, traits and accounts are resolved from. However old, they are kept."""
+MAIL_PROVIDER = "mail provider "
+"""What the anonymous id of a mail provider begins with, as `upnext.said_by` knows it."""
 MAX_BYTES = 32 * 1024
 MAX_DEPTH = 100
 MAX_KEY_BYTES = 1000
@@ -58,7 +60,7 @@ def said_by(event: Event) -> str:
     """Return the person that an event names, as `upnext.said_by` does; "" for a mail provider, which is nobody."""
     if event.user_id is not None:
         return event.user_id
-    if event.anonymous_id is None or event.anonymous_id.startswith("mail provider "):
+    if event.anonymous_id is None or event.anonymous_id.startswith(MAIL_PROVIDER):
         return ""
     return f"visitor:{event.anonymous_id}"
 

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from upnext.events.event import FUTURE, Event, Reject, check_line, content_id, instant, json_object, short
+from upnext.events.event import (
+    FUTURE,
+    MAIL_PROVIDER,
+    Event,
+    Reject,
+    check_line,
+    content_id,
+    instant,
+    json_object,
+    short,
+)
 
 _ID = re.compile(r"<?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:@[^>]*)?>?", re.IGNORECASE)
 
@@ -55,7 +65,7 @@ def decode_provider(line: bytes, *, provider: str, loaded_at: datetime) -> Event
         type="track",
         event=told.event,
         user_id=None,
-        anonymous_id=f"mail provider {provider}",
+        anonymous_id=f"{MAIL_PROVIDER}{provider}",
         account_id=None,
         previous_id=None,
         occurred_at=moment,

@@ -36,8 +36,8 @@ begin
     return exists (select from pg_dist_partition where logicalrelid = relation);
 end $$;
 
--- Spread a table over the nodes of a Citus cluster by a column, which joins its primary key. Without Citus, and where
--- the table is spread already, nothing happens.
+-- Spread a table over the nodes of a Citus cluster by a column, which joins its primary key unless it is part of it, as
+-- in a restored copy of a cluster. Without Citus, and where the table is spread already, nothing happens.
 create or replace function upnext.spread(relation regclass, by_column text) returns void language plpgsql as $$
 declare
     key record;
@@ -45,13 +45,21 @@ begin
     if not exists (select from pg_extension where extname = 'citus') or upnext.is_spread(relation) then
         return;
     end if;
-    select conname, pg_get_constraintdef(oid) as definition into key
+    select
+        conname,
+        pg_get_constraintdef(oid) as definition,
+        (select attnum from pg_attribute where attrelid = relation and attname = by_column) = any(conkey) as has_column
+    into key
     from pg_constraint where conrelid = relation and contype = 'p';
-    execute concat(
-        'alter table ', relation, ' drop constraint ', quote_ident(key.conname),
-        ', add ', replace(key.definition, ')', ', ' || quote_ident(by_column) || ')')
-    );
+    if not key.has_column then
+        execute concat(
+            'alter table ', relation, ' drop constraint ', quote_ident(key.conname),
+            ', add ', replace(key.definition, ')', ', ' || quote_ident(by_column) || ')')
+        );
+    end if;
     execute 'select create_distributed_table($1, $2)' using relation, by_column;
+    -- The rows are copies by now, which nobody sees here any more.
+    execute 'select truncate_local_data_after_distributing_table($1)' using relation;
     -- A join of a local table with a spread one can lose rows without an error (Citus 13); this makes it an error.
     execute concat(
         'alter database ', quote_ident(current_database()), ' set citus.local_table_join_policy = never'

@@ -51,6 +51,23 @@ shares as (
     from {{ source('experiences', 'shares') }}
 ),
 
+assigned as materialized (
+    select assigned.*
+    from stale_users
+    cross join lateral (
+        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
+    ) as assigned
+),
+
+entered as materialized (
+    select entered.*
+    from stale_users
+    cross join lateral (
+        select all_entries.* from all_entries where all_entries.user_id = stale_users.user_id offset 0
+    ) as entered
+    where entered.arm is not null
+),
+
 assignments as (
     select
         assigned.experience,
@@ -58,10 +75,7 @@ assignments as (
         assigned.variant,
         assigned.assigned_at,
         shares.weights
-    from stale_users
-    cross join lateral (
-        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
-    ) as assigned
+    from assigned
     inner join shares
         on assigned.experience = shares.experience
         and assigned.assigned_at >= shares.since
@@ -119,15 +133,11 @@ entries as (
         entered.is_in_both_arms,
         case when entered.arm = 'held_out' then 'control' else 'treated' end as arm,
         cast(definitions.definition ->> 'holdout' as double precision) as holdout
-    from stale_users
+    from entered
     cross join clock
-    cross join lateral (
-        select entries.* from all_entries as entries where entries.user_id = stale_users.user_id offset 0
-    ) as entered
     inner join definitions on entered.journey = definitions.journey and entered.version = definitions.version
     where
-        entered.arm is not null
-        and not entered.is_held_out_globally
+        not entered.is_held_out_globally
         and entered.entered_at <= clock.as_of
 ),
 
@@ -155,25 +165,18 @@ reached as (
         entered.user_id,
         case when entered.is_held_out_globally then 'control' else 'treated' end as arm,
         entered.entered_at as reached_at
-    from stale_users
+    from entered
     cross join clock
-    cross join lateral (
-        select entries.* from all_entries as entries where entries.user_id = stale_users.user_id offset 0
-    ) as entered
     inner join definitions on entered.journey = definitions.journey and entered.version = definitions.version
     where
-        entered.arm is not null
-        and entered.entered_at <= clock.as_of
+        entered.entered_at <= clock.as_of
         and coalesce(definitions.definition ->> 'transactional', 'false') = 'false'
     union all
     select
         assigned.user_id,
         'treated' as arm,
         assigned.assigned_at as reached_at
-    from stale_users
-    cross join lateral (
-        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
-    ) as assigned
+    from assigned
     union all
     select
         held_out.user_id,
@@ -195,10 +198,7 @@ chosen as (
             'control', measured.share / (measured.share + (1 - measured.chance) / 2),
             'rules', 1 - measured.share / (measured.share + (1 - measured.chance) / 2)
         ) as weights
-    from stale_users
-    cross join lateral (
-        select all_assignments.* from all_assignments where all_assignments.user_id = stale_users.user_id offset 0
-    ) as assigned
+    from assigned
     inner join declared
         on assigned.experience = declared.experience
         and assigned.rules = md5(cast(nullif(declared.definition -> 'learned', 'null') as text))

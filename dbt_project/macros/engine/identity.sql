@@ -78,7 +78,7 @@
             'visitor' as kind, anonymous_id as id, upnext.person('visitor', anonymous_id) as linked_to, occurred_at,
             source, message_id
         from raw.events as events
-        where user_id is null and anonymous_id not like 'mail provider %' and {{ condition }}
+        where user_id is null and upnext.said_by(user_id, anonymous_id) <> '' and {{ condition }}
         {%- endfor %}
         {%- endif %}
     )

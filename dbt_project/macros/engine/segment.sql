@@ -14,9 +14,6 @@
     changes than `at_least` never exceed the limit.
 #}
 {% materialization segment, adapter='postgres' %}
-    {%- if flags.EMPTY -%}
-        {{ exceptions.raise_compiler_error(model.name ~ ": --empty would make every member exit; leave it out") }}
-    {%- endif -%}
     {%- set view = this.incorporate(type='view') -%}
     {%- set tick_id = var('tick_id', none) -%}
 
