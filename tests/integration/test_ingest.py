@@ -216,7 +216,8 @@ def test_an_id_that_returns_after_batches_of_new_ones(
 def test_a_file_that_grows_is_read_on(project: Project, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + b"\n{broken\n" + line(2)[:-9])
-    assert load(project, path) == Ingested(received=2, stored=1, rejected=1, files=1)
+    waits = (f"{path}: its last line has no newline yet, and waits",)
+    assert load(project, path) == Ingested(received=2, stored=1, rejected=1, files=1, waiting=waits)
     path.write_bytes(line(1) + b"\n{broken\n" + line(2) + b"\n" + line(3))
     assert load(project, path) == Ingested(received=2, stored=2, files=1)
     with path.open("ab") as stream:
@@ -342,6 +343,25 @@ def test_the_last_row_of_a_csv_waits_until_its_file_has_settled(project: Project
     assert users() == [("1", "u1"), ("2", "12345"), ("3", "u3")]
     assert waiting(settled) == []
     assert balance(project) == (3, 3, 0, 0)
+
+
+def test_a_last_line_of_json_that_cannot_be_read_waits_for_a_day_and_is_a_reject_then(
+    project: Project, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "log.jsonl", line(1), line(2)[:30])
+    waits = Ingested(files=1, waiting=(f"{path}: its last line has no newline yet, and waits",))
+    assert load(project, path, at=age_of(path, minutes=1)) == replace(waits, received=1, stored=1)
+    with path.open("ab") as stream:
+        stream.write(line(2)[30:] + b"\n" + line(3)[:40])
+    assert load(project, path, at=age_of(path, hours=23)) == replace(waits, received=1, stored=1)
+    assert load(project, path, at=age_of(path, hours=25)) == Ingested(received=1, rejected=1, files=1)
+    assert rejects(project) == [(3, "invalid_json")]
+    assert rows(project, "select payload from raw.rejected_events") == [(line(3)[:40].decode(),)]
+    assert balance(project) == (3, 2, 0, 1)
+    with path.open("ab") as stream:
+        stream.write(line(3)[40:] + b"\n")
+    assert load(project, path, at=age_of(path, minutes=1)).stored == 1, "its writer was only slow"
+    assert rows(project, "select message_id from raw.events order by 1") == [("m1",), ("m2",), ("m3",)]
 
 
 def test_a_csv_that_is_written_over_and_grows_again_waits_as_any(project: Project, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,6 @@ from psycopg.errors import DeadlockDetected
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from upnext.durations import minutes
 from upnext.erased import Keys
 from upnext.events import ledger
 from upnext.events.admission import Admission, admission
@@ -50,7 +49,7 @@ _Line = tuple[str, int, bytes]
 class Ingested:
     """Counts of lines and files. `received = stored + duplicate + rejected`. The texts are for people.
 
-    `waiting` are files whose last row may be incomplete; it is loaded when they have settled.
+    `waiting` are files whose last line may be incomplete; it counts as it is when they have settled.
     """
 
     received: int = 0
@@ -264,17 +263,16 @@ def _load(
     store = Store(connection, source=file.source, load_id=load_id, is_of_provider=source.format in PROVIDERS)
     decode = decoder(source, loaded_at=loaded_at)
     end, look_again_at = begin, None
+    settles_at = (file.changed_at or file.modified_at) + source.settling
 
     def decoded() -> Iterator[_Decoded]:
         nonlocal end, look_again_at
         with reading(content, source, begin, now) as batches:
             for batch in batches:
                 one = _decode(batch, decode, admitted)
-                if batch.is_unfinished and source.format == "csv":
-                    if _settles_at(file, source) > loaded_at:
-                        look_again_at = _settles_at(file, source)
-                        return
-                elif batch.is_unfinished and any(line.reject.reason in _MAY_BE_CUT for line in one.rejected):
+                may_be_cut = source.format == "csv" or any(line.reject.reason in _MAY_BE_CUT for line in one.rejected)
+                if batch.is_unfinished and may_be_cut and settles_at > loaded_at:
+                    look_again_at = settles_at
                     return
                 yield one
                 on_bytes(max(batch.end.bytes - end.bytes, 0))
@@ -303,11 +301,6 @@ def _load(
     )
     changed = (f"{file.name}: was {change} since it was loaded, and is loaded anew",) if change in _SUSPICIOUS else ()
     return total + Ingested(files=1, changed=changed, waiting=waiting)
-
-
-def _settles_at(file: LandedFile, source: Source) -> datetime:
-    """Return when a file has not changed for as long as its source says."""
-    return (file.changed_at or file.modified_at) + timedelta(minutes=minutes(source.settles_after))
 
 
 @contextmanager

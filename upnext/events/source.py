@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from upnext.declarations import Declaration
-from upnext.durations import Duration
+from upnext.durations import Duration, minutes
 from upnext.events.event import (
     EARLIEST,
     FUTURE,
@@ -78,8 +78,9 @@ class EventTime(Declaration, frozen=True):
 class Source(Declaration, frozen=True):
     """One file of `sources/`. `json`, `csv` and `parquet` need the mapping; `segment` and the providers of mail do not.
 
-    A line without `message_id` fields is known by its content. `delimiter` and `settles_after` are for csv: a last row
-    without a newline may be half written, so it is loaded only when the file has not changed for so long.
+    A line without `message_id` fields is known by its content. `delimiter` is for csv. A last line without a newline may
+    be half written: any row of csv, and a line of JSON that cannot be read, wait until the file has not changed for
+    `settles_after`.
     """
 
     description: str
@@ -92,7 +93,7 @@ class Source(Declaration, frozen=True):
     event: EventName | None = None
     properties: list[str] = []
     delimiter: Annotated[str, worded('^[^"\r\n]$', "one character")] = ","
-    settles_after: Duration = "1 minute"
+    settles_after: Duration | None = None
 
     def __post_init__(self) -> None:
         is_mapped = self.occurred_at and self.event and (self.user_id or self.anonymous_id)
@@ -109,6 +110,11 @@ class Source(Declaration, frozen=True):
         ids = (self.user_id, self.anonymous_id, self.account_id)
         names = [*self.message_id, *filter(None, ids), self.occurred_at.field, self.event.field, *self.properties]
         return list(dict.fromkeys(names))
+
+    @property
+    def settling(self) -> timedelta:
+        """For how long a file must not have changed until its last line counts as it is."""
+        return timedelta(minutes=minutes(self.settles_after or ("1 minute" if self.format == "csv" else "1 day")))
 
     @property
     def mapping(self) -> list[str]:
