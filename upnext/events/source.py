@@ -78,8 +78,8 @@ class EventTime(Declaration, frozen=True):
 class Source(Declaration, frozen=True):
     """One file of `sources/`. `json`, `csv` and `parquet` need the mapping; `segment` and the providers of mail do not.
 
-    A line without `message_id` fields is known by its content. `delimiter` is for csv. A last line without a newline may
-    be half written: any row of csv, and a line of JSON that cannot be read, wait until the file has not changed for
+    A line without `message_id` fields is known by its content. `delimiter` is for csv. A last line without a newline
+    may be half written: any row of csv, and a line of JSON that cannot be read, wait until the file has not changed for
     `settles_after`.
     """
 
