@@ -26,7 +26,7 @@
     {%- set key = config.require('key') -%}
     {%- set definition = local_md5(sql ~ tojson(generated_columns(model.name))) -%}
 
-    {%- do run_pre_hooks() -%}
+    {%- do begin_model() -%}
 
     {%- set progress = progress_of(model.name, target, definition, ['account_users', 'user_features']) -%}
     {% if progress.mode == 'rebuild' %}

@@ -12,7 +12,7 @@
 {% materialization refreshed, adapter='postgres' %}
     {%- set target = this.incorporate(type='table') -%}
 
-    {%- do run_pre_hooks() -%}
+    {%- do begin_model() -%}
     {% if should_full_refresh() %} {%- do begin_snapshot() -%} {% endif %}
     {%- set function = context['refresh_of_' ~ model.name](target, sql) -%}
     {%- set read = [function] -%}

@@ -18,7 +18,7 @@
     {%- set of_events = local_md5(with_events ~ tojson(catalogue().get('derived', {}))) -%}
     {%- set definition = local_md5(of_events ~ at_any_tick(computed) ~ tojson(generated_columns(model.name))) -%}
 
-    {%- do run_pre_hooks() -%}
+    {%- do begin_model() -%}
 
     {%- set progress = progress_of(model.name, target, definition, upstream) -%}
     {% if progress.mode == 'rebuild' %}

@@ -9,7 +9,7 @@
     {%- set key = ['kind', 'id', 'linked_to'] -%}
     {%- set definition = local_md5(sql) -%}
 
-    {%- do run_pre_hooks() -%}
+    {%- do begin_model() -%}
 
     {%- set progress = progress_of(model.name, target, definition) -%}
     {% if progress.mode == 'rebuild' %}

@@ -1,5 +1,5 @@
 {# How each materialization of the project begins and ends; between the two, `run_query` does the work. #}
-{% macro run_pre_hooks() -%}
+{% macro begin_model() -%}
     {%- if flags.EMPTY -%}
         {{ exceptions.raise_compiler_error(model.name ~ ": --empty would make every member exit; leave it out") }}
     {%- endif -%}

@@ -17,7 +17,7 @@
     {%- set view = this.incorporate(type='view') -%}
     {%- set tick_id = var('tick_id', none) -%}
 
-    {%- do run_pre_hooks() -%}
+    {%- do begin_model() -%}
 
     {%- set last = last_evaluation(model.name, view, tick_id) -%}
     {#- The view may be of a tick that was never published, and of the other unit. -#}

@@ -7,7 +7,7 @@
     {%- set definition = local_md5(sql) -%}
     {%- set found = comment_of(view) -%}
 
-    {%- do run_pre_hooks() -%}
+    {%- do begin_model() -%}
     {% if config.get('contract').enforced %} {%- do get_assert_columns_equivalent(sql) -%} {% endif %}
     {% if found != definition %}
         {%- do run_query("drop view if exists " ~ view ~ " cascade") -%}
