@@ -1,8 +1,20 @@
 {%- set metrics = described_columns('experiment_users') -%}
-{%- set during = 'events.occurred_at > exposures.exposed_at and events.occurred_at <= exposures.closes_at' -%}
-{%- set before -%}
-    events.occurred_at > exposures.exposed_at - exposures.goal_within and events.occurred_at <= exposures.exposed_at
+{%- set columns -%}
+    {%- for metric in metrics %}
+    {%- set meta = metric.config.meta %},
+        {{ metric_value(meta, metric_time(meta)) }} as {{ metric.name }}
+        {%- if meta.per %},
+        {{ metric_value({'count_of': meta.per}, metric_time(meta)) }} as {{ metric.name }}__per
+        {%- elif not is_share(meta) %},
+        {{ metric_value(meta, 'events.is_before') }} as {{ metric.name }}__before
+        {%- endif %}
+    {%- endfor %}
 {%- endset -%}
+{%- set paths = paths_in(columns) -%}
+{%- set read = namespace(columns=columns) -%}
+{%- for path in paths -%}
+    {%- set read.columns = read.columns | replace(path, 'events.value_' ~ loop.index) -%}
+{%- endfor -%}
 with exposures as (
     select * from {{ ref('stale_exposures') }}
 ),
@@ -55,8 +67,8 @@ left join lateral (
             and events.occurred_at <= exposures.closes_at
         ), false) as has_clicked,
         coalesce(bool_or(
-            events.event = any(exposures.goal_events)
-            and {{ during }}
+            events.is_during
+            and events.event = any(exposures.goal_events)
             and (
                 exposures.goal_conditions is null
                 or (
@@ -77,25 +89,28 @@ left join lateral (
                     and entries.goal_reached_at <= exposures.closes_at
             )
         ) as has_reached_goal
-        {%- for metric in metrics %}
-        {%- set meta = metric.config.meta %},
-        {{ metric_value(meta, metric_time(meta)) }} as {{ metric.name }}
-        {%- if meta.per %},
-        {{ metric_value({'count_of': meta.per}, metric_time(meta)) }} as {{ metric.name }}__per
-        {%- elif not is_share(meta) %},
-        {{ metric_value(meta, before) }} as {{ metric.name }}__before
-        {%- endif %}
-        {%- endfor %}
-    from user_events as events
-    where
-        events.user_id = exposures.user_id
-        and events.event = any(
-            array[
-                {%- for name in ['experience clicked'] + metric_events(metrics) %}
-                {{ quoted([name]) }}{{ ',' if not loop.last }}
-                {%- endfor %}
-            ] || exposures.goal_events
-        )
+        {{- read.columns }}
+    from (
+        select
+            events.*,
+            events.occurred_at > exposures.exposed_at and events.occurred_at <= exposures.closes_at as is_during,
+            events.occurred_at > exposures.exposed_at - exposures.goal_within
+            and events.occurred_at <= exposures.exposed_at as is_before
+            {%- for path in paths %},
+            {{ path }} as value_{{ loop.index }}
+            {%- endfor %}
+        from user_events as events
+        where
+            events.user_id = exposures.user_id
+            and events.event = any(
+                array[
+                    {%- for name in ['experience clicked'] + metric_events(metrics) %}
+                    {{ quoted([name]) }}{{ ',' if not loop.last }}
+                    {%- endfor %}
+                ] || exposures.goal_events
+            )
+        offset 0
+    ) as events
     having exposures.is_window_over
 ) as outcomes on true
 {# The last change before the exposure tells whether the user was in a segment. #}

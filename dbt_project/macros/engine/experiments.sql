@@ -210,7 +210,7 @@
     on conflict do nothing
 {%- endmacro %}
 
-{# Everybody who takes part in an experiment, or did. Nobodies stay as they are. #}
+{# Everybody who takes part in an experiment, or did, in index order. Nobodies stay as they are. #}
 {% macro find_all_stale_users(target) -%}
     with invalidated as (
         delete from analytics.invalidated_users
@@ -224,6 +224,7 @@
     select user_id from experiences.held_out
     union
     select user_id from {{ target }} where not upnext.is_nobody(user_id)
+    order by user_id
 {%- endmacro %}
 
 {#

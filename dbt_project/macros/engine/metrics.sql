@@ -4,9 +4,17 @@
     to that percentile over all users of the experiment.
 #}
 
-{# A metric of one user over the events for which a condition holds. #}
+{# A metric of one user over the events for which a condition holds. Postgres tests the shorter condition first. #}
 {% macro metric_value(meta, condition) -%}
-    {{ of_kind(meta, 'metric')(of_kind(meta, 'value')(meta, event_condition(meta) ~ ' and ' ~ condition, '')) }}
+    {{ of_kind(meta, 'metric')(of_kind(meta, 'value')(meta, condition ~ ' and ' ~ event_condition(meta), '')) }}
+{%- endmacro %}
+
+{#
+    The paths of values in the SQL of metrics. Postgres evaluates the argument of an inlined function, such as
+    `upnext.number`, as often as the function names it; a column that holds the value is evaluated once.
+#}
+{% macro paths_in(sql) -%}
+    {{ return(modules.re.findall("\\(events\\.(?:properties|context) #> array\\[[^]]*\\]\\)", sql) | unique | list) }}
 {%- endmacro %}
 
 {# Whether a metric is a share of the users: who did something, or all steps of a funnel. #}
@@ -14,8 +22,8 @@
 
 {# The condition for the time in which a metric counts: the goal's, or a part of it (`begins`, `ends`). #}
 {% macro metric_time(meta) -%}
-    events.occurred_at > exposures.exposed_at {%- if meta.begins %} + {{ interval_of(meta.begins) }} {%- endif %}
-    and events.occurred_at <= exposures.closes_at
+    events.is_during
+    {%- if meta.begins %} and events.occurred_at > exposures.exposed_at + {{ interval_of(meta.begins) }} {%- endif %}
     {%- if meta.ends %} and events.occurred_at <= exposures.exposed_at + {{ interval_of(meta.ends) }} {%- endif %}
 {%- endmacro %}
 
