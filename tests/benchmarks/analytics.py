@@ -30,6 +30,7 @@ from rich.table import Table
 from tests.outcomes import experience, store
 from upnext import dbt
 from upnext.analytics.comparisons import Arm, Moments, compare_experiments
+from upnext.analytics.results import compute_all_users
 from upnext.analytics.sql import SQL
 from upnext.loop import analyse_results, build
 from upnext.project import Project
@@ -209,6 +210,7 @@ class Timed:
 def analyse(project: Project) -> Timed:
     """Analyse as the product does: recompute what is stale, read the moments, compare."""
     started = time.perf_counter()
+    compute_all_users(project.engine)
     with project.engine.begin() as connection:
         connection.execute(SQL["refresh_users"])
         connection.execute(SQL["refresh_moments"])

@@ -15,10 +15,12 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
 from tests.conftest import AS_OF, rows, wait_for
 from tests.outcomes import experience, store
 from upnext import dbt
+from upnext.analytics.results import compute_all_users
 from upnext.analytics.sql import SQL
 from upnext.experiences.definition import as_json
 from upnext.loop import analyse_results, build, rebuild
@@ -266,7 +268,7 @@ def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Pr
         world.assign()
     seen = set()
     touched = []
-    for _ in range(150):
+    for step in range(150):
         world.go_on()
         kept(ticked)
         with ticked.engine.connect() as connection:
@@ -280,6 +282,11 @@ def test_what_changes_is_kept_up_as_if_everybody_was_looked_up_afresh(ticked: Pr
         for one, other in ((moments, in_one_pass), (days, afresh)):
             assert [words(row) for row in one] == [words(row) for row in other]
             assert [numbers(row) for row in one] == [pytest.approx(numbers(row)) for row in other]
+        if step % 15 == 0:
+            forget_users(ticked)
+            assert compute_all_users(ticked.engine, few_users=0) == len(users)
+            with ticked.engine.connect() as connection:
+                assert found(connection, USERS) == users
         seen |= {(row["experiment"], row["arm"], row["is_window_over"], row["is_in_both_arms"]) for row in users}
     assert len(seen) >= 16, "there is hardly anything to compare"
     assert sum(touched) < 0.5 * len(touched) * len(world.users), "nearly everybody is looked up each time"
@@ -468,6 +475,103 @@ def test_an_analysis_that_is_killed_leaves_nothing_half_done_and_the_next_one_is
     assert rows(ticked, "select is_window_over, logins from analytics.experiment_users") == [(True, 2)] * 2
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(2,)]
     assert rows(ticked, "select count(*) from analytics.stale_days") == [(0,)]
+
+
+def forget_users(project: Project) -> None:
+    """Leave the tables as a changed definition does."""
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("truncate analytics.experiment_users, analytics.daily_moments"))
+        connection.execute(
+            sa.text("update features.states set tick_id = 0 where model in ('experiment_users', 'daily_moments')")
+        )
+
+
+def test_several_sessions_compute_many_users_and_the_analysis_goes_on_from_there(ticked: Project) -> None:
+    exposed(ticked, *(f"u{number}" for number in range(40)), within="9 days")
+    assert compute_all_users(ticked.engine, few_users=40) == 0, "so few are left to the analysis"
+    assert compute_all_users(ticked.engine, few_users=39) == 40
+    # A row has the number of the transaction that wrote it.
+    ((sessions,),) = rows(ticked, "select count(distinct cast(xmin as text)) from analytics.experiment_users")
+    assert sessions == 2
+    assert compute_all_users(ticked.engine, few_users=39) == 0, "they are computed"
+    assert kept(ticked) == 0
+    assert rows(ticked, "select count(*) from analytics.stale_users") == [(0,)]
+    assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(40,)]
+    assert rebuild(ticked)["experiment_users"] == 0
+    load(ticked, "late", "login", "u7", AS_OF - 220 * HOUR)
+    publish(ticked, AS_OF + HOUR)
+    assert kept(ticked) == 1
+
+
+def test_several_sessions_see_the_warehouse_at_one_instant(ticked: Project) -> None:
+    exposed(ticked, *(f"u{number}" for number in range(40)), within="9 days")
+    assert kept(ticked) == 40
+    with ticked.engine.begin() as connection:
+        connection.execute(sa.text("truncate analytics.experiment_users"))
+        connection.execute(sa.text("update features.states set tick_id = 0 where model = 'experiment_users'"))
+    began = []
+
+    def withdraw(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("set transaction snapshot"):
+            began.append(statement)
+            with ticked.engine.begin() as other:
+                other.execute(sa.text("delete from experiences.assignments where user_id = any(array['u1', 'u2'])"))
+
+    sa.event.listen(ticked.engine, "before_cursor_execute", withdraw)
+    assert compute_all_users(ticked.engine, few_users=0) == 40
+    sa.event.remove(ticked.engine, "before_cursor_execute", withdraw)
+    assert len(began) == 2
+    assert rows(ticked, "select tick_id from features.states where model = 'daily_moments'") == [(0,)], "all days"
+    assert kept(ticked) == 2
+    assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(38,)]
+
+
+def test_if_one_of_several_sessions_fails_the_next_analysis_computes_all_again(ticked: Project) -> None:
+    exposed(ticked, *(f"u{number}" for number in range(40)))
+    refuse_u7 = "alter table analytics.experiment_users add constraint no_u7 check (user_id <> 'u7')"
+    with ticked.engine.begin() as connection:
+        connection.execute(sa.text(refuse_u7))
+    with pytest.raises(IntegrityError, match="no_u7"):
+        compute_all_users(ticked.engine, few_users=0)
+    ((written, first, last),) = rows(
+        ticked, "select count(*), min(user_id), max(user_id) from analytics.experiment_users"
+    )
+    assert 0 < written < 40, "the other session had written its part"
+    assert rows(ticked, "select tick_id from features.states where model = 'experiment_users'") == [(0,)]
+    with ticked.engine.begin() as connection:
+        connection.execute(sa.text("alter table analytics.experiment_users drop constraint no_u7"))
+        connection.execute(sa.text("delete from experiences.assignments where user_id = :user"), {"user": first})
+    load(ticked, "late", "login", last, AS_OF - 220 * HOUR)
+    assert compute_all_users(ticked.engine, few_users=0) == 39
+    assert rows(ticked, "select sum(logins), max(logins) from analytics.experiment_users") == [(39 * 2 + 1, 3)]
+    assert rebuild(ticked)["experiment_users"] == 0
+
+
+COMPUTE = """
+from upnext.analytics.results import compute_all_users
+from upnext.settings import Settings
+from upnext.warehouse.engine import connect
+
+compute_all_users(connect(Settings.from_environment()), few_users=0)
+"""
+
+
+def test_if_several_sessions_are_killed_the_next_analysis_computes_all_again(ticked: Project) -> None:
+    exposed(ticked, *(f"u{number}" for number in range(40)))
+    with ticked.engine.connect() as held:
+        held.execute(sa.text("lock table analytics.experiment_users in share mode"))
+        environment = {**os.environ, "UPNEXT_DATABASE_URL": ticked.settings.database_url or ""}
+        process = subprocess.Popen([sys.executable, "-c", COMPUTE], env=environment)
+        wait_for(
+            lambda: rows(ticked, WAITING, query="%compute_part_of_experiment_users%") == [(2,)],
+            "both sessions to come to the table",
+        )
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        held.rollback()
+    assert analyse_results(ticked, AS_OF).users == 40
+    assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(40,)]
+    assert rebuild(ticked)["experiment_users"] == 0
 
 
 def test_two_analyses_at_once_wait_for_each_other(ticked: Project) -> None:

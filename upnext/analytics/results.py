@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg import sql
 from sqlalchemy.engine import Connection, Engine
 
 from upnext.analytics.comparisons import (
@@ -25,6 +27,9 @@ from upnext.analytics.comparisons import (
 )
 from upnext.analytics.sql import SQL
 
+# One session computes so few in about a second.
+FEW_USERS = 20_000
+
 
 @dataclass(frozen=True)
 class Analysed:
@@ -39,6 +44,7 @@ class Analysed:
 
 def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
     """Write the results at `as_of` to `analytics.*`, and replace those of the same instant."""
+    computed = compute_all_users(engine)
     with _snapshot(engine) as connection:
         connection.execute(SQL["refresh_users"])
         connection.execute(SQL["refresh_moments"])
@@ -68,7 +74,7 @@ def analyse(engine: Engine, *, as_of: datetime) -> Analysed:
             ("journey_funnel", funnel),
         ):
             _replace(connection, f"analytics.{table}", rows, as_of)
-        users = int(connection.scalar(SQL["count_stale_users"]) or 0)
+        users = computed + int(connection.scalar(SQL["count_stale_users"]) or 0)
     return Analysed(users, len(results), len(funnel), len(copies), len(segments))
 
 
@@ -76,6 +82,38 @@ def read_results(engine: Engine) -> list[Row]:
     """Return the result on the goal of each arm at the newest analysis."""
     with engine.connect() as connection:
         return _rows(connection, "newest_results")
+
+
+def compute_all_users(engine: Engine, *, few_users: int = FEW_USERS) -> int:
+    """Compute the users of experiments in several sessions, and return how many rows they are.
+
+    It does nothing where users are computed already, or are few: the analysis does that itself. All sessions see the
+    warehouse at one instant. If one fails, nothing is noted as done, and the next analysis computes all again.
+    """
+    with _snapshot(engine) as connection:
+        if _sessions(connection, few_users) < 2:
+            return 0
+        connection.execute(SQL["forget_stale"])
+    with _snapshot(engine) as connection:
+        # Another analysis may have been first.
+        parts = _sessions(connection, few_users)
+        if parts < 2:
+            return 0
+        snapshot = str(connection.scalar(SQL["snapshot"]))
+        with ThreadPoolExecutor(parts) as pool:
+            rows = list(pool.map(lambda part: _compute_part(engine, snapshot, part, parts), range(parts)))
+        connection.execute(SQL["note_as_computed"])
+    return sum(rows)
+
+
+def _sessions(connection: Connection, few_users: int) -> int:
+    return int(connection.scalar(SQL["sessions"], {"few_users": few_users}) or 0)
+
+
+def _compute_part(engine: Engine, snapshot: str, part: int, parts: int) -> int:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        connection.exec_driver_sql(sql.SQL("set transaction snapshot {}").format(snapshot).as_string())
+        return int(connection.scalar(SQL["compute_part"], {"part": part, "parts": parts}) or 0)
 
 
 @contextmanager

@@ -4,8 +4,8 @@
     rows it changed. Each analysis calls both in the transaction of its results, which costs less than a run of dbt.
 
     An analysis recomputes the users with a change, then the days on which these users were exposed, and leaves all
-    other rows alone. The first time, and after a change of a definition, it recomputes all. --full-refresh also
-    recomputes all, and notes how many rows were wrong.
+    other rows alone. The first time, and after a change of a definition, it recomputes all, and several sessions share
+    many users. --full-refresh also recomputes all, and notes how many rows were wrong.
 
     The table has a hash of its definition as its comment: the function, and the models of `recompute_with`.
 #}
@@ -76,12 +76,7 @@
     begin
         select * into last from features.states where model = 'experiment_users';
         select * into newest from segments.published_ticks order by tick_id desc limit 1;
-        new_goals := array(
-            select segments.changed_definitions(
-                'analytics.experiment_users',
-                (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
-            )
-        );
+        new_goals := array(select {{ changed_goals() }});
         {#- Experiments on the rules of an experience are called after it. -#}
         of_experiences := array(select split_part(experiment, '/', 1) from unnest(new_goals) as goals (experiment));
         {{ forget_nobodies(target) }};
@@ -90,6 +85,7 @@
         if last.tick_id > 0 and not is_full then
             {{ find_stale_users(target) }};
         else
+            delete from analytics.invalidated_users;
             {{ find_all_stale_users(target) }};
         end if;
         analyze analytics.stale_users;
@@ -104,13 +100,72 @@
 
         {{ replace_differing_users(target) }};
 
-        update features.states
-        set tick_id = coalesce(newest.tick_id, 0), as_of = coalesce(newest.as_of, '-infinity')
-        where model = 'experiment_users';
+        {{ save_newest_tick() }};
         select count(*) into found from differing;
         return found;
     end
+    $function$;
+
+    {{ computing_by_parts(target, sql) }}
+{%- endmacro %}
+
+{#
+    Two functions for an empty table of many users: several sessions compute a part each, and then one notes that it is
+    done. What is stale is in the same two tables: of their rows, each session sees those that it has written itself.
+    A part replaces what it finds, which is of sessions whose work was never noted as done.
+#}
+{% macro computing_by_parts(target, sql) -%}
+    create or replace function analytics.compute_part_of_experiment_users(part integer, parts integer) returns bigint
+    language plpgsql as $function$
+    #variable_conflict use_column
+    declare
+        kept_since timestamptz := coalesce((select since from raw.kept), '-infinity');
+        found bigint;
+    begin
+        {{ find_all_stale_users(target, where='mod(hashtextextended(user_id, 0), parts) in (part, part - parts)') }};
+        {{ stale_events('user_id in (select stale_users.user_id from analytics.stale_users)') }};
+
+        delete from {{ target }} as live using analytics.stale_users
+        where live.user_id = stale_users.user_id and live.exposed_at >= kept_since;
+
+        insert into {{ target }}
+        select * from (
+            {{ sql }}
+        ) as fresh
+        where fresh.exposed_at >= kept_since
+        on conflict do nothing;
+
+        get diagnostics found = row_count;
+        return found;
+    end
+    $function$;
+
+    create or replace function analytics.note_experiment_users_as_computed() returns void
+    language plpgsql as $function$
+    declare
+        newest segments.published_ticks;
+    begin
+        select * into newest from segments.published_ticks order by tick_id desc limit 1;
+        perform {{ changed_goals() }};
+        delete from analytics.invalidated_users;
+        {{ save_newest_tick() }};
+        update features.states set tick_id = 0 where model = 'daily_moments';
+    end
     $function$
+{%- endmacro %}
+
+{# The experiments whose goals are not those of the last time. #}
+{% macro changed_goals() -%}
+    segments.changed_definitions(
+        'analytics.experiment_users',
+        (select jsonb_object_agg(experiment, goal_version) from {{ ref('experiments') }})
+    )
+{%- endmacro %}
+
+{% macro save_newest_tick() -%}
+    update features.states
+    set tick_id = coalesce(newest.tick_id, 0), as_of = coalesce(newest.as_of, '-infinity')
+    where model = 'experiment_users'
 {%- endmacro %}
 
 {% macro refresh_of_daily_moments(target, sql) -%}
@@ -211,19 +266,15 @@
 {%- endmacro %}
 
 {# Everybody who takes part in an experiment, or did, in index order. Nobodies stay as they are. #}
-{% macro find_all_stale_users(target) -%}
-    with invalidated as (
-        delete from analytics.invalidated_users
-    )
-
+{% macro find_all_stale_users(target, where='true') -%}
     insert into analytics.stale_users
-    select user_id from experiences.assignments
+    select user_id from experiences.assignments where {{ where }}
     union
-    select user_id from journeys.entries
+    select user_id from journeys.entries where {{ where }}
     union
-    select user_id from experiences.held_out
+    select user_id from experiences.held_out where {{ where }}
     union
-    select user_id from {{ target }} where not upnext.is_nobody(user_id)
+    select user_id from {{ target }} where not upnext.is_nobody(user_id) and {{ where }}
     order by user_id
 {%- endmacro %}
 

@@ -2,8 +2,41 @@
 -- It takes no snapshot: an analysis that waits here then sees what the one before it has committed.
 lock table analytics.stale_days in exclusive mode;
 
+-- name: sessions
+-- How many sessions compute the users of experiments: none but the analysis itself where some are computed already, or
+-- few are there; else as many as the server has workers for one query.
+select case
+    when
+        (select tick_id from features.states where model = 'experiment_users') = 0
+        and exists (select 1 from segments.published_ticks)
+        and cast(:few_users as bigint) < (
+            select count(*) from (
+                select 1 from experiences.assignments
+                union all
+                select 1 from journeys.entries
+                union all
+                select 1 from experiences.held_out
+                limit cast(:few_users as bigint) + 1
+            ) as users
+        )
+        then cast(current_setting('max_parallel_workers_per_gather') as integer)
+    else 0
+end;
+
+-- name: forget_stale
+truncate analytics.stale_users, analytics.stale_events;
+
+-- name: snapshot
+select pg_export_snapshot();
+
+-- name: compute_part
+-- The models of dbt make the functions.
+select analytics.compute_part_of_experiment_users(:part, :parts);
+
+-- name: note_as_computed
+select analytics.note_experiment_users_as_computed();
+
 -- name: refresh_users
--- The models of dbt make the two functions.
 select analytics.refresh_experiment_users(false);
 
 -- name: refresh_moments
