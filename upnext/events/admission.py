@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from sqlalchemy.engine import Connection
 
 from upnext.erased import USER, VISITOR, Keys, Tombstones, tombstones
@@ -55,7 +56,7 @@ class Admission:
             and event.event not in self.kept
         ):
             raise Reject(TOO_OLD, f"occurred before {self.since:%Y-%m-%d}, from when on events are kept")
-        return event._replace(anonymous_id=None) if is_theirs else event
+        return msgspec.structs.replace(event, anonymous_id=None) if is_theirs else event
 
     def without_payload(self, rejected: Rejected) -> Rejected:
         """Return a rejected line, and no payload where it names somebody who was erased."""

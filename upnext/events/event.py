@@ -3,7 +3,6 @@
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 
@@ -27,12 +26,13 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BRACKET = re.compile(rb"[\[{]|[\]}]")
 _PREFIXES = {"visitor:": "visitors", "erased:": "people who were erased"}
+_RESERVED = tuple(_PREFIXES)
 _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 
 Id = str | int | float | None
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event in the order of the columns that are copied; `properties` and `context` are JSON in UTF-8.
 
     `flags` names anomalies of its times, None if there are none: `naive` (a time without a zone, taken as UTC),
@@ -198,11 +198,11 @@ def _properties_of(parsed: _Line) -> bytes:
     """
     is_of_traits = parsed.type in ("identify", "group")
     properties = json_object(parsed.traits if is_of_traits else parsed.properties, field="properties")
+    if parsed.type not in ("page", "screen"):
+        return properties
     named = (("name", parsed.name), ("category", parsed.category))
     stated = {key: value for key, value in named if bytes(value) != b"null"}
-    if parsed.type not in ("page", "screen") or not stated:
-        return properties
-    return msgspec.json.encode({**stated, **_decode_fields(properties)})
+    return msgspec.json.encode({**stated, **_decode_fields(properties)}) if stated else properties
 
 
 def occurred_at(
@@ -241,9 +241,10 @@ def identifier(value: Id, *, field: str) -> str | None:
 def user_identifier(value: Id, *, field: str) -> str | None:
     """Return the id of a user as text. Raises `Reject` for one like those that visitors and nobodies have."""
     found = identifier(value, field=field)
-    for prefix, whose in _PREFIXES.items():
-        if found is not None and found.startswith(prefix):
-            raise Reject("invalid_id", f"{field} begins with '{prefix}', as the ids of {whose} do; no user's id may")
+    if found is not None and found.startswith(_RESERVED):
+        prefix = f"{found.partition(':')[0]}:"
+        whose = _PREFIXES[prefix]
+        raise Reject("invalid_id", f"{field} begins with '{prefix}', as the ids of {whose} do; no user's id may")
     return found
 
 

@@ -324,10 +324,11 @@ def reading(content: Content, source: Source, begin: Position, now: Measured) ->
 def _decode(batch: Batch, decode: Decode, admitted: Admission) -> _Decoded:
     events: list[tuple[int, Event]] = []
     rejected = list(batch.rejected)
+    admits_all = not admitted
     for line, text in batch.records:
         try:
             event = decode(text)
-            events.append((line, admitted.admit(event) if admitted else event))
+            events.append((line, event if admits_all else admitted.admit(event)))
         except Reject as reject:
             rejected.append(Rejected(line, text, reject))
     if admitted:

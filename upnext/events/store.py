@@ -19,9 +19,10 @@ from upnext.events.providers import ABOUT_MESSAGES, message_of
 from upnext.events.records import Rejected
 from upnext.warehouse.locks import hold
 
+_FIELDS = Event.__struct_fields__
 _TYPES = {
-    **dict.fromkeys(Event._fields, "text"),
-    **dict.fromkeys((field for field in Event._fields if field.endswith("_at") or "timestamp" in field), "timestamptz"),
+    **dict.fromkeys(_FIELDS, "text"),
+    **dict.fromkeys((field for field in _FIELDS if field.endswith("_at") or "timestamp" in field), "timestamptz"),
     # Postgres takes JSON in binary as a version, 1, and the text.
     **dict.fromkeys(("properties", "context"), "bytea"),
     "flags": "text[]",
@@ -129,8 +130,11 @@ class Store:
 
     def _about(self, event: Event, user_id: str, journey: str, step: str, variant: str | None) -> Event:
         of = {"journey": journey, "step": step, **({"variant": variant} if variant is not None else {})}
-        event = event._replace(properties=msgspec.json.encode({**of, **msgspec.json.decode(event.properties)}))
-        return event._replace(user_id=user_id, anonymous_id=None) if self._is_of_provider else event
+        properties = msgspec.json.encode({**of, **msgspec.json.decode(event.properties)})
+        event = msgspec.structs.replace(event, properties=properties)
+        if not self._is_of_provider:
+            return event
+        return msgspec.structs.replace(event, user_id=user_id, anonymous_id=None)
 
     def _add(self, events: list[tuple[int, Event]]) -> Stored:
         repeated = self._copy_unless_stored(events, set()) if self._expects_new else None
@@ -198,7 +202,8 @@ class Store:
 
 
 def _row(*of_load: str | int, event: Event) -> tuple[Any, ...]:
-    return (*of_load, *event[:-3], _JSONB + event.properties, _JSONB + event.context, event.flags)
+    *before_json, properties, context, flags = msgspec.structs.astuple(event)
+    return (*of_load, *before_json, _JSONB + properties, _JSONB + context, flags)
 
 
 def shown(payload: bytes) -> str:
