@@ -12,7 +12,7 @@ CHECKS = {
     "sample_ratios_hold": "Each arm was seen by as many users as it should have been (p at least 0.001).",
     "exposures_are_assigned": "In the last week every user saw only the arm that they were assigned to.",
     "no_arm_is_silent": "Each arm that should have been seen ten times in the last week was seen.",
-    "goals_follow_exposures": "At most one in twenty users had reached the goal before they were first exposed.",
+    "goals_follow_exposures": "Of last week's first exposures, at most one in twenty came after the goal.",
     "sums_are_of_one_currency": "What metrics add up is of one currency, by the events' property `currency`.",
     "metrics_move": "Each event that metrics are made of, and that came ten times a day, came in the last three days.",
 }

@@ -62,6 +62,7 @@ with exposures as materialized (
     inner join analytics.experiments on experiments.experiment = users.experiment
     inner join experiences.assignments
         on assignments.experience = users.experiment and assignments.user_id = users.user_id
+    where users.exposed_at > cast(:as_of as timestamptz) - interval '7 days'
 ),
 
 early as materialized (
