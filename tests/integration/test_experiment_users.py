@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from tests.conftest import AS_OF, rows, wait_for
 from tests.outcomes import experience, store
@@ -526,25 +526,51 @@ def test_several_sessions_see_the_warehouse_at_one_instant(ticked: Project) -> N
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(38,)]
 
 
+def half_computed(project: Project) -> list[Any]:
+    """Fail when the second of two sessions commits, and return the users of the first with their exposures."""
+    exposed(project, *(f"u{number}" for number in range(40)))
+    with project.engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                create function analytics.refuse() returns trigger language plpgsql as $$
+                begin raise exception 'refused'; end $$;
+                create constraint trigger refused after insert on analytics.experiment_users
+                deferrable initially deferred
+                for each row when (mod(hashtextextended(new.user_id, 0), 2) = 0) execute function analytics.refuse()
+            """)
+        )
+    with pytest.raises(DBAPIError, match="refused"):
+        compute_all_users(project.engine, few_users=0)
+    assert rows(project, "select tick_id from features.states where model = 'experiment_users'") == [(0,)]
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("drop trigger refused on analytics.experiment_users"))
+    written = rows(project, WRITTEN)
+    assert 0 < len(written) < 40
+    return written
+
+
+WRITTEN = "select user_id, exposed_at from analytics.experiment_users order by user_id"
+
+
 def test_if_one_of_several_sessions_fails_the_next_analysis_computes_all_again(ticked: Project) -> None:
-    exposed(ticked, *(f"u{number}" for number in range(40)))
-    refuse_u7 = "alter table analytics.experiment_users add constraint no_u7 check (user_id <> 'u7')"
+    (withdrawn, _), (late, _), *_ = half_computed(ticked)
     with ticked.engine.begin() as connection:
-        connection.execute(sa.text(refuse_u7))
-    with pytest.raises(IntegrityError, match="no_u7"):
-        compute_all_users(ticked.engine, few_users=0)
-    ((written, first, last),) = rows(
-        ticked, "select count(*), min(user_id), max(user_id) from analytics.experiment_users"
-    )
-    assert 0 < written < 40, "the other session had written its part"
-    assert rows(ticked, "select tick_id from features.states where model = 'experiment_users'") == [(0,)]
-    with ticked.engine.begin() as connection:
-        connection.execute(sa.text("alter table analytics.experiment_users drop constraint no_u7"))
-        connection.execute(sa.text("delete from experiences.assignments where user_id = :user"), {"user": first})
-    load(ticked, "late", "login", last, AS_OF - 220 * HOUR)
+        connection.execute(sa.text("delete from experiences.assignments where user_id = :user"), {"user": withdrawn})
+    load(ticked, "late", "login", late, AS_OF - 220 * HOUR)
     assert compute_all_users(ticked.engine, few_users=0) == 39
     assert rows(ticked, "select sum(logins), max(logins) from analytics.experiment_users") == [(39 * 2 + 1, 3)]
     assert rebuild(ticked)["experiment_users"] == 0
+
+
+def test_what_one_of_several_sessions_has_computed_stays_where_its_events_are_gone(ticked: Project) -> None:
+    written = half_computed(ticked)
+    (sees_it_again, _), *_ = written
+    with ticked.engine.begin() as connection:
+        connection.execute(sa.text("delete from raw.events where user_id = :user"), {"user": sees_it_again})
+        connection.execute(sa.text("update raw.kept set since = :since"), {"since": AS_OF - 200 * HOUR})
+    load(ticked, "again", "experience viewed", sees_it_again, AS_OF - 100 * HOUR, experience="offer")
+    assert compute_all_users(ticked.engine, few_users=0) == 0
+    assert rows(ticked, WRITTEN) == written
 
 
 COMPUTE = """
@@ -556,7 +582,8 @@ compute_all_users(connect(Settings.from_environment()), few_users=0)
 """
 
 
-def test_if_several_sessions_are_killed_the_next_analysis_computes_all_again(ticked: Project) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_if_several_sessions_are_killed_the_next_analysis_computes_all_again(ticked: Project, end: int) -> None:
     exposed(ticked, *(f"u{number}" for number in range(40)))
     with ticked.engine.connect() as held:
         held.execute(sa.text("lock table analytics.experiment_users in share mode"))
@@ -566,8 +593,10 @@ def test_if_several_sessions_are_killed_the_next_analysis_computes_all_again(tic
             lambda: rows(ticked, WAITING, query="%compute_part_of_experiment_users%") == [(2,)],
             "both sessions to come to the table",
         )
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        process.send_signal(end)
+        assert process.wait(timeout=60) == -end
+        if end == signal.SIGINT:
+            assert rows(ticked, WAITING, query="%compute_part_of_experiment_users%") == [(0,)], "they go at once"
         held.rollback()
     assert analyse_results(ticked, AS_OF).users == 40
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(40,)]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -99,28 +99,49 @@ def compute_all_users(engine: Engine, *, few_users: int = FEW_USERS) -> int:
         parts = _sessions(connection, few_users)
         if parts < 2:
             return 0
-        snapshot = str(connection.scalar(SQL["snapshot"]))
-        with ThreadPoolExecutor(parts) as pool:
-            rows = list(pool.map(lambda part: _compute_part(engine, snapshot, part, parts), range(parts)))
+        rows = _compute_parts(engine, parts, snapshot=str(connection.scalar(SQL["snapshot"])))
         connection.execute(SQL["note_as_computed"])
-    return sum(rows)
+    return rows
 
 
 def _sessions(connection: Connection, few_users: int) -> int:
     return int(connection.scalar(SQL["sessions"], {"few_users": few_users}) or 0)
 
 
-def _compute_part(engine: Engine, snapshot: str, part: int, parts: int) -> int:
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
-        connection.exec_driver_sql(sql.SQL("set transaction snapshot {}").format(snapshot).as_string())
-        return int(connection.scalar(SQL["compute_part"], {"part": part, "parts": parts}) or 0)
+def _compute_parts(engine: Engine, parts: int, *, snapshot: str) -> int:
+    """Compute each part in a session of its own, and commit them when all are computed; return how many rows they are.
+
+    Whoever interrupts this, or fails, ends them all.
+    """
+    adopt = sql.SQL("set transaction snapshot {}").format(snapshot).as_string()
+    with ExitStack() as sessions, ThreadPoolExecutor(parts) as pool:
+        connections = [sessions.enter_context(_repeatable(engine)) for _ in range(parts)]
+        for connection in connections:
+            connection.exec_driver_sql(adopt)
+        computing = [
+            pool.submit(connection.scalar, SQL["compute_part"], {"part": part, "parts": parts})
+            for part, connection in enumerate(connections)
+        ]
+        try:
+            return sum(int(part.result() or 0) for part in computing)
+        except BaseException:
+            for connection in connections:
+                driver: Any = connection.connection.driver_connection
+                driver.cancel_safe()
+            raise
 
 
 @contextmanager
 def _snapshot(engine: Engine) -> Iterator[Connection]:
     """Yield a transaction that sees the warehouse at one instant; two analyses at once wait for each other."""
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+    with _repeatable(engine) as connection:
         connection.execute(SQL["lock"])
+        yield connection
+
+
+@contextmanager
+def _repeatable(engine: Engine) -> Iterator[Connection]:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
         yield connection
 
 
