@@ -216,7 +216,7 @@ def test_an_id_that_returns_after_batches_of_new_ones(
 def test_a_file_that_grows_is_read_on(project: Project, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + b"\n{broken\n" + line(2)[:-9])
-    waits = (f"{path}: its last line has no newline yet, and waits",)
+    waits = (f"{path}: its end may be incomplete, and waits",)
     assert load(project, path) == Ingested(received=2, stored=1, rejected=1, files=1, waiting=waits)
     path.write_bytes(line(1) + b"\n{broken\n" + line(2) + b"\n" + line(3))
     assert load(project, path) == Ingested(received=2, stored=2, files=1)
@@ -327,7 +327,7 @@ def test_the_last_row_of_a_csv_waits_until_its_file_has_settled(project: Project
         return rows(project, "select message_id, user_id from raw.events order by 1")
 
     young, settled = age_of(path, minutes=1), age_of(path, minutes=3)
-    waits = Ingested(received=1, stored=1, files=1, waiting=(f"{path}: its last line has no newline yet, and waits",))
+    waits = Ingested(received=1, stored=1, files=1, waiting=(f"{path}: its end may be incomplete, and waits",))
     assert load(project, path, "shop", at=young) == waits
     assert users() == [("1", "u1")]
     assert (waiting(young), waiting(settled)) == ([], [path.name])
@@ -345,11 +345,30 @@ def test_the_last_row_of_a_csv_waits_until_its_file_has_settled(project: Project
     assert balance(project) == (3, 3, 0, 0)
 
 
+def test_a_row_of_several_lines_that_is_half_written_waits_too(project: Project, tmp_path: Path) -> None:
+    use_source(project, format="csv")
+    path = tmp_path / "landing" / "shop" / "orders.csv"
+    day = b"2026-03-01T00:00:00Z"
+    write(path, b"id,at,what,amount,user", b"1,%s,bought,7,u1" % day, b'2,%s,"bought' % day, b"two", b"")
+    waits = Ingested(files=1, waiting=(f"{path}: its end may be incomplete, and waits",))
+    assert load(project, path, "shop", at=age_of(path, minutes=0)) == replace(waits, received=1, stored=1)
+    with path.open("ab") as stream:
+        stream.write(b'or three",7,u2\n3,%s,"bought,7,u3\n4,%s,bought,7,u4\n' % (day, day))
+    assert load(project, path, "shop", at=age_of(path, minutes=0)) == replace(waits, received=1, stored=1)
+    assert rows(project, "select event, user_id from raw.events order by 2") == [
+        ("bought", "u1"), ("bought\ntwo\nor three", "u2"),
+    ]  # fmt: skip
+    settled = load(project, path, "shop", at=age_of(path, minutes=2))
+    assert settled == Ingested(received=2, stored=1, rejected=1, files=1), "a quote that is never closed"
+    assert rejects(project) == [(6, "unclosed_quote")]
+    assert balance(project) == (4, 3, 0, 1)
+
+
 def test_a_last_line_of_json_that_cannot_be_read_waits_for_a_day_and_is_a_reject_then(
     project: Project, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "log.jsonl", line(1), line(2)[:30])
-    waits = Ingested(files=1, waiting=(f"{path}: its last line has no newline yet, and waits",))
+    waits = Ingested(files=1, waiting=(f"{path}: its end may be incomplete, and waits",))
     assert load(project, path, at=age_of(path, minutes=1)) == replace(waits, received=1, stored=1)
     with path.open("ab") as stream:
         stream.write(line(2)[30:] + b"\n" + line(3)[:40])

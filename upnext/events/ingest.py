@@ -287,7 +287,7 @@ def _load(
     elif again is not None and again.size < now.size:
         # It was cut while it was read: the same content under another name has not been loaded.
         fingerprint = f"cut {load_id}"
-    waiting = (f"{file.name}: its last line has no newline yet, and waits",) if look_again_at else ()
+    waiting = (f"{file.name}: its end may be incomplete, and waits",) if look_again_at else ()
     if look_again_at is not None and before is not None and before == read:
         ledger.look_again(connection, load_id, file, read, look_again_at=look_again_at)
         return Ingested(files=1, waiting=waiting)

@@ -54,7 +54,7 @@ class Rejected(NamedTuple):
 class Batch(NamedTuple):
     """Numbered JSON lines, what the reader itself rejected, and where the next batch begins.
 
-    `is_unfinished`: it holds a single record, at the end of the file, which may still be incomplete.
+    `is_unfinished`: it holds a single record, which the end of the file may have cut.
     """
 
     records: list[tuple[int, bytes]]
@@ -101,21 +101,17 @@ def read_csv(stream: BinaryIO, at: Position, *, header: list[str], delimiter: st
     end, size = at, 0
     for row in _rows(_lines(stream, at), delimiter, len(header)):
         number, text = row.lines[0].number, b"".join(line.text for line in row.lines)
-        if not text.endswith(b"\n"):
+        if row.is_unfinished:
             yield Batch(records, rejected, end)
-            if row.reject is not None:
-                yield Batch([], [Rejected(number, text, row.reject)], _end(row.lines), is_unfinished=True)
-            elif row.fields:
-                yield Batch([(number, _as_json(header, row.fields))], [], _end(row.lines), is_unfinished=True)
-            return
+            records, rejected, size = [], [], 0
         end = _end(row.lines)
         size += len(text)
         if row.reject is not None:
             rejected.append(Rejected(number, text.rstrip(b"\r\n"), row.reject))
         elif row.fields:
             records.append((number, _as_json(header, row.fields)))
-        if len(records) + len(rejected) >= BATCH_RECORDS or size > BATCH_BYTES:
-            yield Batch(records, rejected, end)
+        if row.is_unfinished or len(records) + len(rejected) >= BATCH_RECORDS or size > BATCH_BYTES:
+            yield Batch(records, rejected, end, row.is_unfinished)
             records, rejected, size = [], [], 0
     yield Batch(records, rejected, end)
 
@@ -187,8 +183,11 @@ class _Run(NamedTuple):
 
 
 class _Row(NamedTuple):
+    """A row, whose last line lacks its newline, or whose quote its end, where the file ends: then `is_unfinished`."""
+
     lines: list[_Line]
     fields: list[str]
+    is_unfinished: bool
     reject: Reject | None = None
 
 
@@ -237,20 +236,20 @@ def _rows(lines: Iterator[_Line], delimiter: str, width: int | None = None) -> I
     while (first := _next(waiting, lines)) is not None:
         row, size = [first], len(first.text)
         while True:
+            is_cut = not row[-1].text.endswith(b"\n")
             try:
-                yield _Row(row, _parse(row, delimiter, width))
+                fields = _parse(row, delimiter, width)
+                yield _Row(row, fields, is_cut and bool(fields))
                 break
             except Reject as reject:
-                is_open = reject.reason == "unclosed_quote"
-                more = None
-                if is_open and size <= MAX_BYTES and len(row) < MAX_LINES_A_ROW:
-                    more = _next(waiting, lines)
+                may_go_on = reject.reason == "unclosed_quote" and size <= MAX_BYTES and len(row) < MAX_LINES_A_ROW
+                more = _next(waiting, lines) if may_go_on else None
                 if more is not None:
                     row.append(more)
                     size += len(more.text)
                     continue
                 waiting.extendleft(reversed(row[1:]))
-                yield _Row(row[:1], [], reject)
+                yield _Row(row[:1], [], is_cut or may_go_on, reject)
                 break
 
 

@@ -110,10 +110,18 @@ def test_a_quote_that_meets_another_takes_no_neighbours_along() -> None:
 
 
 def test_a_last_row_without_newline_is_a_batch_of_its_own() -> None:
-    *_, last = read_csv(io.BytesIO(b"u1,t1,a\nu2,t2,b"), START, header=HEADER, delimiter=",")
+    *_, last, _ = read_csv(io.BytesIO(b"u1,t1,a\nu2,t2,b"), START, header=HEADER, delimiter=",")
     assert (last.is_unfinished, [line for line, _ in last.records]) == (True, [2])
-    *_, last = read_csv(io.BytesIO(b"u1,t1,a\nu2,t2"), START, header=HEADER, delimiter=",")
+    *_, last, _ = read_csv(io.BytesIO(b"u1,t1,a\nu2,t2"), START, header=HEADER, delimiter=",")
     assert (last.is_unfinished, [line.reject.reason for line in last.rejected]) == (True, ["ragged_row"])
+
+
+def test_a_quote_that_is_open_at_the_end_is_a_batch_of_its_own_and_lines_after_it_are_others() -> None:
+    text = b'u1,t1,a\nu2,t2,"b\nu3,t3,c\n'
+    _, last, *rest = read_csv(io.BytesIO(text), START, header=HEADER, delimiter=",")
+    assert (last.is_unfinished, last.end) == (True, Position(len(text) - 8, 2))
+    assert [line.reject.reason for line in last.rejected] == ["unclosed_quote"]
+    assert [line for batch in rest for line, _ in batch.records] == [3]
 
 
 @pytest.mark.parametrize(
