@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tests.conftest import AS_OF, rows, wait_for
 from tests.outcomes import experience, store
@@ -601,6 +601,23 @@ def test_if_several_sessions_are_killed_the_next_analysis_computes_all_again(tic
     assert analyse_results(ticked, AS_OF).users == 40
     assert rows(ticked, "select sum(users) from analytics.daily_moments where metric = 'goal'") == [(40,)]
     assert rebuild(ticked)["experiment_users"] == 0
+
+
+@pytest.mark.parametrize("nth", [0, 1])
+def test_if_one_of_several_sessions_is_lost_the_others_end_too(ticked: Project, nth: int) -> None:
+    exposed(ticked, *(f"u{number}" for number in range(40)))
+    waiting = WAITING.replace("count(*)", "pid")
+    with ThreadPoolExecutor() as pool, ticked.engine.connect() as held:
+        held.execute(sa.text("lock table analytics.experiment_users in share mode"))
+        computing = pool.submit(compute_all_users, ticked.engine, few_users=0)
+        query = "%compute_part_of_experiment_users%"
+        wait_for(lambda: len(rows(ticked, waiting, query=query)) == 2, "both sessions to come to the table")
+        ((lost,),) = rows(ticked, f"{waiting} order by pid limit 1 offset {nth}", query=query)
+        rows(ticked, "select pg_terminate_backend(:lost)", lost=lost)
+        with pytest.raises(OperationalError, match="terminating connection"):
+            computing.result(timeout=60)
+        held.rollback()
+    assert compute_all_users(ticked.engine, few_users=0) == 40
 
 
 def test_two_analyses_at_once_wait_for_each_other(ticked: Project) -> None:

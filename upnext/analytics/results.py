@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.engine import Connection, Engine
@@ -118,16 +119,17 @@ def _compute_parts(engine: Engine, parts: int, *, snapshot: str) -> int:
         connections = [sessions.enter_context(_repeatable(engine)) for _ in range(parts)]
         for connection in connections:
             connection.exec_driver_sql(adopt)
+        drivers: list[Any] = [connection.connection.driver_connection for connection in connections]
         computing = [
             pool.submit(connection.scalar, SQL["compute_part"], {"part": part, "parts": parts})
             for part, connection in enumerate(connections)
         ]
         try:
-            return sum(int(part.result() or 0) for part in computing)
+            return sum(int(part.result() or 0) for part in as_completed(computing))
         except BaseException:
-            for connection in connections:
-                driver: Any = connection.connection.driver_connection
-                driver.cancel_safe()
+            for driver in drivers:
+                with suppress(psycopg.Error):
+                    driver.cancel_safe()
             raise
 
 
