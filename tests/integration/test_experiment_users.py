@@ -613,7 +613,7 @@ def test_if_one_of_several_sessions_is_lost_the_others_end_too(ticked: Project, 
         query = "%compute_part_of_experiment_users%"
         wait_for(lambda: len(rows(ticked, waiting, query=query)) == 2, "both sessions to come to the table")
         ((lost,),) = rows(ticked, f"{waiting} order by pid limit 1 offset {nth}", query=query)
-        rows(ticked, "select pg_terminate_backend(:lost)", lost=lost)
+        rows(ticked, "select pg_terminate_backend(cast(:lost as integer))", lost=lost)
         with pytest.raises(OperationalError, match="terminating connection"):
             computing.result(timeout=60)
         held.rollback()
