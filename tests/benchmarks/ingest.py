@@ -234,10 +234,12 @@ def _rounds(warehouse: Warehouse, asked: argparse.Namespace, home: Path) -> Tabl
     if not asked.stored:
         one, two = (_events_a_second(warehouse, asked.events, home, processes=processes) for processes in (1, 2))
         table.add_row("two files, by two processes at once", f"{two:,.0f}", f"{two / one:.2f} times by one")
-        one, two = (_with_a_core_each(warehouse, asked.events, home, processes=processes) for processes in (1, 2))
-        table.add_row(
-            "the same, a core for each process and its session", f"{two:,.0f}", f"{two / one:.2f} times by one"
-        )
+        # Only Linux lets a process choose its core.
+        if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
+            one, two = (_with_a_core_each(warehouse, asked.events, home, processes=processes) for processes in (1, 2))
+            table.add_row(
+                "the same, a core for each process and its session", f"{two:,.0f}", f"{two / one:.2f} times by one"
+            )
     return table
 
 
@@ -254,9 +256,9 @@ def _events_a_second(warehouse: Warehouse, events: int, home: Path, *, processes
 
 
 def _with_a_core_each(warehouse: Warehouse, events: int, home: Path, *, processes: int) -> float:
-    """Load half the events by each process, on a core that it shares with its session; return their rates in sum.
+    """Load half the events by each process, on a core that it shares with its session; return the sum of their rates.
 
-    Linux alone can be told this. The session of a process runs on the core that the server has when it begins.
+    A session runs on the core that the server has when the session begins.
     """
     files = _halves(warehouse, events, home, seed=200 + 2 * processes)
     server = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])

@@ -183,7 +183,7 @@ class _Run(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row, whose last line lacks its newline, or whose quote its end, where the file ends: then `is_unfinished`."""
+    """A CSV row. `is_unfinished`: the file ends within it, before the end of its line or of its quotes."""
 
     lines: list[_Line]
     fields: list[str]

@@ -110,9 +110,9 @@
 {%- endmacro %}
 
 {#
-    Two functions for an empty table of many users: several sessions compute a part each, and then one notes that it is
-    done. What is stale is in the same two tables: of their rows, each session sees those that it has written itself.
-    A part replaces what it finds, which is of sessions whose work was never noted as done.
+    Two functions for an empty table of many users: several sessions compute a part each, and then one notes that all
+    is done. They share the tables `stale_users` and `stale_events`, of which a session sees only the rows that it has
+    written itself. A part replaces the rows of an earlier attempt that was not noted as done.
 #}
 {% macro computing_by_parts(target, sql) -%}
     create or replace function analytics.compute_part_of_experiment_users(part integer, parts integer) returns bigint
