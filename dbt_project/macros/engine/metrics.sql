@@ -4,7 +4,7 @@
     to that percentile over all users of the experiment.
 #}
 
-{# A metric of one user over the events for which a condition holds. The condition of time is quicker, so it is first. #}
+{# A metric of one user over the events for which a condition holds. The quicker condition, that of time, is first. #}
 {% macro metric_value(meta, condition) -%}
     {{ of_kind(meta, 'metric')(of_kind(meta, 'value')(meta, condition ~ ' and ' ~ event_condition(meta), '')) }}
 {%- endmacro %}
