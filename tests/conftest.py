@@ -32,6 +32,7 @@ from sqlalchemy.engine import URL, make_url
 from upnext import dbt
 from upnext.dbt import Dbt
 from upnext.erased import Keys
+from upnext.garbage import collect_seldom
 from upnext.loop import build
 from upnext.people.erase import Place
 from upnext.project import Project
@@ -39,6 +40,8 @@ from upnext.settings import PROJECT, Settings
 from upnext.switches import switch
 from upnext.warehouse.embedded import EmbeddedServer
 from upnext.warehouse.engine import connect
+
+collect_seldom()
 
 # Who is started in the background ignores Ctrl-C, and so would the programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
