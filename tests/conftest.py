@@ -133,7 +133,15 @@ def citus_url() -> URL:
     return make_url(CITUS)
 
 
-WAITING = ("test_kills.py", "test_daemon.py", "test_docs.py", "test_demo.py", "test_live.py", "test_soak.py")
+WAITING = (
+    "test_kills.py",
+    "test_daemon.py",
+    "test_docs.py",
+    "test_demo.py",
+    "test_dagster.py",
+    "test_live.py",
+    "test_soak.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
