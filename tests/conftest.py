@@ -133,20 +133,35 @@ def citus_url() -> URL:
     return make_url(CITUS)
 
 
-WAITING = (
+LONGEST = (
     "test_kills.py",
-    "test_daemon.py",
     "test_docs.py",
+    "test_daemon.py",
+    "test_soak.py",
     "test_demo.py",
     "test_dagster.py",
     "test_live.py",
-    "test_soak.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, much of it waiting, so that other tests run beside it to the end."""
-    items.sort(key=lambda item: item.path.name not in WAITING)
+    """Let each worker begin with some of the tests that take longest, so that none is left with them at the end.
+
+    xdist gives the workers equal parts of the list, one after the other, and later moves tests from the ends of parts.
+    """
+    longest = sorted(
+        (item for item in items if item.path.name in LONGEST), key=lambda item: LONGEST.index(item.path.name)
+    )
+    others = [item for item in items if item.path.name not in LONGEST]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    parts: list[pytest.Item] = []
+    for worker in range(workers):
+        size = (len(items) - len(parts)) // (workers - worker)
+        first = longest[worker::workers]
+        rest = max(0, size - len(first))
+        parts += [*first, *others[:rest]]
+        del others[:rest]
+    items[:] = parts
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
