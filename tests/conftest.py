@@ -43,6 +43,9 @@ from upnext.warehouse.engine import connect
 
 collect_seldom()
 
+# The programs that the tests start, some thousand, find their modules compiled, as those of a user do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Who is started in the background ignores Ctrl-C, and so would the programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
