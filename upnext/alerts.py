@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Outcome
-from upnext.journeys.channels.smtp import SmtpConnection, mail_server
+from upnext.journeys.channels.connections import mail
 from upnext.journeys.copy.message import Rendered
 from upnext.settings import Settings
 
@@ -56,11 +56,11 @@ def _mail(settings: Settings, to: str, alert: Alert) -> None:
     message["From"], message["To"], message["Subject"] = settings.sender_address, to, alert.subject
     message.set_content(alert.text)
     sender = parseaddr(settings.sender_address)[1]
-    with mail_server(settings.smtp_url, settings.maildir) as address:
-        connection = SmtpConnection(address, TIMEOUT_SECONDS)
-        try:
-            answer = connection.send(Rendered("alert", message.as_bytes(policy=SMTP), sender, parseaddr(to)[1]))
-        finally:
-            connection.close()
+    connection = mail(settings, timeout_seconds=TIMEOUT_SECONDS)()
+    try:
+        connection.open()
+        answer = connection.send(Rendered("alert", message.as_bytes(policy=SMTP), sender, parseaddr(to)[1]))
+    finally:
+        connection.close()
     if answer.outcome is not Outcome.SENT:
         raise UpnextError(f"the mail server does not take the alert ({answer.reason})")

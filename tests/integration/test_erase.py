@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,28 @@ def test_nothing_of_the_person_is_left_and_results_stay(world: Project) -> None:
     with pytest.raises(UpnextError, match="nothing is known"):
         export(place_of(world), ADA, world.settings.home / "out", now=AS_OF)
     assert erased(world).counts == {}, "again is done already"
+
+
+@pytest.fixture
+def caught(project: Project) -> None:
+    """No mail server, so that the local catcher has the mails; named before what sends."""
+    project.settings = replace(project.settings, smtp_url=None)
+
+
+def test_mails_of_the_local_catcher_go_also_those_that_a_killed_sender_began(caught: None, world: Project) -> None:
+    folder = world.settings.maildir
+    hers = [path for path in (folder / "new").iterdir() if f"{ADA}@".encode() in path.read_bytes()]
+    others = len(list((folder / "new").iterdir())) - len(hers)
+    assert min(len(hers), others) > 0
+    hers[0].rename(folder / "cur" / f"{hers[0].name}:2,S")
+    (folder / "tmp" / "begun").write_text(f"To: {ADA}@customer.example\nSubject: cut o")
+    exported = world.settings.home.parent / f"{world.settings.home.name}.jsonl"
+    export(place_of(world), ADA, exported, now=AS_OF)
+    shown = [json.loads(text) for text in exported.read_text().splitlines()]
+    assert len([one for one in shown if one["table"] == "mail"]) == len(hers)
+    assert erased(world).counts["mails"] == len(hers) + 1
+    assert found_in_files(world, ADA) == set()
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == others
 
 
 def test_an_outcome_that_is_still_open_goes_with_the_person(world: Project) -> None:

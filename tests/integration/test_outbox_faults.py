@@ -10,7 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,22 @@ def test_a_killed_sender_sends_nothing_twice(
         outbox.dispatch()
     assert len(smtp.accepted) == mails
     assert [found for found, _ in outbox.statuses()] == [status]
+
+
+def test_mails_wait_while_the_local_catcher_cannot_write(outbox: Outbox, smtp: SmtpServer) -> None:
+    outbox.project.settings = replace(outbox.project.settings, smtp_url=None)
+    names, folder = outbox.due(3), outbox.project.settings.maildir
+    folder.write_text("in the way")
+    with pytest.raises(UpnextError, match=f"no mail can be written to {folder} "):
+        outbox.dispatch()
+    assert [status for status, _ in outbox.statuses()] == ["pending"] * 3
+    folder.unlink()
+    for hours in (0, 1):
+        outbox.dispatch(hours)
+    assert [status for status, _ in outbox.statuses()] == ["sent"] * 3
+    mails = [message_from_bytes(path.read_bytes()) for path in (folder / "new").iterdir()]
+    assert sorted(mail["To"] for mail in mails) == sorted(f"{name}@customer.example" for name in names)
+    assert smtp.accepted == []
 
 
 @pytest.mark.parametrize("point", ["MAIL", "DATA"])

@@ -12,7 +12,7 @@ from upnext.declarations import line_of
 from upnext.errors import UpnextError
 from upnext.features.definition import example
 from upnext.journeys.channels.channel import Outcome
-from upnext.journeys.channels.connections import channels
+from upnext.journeys.channels.connections import mail
 from upnext.journeys.copy import samples
 from upnext.journeys.copy.emails import check_address
 from upnext.journeys.copy.message import CannotRenderError, Rendered
@@ -49,17 +49,17 @@ def send_test(project: Project, name: str, address: str, *, user_id: str | None 
     journey = declared_journey(project, name)
     person = _somebody(project, user_id)
     person = person._replace(traits={**person.traits, "email": address})
-    mails = [(step, mail) for step, mail in messages_for(project, name, journey, person) if mail.sender]
+    mails = [(step, rendered) for step, rendered in messages_for(project, name, journey, person) if rendered.sender]
     if not mails:
         raise UpnextError(f"journey '{name}' sends no mail")
-    connections = channels(project.engine, project.settings, project.policy, clock=utc_now)["email"]
-    with connections() as connect:
-        connection = connect()
-        for step, mail in mails:
+    connection = mail(project.settings, timeout_seconds=project.policy.email.timeout_seconds)()
+    try:
+        for step, rendered in mails:
             connection.open()
-            answer = connection.send(msgspec.structs.replace(mail, cc=[]))
+            answer = connection.send(msgspec.structs.replace(rendered, cc=[]))
             if answer.outcome is not Outcome.SENT:
                 raise UpnextError(f"{step} was not sent: {answer.reason}")
+    finally:
         connection.close()
     return [step for step, _ in mails]
 

@@ -56,8 +56,8 @@ def _lines(
         for row in connection.execute(statement, person.values).mappings():
             yield {"table": table, "row": dict(row)}
     on_table("mail")
-    for name, message in mails(place.maildir, person):
-        yield {"table": "mail", "row": {"file": name, "content": message.as_string()}}
+    for path, message in mails(place.maildir, person):
+        yield {"table": "mail", "row": {"file": path.name, "content": message.as_string()}}
 
 
 def _as_json(value: Any) -> Any:

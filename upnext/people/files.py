@@ -4,12 +4,13 @@ A plain file is overwritten in place, a line by blanks of the same length, becau
 compressed file or one of Parquet is written anew beside it, and takes its place when it is whole.
 """
 
-import mailbox
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from email import message_from_bytes
+from email.message import Message
 from email.utils import getaddresses
 from pathlib import Path
 
@@ -82,23 +83,31 @@ def _note(connection: Connection, file: LandedFile, before: Measured, end: Posit
 
 
 def remove_mails(maildir: Path, person: Person) -> int:
-    """Remove the mails to a person that the local catcher holds, and return how many."""
-    names = [name for name, _ in mails(maildir, person)]
-    if names:
-        box = mailbox.Maildir(maildir, create=False)
-        for name in names:
-            box.discard(name)
-    return len(names)
+    """Remove the mails to a person that the local catcher holds, and return how many.
+
+    Those in `tmp` are the beginnings that killed senders left.
+    """
+    found = [path for path, _ in mails(maildir, person, folders=("tmp", "new", "cur"))]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
-def mails(maildir: Path, person: Person) -> Iterator[tuple[str, mailbox.MaildirMessage]]:
-    """Yield the mails to a person that the local catcher holds, with their names."""
-    if not maildir.is_dir():
-        return
-    for name, message in mailbox.Maildir(maildir, create=False).iteritems():
+def mails(
+    maildir: Path, person: Person, *, folders: tuple[str, ...] = ("new", "cur")
+) -> Iterator[tuple[Path, Message]]:
+    """Yield the mails to a person that the local catcher holds, with their files.
+
+    A mail program moves a mail from `new` to `cur` when it has shown it.
+    """
+    for path in (path for folder in folders for path in sorted((maildir / folder).glob("*"))):
+        try:
+            message = message_from_bytes(path.read_bytes())
+        except FileNotFoundError:
+            continue
         fields = [str(value) for header in ("To", "Cc", "Bcc") for value in message.get_all(header, [])]
         if {address.lower() for _, address in getaddresses(fields)} & set(person.addresses):
-            yield name, message
+            yield path, message
 
 
 def _names_somewhere(content: Content, person: Person) -> bool:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, groupby
@@ -82,7 +81,7 @@ def send_due(
     engine: Engine,
     policy: Policy,
     sender: Sender,
-    connections: Callable[[], AbstractContextManager[Callable[[], Connection]]],
+    connections: Callable[[], Callable[[], Connection]],
     *,
     channel: str,
     journeys: list[str],
@@ -92,9 +91,9 @@ def send_due(
 ) -> Counter[str]:
     """Send the due messages of one channel, and return the number of messages by status.
 
-    `connections` yields connection factories. Where `is_told`, each message that is sent is an event of the user.
-    `keys` are those of the hashes of people who were erased. Raises `UpnextError` if no connection opens, or a key is
-    missing; due messages then wait.
+    `connections` opens the channel, and returns what makes its connections. Where `is_told`, each message that is sent
+    is an event of the user. `keys` are those of the hashes of people who were erased. Raises `UpnextError` if no
+    connection opens, or a key is missing; due messages then wait.
     """
     settings = policy.channel(channel)
     values = {
@@ -118,7 +117,8 @@ def send_due(
     read = tuple(keys.read())
     values["keys"] = Keys(lambda: read)
     done: Counter[str] = Counter()
-    with RenderProcess(sender) as process, engine.connect() as database, connections() as connect:
+    connect = connections()
+    with RenderProcess(sender) as process, engine.connect() as database:
         written = _written(database, process, {**values, **policy.clock}, done)
         shared = _Shared(in_order(paced(written, settings.per_second)))
         with ThreadPoolExecutor(max_workers=waiting) as pool:

@@ -1,18 +1,12 @@
-"""The email channel: one kept-open SMTP connection, and the local catcher where no server is configured."""
+"""The email channel: one kept-open SMTP connection."""
 
 import ipaddress
 import re
 import smtplib
-import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
-
-from aiosmtpd.controller import Controller
-from aiosmtpd.handlers import Mailbox
 
 from upnext.errors import UpnextError
 from upnext.journeys.channels.channel import Answer, Outcome
@@ -150,17 +144,16 @@ class SmtpConnection:
 
     def _connect(self) -> smtplib.SMTP:
         address = self._address
-        tls = ssl.create_default_context()
         if address.is_tls:
             client: smtplib.SMTP = smtplib.SMTP_SSL(
-                address.host, address.port, timeout=self._timeout_seconds, context=tls
+                address.host, address.port, timeout=self._timeout_seconds, context=ssl.create_default_context()
             )
         else:
             client = smtplib.SMTP(address.host, address.port, timeout=self._timeout_seconds)
         client.ehlo()
         is_private = address.is_tls
         if not is_private and client.has_extn("starttls"):
-            client.starttls(context=tls)
+            client.starttls(context=ssl.create_default_context())
             client.ehlo()
             is_private = True
         if address.user is not None:
@@ -168,30 +161,6 @@ class SmtpConnection:
                 raise UpnextError(f"UPNEXT_SMTP_URL: {address.host} offers no TLS, so no password is sent to it")
             client.login(address.user, address.password or "")
         return client
-
-
-@contextmanager
-def local_catcher(maildir: Path) -> Iterator[SmtpAddress]:
-    """Run an SMTP server on loopback that writes each message into a Maildir."""
-    maildir.parent.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:  # aiosmtpd cannot choose a port by itself
-        port = probe.getsockname()[1]
-    controller = Controller(Mailbox(maildir), hostname="127.0.0.1", port=port)
-    controller.start()
-    try:
-        yield SmtpAddress("127.0.0.1", port, None, None, is_tls=False)
-    finally:
-        controller.stop()
-
-
-@contextmanager
-def mail_server(smtp_url: str | None, maildir: Path) -> Iterator[SmtpAddress]:
-    """Yield where the configured server is, or the local catcher."""
-    if smtp_url is not None:
-        yield parse_smtp_url(smtp_url)
-        return
-    with local_catcher(maildir) as address:
-        yield address
 
 
 def _is_loopback(host: str) -> bool:
