@@ -1,6 +1,9 @@
 """The local catcher: files that a mail program reads."""
 
 import mailbox
+import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +34,18 @@ def test_a_mail_is_a_file_as_it_would_go_out(tmp_path: Path) -> None:
     assert [path.stat().st_mode & 0o077 for path in (tmp_path / "home" / "mail").iterdir()] == [0, 0, 0]
 
 
-def test_many_at_once_are_all_there(tmp_path: Path) -> None:
+@pytest.fixture
+def _threads_that_change_at_any_point() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_threads_that_change_at_any_point")
+def test_many_in_one_microsecond_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+
     def send(sender: int) -> None:
         connection = opened(tmp_path / "mail")
         for nth in range(50):
