@@ -125,6 +125,13 @@ def model_names(settings: Settings) -> set[str]:
     return models | {file.stem for file in (PROJECT_DIR / "seeds").rglob("*.csv")}
 
 
+def other_models(settings: Settings) -> set[str]:
+    """Return the models of the engine and of the content, but for segments."""
+    segments = own_models(settings) / "segments"
+    files = [file for folder in (engine_models(), own_models(settings)) for file in folder.rglob("*.sql")]
+    return {file.stem for file in files if segments not in file.parents}
+
+
 def manifest_path(settings: Settings) -> Path:
     """Return dbt's manifest, parsed again where a file of the project is newer.
 

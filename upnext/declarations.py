@@ -20,7 +20,7 @@ Name = Annotated[str, worded(NAME, "a name of a-z, 0-9 and _, beginning with a l
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 """A part of all users, 0 up to but not including 1."""
 
-Percent = Annotated[str, worded(r"^\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")]
+Percent = Annotated[str, worded(r"^(?!0*\.?0* ?%)\d{1,2}(\.\d{1,3})? ?%$", "a share such as 99.9 %")]
 """A part of all, in per cent."""
 
 Date = Annotated[str, worded(r"^\d{4}-\d{2}-\d{2}$", 'a date in quotes such as "2026-04-05"')]

@@ -247,6 +247,7 @@ class Project:
             never_negative=never_negative(self.features),
             lists=self.lists,
             folders=dbt.model_folders(self.settings),
+            others=dbt.other_models(self.settings),
         )
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from tests.conftest import AS_OF, rows, wait_for
 from tests.outcomes import experience, store
 from upnext import dbt
+from upnext.analytics.definition import COLUMNS
 from upnext.analytics.results import compute_all_users
 from upnext.analytics.sql import SQL
 from upnext.experiences.definition import as_json
@@ -574,6 +575,7 @@ def test_what_one_of_several_sessions_has_computed_stays_where_its_events_are_go
 
 
 COMPUTE = """
+from upnext.analytics.definition import COLUMNS
 from upnext.analytics.results import compute_all_users
 from upnext.settings import Settings
 from upnext.warehouse.engine import connect
@@ -632,3 +634,12 @@ def test_two_analyses_at_once_wait_for_each_other(ticked: Project) -> None:
         assert not waiting.done()
         held.rollback()
     assert waiting.result().users == 2
+
+
+def test_no_metric_can_have_the_name_of_another_column(ticked: Project) -> None:
+    statement = (
+        "select column_name from information_schema.columns"
+        " where table_schema = 'analytics' and table_name = 'experiment_users'"
+    )
+    metrics = {name + end for name in ticked.metrics for end in ("", "__before", "__per")}
+    assert {name for (name,) in rows(ticked, statement)} - metrics == COLUMNS - {"users"}

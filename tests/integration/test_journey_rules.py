@@ -721,6 +721,42 @@ def test_those_inside_keep_the_goal_and_the_waits_of_their_version(journeys: Jou
     assert journeys.messages("user_id, step, status") == [("bob", "after", "sent")]
 
 
+def test_those_inside_stay_in_the_segment_that_the_journey_has_now(journeys: Journeys, smtp: SmtpServer) -> None:
+    steps = (mail("hello"), mail("later", after="9 days"))
+    journeys.declare(demo=journey(*steps, reentry="always"))
+    journeys.dispatch(AS_OF - HOUR)
+    journeys.person("stays", "moves", "goes", "late")
+    journeys.tick(AS_OF, "entered", "stays", "moves", "goes", "late")
+    journeys.dispatch()
+    journeys.declare(demo=journey(*steps, reentry="always", segment="busy_users"))
+    # The tick after a rename: all exit from the one, and those whom the other has enter it.
+    with open_tick(journeys.project, AS_OF + DAY, is_explicit=True) as tick:
+        journeys.change(tick, dict.fromkeys(("stays", "moves", "goes", "late"), "exited"))
+        journeys.change(tick, dict.fromkeys(("stays", "moves", "late"), "entered"), "busy_users")
+    journeys.tick(AS_OF + 2 * DAY, "exited", "moves", "late", segment="busy_users")
+    journeys.tick(AS_OF + 3 * DAY, "entered", "late", segment="busy_users")
+    done = journeys.dispatch(AS_OF + 3 * DAY)
+    assert (done.left, done.enrolled) == (3, 1)
+    assert journeys.entries() == [
+        ("goes", "left", "left the segment"), ("late", "left", "left the segment"),
+        ("moves", "left", "left the segment"), ("stays", "active", None), ("late", "active", None),
+    ]  # fmt: skip
+    assert journeys.sent("hello") == ["goes", "late", "late", "moves", "stays"]
+
+
+def test_who_is_held_out_is_not_counted_among_those_who_left(journeys: Journeys, smtp: SmtpServer) -> None:
+    journeys.declare(demo=journey(mail("hello"), mail("later", after="9 days"), holdout=0.5))
+    people = [f"user{number}" for number in range(20)]
+    journeys.dispatch(AS_OF - HOUR)
+    journeys.person(*people)
+    journeys.tick(AS_OF, "entered", *people)
+    entered = journeys.dispatch()
+    assert min(entered.enrolled, entered.held_out) > 0
+    journeys.tick(AS_OF + DAY, "exited", *people)
+    assert journeys.dispatch(AS_OF + DAY).left == entered.enrolled
+    assert rows(journeys.project, "select count(*) from journeys.entries where ended_at is null") == [(0,)]
+
+
 def test_those_inside_leave_with_the_segment_of_their_version(journeys: Journeys, smtp: SmtpServer) -> None:
     journeys.person("ada", "bob")
     steps = (mail("a"), mail("b", after="2 days"))

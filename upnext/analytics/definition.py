@@ -14,6 +14,11 @@ from upnext.reserved import RESERVED_WORDS
 LONGEST_NAME = 50
 METRICS = "experiment_users"
 RESERVED = frozenset({"goal", "clicked"})
+# What the table and the moments of an experiment's users say besides.
+COLUMNS = frozenset({
+    "experiment", "user_id", "arm", "exposed_at", "exposed_on", "closes_at", "is_window_over", "is_in_both_arms",
+    "has_clicked", "has_reached_goal", "segments", "weights", "split", "users",
+})  # fmt: skip
 
 
 _KINDS = [name for name, kind in KINDS.items() if kind.is_of_metrics]
@@ -96,6 +101,8 @@ class MetricsFile(DescribedFile, frozen=True):
                 )
             if column.name in RESERVED or "__" in column.name:
                 yield Problem(keys, f"'{column.name}' is taken; goal and clicked are measured anyway, and __ is ours")
+            if column.name in COLUMNS and column.config.meta is not None:
+                yield Problem(keys, f"'{column.name}' has a name that Upnext uses itself; choose another")
             if column.name in RESERVED_WORDS:
                 yield Problem(keys, f"'{column.name}' is a word that SQL reserves; choose another name")
             metric = column.config.meta

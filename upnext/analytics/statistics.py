@@ -128,8 +128,8 @@ def compare_proportions_by_split(*, splits: Sequence[Stratum], alpha: float = 0.
         result = _welch(control, arm, alpha)
     result = _with_lift(result, control, arm, alpha)
     if min(x_control, x_arm) >= MIN_CONVERSIONS_ALWAYS_VALID and min(control.error, arm.error) > 0:
-        result = _with_always_valid(result, control, arm, alpha)
-    return result
+        return _with_always_valid(result, control, arm, alpha)
+    return _without_always_valid(result, "conversions")
 
 
 def compare_means(
@@ -373,8 +373,13 @@ def _compare(control: _Arm, arm: _Arm, alpha: float, *, log_error: float | None 
         return _with_lift(result, control, arm, alpha)
     result = _with_lift(_welch(control, arm, alpha), control, arm, alpha, log_error=log_error)
     if min(control.n, arm.n) >= MIN_CONVERSIONS_ALWAYS_VALID:
-        result = _with_always_valid(result, control, arm, alpha)
-    return result
+        return _with_always_valid(result, control, arm, alpha)
+    return _without_always_valid(result, "users")
+
+
+def _without_always_valid(result: Comparison, what: str) -> Comparison:
+    reason = f"always valid from {MIN_CONVERSIONS_ALWAYS_VALID} {what} in each arm on"
+    return replace(result, reason=result.reason or reason)
 
 
 def _welch(control: _Arm, arm: _Arm, alpha: float) -> Comparison:

@@ -250,7 +250,7 @@ def _move_group(
         connection.execute(SQL["take_starts"], at)
         done.converted += connection.execute(SQL["convert"], at).rowcount
         if at["has_rules"]:
-            done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
+            done.left += _left(connection, "leave_by_rule", at)
         if connection.scalar(SQL["is_paused"], at) is None:
             _advance(connection, {**at, "is_replay": is_replay}, done)
         connection.execute(SQL["skip_ended"], at)
@@ -280,8 +280,13 @@ def _enter_and_leave(
         _count(done, connection.execute(SQL["enroll"], {**at, "entering_by": "change"}).all())
     done.converted += connection.execute(SQL["convert"], at).rowcount
     if at["has_rules"]:
-        done.left += connection.execute(SQL["leave_by_rule"], at).rowcount
-    done.left += connection.execute(SQL["leave"], at).rowcount
+        done.left += _left(connection, "leave_by_rule", at)
+    done.left += _left(connection, "leave", at)
+
+
+def _left(connection: Connection, statement: str, at: dict[str, Any]) -> int:
+    """End entries, and return how many left: those that are held out were never inside."""
+    return connection.scalars(SQL[statement], at).all().count("left")
 
 
 def _advance(connection: Connection, at: dict[str, Any], done: DispatchResult) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from upnext.declarations import NAME, Problem, check, load, read_text, unknown
+from upnext.declarations import MAX_NAME, NAME, Problem, check, load, read_text, unknown
 from upnext.errors import UpnextError, nearest
 from upnext.reserved import RESERVED_WORDS
 from upnext.segments.definition import SegmentsFile, find_cycle, find_mistakes, references
@@ -13,8 +13,13 @@ from upnext.warehouse.relations import taken_names
 
 
 def segment_files(models: Path) -> dict[str, Path]:
-    """Return the declared segments, one file each."""
-    return {file.stem: file for file in sorted((models / "segments").rglob("*.sql"))}
+    """Return the declared segments, one file each. Raises `UpnextError` for two files of one name."""
+    files: dict[str, Path] = {}
+    for file in sorted((models / "segments").rglob("*.sql")):
+        if file.stem in files:
+            raise UpnextError(f"{file}: another segment is called '{file.stem}': {files[file.stem]}")
+        files[file.stem] = file
+    return files
 
 
 def find_segment(files: Mapping[str, Path], path_or_name: str) -> Path:
@@ -65,18 +70,23 @@ def check_segments(
     never_negative: Collection[str],
     lists: Collection[str],
     folders: Collection[str],
+    others: Collection[str],
 ) -> None:
     """Raise `UpnextError` for the first segment with a mistake, with file and line.
 
     `known` are the tables that a segment may read beside other segments, `columns` those of the tables of features,
     `never_negative` the features that count, `lists` the files of ids, `folders` those of models, whose names dbt would
-    take for all in them.
+    take for all in them, `others` the models that are no segments.
     """
     for name, file in files.items():
+        if len(name) > MAX_NAME:
+            raise UpnextError(f"{file}: the name of a segment has at most {MAX_NAME} characters")
         if not re.fullmatch(NAME, name) or name in RESERVED_WORDS:
             raise UpnextError(f"{file}: '{name}' is a word of SQL, or no name; use a-z, 0-9 and _, and another word")
         if name in taken_names("segments"):
             raise UpnextError(f"{file}: '{name}' is the name of a table of Upnext's own; choose another")
+        if name in others:
+            raise UpnextError(f"{file}: '{name}' is the name of another model; choose another")
         if name in folders:
             raise UpnextError(f"{file}: '{name}' is the name of a folder of models; choose another")
     texts = {name: read_text(file) for name, file in files.items()}
@@ -92,6 +102,12 @@ def check_segments(
             for nth, model in enumerate(models)
             if model.name not in known
             for problem in unknown([], "segment", [model.name], files)
+        )
+        names = [model.name for model in models]
+        twice = (nth for nth, name in enumerate(names) if name in names[:nth])
+        check(
+            description,
+            (Problem(["models", nth, "name"], f"segment '{names[nth]}' stands here twice") for nth in twice),
         )
         check(description, (Problem(["models", nth, "name"], problem.text) for nth, problem in unknown_ones))
     cycle = find_cycle({name: [other for other in references(text) if other in files] for name, text in texts.items()})

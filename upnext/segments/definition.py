@@ -53,8 +53,14 @@ class Meta(Declaration, frozen=True):
     dagster: dict[str, Any] | None = None
 
 
-class _Config(msgspec.Struct, frozen=True):
+# What decides how a segment is built is Upnext's.
+_OPTIONS = ("docs", "meta", "tags")
+
+
+class _Config(Declaration, frozen=True):
     meta: Meta | None = None
+    tags: Any = None
+    docs: Any = None
 
 
 class _Model(Described, frozen=True):
@@ -143,6 +149,9 @@ def _mistakes_of_jinja(template: Template, known: Collection[str]) -> Iterator[P
     for name, line in template.others:
         if name == "as_of":
             yield Problem(line, "asks as_of; a segment changes when a feature does, so make it a feature")
+    for option, line in template.options:
+        if option not in _OPTIONS:
+            yield Problem(line, f"takes no {option} in its config(); known: {', '.join(_OPTIONS)}")
     if template.meta is not None:
         try:
             msgspec.convert(template.meta, Meta)

@@ -22,6 +22,8 @@ class Template:
     """The column and the percentage of each `share()`."""
     others: list[tuple[str, int]] = field(default_factory=list)
     """Calls of other macros."""
+    options: list[tuple[str, int]] = field(default_factory=list)
+    """The keys of each `config()`."""
     meta: dict[str, Any] | None = None
     meta_line: int = 1
     is_dynamic: bool = False
@@ -80,6 +82,7 @@ def _add(template: Template, expression: str, line: int) -> str:
 
 
 def _add_config(template: Template, options: dict[str, nodes.Expr], line: int) -> None:
+    template.options += [(option, line) for option in options]
     if "meta" not in options:
         return
     try:

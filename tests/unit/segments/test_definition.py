@@ -6,7 +6,7 @@ import pytest
 
 from upnext.declarations import Problem
 from upnext.errors import UpnextError
-from upnext.segments.declared import check_segments
+from upnext.segments.declared import check_segments, segment_files
 from upnext.segments.definition import condition_of, find_cycle, find_mistakes, is_row_local, references
 
 KNOWN = {"user_features", "account_features", "active", "curious"}
@@ -111,10 +111,10 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         files[name] = tmp_path / f"{name}.sql"
         files[name].write_text(f"select user_id from {{{{ ref('{other}') }}}} where x")
     with pytest.raises(UpnextError, match=r"one.sql: segments are built on each other in a circle: one -> two -> one"):
-        check_segments(files, known=(), columns={}, never_negative=(), lists=(), folders=())
+        check_segments(files, known=(), columns={}, never_negative=(), lists=(), folders=(), others=())
     files["one"].write_text("select user_id from {{ ref('thre') }} where x")
     with pytest.raises(UpnextError, match=r"one.sql:1: segment 'one' reads 'thre', which does not exist"):
-        check_segments(files, known=(), columns={}, never_negative=(), lists=(), folders=())
+        check_segments(files, known=(), columns={}, never_negative=(), lists=(), folders=(), others=())
 
 
 FEATURES = "{{ ref('user_features') }}"
@@ -200,7 +200,7 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     meta = "{owner: growth, priority: 20, limit: {change: 50%, hold: true}}"
     described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta}\n")
     files = {"one": folder / "one.sql"}
-    check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=())
+    check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
     for old, new, message in (
         ("priority: 20", "priority: high", "'priority' is 'high'; it must be a whole number"),
         ("50%", "half", "'change' is 'half'; it must be a share such as 50%"),
@@ -208,7 +208,36 @@ def test_the_description_of_a_segment_is_checked_with_its_line(tmp_path: Path) -
     ):
         described.write_text(f"models:\n  - name: one\n    config:\n      meta: {meta.replace(old, new)}\n")
         with pytest.raises(UpnextError, match=f"_segments.yml:4: {message}"):
-            check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=())
+            check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
     described.write_text("models:\n  - name: one\n  - name: oen\n    config: {meta: {priority: 1}}\n")
     with pytest.raises(UpnextError, match=r"_segments.yml:3: unknown segment 'oen'; did you mean 'one'"):
-        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=())
+        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
+    described.write_text("models:\n  - name: one\n  - name: one\n    config: {meta: {priority: 1}}\n")
+    with pytest.raises(UpnextError, match=r"_segments.yml:3: segment 'one' stands here twice"):
+        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
+
+
+@pytest.mark.parametrize("option", ["materialized: view", "enabled: false", "schema: mine"])
+def test_how_a_segment_is_built_is_not_for_its_description(tmp_path: Path, option: str) -> None:
+    key, _, value = option.partition(": ")
+    folder = tmp_path / "segments"
+    folder.mkdir()
+    files = {"one": folder / "one.sql"}
+    files["one"].write_text("select user_id from {{ ref('user_features') }} where x")
+    described = folder / "_segments.yml"
+    described.write_text(f"models:\n  - name: one\n    config:\n      {option}\n")
+    with pytest.raises(UpnextError, match=f"_segments.yml:4: unknown key '{key}'"):
+        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
+    described.write_text("models:\n  - name: one\n    config: {tags: [growth], docs: {show: true}}\n")
+    check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
+    files["one"].write_text(f"\n{{{{ config({key}='{value}', tags='growth') }}}}\n{files['one'].read_text()}")
+    with pytest.raises(UpnextError, match=rf"one.sql:2: segment 'one' takes no {key} in its config\(\); known: docs"):
+        check_segments(files, known=KNOWN, columns={}, never_negative=(), lists=(), folders=(), others=())
+
+
+def test_two_files_of_one_name_are_a_mistake(tmp_path: Path) -> None:
+    for folder in (tmp_path / "segments", tmp_path / "segments" / "more"):
+        folder.mkdir()
+        (folder / "one.sql").write_text("select user_id from {{ ref('user_features') }}")
+    with pytest.raises(UpnextError, match=r"one.sql: another segment is called 'one': .*one.sql"):
+        segment_files(tmp_path)

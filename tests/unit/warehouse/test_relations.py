@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DECLARED
-from upnext.dbt import model_folders
+from upnext.dbt import model_folders, other_models
 from upnext.errors import UpnextError
 from upnext.journeys.mistakes import Names, find_mistakes
 from upnext.segments.declared import check_segments
@@ -32,7 +32,8 @@ def test_no_journey_has_the_name_of_a_table(name: str) -> None:
 
 def check(files: dict[str, Path]) -> None:
     check_segments(
-        files, known=(), columns={}, never_negative=(), lists=(), folders=model_folders(DECLARED.settings)
+        files, known=(), columns={}, never_negative=(), lists=(), folders=model_folders(DECLARED.settings),
+        others=other_models(DECLARED.settings),
     )  # fmt: skip
 
 
@@ -43,3 +44,9 @@ def test_no_segment_has_the_name_of_a_table_or_of_a_folder() -> None:
         check({"ticks": file})
     with pytest.raises(UpnextError, match="'features' is the name of a folder of models; choose another"):
         check({"features": file})
+    for model in ("primary_segment", "user_features"):
+        with pytest.raises(UpnextError, match=f"'{model}' is the name of another model; choose another"):
+            check({model: file})
+    assert not set(DECLARED.segment_files) & other_models(DECLARED.settings)
+    with pytest.raises(UpnextError, match="the name of a segment has at most 63 characters"):
+        check({"a" * 64: file})

@@ -53,10 +53,12 @@ from (
     ) as rule
     where open.ended_at is null
 ) as ended
-where entries.entry_id = ended.entry_id;
+where entries.entry_id = ended.entry_id
+returning entries.status;
 
 -- name: leave
--- Whoever is inside leaves with the segment of the version that they entered with.
+-- Whoever is inside leaves with the segment of the version that they entered with, unless they are in the segment that
+-- the journey has now: it may be the same one under another name.
 update journeys.entries
 set
     status = case when status = 'held_out' then status else 'left' end,
@@ -76,7 +78,7 @@ where
             select from segments.membership_changes as changes
             where
                 changes.tick_id = :tick_id
-                and changes.segment = definitions.definition ->> 'segment'
+                and changes.segment in (definitions.definition ->> 'segment', cast(:segment as text))
                 and changes.change = 'exited'
                 and changes.user_id = entries.user_id
                 and changes.change_id > entries.change_id
@@ -91,9 +93,29 @@ where
             )
         )
     )
+    and (
+        definitions.definition ->> 'segment' = :segment
+        or not exists (
+            select 1 from segments.membership_changes as stays
+            where
+                stays.user_id = entries.user_id
+                and stays.segment in (definitions.definition ->> 'segment', cast(:segment as text))
+                and stays.change = 'entered'
+                and stays.tick_id <= :tick_id
+                and not exists (
+                    select 1 from segments.membership_changes as later
+                    where
+                        later.user_id = stays.user_id
+                        and later.segment = stays.segment
+                        and later.change_id > stays.change_id
+                        and later.tick_id <= :tick_id
+                )
+        )
+    )
     and entries.user_id in (
         select user_id from segments.membership_changes
         where tick_id = :tick_id and change = 'exited'
         union
         select user_id from segments.merged_users where tick_id = :tick_id
-    );
+    )
+returning entries.status;
