@@ -27,6 +27,7 @@ from upnext.errors import UpnextError, nearest, without_values
 from upnext.journeys.channels.smtp import SmtpConnection, parse_smtp_url
 from upnext.journeys.channels.webhook import targets
 from upnext.project import Project
+from upnext.segments.membership import not_evaluated
 from upnext.settings import INTERNAL, VARIABLES, Settings
 from upnext.sql import SQL
 
@@ -221,12 +222,16 @@ def _state(connection: Connection) -> Finding:
     waiting = connection.execute(SQL["inbox"]).one().waiting
     troubles = [
         *(f"the last change of segment '{segment}' is held (`upnext release {segment}`)" for segment in held),
+        *(
+            f"segment '{name}' was not evaluated: {error} (see docs/segments.md)"
+            for name, error in not_evaluated(connection.engine).items()
+        ),
         *([f"{drift} rows drifted (`upnext rebuild` mends them)"] if drift else []),
         *([f"{refused} files are refused (`upnext rejected` says why)"] if refused else []),
         *([f"{waiting:,} lines wait in the inbox"] if waiting > 100_000 else []),
     ]
     if troubles:
-        return Finding("state", "look", "; ".join(troubles), "see the commands above")
+        return Finding("state", "look", "; ".join(troubles), "do what the brackets say")
     return Finding("state", "good", "nothing is held, refused or wrong")
 
 

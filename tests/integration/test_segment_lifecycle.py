@@ -11,6 +11,7 @@ import yaml
 
 from tests.conftest import AS_OF, Product, rows
 from upnext import dbt
+from upnext.doctor import examine
 from upnext.errors import UpnextError
 from upnext.loop import build, build_arguments, open_tick, rebuild
 from upnext.operations.controls import release_segment
@@ -177,6 +178,8 @@ def test_a_value_that_one_condition_cannot_read_holds_that_segment_out(
     product.track("bob", "login", AS_OF, times=3)
     build(project, AS_OF, is_explicit=True)
     assert not_evaluated(project.engine) == {"often": "division by zero (SQLSTATE 22012)"}
+    [state] = [one for one in examine(project.settings) if one.subject == "state"]
+    assert "segment 'often' was not evaluated: division by zero (SQLSTATE 22012)" in state.found
     assert log(project, "active") == [("ada", "entered"), ("bob", "entered")]
     product.track("bob", "login", AS_OF)
     build(project, AS_OF, is_explicit=True)
