@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, Engine
 
 from upnext import dbt
-from upnext.analytics.declared import load_metrics
+from upnext.analytics.declared import check_times, load_metrics
 from upnext.analytics.definition import Metric
 from upnext.declarations import Problem, check, read_text, unknown
 from upnext.durations import seconds
@@ -215,14 +215,16 @@ class Project:
     def _mistakes_of_goals(self) -> Iterator[Problem]:
         """Goals for which events are deleted before the time for them is over."""
         retention = self.policy.kept
-        times = {name: journey.goal.within for name, journey in self.journeys.items()}
-        times |= {name: experience.goal.within for name, experience in self.experiences.items()}
-        for name, within in times.items():
+        for name, within in self._times_of_goals().items():
             if retention is not None and seconds(within) > seconds(retention.after):
                 yield Problem(
                     ["retention"] if isinstance(self.policy.retention, str) else ["retention", "after"],
                     f"the goal of '{name}' is measured for {within}: keep events for longer, or shorten the goal",
                 )
+
+    def _times_of_goals(self) -> dict[str, str]:
+        times = {name: journey.goal.within for name, journey in self.journeys.items()}
+        return times | {name: experience.goal.within for name, experience in self.experiences.items()}
 
     def check(self) -> None:
         """Read everything that is declared, so that a mistake stops the work before it begins."""
@@ -230,6 +232,8 @@ class Project:
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_retention())
         check(self.settings.campaigns / "policy.yml", self._mistakes_of_goals())
         _ = (self.sources, self.journeys, self.experiences, self.metrics)
+        programme = [self.policy.programme.goal.within] if self.policy.programme is not None else []
+        check_times(dbt.own_models(self.settings), [*self._times_of_goals().values(), *programme])
         self.check_segments(self.segment_files)
         if self.settings.smtp_url is not None:
             parse_smtp_url(self.settings.smtp_url)

@@ -110,6 +110,17 @@ class MetricsFile(DescribedFile, frozen=True):
                 for mistake in unknown_events(metric.selected, events):
                     yield Problem([*keys, "config", "meta"], f"metric '{column.name}' {mistake}")
 
+    def find_late(self, longest: str) -> Iterator[Problem]:
+        """Yield the metrics that count nothing, because the longest time of a goal is over when they begin."""
+        for model, place, column in self._columns():
+            begins = column.config.meta.begins if column.config.meta is not None else None
+            if begins is not None and seconds(begins) >= seconds(longest):
+                yield Problem(
+                    ["models", model, "columns", place, "config", "meta", "begins"],
+                    f"metric '{column.name}' begins {begins} after the exposure, and no goal's time is longer than"
+                    f" {longest}; begin earlier, or give a goal more time",
+                )
+
     def _columns(self) -> Iterator[tuple[int, int, _Column]]:
         for nth_model, model in enumerate(self.models):
             for nth_column, column in enumerate(model.columns):

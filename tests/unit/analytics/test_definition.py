@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DECLARED
-from upnext.analytics.declared import load_metrics
+from upnext.analytics.declared import check_times, load_metrics
 from upnext.errors import UpnextError
 
 FILE = """models:
@@ -18,6 +18,18 @@ FILE = """models:
 
 def test_the_metrics_of_the_product() -> None:
     assert list(DECLARED.metrics) == ["logins", "objects_created", "objects_per_login"]
+
+
+def test_a_metric_begins_within_the_time_of_a_goal(tmp_path: Path) -> None:
+    path = tmp_path / "analytics" / "_metrics.yml"
+    path.parent.mkdir()
+    path.write_text(FILE.replace("count_of: login", "count_of: login, begins: 14 days"))
+    check_times(tmp_path, [])
+    check_times(tmp_path, ["2 weeks", "15 days"])
+    with pytest.raises(
+        UpnextError, match=r"_metrics.yml:5: metric 'logins' begins 14 days .* longer than 2 weeks; begin"
+    ):
+        check_times(tmp_path, ["7 days", "2 weeks"])
 
 
 @pytest.mark.parametrize(
