@@ -242,7 +242,8 @@ def in_one_line(message: str, *, columns: Collection[str]) -> str:
     """Return dbt's message about a failed node; of the server's error the first line, without values of the data."""
     head, _, word = message.strip().partition("\n")
     if head.startswith("Database Error") and word:
-        message = f"{head} {without_values(word)}"
+        # The head names the model and its file, and whoever shows the message names them already.
+        message = without_values(word)
     return with_nearest(" ".join(message.split()), columns=columns)
 
 

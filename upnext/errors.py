@@ -12,6 +12,7 @@ class UpnextError(Exception):
 # PostgreSQL's errors about names and syntax quote the query, not the data.
 _OF_THE_QUERY = re.compile(
     "does not exist|violates|syntax error at|must appear in|is ambiguous|is of type|already exists|permission denied"
+    "|specified more than once"
 )
 
 

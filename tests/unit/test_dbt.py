@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.engine import make_url
 
-from upnext.dbt import Dbt, build_arguments, environment
+from upnext.dbt import Dbt, build_arguments, environment, in_one_line
 from upnext.dev import storage_url
 from upnext.settings import Settings
 from upnext.warehouse.engine import SESSION
@@ -55,3 +55,12 @@ def test_dagster_speaks_psycopg2_in_its_own_schema() -> None:
     url = storage_url(make_url("postgresql://me@localhost/db"))
     assert url.startswith("postgresql+psycopg2://")
     assert "search_path%3Ddagster" in url
+
+
+def test_an_error_of_the_server_is_told_in_its_own_words_alone() -> None:
+    head = "Database Error in model orders (../../mine/models/segments/orders.sql)\n"
+    told = in_one_line(f'{head}  syntax error at or near ">="\n  LINE 15: where orders >= >= 3', columns=())
+    assert told == 'syntax error at or near ">="'
+    assert in_one_line(f'{head}  column "arm" specified more than once', columns=()).startswith('column "arm"')
+    assert in_one_line(f'{head}  invalid input syntax for type numeric: "ada@x.example"', columns=()).endswith('"..."')
+    assert in_one_line("Compilation Error\n  unexpected '}'", columns=()) == "Compilation Error unexpected '}'"

@@ -158,7 +158,8 @@ def decode_mapped(line: bytes, *, source: Source, loaded_at: datetime) -> Event:
     user_id = user_identifier(_id(record, source.user_id), field=str(source.user_id))
     anonymous_id = _id(record, source.anonymous_id)
     if user_id is None and anonymous_id is None:
-        raise Reject("no_user", " and ".join(filter(None, (source.user_id, source.anonymous_id))) + " hold nobody")
+        named = " or ".join(filter(None, (source.user_id, source.anonymous_id)))
+        raise Reject("no_user", f"no id of a user or a visitor in {named}")
     flags: list[str] = []
     moment = _moment(record.get(source.occurred_at.field), source.occurred_at, flags)
     if moment > loaded_at:
@@ -186,7 +187,7 @@ def decode_mapped(line: bytes, *, source: Source, loaded_at: datetime) -> Event:
 def _message_id(record: dict[str, Any], fields: list[str]) -> str:
     missing = [field for field in fields if record.get(field) is None]
     if missing:
-        raise Reject("no_message_id", f"{', '.join(missing)} are missing, which identify a line")
+        raise Reject("no_message_id", f"what identifies a line is missing: {', '.join(missing)}")
     return short("/".join(str(record[field]) for field in fields), field="message id")
 
 
