@@ -20,7 +20,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 
 def show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
-    """Print values by name, a mapping among them as a section of its own: a table, or one JSON object."""
+    """Print values by name, as a table, or as one JSON object.
+
+    In the table, a mapping is a section of its own. What is in a list follows, a line each.
+    """
     if as_json:
         print(json.dumps(values, default=as_text))
         return
@@ -29,7 +32,10 @@ def show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
     table = Table(show_header=False, box=box.HEAVY_HEAD if is_terminal else None)
     table.add_column(style="bold")
     table.add_column(justify="right")
+    listed = {name: value for name, value in values.items() if isinstance(value, list | tuple)}
     for name, value in values.items():
+        if name in listed:
+            continue
         if isinstance(value, Mapping):
             table.add_section()
             for inner, number in value.items():
@@ -39,6 +45,8 @@ def show(values: Mapping[str, Any], as_json: bool, *, title: str) -> None:
         else:
             table.add_row(name, as_text(value))
     console().print(table)
+    for name, value in listed.items():
+        print(f"{name}:" if value else f"{name}: none", *(f"  {as_text(one)}" for one in value), sep="\n")
 
 
 def show_status(as_json: bool = False) -> None:
