@@ -742,6 +742,9 @@ def test_those_inside_stay_in_the_segment_that_the_journey_has_now(journeys: Jou
         ("moves", "left", "left the segment"), ("stays", "active", None), ("late", "active", None),
     ]  # fmt: skip
     assert journeys.sent("hello") == ["goes", "late", "late", "moves", "stays"]
+    assert journeys.entries("user_id, ended_at")[:3] == [
+        ("goes", AS_OF + DAY), ("late", AS_OF + 2 * DAY), ("moves", AS_OF + 2 * DAY),
+    ], "by what was so at each tick"  # fmt: skip
 
 
 def test_who_is_held_out_is_not_counted_among_those_who_left(journeys: Journeys, smtp: SmtpServer) -> None:
