@@ -231,7 +231,7 @@ def _state(connection: Connection) -> Finding:
         *([f"{waiting:,} lines wait in the inbox"] if waiting > 100_000 else []),
     ]
     if troubles:
-        return Finding("state", "look", "; ".join(troubles), "do what the brackets say")
+        return Finding("state", "look", "; ".join(troubles), "run the command, or read the page, in brackets")
     return Finding("state", "good", "nothing is held, refused or wrong")
 
 

@@ -378,7 +378,7 @@ def _compare(control: _Arm, arm: _Arm, alpha: float, *, log_error: float | None 
 
 
 def _without_always_valid(result: Comparison, what: str) -> Comparison:
-    reason = f"always valid from {MIN_CONVERSIONS_ALWAYS_VALID} {what} in each arm on"
+    reason = f"no always-valid interval: it needs {MIN_CONVERSIONS_ALWAYS_VALID} {what} in each arm"
     return replace(result, reason=result.reason or reason)
 
 

@@ -73,10 +73,11 @@ def test_always_valid_is_the_contracts_formula() -> None:
     assert result.lift_always_high == pytest.approx(p_a / p_c * exp(half / error * error_of_log) - 1)
     few = compare_proportions(n_control=n_c, x_control=24, n_arm=n_a, x_arm=50)
     assert (few.p_always_valid, few.lift_always_low) == (None, None)
-    assert few.reason == "always valid from 25 conversions in each arm on"
+    assert few.reason == "no always-valid interval: it needs 25 conversions in each arm"
     assert result.reason is None
     means = {"mean_control": 1.0, "var_control": 1.0, "mean_arm": 1.5, "var_arm": 1.0}
-    assert compare_means(n_control=24, n_arm=90, **means).reason == "always valid from 25 users in each arm on"
+    small = compare_means(n_control=24, n_arm=90, **means)
+    assert small.reason == "no always-valid interval: it needs 25 users in each arm"
     assert compare_means(n_control=25, n_arm=90, **means).reason is None
 
 
